@@ -1,0 +1,226 @@
+"""The Batcher actor: owns the slots, the waiting requests and the plan of each batch.
+
+The rules (runner-semantics section 2, "Admission", "Batch", "Faults"):
+
+* Requests get slots first come, first served, in the order of `RequestReceived`, however long tokenising takes. The
+  number that may wait is bounded; beyond it a request is rejected at once.
+* One sequence has one slot until it ends. A slot is emptied before its next sequence's first rows.
+* One batch is in flight at a time. Cells count only after a successful decode, and by what the engine reports.
+* Rows go by slot number; the lowest free slot is given out, so that active slots are neighbours.
+
+Plan, execute, commit are three places: `plan` here, the engine, `evolve` on `BatchDecoded` here.
+"""
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import InternalError
+from reenact.actors.schedule import share_rows
+
+
+@frozen(kw_only=True)
+class Queued:
+    """Inputs to evaluate, and the index of the token to sample after the last of them."""
+
+    tokens: tuple[int, ...] = ()
+    draw: int = 0
+
+
+@frozen(kw_only=True)
+class Waiting:
+    """A request without a slot. It has no inputs before its prompt is tokenised."""
+
+    sequence: int
+    queued: Queued = Queued()
+
+
+@frozen(kw_only=True)
+class Slot:
+    """One llama.cpp sequence id."""
+
+    sequence: int | None = None
+    length: int = 0
+    """Cells in use, those of an ended sequence included until the slot is emptied."""
+    stale: bool = False
+    """Its cells belong to an ended sequence."""
+    queued: Queued = Queued()
+
+
+@frozen(kw_only=True)
+class Batcher:
+    """What the Batcher knows."""
+
+    n_batch: int
+    max_waiting: int
+    slots: tuple[Slot, ...]
+    waiting: tuple[Waiting, ...] = ()
+    plan: e.BatchPlanned | None = None
+    """The last batch planned."""
+    in_flight: bool = False
+    broken: bool = False
+    """The engine failed: nothing is planned any more."""
+
+
+def opened(session: e.SessionOpened) -> Batcher:
+    """Return the Batcher's state at the start of a session."""
+    context = session.context
+    return Batcher(
+        n_batch=context.n_batch, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots
+    )
+
+
+def evolve(state: Batcher, event: e.Event) -> Batcher:
+    """Return the state after one of the Batcher's own events."""
+    match event:
+        case e.RequestQueued():
+            return changed(state, waiting=(*state.waiting, Waiting(sequence=event.sequence)))
+        case e.RequestWithdrawn():
+            return changed(state, waiting=tuple(w for w in state.waiting if w.sequence != event.sequence))
+        case e.InputQueued():
+            return _queue(state, event)
+        case e.SlotAssigned():
+            waiting = next(w for w in state.waiting if w.sequence == event.sequence)
+            slot = changed(state.slots[event.slot], sequence=event.sequence, queued=waiting.queued)
+            rest = tuple(w for w in state.waiting if w is not waiting)
+            return changed(state, waiting=rest, slots=_replaced(state.slots, event.slot, slot))
+        case e.BatchPlanned():
+            return _plan(state, event)
+        case e.BatchDecoded():
+            slots = state.slots
+            for number, position in event.positions:
+                slots = _replaced(slots, number, changed(slots[number], length=position + 1))
+            return changed(state, slots=slots, in_flight=False)
+        case e.EngineFailed():
+            return changed(state, in_flight=False, broken=True)
+        case e.SlotReleased():
+            slot = changed(state.slots[event.slot], sequence=None, stale=True, queued=Queued())
+            return changed(state, slots=_replaced(state.slots, event.slot, slot))
+        case e.RequestRejected() | e.BatchFailed() | e.TokenDropped():
+            return state
+        case _:
+            raise InternalError(f"{type(event).__name__} is not an event of the Batcher")
+
+
+def decide(state: Batcher, event: e.Event) -> list[e.Event]:
+    """Return what follows for the Batcher from an event that it hears of."""
+    match event:
+        case e.RequestReceived():
+            n_free = sum(slot.sequence is None for slot in state.slots)
+            n_waiting = len(state.waiting)
+            if n_waiting >= state.max_waiting + n_free:
+                return [e.RequestRejected(sequence=event.sequence, n_waiting=n_waiting)]
+            return [e.RequestQueued(sequence=event.sequence, n_ahead=n_waiting)]
+        case e.BatchDecoded():
+            return _commit(state, event)
+        case e.SequenceFinished():
+            for number, slot in enumerate(state.slots):
+                if slot.sequence == event.sequence:
+                    return [e.SlotReleased(sequence=event.sequence, slot=number, length=slot.length)]
+            if any(w.sequence == event.sequence for w in state.waiting):
+                return [e.RequestWithdrawn(sequence=event.sequence)]
+            return []
+        case _:
+            raise InternalError(f"the Batcher does not listen to {type(event).__name__}")
+
+
+def assign(state: Batcher) -> list[e.Event]:
+    """Give free slots, lowest first, to the requests that came first; the kernel asks when all have had their say.
+
+    A request that is still being tokenised keeps its place: nobody overtakes it.
+    """
+    free = [number for number, slot in enumerate(state.slots) if slot.sequence is None]
+    assigned: list[e.Event] = []
+    for number, waiting in zip(free, state.waiting, strict=False):
+        if not waiting.queued.tokens:
+            break
+        assigned.append(e.SlotAssigned(sequence=waiting.sequence, slot=number))
+    return assigned
+
+
+def plan(state: Batcher) -> list[e.Event]:
+    """Plan the next batch; the kernel asks when all have had their say, slots are assigned and no batch is in flight."""
+    ready = [(number, slot) for number, slot in enumerate(state.slots) if slot.queued.tokens]
+    if not ready or state.in_flight or state.broken:
+        return []
+    rows = share_rows([len(slot.queued.tokens) for _, slot in ready], state.n_batch)
+    clears: list[int] = []
+    parts: list[e.Part] = []
+    for (number, slot), n_rows in zip(ready, rows, strict=True):
+        if slot.sequence is None:
+            raise InternalError(f"slot {number} has inputs and no sequence")
+        if slot.stale:
+            clears.append(number)
+        parts.append(
+            e.Part(
+                sequence=slot.sequence,
+                slot=number,
+                position=0 if slot.stale else slot.length,
+                tokens=slot.queued.tokens[:n_rows],
+                draw=slot.queued.draw if n_rows == len(slot.queued.tokens) else None,
+            )
+        )
+    batch = 0 if state.plan is None else state.plan.batch + 1
+    return [e.BatchPlanned(batch=batch, clears=tuple(clears), parts=tuple(parts))]
+
+
+def _queue(state: Batcher, event: e.InputQueued) -> Batcher:
+    queued = Queued(tokens=event.tokens, draw=event.draw)
+    for number, slot in enumerate(state.slots):
+        if slot.sequence == event.sequence:
+            return changed(state, slots=_replaced(state.slots, number, changed(slot, queued=queued)))
+    return changed(
+        state,
+        waiting=tuple(changed(w, queued=queued) if w.sequence == event.sequence else w for w in state.waiting),
+    )
+
+
+def _plan(state: Batcher, event: e.BatchPlanned) -> Batcher:
+    slots = state.slots
+    for part in event.parts:
+        slot = slots[part.slot]
+        length = 0 if part.slot in event.clears else slot.length
+        queued = changed(slot.queued, tokens=slot.queued.tokens[len(part.tokens) :])
+        slots = _replaced(slots, part.slot, changed(slot, length=length, stale=False, queued=queued))
+    return changed(state, slots=slots, plan=event, in_flight=True)
+
+
+def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
+    """Check what the engine did against the plan, and account for tokens that nobody waits for any more."""
+    if state.plan is None:
+        raise InternalError("a batch was decoded that was never planned")
+    failure = _failure(state.plan, event)
+    if failure is not None:
+        sequences = tuple(sorted(part.sequence for part in state.plan.parts))
+        return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=failure)]
+    holders = {slot.sequence for slot in state.slots}
+    draws = {part.sequence: part.draw for part in state.plan.parts}
+    return [
+        e.TokenDropped(sequence=sample.sequence, index=draws[sample.sequence] or 0, token=sample.token)
+        for sample in event.samples
+        if sample.sequence not in holders
+    ]
+
+
+def _failure(planned: e.BatchPlanned, decoded: e.BatchDecoded) -> e.Failure | None:
+    """Return what is wrong with an outcome (runner-semantics section 2, "Faults"; llama_decode's codes)."""
+    if decoded.batch != planned.batch:
+        reason = f"batch {planned.batch} was planned and batch {decoded.batch} decoded"
+        return e.Failure(kind="internal_error", reason=reason)
+    if decoded.code in {1, -1}:
+        # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
+        meaning = "no room in the cells" if decoded.code == 1 else "an invalid batch"
+        return e.Failure(kind="internal_error", reason=f"llama_decode returned {decoded.code}, {meaning}")
+    if decoded.code != 0:
+        return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {decoded.code}")
+    if tuple(s.sequence for s in decoded.samples) != tuple(p.sequence for p in planned.parts if p.draw is not None):
+        return e.Failure(kind="internal_error", reason="the engine sampled other rows than planned")
+    expected = tuple((part.slot, part.position + len(part.tokens) - 1) for part in planned.parts)
+    if decoded.positions != expected:
+        reason = f"the engine's last positions are {list(decoded.positions)}, the plan's {list(expected)}"
+        return e.Failure(kind="internal_error", reason=reason)
+    return None
+
+
+def _replaced(slots: tuple[Slot, ...], number: int, slot: Slot) -> tuple[Slot, ...]:
+    return (*slots[:number], slot, *slots[number + 1 :])

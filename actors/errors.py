@@ -1,0 +1,102 @@
+"""Errors by who is at fault. Attributes carry the data, ``str()`` renders it.
+
+A failure that ends a sequence is a fact of the log first (`reenact.actors.events.Failure`); `error_of` makes the
+exception that its caller sees.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reenact.actors.events import Failure
+
+
+class ReenactError(Exception):
+    """The base of every error that is reenact's own."""
+
+
+class InvalidRequest(ReenactError, ValueError):
+    """The caller asked for something that cannot be.
+
+    Attributes:
+        field: The name of the argument that is wrong.
+        reason: What is wrong with it, and what would be right.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+class _Because(ReenactError):
+    """An error that is told by its reason alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Overloaded(_Because):
+    """The load: as many requests wait for a slot as may."""
+
+
+class SequenceFailed(_Because):
+    """This sequence: a decode or its logits failed. Other sequences are not concerned."""
+
+
+class EngineBroken(_Because):
+    """The engine: it cannot be loaded, or raised. The runtime takes no more requests."""
+
+
+class LogBroken(_Because):
+    """The log cannot be written. The runtime takes no more requests, because nothing may happen unrecorded."""
+
+
+class LogCorrupt(_Because):
+    """The log's bytes are not what was written.
+
+    Attributes:
+        line: The line that is wrong, from 1.
+        byte: The offset in the file at which that line begins.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, line: int, byte: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.byte = byte
+
+    def __str__(self) -> str:
+        return f"line {self.line}, byte {self.byte:,}: {self.reason}"
+
+
+class LogNotComparable(_Because):
+    """The log is of a kind that this program cannot compare: too new, or empty."""
+
+
+class InternalError(_Because):
+    """Us: a rule of reenact's own was broken. Please report it and send the log."""
+
+    def __str__(self) -> str:
+        return f"{self.reason} (this is a bug in reenact: please report it and send the log)"
+
+
+def error_of(failure: "Failure") -> ReenactError:
+    """Return the exception that tells a caller of ``failure``."""
+    if failure.kind == "invalid_request":
+        return InvalidRequest(failure.field, failure.reason)
+    return _BY_KIND[failure.kind](failure.reason)
+
+
+_BY_KIND: dict[str, type[_Because]] = {
+    "overloaded": Overloaded,
+    "sequence_failed": SequenceFailed,
+    "engine_broken": EngineBroken,
+    "internal_error": InternalError,
+}

@@ -1,0 +1,196 @@
+"""The kernel: works a fact from outside off until nothing follows from it any more.
+
+Two rules hold here, and all else follows from them:
+
+* `Kernel.handle` takes one given event, and the records it returns are a function of the given events so far. There is
+  one queue and no await, so there is nothing to race.
+* An actor's state is the fold of its own events, at every record. `Kernel.fold` does that alone, deciding nothing; the
+  state is the same whether the records were decided or read.
+
+Three drivers use it: trio with a model, a log file, a test. None of them is visible from here.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from hashlib import sha256
+
+from attrs import frozen
+
+from reenact.actors import batcher as b
+from reenact.actors import events as e
+from reenact.actors import sequence as s
+from reenact.actors.errors import InternalError
+from reenact.actors.routing import ROUTES, Origin, Role, actor_of, sequences_of
+
+
+@frozen(kw_only=True)
+class State:
+    """What every actor knows at a record."""
+
+    session: e.SessionOpened | None
+    closed: bool
+    batcher: b.Batcher | None
+    sequences: tuple[s.Sequence, ...]
+    """The ones that have not ended, or ended after the last given record."""
+    failed: tuple[str, ...]
+    """Actors that raised."""
+    n_requests: int
+
+
+class Kernel:
+    """The actors and the queue between them.
+
+    A request's number is the caller's to give: the next one is `n_requests` + 1.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._session: e.SessionOpened | None = None
+        self._closed = False
+        self._batcher: b.Batcher | None = None
+        self._sequences: dict[int, s.Sequence] = {}
+        self._ended: list[int] = []
+        self._failed: tuple[str, ...] = ()
+        self._past = sha256()
+        self.n_requests = 0
+
+    def handle(self, given: e.GivenEvent) -> list[e.Record]:
+        """Record ``given`` and everything that follows from it, in order.
+
+        Raises:
+            InternalError: ``given`` cannot be: not a given event, out of turn, or a number that is not the next.
+        """
+        if ROUTES[type(given)].origin is not Origin.GIVEN:
+            raise InternalError(f"{type(given).__name__} is derived; nobody gives it")
+        queue = deque([self._record(given, None)])
+        records: list[e.Record] = [queue[0]]
+        while queue:
+            record = queue.popleft()
+            follows = [
+                self._record(event, record.n) for actor in self._receivers(record.event) for event in self._decide(actor, record)
+            ]
+            if not follows and not queue:
+                follows = [self._record(event, records[0].n) for event in self._planned()]
+            queue.extend(follows)
+            records.extend(follows)
+        return records
+
+    def fold(self, record: e.Record) -> None:
+        """Let ``record`` change the state of its owner, and decide nothing."""
+        if record.n != self._n:
+            raise InternalError(f"record {record.n} where {self._n} comes next")
+        self._record(record.event, record.cause)
+
+    @property
+    def state(self) -> State:
+        """What every actor knows now."""
+        return State(
+            session=self._session,
+            closed=self._closed,
+            batcher=self._batcher,
+            sequences=tuple(self._sequences.values()),
+            failed=self._failed,
+            n_requests=self.n_requests,
+        )
+
+    def digest(self) -> str:
+        """Return a digest of the folded state, that of ended sequences included."""
+        whole = self._past.copy()
+        whole.update(repr(self.state).encode())
+        return whole.hexdigest()[:32]
+
+    def _record(self, event: e.Event, cause: int | None) -> e.Record:
+        """Number an event and let it change the state of its owner."""
+        if ROUTES[type(event)].origin is Origin.GIVEN:
+            self._forget()
+        self._evolve(event)
+        record = e.Record(self._n, event, cause)
+        self._n += 1
+        return record
+
+    def _forget(self) -> None:
+        """Drop sequences that have ended: nothing follows their end but the records of the same fact."""
+        for number in self._ended:
+            self._past.update(repr(self._sequences.pop(number)).encode())
+        self._ended.clear()
+
+    def _evolve(self, event: e.Event) -> None:
+        owner = ROUTES[type(event)].owner
+        if (self._session is None) != isinstance(event, e.SessionOpened) or self._closed:
+            raise InternalError(f"{type(event).__name__} comes before the session opened, twice, or after it closed")
+        match owner:
+            case Role.SESSION:
+                self._evolve_session(event)
+            case Role.BATCHER:
+                self._batcher = b.evolve(self._the_batcher(), event)
+            case _:
+                self._evolve_sequence(event)
+
+    def _evolve_session(self, event: e.Event) -> None:
+        match event:
+            case e.SessionOpened():
+                self._session = event
+                self._batcher = b.opened(event)
+            case e.SessionClosed():
+                self._closed = True
+            case e.ActorFailed():
+                self._failed = (*self._failed, event.failed)
+            case _:
+                raise InternalError(f"{type(event).__name__} is not an event of the session")
+
+    def _evolve_sequence(self, event: e.Event) -> None:
+        (number,) = sequences_of(event)
+        if isinstance(event, e.RequestReceived):
+            if number != self.n_requests + 1 or self._session is None:
+                raise InternalError(f"request {number} where {self.n_requests + 1} comes next")
+            self.n_requests = number
+            self._sequences[number] = s.received(event, self._session.context.n_ctx)
+            return
+        if number not in self._sequences:
+            if 1 <= number <= self.n_requests:
+                return  # A late fact about a sequence that has ended.
+            raise InternalError(f"there is no sequence {number}")
+        self._sequences[number] = s.evolve(self._sequences[number], event)
+        if isinstance(event, e.SequenceFinished):
+            self._ended.append(number)
+
+    def _receivers(self, event: e.Event) -> Iterable[int | Role]:
+        for role in ROUTES[type(event)].receivers:
+            match role:
+                case Role.SEQUENCE:
+                    yield from sequences_of(event)
+                case Role.EVERY_SEQUENCE:
+                    yield from tuple(self._sequences)
+                case _:
+                    yield role
+
+    def _decide(self, actor: int | Role, record: e.Record) -> list[e.Event]:
+        """Ask one actor what follows. One that raises is out, and everybody hears of it."""
+        name = f"sequence-{actor}" if isinstance(actor, int) else actor.value
+        reports_itself = isinstance(record.event, e.ActorFailed) and record.event.failed == name
+        if name in self._failed and not reports_itself:
+            return []
+        try:
+            if not isinstance(actor, int):
+                return b.decide(self._the_batcher(), record.event)
+            state = self._sequences.get(actor)
+            return [] if state is None else s.decide(state, record.event)
+        except Exception as error:
+            if reports_itself:
+                raise
+            return [e.ActorFailed(failed=name, error=f"{type(error).__name__}: {error}")]
+
+    def _planned(self) -> list[e.Event]:
+        """Return what the Batcher plans when everybody has had his say and no batch is in flight."""
+        batcher = self._batcher
+        if batcher is None or batcher.in_flight or batcher.broken or Role.BATCHER.value in self._failed:
+            return []
+        try:
+            return b.assign(batcher) or b.plan(batcher)
+        except Exception as error:
+            return [e.ActorFailed(failed=Role.BATCHER.value, error=f"{type(error).__name__}: {error}")]
+
+    def _the_batcher(self) -> b.Batcher:
+        if self._batcher is None:
+            raise InternalError("the session is not open")
+        return self._batcher

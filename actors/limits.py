@@ -1,0 +1,23 @@
+"""Every limit the core and the shell enforce, with its unit and its reason.
+
+A limit that a caller may set is a field of `SessionOpened` too, because decisions rest on it.
+"""
+
+from typing import Final
+
+MAX_WAITING: Final = 128
+"""Requests that may wait for a slot, by default. At 8 slots and 2 seconds a request the last one waits about half a
+minute; who would wait longer is better told at once."""
+
+MAX_READER_LAG: Final = 64
+"""Chunks a reader may leave unread before his sequence pauses. A chunk is about one token, so this is a few seconds of
+text: enough for a slow terminal or a network hiccup, and too little to generate a page that nobody reads."""
+
+MAX_STOPS: Final = 64
+"""Stop strings of one request. Each one is looked for after every token."""
+
+MAX_STOP_BYTES: Final = 1024
+"""Bytes of one stop string in UTF-8. So much text may have to be held back."""
+
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest integer a log may hold: what every JSON reader keeps exact."""

@@ -1,0 +1,102 @@
+"""The one table that says, for each event, where it comes from, whose state it changes and who decides on it.
+
+The rules that hold here:
+
+* Every event changes the state of exactly one actor, its owner. An event that one actor decides and another owns is a
+  message: it stands in the owner's mailbox, which is the log.
+* Receivers decide in the order of the table; sequences among them in the order of their numbers.
+"""
+
+from enum import Enum
+from typing import Final
+
+from attrs import frozen
+
+from reenact.actors import events as e
+
+
+class Origin(Enum):
+    """Where an event comes from."""
+
+    GIVEN = "given"
+    DERIVED = "derived"
+
+
+class Role(Enum):
+    """Who owns or receives an event."""
+
+    SESSION = "session"
+    BATCHER = "batcher"
+    SEQUENCE = "sequence"
+    """The sequences that the event names."""
+    EVERY_SEQUENCE = "every sequence"
+
+
+@frozen
+class Route:
+    """One row of the table."""
+
+    name: str
+    """The event's name in the log: stable, whatever the class is called."""
+    origin: Origin
+    owner: Role
+    receivers: tuple[Role, ...] = ()
+
+
+_GIVEN, _DERIVED = Origin.GIVEN, Origin.DERIVED
+_SESSION, _BATCHER, _SEQUENCE, _EVERY_SEQUENCE = Role.SESSION, Role.BATCHER, Role.SEQUENCE, Role.EVERY_SEQUENCE
+
+ROUTES: Final[dict[type[e.Event], Route]] = {
+    e.SessionOpened: Route("SessionOpened", _GIVEN, _SESSION),
+    e.SessionClosed: Route("SessionClosed", _GIVEN, _SESSION),
+    e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
+    #
+    e.RequestReceived: Route("RequestReceived", _GIVEN, _SEQUENCE, (_BATCHER,)),
+    e.PromptTokenized: Route("PromptTokenized", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.CancelRequested: Route("CancelRequested", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.ReaderPaused: Route("ReaderPaused", _GIVEN, _SEQUENCE),
+    e.ReaderResumed: Route("ReaderResumed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.TokenEmitted: Route("TokenEmitted", _DERIVED, _SEQUENCE),
+    e.StopMatched: Route("StopMatched", _DERIVED, _SEQUENCE),
+    e.EogSampled: Route("EogSampled", _DERIVED, _SEQUENCE),
+    e.SequencePaused: Route("SequencePaused", _DERIVED, _SEQUENCE),
+    e.SequenceResumed: Route("SequenceResumed", _DERIVED, _SEQUENCE),
+    e.SequenceFinished: Route("SequenceFinished", _DERIVED, _SEQUENCE, (_BATCHER,)),
+    #
+    e.RequestQueued: Route("RequestQueued", _DERIVED, _BATCHER),
+    e.RequestRejected: Route("RequestRejected", _DERIVED, _BATCHER, (_SEQUENCE,)),
+    e.RequestWithdrawn: Route("RequestWithdrawn", _DERIVED, _BATCHER),
+    e.InputQueued: Route("InputQueued", _DERIVED, _BATCHER),
+    e.SlotAssigned: Route("SlotAssigned", _DERIVED, _BATCHER),
+    e.BatchPlanned: Route("BatchPlanned", _DERIVED, _BATCHER),
+    e.BatchDecoded: Route("BatchDecoded", _GIVEN, _BATCHER, (_BATCHER, _SEQUENCE)),
+    e.BatchFailed: Route("BatchFailed", _DERIVED, _BATCHER, (_SEQUENCE,)),
+    e.EngineFailed: Route("EngineFailed", _GIVEN, _BATCHER, (_EVERY_SEQUENCE,)),
+    e.TokenDropped: Route("TokenDropped", _DERIVED, _BATCHER),
+    e.SlotReleased: Route("SlotReleased", _DERIVED, _BATCHER),
+}
+
+EVENT_TYPES: Final[dict[str, type[e.Event]]] = {route.name: kind for kind, route in ROUTES.items()}
+
+
+def sequences_of(event: e.Event) -> tuple[int, ...]:
+    """Return the sequences that ``event`` names, ascending."""
+    match event:
+        case e.BatchDecoded(samples=samples):
+            return tuple(sorted({sample.sequence for sample in samples}))
+        case e.BatchFailed(sequences=sequences):
+            return sequences
+        case e.BatchPlanned(parts=parts):
+            return tuple(sorted(part.sequence for part in parts))
+        case (
+            e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed()
+        ):
+            return ()
+        case _:
+            return (event.sequence,)
+
+
+def actor_of(event: e.Event) -> str:
+    """Return the name of the actor whose state ``event`` changes: "session", "batcher" or "sequence-3"."""
+    owner = ROUTES[type(event)].owner
+    return f"sequence-{sequences_of(event)[0]}" if owner is Role.SEQUENCE else owner.value

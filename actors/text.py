@@ -1,0 +1,75 @@
+"""From pieces to text: character boundaries, stop strings, hold-back.
+
+Owns one question: given the bytes held back and the next piece, what may go out now? The rules
+(runner-semantics section 2, "Text"):
+
+* Text goes out only at a character boundary. Bytes that can never become valid UTF-8 become U+FFFD.
+* What may still grow into a stop string is held.
+* Matching is byte by byte: the stop string whose last byte comes first wins, then the one that starts earlier. So it does
+  not matter how the text was cut into pieces.
+* A complete stop string cuts the text before it; nothing from there on goes out.
+"""
+
+from codecs import utf_8_decode
+
+from attrs import frozen
+
+
+@frozen
+class Assembled:
+    """What a piece led to."""
+
+    text: str
+    """Goes out now."""
+    held: bytes
+    """Is held back; empty after a stop."""
+    stop: str | None
+    """The stop string that is complete now."""
+
+
+def assemble(held: bytes, piece: bytes, stops: tuple[str, ...]) -> Assembled:
+    """Add ``piece`` to what is ``held`` back and release what the rules allow.
+
+    Args:
+        held: What an earlier call held back; it holds no complete stop string.
+        piece: Bytes of one token.
+        stops: Stop strings, none of them empty.
+    """
+    pending = held + piece
+    match = first_stop(pending, stops)
+    if match is not None:
+        start, stop = match
+        return Assembled(release(pending[:start]), b"", stop)
+    free = len(pending) - _beginning_of_stop(pending, stops)
+    # A stop string begins with the first byte of a character, so an incomplete character before it is final.
+    text, used = utf_8_decode(pending[:free], "replace", free < len(pending))
+    return Assembled(text, pending[used:], None)
+
+
+def first_stop(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None:
+    """Return the start of the stop string that wins in ``pending``, and that string; None where there is none."""
+    best: tuple[int, int, str] | None = None
+    for stop in stops:
+        encoded = stop.encode()
+        start = pending.find(encoded)
+        if start >= 0:
+            found = (start + len(encoded), start, stop)
+            best = found if best is None else min(best, found)
+    return None if best is None else (best[1], best[2])
+
+
+def release(held: bytes) -> str:
+    """Return ``held`` as the text that goes out when nothing can follow any more."""
+    return held.decode("utf-8", "replace")
+
+
+def _beginning_of_stop(pending: bytes, stops: tuple[str, ...]) -> int:
+    """Return how many of the last bytes of ``pending`` may be the beginning of a stop string."""
+    longest = 0
+    for stop in stops:
+        encoded = stop.encode()
+        for length in range(min(len(encoded) - 1, len(pending)), longest, -1):
+            if pending.endswith(encoded[:length]):
+                longest = length
+                break
+    return longest

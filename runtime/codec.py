@@ -1,0 +1,209 @@
+"""Events to and from the plain values that stand in a line of the log.
+
+The rules that hold here:
+
+* The envelope comes first and in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
+* Reading is strict: no unknown field, no missing one, no ``"7"``, ``7.0`` or ``true`` for 7, no integer from 2^53 on.
+* A field of bytes stands under its own name where it is UTF-8, and in base64 under ``NAME_bytes`` where it is not.
+* Writing leaves out what is at its default only in `_SPARSE`, the two classes that make most of a log.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import attrs
+import orjson
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_INTEGER
+from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
+
+FORMAT: Final = 1
+"""Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
+
+SCHEMA: Final = 1
+"""Of the events and of the states whose digest closes a log."""
+
+ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
+
+_SPARSE: Final = (e.Sample, e.TokenEmitted)
+
+Fields = dict[str, Any]
+T = TypeVar("T")
+
+
+class UnreadableRecord(ValueError):
+    """A line whose bytes are as written and that holds no event this program knows."""
+
+
+def encode(record: e.Record, t: int) -> Fields:
+    """Return a record as the plain values of its line, without the checksum.
+
+    Args:
+        record: The record.
+        t: Nanoseconds since the session opened.
+    """
+    event = record.event
+    envelope: Fields = {"n": record.n, "t": t, "type": ROUTES[type(event)].name, "actor": actor_of(event)}
+    if record.cause is not None:
+        envelope["cause"] = record.cause
+    envelope.update(_converter.unstructure(event))
+    return envelope
+
+
+def dumps(fields: Fields) -> bytes:
+    """Return plain values as one JSON object on one line, without a newline."""
+    return orjson.dumps(fields)
+
+
+def loads(body: bytes) -> Fields:
+    """Return the plain values of a line.
+
+    Raises:
+        UnreadableRecord: It is not a JSON object.
+    """
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableRecord(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UnreadableRecord("not a JSON object")
+    return fields
+
+
+def decode(fields: Fields) -> e.Record:
+    """Return the record that a line's plain values stand for.
+
+    Raises:
+        UnreadableRecord: An unknown type, or a field that is missing, unknown or of the wrong type; it names the path.
+    """
+    kind = fields.get("type")
+    event_type = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
+    if event_type is None:
+        raise UnreadableRecord(f"there is no event of type {kind!r}")
+    payload = {name: value for name, value in fields.items() if name not in ENVELOPE}
+    try:
+        event: e.Event = _converter.structure(payload, event_type)
+        n = _strict_int(fields.get("n"), int)
+        _strict_int(fields.get("t"), int)
+        cause = fields.get("cause")
+        record = e.Record(n, event, None if cause is None else _strict_int(cause, int))
+    except BaseValidationError as error:
+        raise UnreadableRecord(f"{kind}: {'; '.join(transform_error(error, path=kind))}") from None
+    except (TypeError, ValueError, KeyError) as error:
+        raise UnreadableRecord(f"{kind}: {error}") from None
+    if fields.get("actor") != actor_of(event):
+        raise UnreadableRecord(f"{kind} belongs to {actor_of(event)}, not to {fields.get('actor')!r}")
+    return record
+
+
+def same(one: object, other: object) -> bool:
+    """Return whether two plain values are equal, types and all: 7, 7.0 and true are three values."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def _strict(kind: type[T]) -> Callable[[object, object], T]:
+    def hook(value: object, _: object) -> T:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, got {value!r}")
+        return value
+
+    return hook
+
+
+def _strict_int(value: object, _: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"expected int, got {value!r}")
+    if abs(value) > MAX_INTEGER:
+        raise ValueError(f"expected an integer below 2^53, got {value}")
+    return value
+
+
+def _bytes_fields(kind: type) -> tuple[str, ...]:
+    return tuple(a.name for a in attrs.fields(kind) if a.type is bytes)
+
+
+def _write_bytes(fields: Fields, names: tuple[str, ...]) -> Fields:
+    written: Fields = {}
+    for name, value in fields.items():
+        if name in names:
+            try:
+                written[name] = value.decode()
+            except UnicodeDecodeError:
+                written[f"{name}_bytes"] = b64encode(value).decode()
+        else:
+            written[name] = value
+    return written
+
+
+def _read_bytes(fields: Fields, names: tuple[str, ...]) -> Fields:
+    read = dict(fields)
+    for name in names:
+        if (encoded := read.pop(f"{name}_bytes", None)) is not None:
+            if name in read:
+                raise ValueError(f"{name} stands twice, as text and as bytes")
+            read[name] = b64decode(_strict(str)(encoded, str), validate=True)
+        elif name in read:
+            read[name] = _strict(str)(read[name], str).encode()
+    return read
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(int, _strict_int)
+    for kind in (str, bool, float, bytes):
+        converter.register_structure_hook(kind, _strict(kind))
+
+    @converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple)
+    def _tuple_hook(kind: Any) -> Callable[[object, object], tuple[Any, ...]]:
+        inner = get_args(kind)
+
+        def hook(value: object, _: object) -> tuple[Any, ...]:
+            if not isinstance(value, list):
+                raise TypeError(f"expected a list, got {value!r}")
+            if inner[-1] is Ellipsis:
+                return tuple(converter.structure(item, inner[0]) for item in value)
+            if len(value) != len(inner):
+                raise TypeError(f"expected {len(inner)} values, got {len(value)}")
+            return tuple(converter.structure(item, of) for item, of in zip(value, inner, strict=True))
+
+        return hook
+
+    @converter.register_unstructure_hook_factory(attrs.has)
+    def _class_writer(kind: Any) -> Callable[[Any], Fields]:
+        write = make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=kind in _SPARSE)
+        names = _bytes_fields(kind)
+        return (lambda value: _write_bytes(write(value), names)) if names else write
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def _class_reader(kind: Any) -> Callable[[Any, Any], Any]:
+        read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+        names = _bytes_fields(kind)
+
+        def hook(value: Any, of: Any) -> Any:
+            if not isinstance(value, dict):
+                raise TypeError(f"expected an object, got {value!r}")
+            try:
+                return read(_read_bytes(value, names) if names else value, of)
+            except InvalidRequest as error:
+                raise ValueError(str(error)) from None
+
+        return hook
+
+    # A required field with a default must still stand in the log: an old log keeps its own defaults.
+    converter.register_unstructure_hook(bytes, lambda value: value)
+    return converter
+
+
+_converter = _make_converter()

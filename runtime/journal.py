@@ -1,0 +1,175 @@
+"""The log file: the one module that reads and writes it.
+
+The rules that hold here:
+
+* One record a line, each ending in ``\\n``. Nothing is ever overwritten: a journal makes its own file.
+* A line ends with ``,"crc":"xxxxxxxx"}``: the CRC-32 of its bytes before that, continued from the line before. So a flip, a
+  loss, a splice and a reordering show. A line counts when it ends in ``\\n`` and its very bytes bear the CRC.
+* What follows the last ``\\n`` is a torn tail: a write that did not finish. It is not a line.
+* `Journal.append` writes all it is given with one ``write``. It returns when the system has it: what happens to the process
+  after that cannot take it back. (What happens to the machine can: there is no ``fsync``.)
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from zlib import crc32
+
+from attrs import frozen
+
+from reenact.actors.errors import LogBroken, LogCorrupt, LogNotComparable
+from reenact.actors.events import Record
+from reenact.runtime.codec import FORMAT, SCHEMA, UnreadableRecord, dumps, encode, loads
+
+_CRC_KEY: Final = b',"crc":"'
+_TAIL: Final = len(_CRC_KEY) + 8 + len(b'"}\n')
+
+
+def sealed(body: bytes, crc: int) -> tuple[bytes, int]:
+    """Return a line with its checksum and newline, and the checksum.
+
+    Args:
+        body: The JSON object.
+        crc: The checksum of the line before, 0 for the first.
+    """
+    crc = crc32(body[:-1], crc)
+    return b'%b%b%08x"}\n' % (body[:-1], _CRC_KEY, crc), crc
+
+
+class Journal:
+    """A log being written.
+
+    Raises:
+        FileExistsError: There is such a file already; a log is never overwritten.
+        OSError: The file cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.n_bytes = 0
+        self._crc = 0
+        # A log holds prompts: it is its owner's.
+        self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+
+    def append(self, records: Iterable[Record], t: int) -> None:
+        """Write records that happened at ``t``, in nanoseconds since the session opened.
+
+        Raises:
+            LogBroken: The file cannot be written. The journal is closed: its last line may be torn, and
+                nothing may follow that.
+        """
+        if self._file is None:
+            raise LogBroken(f"{self.path}: the log is closed")
+        lines = []
+        for record in records:
+            line, self._crc = sealed(dumps(encode(record, t)), self._crc)
+            lines.append(line)
+        data = b"".join(lines)
+        try:
+            written = os.write(self._file, data)
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError as error:
+            self.close()
+            raise LogBroken(f"{self.path}: the log cannot be written: {error.strerror}") from error
+        self.n_bytes += written
+
+    def close(self) -> None:
+        """Close the file. Closing twice is the same as closing once."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def discard(self) -> None:
+        """Close the journal and, if nothing was ever written to it, remove its file."""
+        self.close()
+        if self.n_bytes == 0:
+            self.path.unlink(missing_ok=True)
+
+
+@frozen
+class Line:
+    """A line of a log whose bytes bear its checksum."""
+
+    number: int
+    """From 1."""
+    offset: int
+    """Of its first byte in the file."""
+    body: bytes
+    """The JSON object without the checksum."""
+
+    def corrupt(self, reason: str) -> LogCorrupt:
+        """Return the error that says what is wrong with this line."""
+        return LogCorrupt(self.number, self.offset, reason)
+
+
+class LogFile:
+    """A log being read: an iterable of its lines.
+
+    After an iteration ``torn`` is the number of bytes behind the last newline.
+
+    Raises:
+        OSError: The file cannot be opened.
+        LogCorrupt: While iterating: a line that does not bear its checksum.
+        LogNotComparable: While iterating: the log's format or schema is newer than this program's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = self.path.open("rb")
+        self.torn = 0
+        self._number, self._offset, self._crc = 0, 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Line]:
+        self._number, self._offset, self._crc = 0, 0, 0
+        return self.more()
+
+    def more(self) -> Iterator[Line]:
+        """Iterate over the lines that have come since the last iteration ended: the file may grow."""
+        self._file.seek(self._offset)
+        self.torn = 0
+        for raw in self._file:
+            if not raw.endswith(b"\n"):
+                self.torn = len(raw)
+                return
+            if self._offset == 0:
+                _check_versions(raw)
+            body = raw[:-_TAIL] + b"}"
+            expected, crc = sealed(body, self._crc)
+            line = Line(self._number + 1, self._offset, body)
+            if raw != expected:
+                raise line.corrupt(_difference(raw, expected))
+            self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
+            yield line
+
+
+def _check_versions(raw: bytes) -> None:
+    """Refuse a log of a newer kind before its checksums, which may be of another kind too."""
+    try:
+        header = loads(raw)
+    except UnreadableRecord:
+        return
+    if header.get("type") == "SessionOpened":
+        for name, ours in (("format", FORMAT), ("schema", SCHEMA)):
+            theirs = header.get(name)
+            if type(theirs) is int and theirs > ours:
+                raise LogNotComparable(
+                    f"the log's {name} is {theirs} and this program reads up to {ours}: use the reenact that wrote it, or a newer one"
+                )
+
+
+def _difference(raw: bytes, expected: bytes) -> str:
+    if raw[-_TAIL : -_TAIL + len(_CRC_KEY)] != _CRC_KEY:
+        return "it does not end with a checksum"
+    borne, due = raw[-11:-3].decode("ascii", "replace"), expected[-11:-3].decode()
+    if borne == due:
+        return "it does not end as a line does"
+    return f"it bears the checksum {borne}, and its bytes after the lines before it give {due}"
