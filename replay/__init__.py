@@ -4,7 +4,8 @@
 Nothing here imports trio or llama.cpp.
 """
 
-from reenact.replay.decide import Verdict, replay_log
+from reenact.replay.decide import replay_log
 from reenact.replay.divergence import Divergence, ReplayDivergence
+from reenact.replay.verdict import Tally, Verdict
 
-__all__ = ["Divergence", "ReplayDivergence", "Verdict", "replay_log"]
+__all__ = ["Divergence", "ReplayDivergence", "Tally", "Verdict", "replay_log"]

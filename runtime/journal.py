@@ -100,6 +100,11 @@ class Line:
     body: bytes
     """The JSON object without the checksum."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the line in the file."""
+        return len(self.body) - 1 + _TAIL
+
     def corrupt(self, reason: str) -> LogCorrupt:
         """Return the error that says what is wrong with this line."""
         return LogCorrupt(self.number, self.offset, reason)

@@ -1,0 +1,147 @@
+"""The decide tier: run today's actors on a log's given events and compare every derived event.
+
+The rules that hold here:
+
+* Bytes first: a log with a wrong byte anywhere is corrupt, and nothing is compared.
+* A derived record is compared with the one that the actors decide, value by value, envelope included: number, time (that of
+  its given record), type, actor, cause and every field. Its line is not decoded.
+* A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of the
+  state folded here.
+* The first difference ends the replay: what comes after it follows from it.
+"""
+
+import os
+from collections import deque
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.kernel import Kernel
+from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
+from reenact.replay.divergence import Divergence, Fields
+from reenact.replay.verdict import Result, Tally, Verdict
+from reenact.runtime.codec import SCHEMA, UnreadableRecord, decode, dumps, encode, loads, same
+from reenact.runtime.journal import Line, LogFile
+
+
+def replay_log(path: str | os.PathLike[str]) -> Verdict:
+    """Run today's actors on a log and compare what they decide; needs no model.
+
+    Args:
+        path: The log of any session, also of one that crashed or still runs.
+
+    Returns:
+        The verdict. Whatever the file holds, and also if there is none, this does not raise.
+    """
+    replay = _Replay(os.fspath(path))
+    try:
+        with LogFile(path) as log:
+            for _ in log:
+                pass
+            return replay.run(log)
+    except OSError as error:
+        return replay.verdict("unreadable", notes=(error.strerror or str(error),), error=error)
+    except LogCorrupt as error:
+        return replay.verdict("corrupt", notes=(str(error),), error=error)
+    except LogNotComparable as error:
+        return replay.verdict("not comparable", notes=(str(error),), error=error)
+
+
+class _Replay:
+    """One run over one log."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._kernel = Kernel()
+        self._tally = Tally()
+        self._expected: deque[e.Record] = deque()
+        """What the actors decided and the log has not shown yet."""
+        self._t = 0
+        """When the given record happened that they follow from."""
+
+    def run(self, log: LogFile) -> Verdict:
+        """Compare the whole log."""
+        for line in log:
+            try:
+                fields = loads(line.body)
+                divergence = self._derived(line, fields) if self._expected else self._given(line, fields)
+            except UnreadableRecord as error:
+                raise line.corrupt(str(error)) from None
+            if divergence is not None:
+                return self.verdict("diverged", divergence=divergence)
+        return self._end(log)
+
+    def verdict(
+        self,
+        result: Result,
+        *,
+        divergence: Divergence | None = None,
+        notes: tuple[str, ...] = (),
+        error: Exception | None = None,
+    ) -> Verdict:
+        """Return a verdict on what was gone through until now."""
+        return Verdict(
+            path=self._path, verdict=result, tally=self._tally, first_divergence=divergence, notes=notes, error=error
+        )
+
+    def _derived(self, line: Line, fields: Fields) -> Divergence | None:
+        """Compare a record with the next one that the actors decided."""
+        record = self._expected.popleft()
+        # Through JSON, as the log's went: a tuple and a list are the same array.
+        actual = loads(dumps(encode(record, self._t)))
+        if not same(fields, actual):
+            return Divergence(n=record.n, expected=fields, actual=actual)
+        self._tally = self._tally.add(record.event, self._t, derived=True, n_bytes=line.size)
+        return None
+
+    def _given(self, line: Line, fields: Fields) -> Divergence | None:
+        """Hand a given record to the actors."""
+        n = self._tally.records
+        kind = EVENT_TYPES.get(str(fields.get("type")))
+        if kind is not None and ROUTES[kind].origin is Origin.DERIVED:
+            return Divergence(n=n, expected=fields, actual=None)
+        record = decode(fields)
+        self._check_envelope(line, n, record, fields)
+        if isinstance(record.event, e.SessionClosed) and (divergence := self._check_digest(record.event, fields)):
+            return divergence
+        try:
+            records = self._kernel.handle(record.event)  # type: ignore[arg-type]  # its origin is GIVEN
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return Divergence(n=n, expected=fields, actual=None, note=f"today's actors cannot take this fact: {reason}")
+        self._t = fields["t"]
+        self._tally = self._tally.add(record.event, self._t, derived=False, n_bytes=line.size)
+        self._expected.extend(records[1:])
+        return None
+
+    def _check_envelope(self, line: Line, n: int, record: e.Record, fields: Fields) -> None:
+        if (n == 0) != isinstance(record.event, e.SessionOpened):
+            raise line.corrupt("a log begins with SessionOpened, and only there")
+        if record.n != n:
+            raise line.corrupt(f"it is record {record.n} where {n} comes next")
+        if record.cause is not None:
+            raise line.corrupt("a given record has no cause")
+        if fields["t"] < self._t:
+            raise line.corrupt("it happened before the record before it")
+
+    def _check_digest(self, closed: e.SessionClosed, fields: Fields) -> Divergence | None:
+        session = self._kernel.state.session
+        actual = self._kernel.digest()
+        if closed.digest == actual or session is None or session.schema != SCHEMA:
+            return None
+        return Divergence(n=fields["n"], expected=fields, actual={**fields, "digest": actual})
+
+    def _end(self, log: LogFile) -> Verdict:
+        """Say what the end of the log lacks; a session that crashed is not a divergence."""
+        notes: list[str] = []
+        n = self._tally.records
+        if log.torn:
+            notes.append(f"torn: the last {log.torn:,} bytes are a write that did not finish")
+        if self._expected:
+            names = ", ".join(ROUTES[type(record.event)].name for record in self._expected)
+            notes.append(f"missing at the end, and decided now: {names}")
+        if not self._kernel.state.closed:
+            notes.insert(0, f"same up to record {n - 1:,}: the session did not close" if n else "the log is empty")
+            if self._tally.derived == 0:
+                error = LogNotComparable("; ".join([*notes, "there is no derived record to compare"]))
+                return self.verdict("not comparable", notes=(str(error),), error=error)
+        return self.verdict("same", notes=tuple(notes))
