@@ -87,6 +87,11 @@ class InternalError(_Because):
         return f"{self.reason} (this is a bug in reenact: please report it and send the log)"
 
 
+def description(error: BaseException) -> str:
+    """Return an exception's type and message as text that a log can hold."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+
+
 def error_of(failure: "Failure") -> ReenactError:
     """Return the exception that tells a caller of ``failure``."""
     if failure.kind == "invalid_request":

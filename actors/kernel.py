@@ -19,7 +19,7 @@ from attrs import frozen
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import InternalError, description
 from reenact.actors.routing import ROUTES, Origin, Role, actor_of, sequences_of
 
 
@@ -178,7 +178,7 @@ class Kernel:
         except Exception as error:
             if reports_itself:
                 raise
-            return [e.ActorFailed(failed=name, error=f"{type(error).__name__}: {error}")]
+            return [e.ActorFailed(failed=name, error=description(error))]
 
     def _planned(self) -> list[e.Event]:
         """Return what the Batcher plans when everybody has had his say and no batch is in flight."""
@@ -188,7 +188,7 @@ class Kernel:
         try:
             return b.assign(batcher) or b.plan(batcher)
         except Exception as error:
-            return [e.ActorFailed(failed=Role.BATCHER.value, error=f"{type(error).__name__}: {error}")]
+            return [e.ActorFailed(failed=Role.BATCHER.value, error=description(error))]
 
     def _the_batcher(self) -> b.Batcher:
         if self._batcher is None:

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
         ReenactError,
         SequenceFailed,
     )
-    from reenact.runtime.api import Runtime, Statistics, open_runtime
+    from reenact.runtime.api import open_runtime
     from reenact.runtime.engine import Engine
     from reenact.runtime.llama import LlamaEngine
     from reenact.runtime.scripted import ScriptedEngine
     from reenact.runtime.streams import Chunk, Completion, Stream
+    from reenact.runtime.tasks import Runtime, Statistics
 
 _MODULE_OF = {
     "open_runtime": "reenact.runtime.api",
-    "Runtime": "reenact.runtime.api",
-    "Statistics": "reenact.runtime.api",
+    "Runtime": "reenact.runtime.tasks",
+    "Statistics": "reenact.runtime.tasks",
     "Stream": "reenact.runtime.streams",
     "Chunk": "reenact.runtime.streams",
     "Completion": "reenact.runtime.streams",

@@ -1,0 +1,141 @@
+"""How a session is opened: settings checked, model loaded, header written, tasks started; and how it is left."""
+
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import trio
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
+from reenact.runtime.codec import FORMAT, SCHEMA
+from reenact.runtime.compute import Compute, ComputeThread, InPlace
+from reenact.runtime.engine import ContextSettings, Engine, Loaded
+from reenact.runtime.journal import Journal
+from reenact.runtime.sources import Sources
+from reenact.runtime.tasks import Runtime
+
+_POLICIES = {"schedule": "even shares", "slots": "one sequence, lowest free first"}
+"""The core's policies by name; an engine adds its own."""
+
+
+@asynccontextmanager
+async def open_runtime(
+    model: str | os.PathLike[str] | Engine,
+    *,
+    log: str | os.PathLike[str] | None = None,
+    n_slots: int = 4,
+    n_ctx: int = 2048,
+    n_batch: int = 64,
+    n_threads: int | None = None,
+    max_waiting: int = MAX_WAITING,
+    sources: Sources = Sources(),  # noqa: B008  # frozen
+) -> AsyncIterator[Runtime]:
+    """Load a model and serve requests until the block is left.
+
+    Leaving the block cancels what is left, records that, and closes the log.
+
+    Args:
+        model: A GGUF file, or an engine.
+        log: The file to record the session in; it must not exist. It will hold the prompts. None records nothing.
+        n_slots: Sequences evaluated together.
+        n_ctx: Cells one sequence may use: tokens of its prompt and of what it generates.
+        n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
+        n_threads: Threads that compute; by default as many as there are CPUs for this process.
+        max_waiting: Requests that may wait for a slot.
+        sources: The wall clock, session id and seeds.
+
+    Raises:
+        InvalidRequest: A setting that cannot be, or a file that is not a model.
+        OSError: The model cannot be read or the log cannot be made; FileExistsError for a log that exists.
+        EngineBroken: The model cannot be loaded.
+        LogBroken: The end of the session could not be written.
+    """
+    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, max_waiting=max_waiting)
+    engine = _engine(model)
+    journal = None if log is None else Journal(log)
+    compute: Compute = ComputeThread() if engine.computes else InPlace()
+    try:
+        loaded = await compute.run(engine.load, settings)
+        header = _header(loaded, e.Limits(max_waiting=max_waiting, max_reader_lag=MAX_READER_LAG), sources)
+        runtime = Runtime(header, engine, compute, journal, sources)
+        async with _serving(runtime):
+            yield runtime
+    finally:
+        with trio.CancelScope(shield=True):
+            await compute.run(engine.close)
+        compute.close()
+        if journal is not None:
+            journal.discard()
+
+
+@asynccontextmanager
+async def _serving(runtime: Runtime) -> AsyncIterator[None]:
+    """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.run_batcher)
+            try:
+                yield
+            finally:
+                runtime.stop()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            error = group.exceptions[0]
+            raise error from error.__cause__
+        raise
+    finally:
+        runtime.close()
+    runtime.raise_untold()
+
+
+def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, max_waiting: int) -> ContextSettings:
+    n_threads = _cpus() if n_threads is None else n_threads
+    _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
+    _check("n_ctx", n_ctx, 1, 2**31 // n_slots - 256)  # llama.cpp counts cells in 32 bits, padded
+    _check("n_batch", n_batch, n_slots, 2**16)
+    _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
+    _check("max_waiting", max_waiting, 0, MAX_INTEGER)
+    return ContextSettings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {value!r}")
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Not on Linux.
+        return os.cpu_count() or 1
+
+
+def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from reenact.runtime.llama import LlamaEngine  # noqa: PLC0415  # other engines need no llama.cpp
+
+    return LlamaEngine(model)
+
+
+def _header(loaded: Loaded, limits: e.Limits, sources: Sources) -> e.SessionOpened:
+    return e.SessionOpened(
+        format=FORMAT,
+        schema=SCHEMA,
+        session=sources.session(),
+        opened_at=sources.wall_clock().isoformat(),
+        reenact=version("reenact"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        engine=loaded.engine,
+        model=loaded.model,
+        context=loaded.context,
+        limits=limits,
+        policies=_POLICIES | loaded.policies,
+        rules={},
+        determinism="not probed",
+    )

@@ -1,0 +1,77 @@
+"""Where an engine's calls are made.
+
+`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine: llama.cpp gives
+every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between threads
+(facts/llama-cpp section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be cancelled:
+whoever waits for it waits until it is done.
+
+`InPlace` is for engines that do not compute: the call is made where it is asked for, so that time can be virtual.
+"""
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+import outcome
+import trio
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Compute(Protocol):
+    """Makes calls one at a time, in the order in which they are asked for."""
+
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Make a call and wait for what it returns or raises."""
+
+    def close(self) -> None:
+        """Make no more calls; those that were asked for have been waited for."""
+
+
+class ComputeThread:
+    """One OS thread with a queue of calls."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # A daemon, so that a program that dies without leaving its runtime does not hang in a decode.
+        self._thread = Thread(target=self._work, name="reenact compute", daemon=True)
+        self._thread.start()
+
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Make a call in the thread."""
+        task = trio.lowlevel.current_task()
+        trio_token = trio.lowlevel.current_trio_token()
+
+        def make() -> None:
+            made = outcome.capture(call, *args)
+            trio_token.run_sync_soon(trio.lowlevel.reschedule, task, made)
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            return trio.lowlevel.Abort.FAILED
+
+        self._calls.put(make)
+        returned: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        return returned
+
+    def close(self) -> None:
+        """End the thread."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (make := self._calls.get()) is not None:
+            make()
+
+
+class InPlace:
+    """The calling task itself; others get a turn before each call."""
+
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Make a call here."""
+        await trio.lowlevel.checkpoint()
+        return call(*args)
+
+    def close(self) -> None:
+        """There is nothing to end."""

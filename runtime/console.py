@@ -1,0 +1,50 @@
+"""The console: selected events for people, through structlog, each with its ``n`` in the log.
+
+Off unless the application configured structlog (or ``--verbose`` did). Nothing is decided from it.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from reenact.actors import events as e
+from reenact.actors.routing import ROUTES
+
+Subscriber = Callable[[e.Record], None]
+
+
+def subscriber() -> Subscriber | None:
+    """Return what shows a record on the console; None where structlog is not configured."""
+    if not structlog.is_configured():
+        return None
+    logger = structlog.get_logger("reenact")
+
+    def show(record: e.Record) -> None:
+        event = record.event
+        match event:
+            case e.SessionOpened():
+                facts = {"session": event.session, "model": event.model.name, "slots": event.context.n_slots}
+            case e.SessionClosed():
+                facts = {}
+            case e.RequestReceived():
+                facts = {"sequence": event.sequence, "request_id": event.request_id, "characters": len(event.prompt)}
+            case e.SlotAssigned():
+                facts = {"sequence": event.sequence, "slot": event.slot}
+            case e.SequencePaused() | e.SequenceResumed() | e.RequestWithdrawn():
+                facts = {"sequence": event.sequence}
+            case e.SequenceFinished(error=None):
+                facts = {"sequence": event.sequence, "reason": event.finish_reason, "tokens": event.n_sampled}
+            case e.SequenceFinished(error=e.Failure(kind=kind, reason=reason)):
+                logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
+                return
+            case e.RequestRejected():
+                logger.warning("RequestRejected", n=record.n, sequence=event.sequence, waiting=event.n_waiting)
+                return
+            case e.BatchFailed() | e.EngineFailed() | e.ActorFailed():
+                logger.error(ROUTES[type(event)].name, n=record.n, event_=event)
+                return
+            case _:
+                return
+        logger.info(ROUTES[type(event)].name, n=record.n, **facts)
+
+    return show

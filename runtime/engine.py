@@ -1,0 +1,91 @@
+"""What the runtime asks of an engine: plain synchronous calls, from one thread at a time.
+
+An engine evaluates and draws; it decides nothing. `LlamaEngine` computes, `ScriptedEngine` plays; both pass the same
+contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engine.load`, then any of the others, then
+`Engine.close`.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attrs import frozen
+
+from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts
+from reenact.actors.options import Options
+
+
+@frozen(kw_only=True)
+class ContextSettings:
+    """What is asked of a context, in llama.cpp's names."""
+
+    n_slots: int
+    n_ctx: int
+    """Cells for one sequence."""
+    n_batch: int
+    n_threads: int
+
+
+@frozen(kw_only=True)
+class Loaded:
+    """What an engine says of itself once it is loaded; it stands in the log's header."""
+
+    engine: EngineFacts
+    model: ModelFacts
+    context: ContextFacts
+    policies: dict[str, str]
+    """The engine's choices that results depend on, by name."""
+
+
+@frozen(kw_only=True)
+class Tokenized:
+    """A text's tokens."""
+
+    tokens: tuple[int, ...]
+    bos_added: bool
+
+
+class Engine(Protocol):
+    """A model's context, with a stream of cells for each slot."""
+
+    computes: bool
+    """Whether its calls take long: then the runtime makes them all in its compute thread."""
+
+    def load(self, settings: ContextSettings) -> Loaded:
+        """Make the context ready.
+
+        Raises:
+            OSError: The model's file cannot be read.
+            InvalidRequest: The file is not a model, or a setting is beyond what the engine can do.
+            EngineBroken: Loading failed.
+        """
+
+    def tokenize(self, text: str) -> Tokenized:
+        """Return the tokens of ``text``, special tokens parsed, BOS added where the vocabulary wants it."""
+
+    def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:
+        """Empty slots, decode the batch's rows, draw a token wherever one is asked for.
+
+        A draw depends on the row's logits, the sequence's options, its seed and the token's index, and on nothing else.
+        A return code other than 0 is an outcome, not an error: 1 and -1 leave the cells as they were after emptying.
+
+        Args:
+            planned: The batch.
+            options: The options of every sequence that a token is drawn for.
+        """
+
+    def close(self) -> None:
+        """Free everything. Closing twice, or without having loaded, is fine."""
+
+
+def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
+    """Return whether a batch is one that may be handed to llama.cpp, which aborts the process on some that may not.
+
+    Checked: rows within ``n_batch``, slots that exist, ascending and each once (``llama_decode``, facts/llama-cpp section 5).
+    """
+    slots = [part.slot for part in planned.parts]
+    return (
+        0 < sum(len(part.tokens) for part in planned.parts) <= context.n_batch
+        and all(part.tokens for part in planned.parts)
+        and all(0 <= slot < context.n_slots for slot in (*slots, *planned.clears))
+        and all(one < other for one, other in zip(slots, slots[1:], strict=False))
+    )

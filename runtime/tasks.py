@@ -1,0 +1,280 @@
+"""The runtime's tasks: between the callers, the kernel, the journal and the engine.
+
+The rules that hold here:
+
+* Tasks only hand given events to the kernel (`Runtime._give`) and carry out what its records say. Nothing is decided here.
+* The journal is written in `Runtime._give`, with one ``write`` for a given event and all that follows from it, before any of
+  it is carried out: so before a batch crosses to the compute thread, and before text is released.
+* One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its outcome.
+* Errors arrive where the caller waits. A runtime that cannot go on ends every stream at once and takes no more requests.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Unpack
+
+import trio
+from attrs import evolve, frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import EngineBroken, InternalError, InvalidRequest, LogBroken, description
+from reenact.actors.kernel import Kernel
+from reenact.actors.options import Options, RequestOptions, options_of, utf8
+from reenact.runtime import console
+from reenact.runtime.compute import Compute
+from reenact.runtime.engine import Engine
+from reenact.runtime.journal import Journal
+from reenact.runtime.sources import Sources
+from reenact.runtime.streams import Completion, Stream
+
+# A batch to cross with, and the options of the sequences in it.
+_Crossing = tuple[e.BatchPlanned, dict[int, Options]]
+
+
+@frozen(kw_only=True)
+class Statistics:
+    """A runtime at one moment."""
+
+    n_slots: int = 0
+    n_active: int = 0
+    """Sequences that have a slot."""
+    n_waiting: int = 0
+    """Requests that wait for one."""
+    n_requests: int = 0
+    """Requests received, with those that have ended."""
+    n_finished: int = 0
+    n_batches: int = 0
+    """Batches decoded."""
+    n_rows: int = 0
+    """Rows planned."""
+    n_sampled: int = 0
+    """Tokens sampled."""
+    n_records: int = 0
+
+
+class Runtime:
+    """A session of one engine; `reenact.runtime.open_runtime` makes one."""
+
+    def __init__(
+        self, header: e.SessionOpened, engine: Engine, compute: Compute, journal: Journal | None, sources: Sources
+    ) -> None:
+        self.header = header
+        """Record 0: what this session runs with, as read back."""
+        self._engine = engine
+        self._compute = compute
+        self._journal = journal
+        self._sources = sources
+        self._kernel = Kernel()
+        self._given: deque[e.GivenEvent] = deque()
+        self._giving = False
+        self._streams: dict[int, Stream] = {}
+        # One batch is in flight at a time, so there is always room for one.
+        self._plans, self._planned = trio.open_memory_channel[_Crossing](1)
+        self._refusal: Exception | None = None
+        """Why no more requests are taken."""
+        self._broken = False
+        """Whether nothing can be recorded any more."""
+        self._untold: Exception | None = None
+        """What broke the runtime, until somebody has been told."""
+        self._statistics = Statistics(n_slots=header.context.n_slots)
+        self._show = console.subscriber()
+        self._started = trio.current_time()
+        self._give(header)
+
+    async def complete(
+        self, prompt: str, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+    ) -> Completion:
+        """Generate a completion and return it whole.
+
+        Args:
+            prompt: The text to go on from. Special tokens in it are parsed.
+            request_id: What the caller calls this request; it stands in the log.
+            **options: See `reenact.actors.options.Options`.
+
+        Raises:
+            InvalidRequest: With the field that is wrong.
+            Overloaded: As many requests wait as may.
+            SequenceFailed, EngineBroken, LogBroken, InternalError: It could not be generated.
+            trio.ClosedResourceError: The runtime was left.
+        """
+        async with self.stream(prompt, request_id=request_id, **options) as stream:
+            async for _ in stream:
+                pass
+        return stream.completion
+
+    @asynccontextmanager
+    async def _stream(self, prompt: str, request_id: str | None, options: RequestOptions) -> AsyncIterator[Stream]:
+        stream = self._receive(prompt, request_id, options)
+        try:
+            await self._tokenize(stream, prompt)
+            yield stream
+        finally:
+            if not stream.ended:
+                self._give(e.CancelRequested(sequence=stream.sequence))
+
+    def stream(
+        self, prompt: str, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
+
+        Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
+        `reenact.actors.limits.MAX_READER_LAG` chunks, and nobody else's. Arguments and errors are those of `complete`.
+        """
+        return self._stream(prompt, request_id, options)
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot."""
+        batcher = self._kernel.state.batcher
+        if batcher is None:
+            return self._statistics
+        return evolve(
+            self._statistics,
+            n_active=sum(slot.sequence is not None for slot in batcher.slots),
+            n_waiting=len(batcher.waiting),
+        )
+
+    # ------------------------------------------------------------ a request's task
+
+    def _receive(self, prompt: str, request_id: str | None, asked: RequestOptions) -> Stream:
+        if self._refusal is not None:
+            self._untold = None
+            raise self._refusal
+        for name, text in (("prompt", prompt), ("request_id", request_id)):
+            if type(text) is str:
+                utf8(name, text)
+            elif text is not None or name == "prompt":
+                raise InvalidRequest(name, f"expected a string, got {text!r}")
+        request = e.RequestReceived(
+            sequence=self._kernel.n_requests + 1,
+            request_id=request_id,
+            prompt=prompt,
+            options=options_of(asked, seed=self._sources.seed),
+        )
+        stream = self._streams[request.sequence] = Stream(request, self._reader_lags)
+        self._give(request)
+        return stream.raise_if_failed()
+
+    async def _tokenize(self, stream: Stream, prompt: str) -> None:
+        try:
+            tokenized = await self._compute.run(self._engine.tokenize, prompt)
+        except Exception as error:
+            self._give(e.EngineFailed(operation="tokenize", error=description(error)))
+        else:
+            if not stream.ended:
+                tokens, bos_added = tokenized.tokens, tokenized.bos_added
+                self._give(e.PromptTokenized(sequence=stream.sequence, tokens=tokens, bos_added=bos_added))
+        stream.raise_if_failed()
+
+    def _reader_lags(self, sequence: int, lags: bool) -> None:
+        self._give(e.ReaderPaused(sequence=sequence) if lags else e.ReaderResumed(sequence=sequence))
+
+    # ------------------------------------------------------------ the Batcher's task
+
+    async def run_batcher(self) -> None:
+        """Cross to the engine with each batch that is planned, until the runtime is stopped."""
+        with trio.CancelScope(shield=True):
+            async for planned, options in self._planned:
+                try:
+                    decoded = await self._compute.run(self._engine.step, planned, options)
+                except Exception as error:
+                    self._give(e.EngineFailed(operation="step", error=description(error)))
+                else:
+                    self._give(decoded)
+
+    # ------------------------------------------------------------ leaving
+
+    def stop(self) -> None:
+        """Cancel every sequence and take no more requests; the batch in flight is awaited by the Batcher's task."""
+        self._refusal = self._refusal or trio.ClosedResourceError("the runtime was left")
+        for stream in list(self._streams.values()):
+            stream.end_with(trio.ClosedResourceError("the runtime was left"))
+            self._give(e.CancelRequested(sequence=stream.sequence))
+        self._plans.close()
+
+    def close(self) -> None:
+        """Record the end of the session and close the log."""
+        self._give(e.SessionClosed(digest=self._kernel.digest()))
+        if self._journal is not None:
+            self._journal.close()
+
+    def raise_untold(self) -> None:
+        """Raise what broke the runtime if nobody has been told of it."""
+        if self._untold is not None:
+            raise self._untold
+
+    # ------------------------------------------------------------ the kernel
+
+    def _give(self, given: e.GivenEvent) -> None:
+        """Hand a given event to the kernel, write the journal, carry out what follows.
+
+        What is given while this goes on has its turn after it.
+        """
+        self._given.append(given)
+        if self._giving:
+            return
+        self._giving = True
+        try:
+            while self._given:
+                self._handle(self._given.popleft())
+        finally:
+            self._giving = False
+
+    def _handle(self, given: e.GivenEvent) -> None:
+        if self._broken:
+            return
+        t = 0 if given is self.header else round((trio.current_time() - self._started) * 1e9)
+        error: Exception | None = None
+        try:
+            records = self._kernel.handle(given)
+        except Exception as raised:
+            # The fact that the kernel could not take is the one to find in the log.
+            records = [e.Record(self._statistics.n_records, given, None)]
+            error = InternalError(f"the kernel could not take {type(given).__name__}: {description(raised)}")
+            error.__cause__ = raised
+        try:
+            if self._journal is not None:
+                self._journal.append(records, t)
+        except LogBroken as raised:
+            error = raised
+        if error is not None:
+            self._break(error)
+            return
+        self._statistics = evolve(self._statistics, n_records=self._statistics.n_records + len(records))
+        for record in records:
+            if self._show is not None:
+                self._show(record)
+            self._carry_out(record.event)
+
+    def _carry_out(self, event: e.Event) -> None:
+        """Do what a record says is to be done outside the core."""
+        counts = self._statistics
+        match event:
+            case e.BatchPlanned():
+                options = {part.sequence: self._streams[part.sequence].options for part in event.parts}
+                self._plans.send_nowait((event, options))
+                self._statistics = evolve(counts, n_rows=counts.n_rows + sum(len(part.tokens) for part in event.parts))
+            case e.BatchDecoded():
+                n_sampled = counts.n_sampled + len(event.samples)
+                self._statistics = evolve(counts, n_batches=counts.n_batches + 1, n_sampled=n_sampled)
+            case e.RequestReceived():
+                self._statistics = evolve(counts, n_requests=event.sequence)
+            case e.TokenEmitted() | e.StopMatched():
+                self._streams[event.sequence].carry_out(event)
+            case e.SequenceFinished():
+                self._statistics = evolve(counts, n_finished=counts.n_finished + 1)
+                self._streams.pop(event.sequence).carry_out(event)
+            case e.EngineFailed():
+                self._refusal = EngineBroken(f"the engine failed in {event.operation}: {event.error}")
+            case e.ActorFailed(failed="batcher"):
+                self._refusal = InternalError(f"the Batcher raised {event.error}")
+
+    def _break(self, error: Exception) -> None:
+        """End everybody at once: nothing can be recorded, so nothing may happen."""
+        self._broken = True
+        self._refusal = error
+        self._untold = None if self._streams else error
+        for stream in self._streams.values():
+            stream.break_with(error)
+        self._streams.clear()
+        self._plans.close()
