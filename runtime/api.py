@@ -23,6 +23,7 @@ _POLICIES = {"schedule": "even shares", "slots": "one sequence, lowest free firs
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_runtime(
     model: str | os.PathLike[str] | Engine,
     *,
@@ -32,6 +33,7 @@ async def open_runtime(
     n_batch: int = 64,
     n_threads: int | None = None,
     max_waiting: int = MAX_WAITING,
+    max_reader_lag: int = MAX_READER_LAG,
     sources: Sources = Sources(),  # noqa: B008  # frozen
 ) -> AsyncIterator[Runtime]:
     """Load a model and serve requests until the block is left.
@@ -46,6 +48,7 @@ async def open_runtime(
         n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
         n_threads: Threads that compute; by default as many as there are CPUs for this process.
         max_waiting: Requests that may wait for a slot.
+        max_reader_lag: Chunks a reader may leave unread before his sequence pauses.
         sources: The wall clock, session id and seeds.
 
     Raises:
@@ -54,14 +57,14 @@ async def open_runtime(
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
     """
-    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, max_waiting=max_waiting)
+    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+    limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
     engine = _engine(model)
     journal = None if log is None else Journal(log)
     compute: Compute = ComputeThread() if engine.computes else InPlace()
     try:
         loaded = await compute.run(engine.load, settings)
-        header = _header(loaded, e.Limits(max_waiting=max_waiting, max_reader_lag=MAX_READER_LAG), sources)
-        runtime = Runtime(header, engine, compute, journal, sources)
+        runtime = Runtime(_header(loaded, limits, sources), engine, compute, journal, sources)
         async with _serving(runtime):
             yield runtime
     finally:
@@ -73,6 +76,7 @@ async def open_runtime(
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
     try:
@@ -92,14 +96,19 @@ async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     runtime.raise_untold()
 
 
-def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, max_waiting: int) -> ContextSettings:
+def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None) -> ContextSettings:
     n_threads = _cpus() if n_threads is None else n_threads
     _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
     _check("n_ctx", n_ctx, 1, 2**31 // n_slots - 256)  # llama.cpp counts cells in 32 bits, padded
     _check("n_batch", n_batch, n_slots, 2**16)
     _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
-    _check("max_waiting", max_waiting, 0, MAX_INTEGER)
     return ContextSettings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+
+
+def _limits(*, max_waiting: int, max_reader_lag: int) -> e.Limits:
+    _check("max_waiting", max_waiting, 0, MAX_INTEGER)
+    _check("max_reader_lag", max_reader_lag, 1, MAX_INTEGER)
+    return e.Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

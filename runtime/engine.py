@@ -66,7 +66,8 @@ class Engine(Protocol):
         """Empty slots, decode the batch's rows, draw a token wherever one is asked for.
 
         A draw depends on the row's logits, the sequence's options, its seed and the token's index, and on nothing else.
-        A return code other than 0 is an outcome, not an error: 1 and -1 leave the cells as they were after emptying.
+        A return code other than 0 is an outcome, not an error: 1 leaves the cells as they were after emptying, -1 empties
+        nothing either. A batch without parts only empties.
 
         Args:
             planned: The batch.
@@ -80,12 +81,18 @@ class Engine(Protocol):
 def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
     """Return whether a batch is one that may be handed to llama.cpp, which aborts the process on some that may not.
 
-    Checked: rows within ``n_batch``, slots that exist, ascending and each once (``llama_decode``, facts/llama-cpp section 5).
+    Checked: rows within ``n_batch``, slots that exist, ascending and each once (``llama_decode`` and
+    ``llama_memory_seq_*``, facts/llama-cpp section 5).
     """
     slots = [part.slot for part in planned.parts]
     return (
-        0 < sum(len(part.tokens) for part in planned.parts) <= context.n_batch
+        sum(len(part.tokens) for part in planned.parts) <= context.n_batch
         and all(part.tokens for part in planned.parts)
         and all(0 <= slot < context.n_slots for slot in (*slots, *planned.clears))
         and all(one < other for one, other in zip(slots, slots[1:], strict=False))
     )
+
+
+def refused(planned: BatchPlanned) -> BatchDecoded:
+    """Return the outcome of a batch that is not valid: nothing was done."""
+    return BatchDecoded(batch=planned.batch, code=-1, samples=(), positions=())

@@ -28,7 +28,7 @@ from llama_cpp import llama_cpp as bindings
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts, Sample
 from reenact.actors.options import Options
-from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid
+from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid, refused
 from reenact.runtime.sampling import draw_key
 
 _PAD: Final = 256
@@ -97,7 +97,7 @@ class LlamaEngine:
                 system_info=_text(llama_cpp.llama_print_system_info()),
             ),
             model=ModelFacts(name=self._path.name, size=size, sha256=sha256, description=self._description()),
-            context=self._facts,
+            context=self.context_facts,
             policies=dict(_POLICIES),
         )
 
@@ -117,6 +117,8 @@ class LlamaEngine:
 
     def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:
         """Empty slots, decode, draw."""
+        if not is_valid(planned, self.context_facts):
+            return refused(planned)
         memory, calls = self._memory, self._calls
         for slot in planned.clears:
             calls.llama_memory_seq_rm(memory, slot, -1, -1)
@@ -190,8 +192,8 @@ class LlamaEngine:
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if self._context is None:
             raise EngineBroken(f"no context of {settings.n_slots} x {settings.n_ctx} cells for it: {_complaint()}")
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._facts = ContextFacts(
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self.context_facts = ContextFacts(
             n_slots=llama_cpp.llama_n_seq_max(self._context),
             n_ctx=settings.n_ctx,
             n_ctx_seq=llama_cpp.llama_n_ctx_seq(self._context),
@@ -213,10 +215,13 @@ class LlamaEngine:
 
     def _decode(self, planned: BatchPlanned) -> int:
         """Hand the rows to llama_decode and return its code."""
-        if not is_valid(planned, self._facts):
+        if not planned.parts:
+            return 0
+        # llama_decode takes a gap at the start of an empty slot, and a full slot only shows while it looks for cells.
+        last = self._calls.llama_memory_seq_pos_max
+        if any(part.position != last(self._memory, part.slot) + 1 for part in planned.parts):
             return -1
-        # llama_decode checks this too, by printing and returning -1; it has no code for a stream that is full before it looks.
-        if any(part.position + len(part.tokens) > self._facts.n_ctx_seq for part in planned.parts):
+        if any(part.position + len(part.tokens) > self.context_facts.n_ctx_seq for part in planned.parts):
             return 1
         return int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
 

@@ -13,7 +13,7 @@ from zlib import crc32
 from reenact.actors.errors import EngineBroken
 from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts, Part, Sample
 from reenact.actors.options import Options
-from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid
+from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid, refused
 
 
 class Special(Enum):
@@ -29,6 +29,10 @@ EOG: Final = Special.EOG
 NAN: Final = Special.NAN
 
 Script = Sequence[str | bytes | Special]
+Scripts = Script | Mapping[str, Script]
+"""One script for every prompt, or one for each prompt by its text."""
+Faults = Mapping[int, int | Exception]
+"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the step."""
 
 _EOG_TOKEN: Final = 256
 _PAD: Final = 256
@@ -40,7 +44,7 @@ class ScriptedEngine:
 
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
-        faults: What the steps with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
+        faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
 
     Example:
@@ -49,9 +53,7 @@ class ScriptedEngine:
 
     computes = False
 
-    def __init__(
-        self, scripts: Script | Mapping[str, Script] = (), *, faults: Mapping[int, int | Exception] | None = None
-    ) -> None:
+    def __init__(self, scripts: Scripts = (), *, faults: Faults | None = None) -> None:
         if isinstance(scripts, str | bytes):
             raise TypeError("a script is a list of pieces, not one string")
         self._scripts = dict(scripts) if isinstance(scripts, Mapping) else scripts
@@ -59,13 +61,11 @@ class ScriptedEngine:
         self._pieces = _vocabulary(self._scripts)
         self._cells: list[list[int]] = []
         self._context: ContextFacts | None = None
-        self._n_steps = 0
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the cells; nothing is read."""
         n_ctx_seq = -(-settings.n_ctx // _PAD) * _PAD
         self._cells = [[] for _ in range(settings.n_slots)]
-        self._n_steps = 0
         self._context = ContextFacts(
             n_slots=settings.n_slots,
             n_ctx=settings.n_ctx,
@@ -94,10 +94,11 @@ class ScriptedEngine:
         context = self._context
         if context is None:
             raise EngineBroken("the engine is not loaded")
+        if not is_valid(planned, context):
+            return refused(planned)
         for slot in planned.clears:
             self._cells[slot].clear()
-        fault = self._faults.get(self._n_steps, 0)
-        self._n_steps += 1
+        fault = self._faults.get(planned.batch, 0)
         if isinstance(fault, Exception):
             raise fault
         code = fault or self._code(planned, context)
@@ -115,8 +116,6 @@ class ScriptedEngine:
         self._context = None
 
     def _code(self, planned: BatchPlanned, context: ContextFacts) -> int:
-        if not is_valid(planned, context):
-            return -1
         if any(part.position != len(self._cells[part.slot]) for part in planned.parts):
             return -1
         if any(part.position + len(part.tokens) > context.n_ctx_seq for part in planned.parts):

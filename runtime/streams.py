@@ -12,7 +12,6 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import error_of
-from reenact.actors.limits import MAX_READER_LAG
 
 
 @frozen(kw_only=True)
@@ -53,11 +52,12 @@ class Stream:
         trio.BusyResourceError: While iterating: another task reads this stream.
     """
 
-    def __init__(self, request: e.RequestReceived, on_lag: Callable[[int, bool], None]) -> None:
+    def __init__(self, request: e.RequestReceived, max_lag: int, on_lag: Callable[[int, bool], None]) -> None:
         self.sequence = request.sequence
         """The request's number in the session's log."""
         self.request_id = request.request_id
         self.options = request.options
+        self._max_lag = max_lag
         self._on_lag = on_lag
         self._paused = False
         self._reading = False
@@ -93,7 +93,7 @@ class Stream:
             raise StopAsyncIteration from None
         finally:
             self._reading = False
-        if self._paused and self._unread() <= MAX_READER_LAG // 2:
+        if self._paused and self._unread() <= self._max_lag // 2:
             self._paused = False
             self._on_lag(self.sequence, False)
         return chunk
@@ -109,7 +109,7 @@ class Stream:
             self._end(event.finish_reason, event.stop, event.n_prompt, event.n_sampled)
             return
         self._tokens.append(event.token)
-        if not self._paused and self._unread() >= MAX_READER_LAG:
+        if not self._paused and self._unread() >= self._max_lag:
             self._paused = True
             self._on_lag(self.sequence, True)
 

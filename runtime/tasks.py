@@ -6,6 +6,7 @@ The rules that hold here:
 * The journal is written in `Runtime._give`, with one ``write`` for a given event and all that follows from it, before any of
   it is carried out: so before a batch crosses to the compute thread, and before text is released.
 * One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its outcome.
+* Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
 * Errors arrive where the caller waits. A runtime that cannot go on ends every stream at once and takes no more requests.
 """
 
@@ -119,7 +120,7 @@ class Runtime:
         """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
 
         Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
-        `reenact.actors.limits.MAX_READER_LAG` chunks, and nobody else's. Arguments and errors are those of `complete`.
+        ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
         """
         return self._stream(prompt, request_id, options)
 
@@ -151,7 +152,8 @@ class Runtime:
             prompt=prompt,
             options=options_of(asked, seed=self._sources.seed),
         )
-        stream = self._streams[request.sequence] = Stream(request, self._reader_lags)
+        max_lag = self.header.limits.max_reader_lag
+        stream = self._streams[request.sequence] = Stream(request, max_lag, self._reader_lags)
         self._give(request)
         return stream.raise_if_failed()
 
@@ -171,6 +173,7 @@ class Runtime:
 
     # ------------------------------------------------------------ the Batcher's task
 
+    @trio.lowlevel.enable_ki_protection
     async def run_batcher(self) -> None:
         """Cross to the engine with each batch that is planned, until the runtime is stopped."""
         with trio.CancelScope(shield=True):
@@ -184,6 +187,7 @@ class Runtime:
 
     # ------------------------------------------------------------ leaving
 
+    @trio.lowlevel.enable_ki_protection
     def stop(self) -> None:
         """Cancel every sequence and take no more requests; the batch in flight is awaited by the Batcher's task."""
         self._refusal = self._refusal or trio.ClosedResourceError("the runtime was left")
@@ -192,6 +196,7 @@ class Runtime:
             self._give(e.CancelRequested(sequence=stream.sequence))
         self._plans.close()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Record the end of the session and close the log."""
         self._give(e.SessionClosed(digest=self._kernel.digest()))
@@ -205,6 +210,7 @@ class Runtime:
 
     # ------------------------------------------------------------ the kernel
 
+    @trio.lowlevel.enable_ki_protection
     def _give(self, given: e.GivenEvent) -> None:
         """Hand a given event to the kernel, write the journal, carry out what follows.
 

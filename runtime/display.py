@@ -1,0 +1,130 @@
+"""How growing texts are shown: blocks on a terminal, whole blocks in a pipe, JSON for machines."""
+
+import sys
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+import orjson
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import Progress
+from rich.rule import Rule
+from rich.text import Text
+
+from reenact.runtime.streams import Completion
+
+
+class Display(ABC):
+    """Shows the texts of several prompts; a context manager around the whole session."""
+
+    def __init__(self, prompts: list[str]) -> None:
+        self._prompts = prompts
+        self._texts = [""] * len(prompts)
+        self._completions: list[Completion | None] = [None] * len(prompts)
+        self._finished = [False] * len(prompts)
+        self._shown = 0
+        self._loading = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._loading.add_task("loading the model", total=1.0)
+
+    def __enter__(self) -> Self:
+        self._loading.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loading.stop()
+
+    def loading(self, doing: str, fraction: float) -> None:
+        """Show how far loading is; may be called from another thread."""
+        self._loading.update(self._task, description=f"{doing} the model", completed=fraction)
+
+    def loaded(self) -> None:
+        """The model is ready."""
+        self._loading.stop()
+
+    def grow(self, i: int, text: str) -> None:
+        """Add text to prompt ``i``'s."""
+        self._texts[i] += text
+
+    def finish(self, i: int, completion: Completion | None) -> None:
+        """Prompt ``i`` has ended; without a completion it failed."""
+        self._completions[i] = completion
+        self._finished[i] = True
+        while self._shown < len(self._prompts) and self._finished[self._shown]:
+            self._show(self._shown, self._completions[self._shown])
+            self._shown += 1
+
+    @abstractmethod
+    def _show(self, i: int, completion: Completion | None) -> None:
+        """Show prompt ``i``, which has ended, after those before it."""
+
+
+class JsonDisplay(Display):
+    """One JSON object a prompt, in their order, as soon as those before it have ended."""
+
+    def _show(self, i: int, completion: Completion | None) -> None:
+        if completion is None:
+            return
+        fields = {
+            "sequence": completion.sequence,
+            "prompt": self._prompts[i],
+            "text": completion.text,
+            "tokens": completion.tokens,
+            "finish_reason": completion.finish_reason,
+            "stop": completion.stop,
+            "seed": completion.seed,
+            "n_prompt": completion.n_prompt,
+            "n_sampled": completion.n_sampled,
+        }
+        sys.stdout.write(orjson.dumps(fields).decode() + "\n")
+        sys.stdout.flush()
+
+
+class PlainDisplay(Display):
+    """One block a prompt, in their order, as soon as those before it have ended."""
+
+    def _show(self, i: int, completion: Completion | None) -> None:
+        sys.stdout.write(f"--- {_title(i, self._prompts[i], completion)}\n{self._prompts[i]}{self._texts[i]}\n\n")
+        sys.stdout.flush()
+
+
+class TerminalDisplay(Display):
+    """All blocks at once, growing; as much of each one's end as the terminal has room for, and all of it at the end."""
+
+    def __init__(self, prompts: list[str]) -> None:
+        super().__init__(prompts)
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, transient=True, get_renderable=self._growing, refresh_per_second=10)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        super().__exit__(kind, error, at)
+        if self._live.is_started:
+            self._live.stop()
+            self._console.print(Group(*(self._block(i, None) for i in range(len(self._prompts)))))
+
+    def loaded(self) -> None:
+        """Begin to show the texts."""
+        super().loaded()
+        self._live.start()
+
+    def _show(self, i: int, completion: Completion | None) -> None:
+        """The live display shows it already."""
+
+    def _growing(self) -> Group:
+        room = max(1, (self._console.height - 1) // len(self._prompts) - 1)
+        return Group(*(self._block(i, room) for i in range(len(self._prompts))))
+
+    def _block(self, i: int, n_lines: int | None) -> RenderableType:
+        text = Text(self._prompts[i], style="dim")
+        text.append(self._texts[i], style="none" if self._finished[i] else "bold")
+        lines = text.wrap(self._console, self._console.width)
+        title = _title(i, self._prompts[i], self._completions[i])
+        return Group(Rule(title, align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:]))
+
+
+def _title(i: int, prompt: str, completion: Completion | None) -> str:
+    first = " ".join(prompt.split())
+    title = f"{i + 1}: {first if len(first) <= 40 else first[:39] + '…'}"
+    if completion is None:
+        return title
+    return f"{title} ({completion.n_sampled} tokens, {completion.finish_reason}, seed {completion.seed})"

@@ -1,0 +1,44 @@
+"""A pytest fixture for applications: a runtime without a model, whose session is replayed when the test ends.
+
+::
+
+    async def test_greets(scripted_runtime):
+        async with scripted_runtime(["Hel", "lo"]) as runtime:
+            assert (await runtime.complete("Hi")).text == "Hello"
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from reenact.runtime.scripted import Faults, Script, Scripts
+    from reenact.runtime.tasks import Runtime
+
+
+class OpenScripted(Protocol):
+    """What `scripted_runtime` gives: `open_runtime` on a `ScriptedEngine`; settings are those of `open_runtime`."""
+
+    def __call__(
+        self, scripts: Scripts = (), *, faults: Faults | None = None, **settings: Any
+    ) -> AbstractAsyncContextManager[Runtime]:
+        """Open the runtime, once a test."""
+
+
+@pytest.fixture
+def scripted_runtime(session_log: Path) -> OpenScripted:
+    """Open a runtime that plays scripts and records to ``session_log``; the log must replay the same at the test's end."""
+    from reenact.runtime.api import open_runtime  # noqa: PLC0415  # pytest loads this plugin for everybody
+    from reenact.runtime.scripted import ScriptedEngine  # noqa: PLC0415
+
+    def open_scripted(
+        scripts: Scripts = (), *, faults: Faults | None = None, **settings: Any
+    ) -> AbstractAsyncContextManager[Runtime]:
+        return open_runtime(ScriptedEngine(scripts, faults=faults), log=session_log, **settings)
+
+    return open_scripted

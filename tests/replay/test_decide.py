@@ -1,0 +1,284 @@
+"""The decide tier: what it compares, and that nothing gets past it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reenact.actors import sequence, text
+from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
+from reenact.replay import ReplayDivergence, replay_log
+from reenact.runtime.codec import FORMAT, SCHEMA, Fields
+from tests.sessions import eventful_session, read_fields, write_fields
+
+
+@pytest.fixture
+async def eventful(tmp_path: Path, autojump_clock: object) -> Path:
+    """Record the eventful session."""
+    path = tmp_path / "eventful.jsonl"
+    await eventful_session(path)
+    return path
+
+
+def is_derived(fields: Fields) -> bool:
+    """Return whether a line is a derived record's."""
+    return ROUTES[EVENT_TYPES[fields["type"]]].origin is Origin.DERIVED
+
+
+def scalars(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of every scalar in a plain value; an empty array or object counts as one."""
+    if isinstance(value, dict | list) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from scalars(item, (*path, key))
+    else:
+        yield path
+
+
+def changed(value: Any, path: tuple[str | int, ...]) -> Any:
+    """Return a plain value with the scalar at ``path`` changed to another of its kind."""
+    if not path:
+        match value:
+            case bool():
+                return not value
+            case int():
+                return value + 1
+            case str():
+                return value + "x"
+            case None:
+                return 0
+            case _:
+                return [1]
+    if isinstance(value, dict):
+        return {key: changed(item, path[1:]) if key == path[0] else item for key, item in value.items()}
+    return [changed(item, path[1:]) if i == path[0] else item for i, item in enumerate(value)]
+
+
+async def test_everything_happens_in_the_eventful_session(eventful: Path) -> None:
+    """The session that the next tests change holds about 200 records and nearly every type of event."""
+    lines = read_fields(eventful)
+    rare = {"ActorFailed", "EngineFailed"}
+    assert set(EVENT_TYPES) - rare == {fields["type"] for fields in lines}
+    assert 200 <= len(lines) <= 400
+
+
+async def test_every_derived_record_is_compared(eventful: Path) -> None:
+    """A log that replays the same had each of its derived records compared."""
+    verdict = replay_log(eventful)
+    assert verdict.verdict == "same"
+    assert sum(map(is_derived, read_fields(eventful))) == verdict.tally.derived
+
+
+async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path, tmp_path: Path) -> None:
+    """Whatever scalar of whatever derived record is changed, that record is the first divergence, both sides shown."""
+    lines = read_fields(eventful)
+    edited = tmp_path / "edited.jsonl"
+    n_changed = 0
+    for n, fields in enumerate(lines):
+        if not is_derived(fields):
+            continue
+        for path in scalars(fields):
+            other = changed(fields, path)
+            write_fields(edited, [*lines[:n], other, *lines[n + 1 :]])
+            verdict = replay_log(edited)
+            assert (1, n) == (verdict.exit_code, verdict.first_divergence and verdict.first_divergence.n), (n, path)
+            divergence = verdict.first_divergence
+            assert divergence is not None
+            assert (other, fields) == (divergence.expected, divergence.actual)
+            n_changed += 1
+    assert n_changed > 1000
+
+
+@pytest.mark.parametrize("field", ["token", "piece", "sequence", "eog"])
+async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, field: str) -> None:
+    """Another token, piece, sequence or end in a recorded sample makes what follows from it diverge."""
+    lines = read_fields(eventful)
+    edited = tmp_path / "edited.jsonl"
+    n_changed = 0
+    dropped = {(fields["cause"], fields["sequence"]) for fields in lines if fields["type"] == "TokenDropped"}
+    for n, fields in enumerate(lines):
+        for i, sample in enumerate(fields.get("samples", [])):
+            # An ended sequence's token is accounted for by its number alone, and a NaN has no token.
+            name = "piece_bytes" if field == "piece" and "piece_bytes" in sample else field
+            if sample.get("nan") or (field != "eog" and name not in sample):
+                continue
+            if (n, sample["sequence"]) in dropped and field not in {"token", "sequence"}:
+                continue
+            value = {"token": 999, "piece": "?", "piece_bytes": "8J+Y", "sequence": 99, "eog": not sample.get("eog")}[name]
+            samples = [*fields["samples"][:i], {**sample, name: value}, *fields["samples"][i + 1 :]]
+            write_fields(edited, [*lines[:n], {**fields, "samples": samples}, *lines[n + 1 :]])
+            verdict = replay_log(edited)
+            assert 1 == verdict.exit_code, (n, i, verdict)
+            assert n < (verdict.first_divergence.n if verdict.first_divergence else 0)
+            n_changed += 1
+    assert n_changed > 10
+
+
+async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object) -> None:
+    """Any bit of a log can flip and it is found: corrupt, or newer in the version; only the last newline may look torn."""
+    whole = tmp_path / "whole.jsonl"
+    await eventful_session(whole)
+    lines = read_fields(whole)
+    small = tmp_path / "small.jsonl"
+    # A small session of its own kind: the header and the first records, enough of each shape.
+    write_fields(small, lines[:16])
+    data = small.read_bytes()
+    edited = tmp_path / "edited.jsonl"
+    codes: dict[int, set[int]] = {}
+    for position in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            edited.write_bytes(flipped)
+            codes.setdefault(replay_log(edited).exit_code, set()).add(position)
+    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":1') + 9}
+    assert {3, 4, 0} == set(codes)
+    assert versions == codes[4]
+    assert {len(data) - 1} == codes[0]
+
+
+async def test_a_changed_rule_diverges_on_older_logs(eventful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log in which a stop string cut the text diverges once another rule says where it is cut."""
+
+    def keeps_the_stop(held: bytes, piece: bytes, stops: tuple[str, ...]) -> text.Assembled:
+        assembled = text.assemble(held, piece, stops)
+        return text.Assembled(assembled.text + (assembled.stop or ""), assembled.held, assembled.stop)
+
+    monkeypatch.setattr(sequence, "assemble", keeps_the_stop)
+    verdict = replay_log(eventful)
+    assert 1 == verdict.exit_code
+    assert verdict.first_divergence is not None
+    assert verdict.first_divergence.expected is not None
+    assert "StopMatched" == verdict.first_divergence.expected["type"]
+
+
+@pytest.mark.parametrize(("name", "ours"), [("format", FORMAT), ("schema", SCHEMA)])
+async def test_a_newer_log_is_not_comparable(eventful: Path, tmp_path: Path, name: str, ours: int) -> None:
+    """A log of a newer format or schema is refused with exit 4 and the advice to use the program that wrote it."""
+    lines = read_fields(eventful)
+    newer = tmp_path / "newer.jsonl"
+    write_fields(newer, [{**lines[0], name: ours + 1}, *lines[1:]])
+    verdict = replay_log(newer)
+    assert 4 == verdict.exit_code
+    assert f"the log's {name} is {ours + 1}" in verdict.lines()[0]
+    with pytest.raises(LogNotComparable):
+        verdict.raise_for_divergence()
+
+
+async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: Path) -> None:
+    """A log cut at any byte of its second half is the same up to the last whole record, and says that it did not close."""
+    data = eventful.read_bytes()
+    torn = tmp_path / "torn.jsonl"
+    for length in range(len(data) // 2, len(data), 61):
+        torn.write_bytes(data[:length])
+        verdict = replay_log(torn)
+        assert 0 == verdict.exit_code, length
+        assert f"same up to record {verdict.tally.records - 1:,}: the session did not close" == verdict.notes[0]
+        assert data[:length].count(b"\n") == verdict.tally.records
+
+
+async def test_missing_last_derivations_are_listed(eventful: Path, tmp_path: Path) -> None:
+    """A log that lost the last records of a fact lists what is missing, and that is no divergence."""
+    lines = read_fields(eventful)
+    n = next(n for n, fields in enumerate(lines) if fields["type"] == "PromptTokenized")
+    cut = tmp_path / "cut.jsonl"
+    write_fields(cut, lines[: n + 1])
+    verdict = replay_log(cut)
+    assert 0 == verdict.exit_code
+    assert "missing at the end, and decided now: InputQueued, SlotAssigned, BatchPlanned" == verdict.notes[-1]
+
+
+async def test_another_digest_diverges(eventful: Path, tmp_path: Path) -> None:
+    """The digest that closes a log is compared with the state folded from it."""
+    lines = read_fields(eventful)
+    edited = tmp_path / "edited.jsonl"
+    write_fields(edited, [*lines[:-1], {**lines[-1], "digest": "0" * 32}])
+    verdict = replay_log(edited)
+    assert verdict.first_divergence is not None
+    assert len(lines) - 1 == verdict.first_divergence.n
+
+
+async def test_a_lost_record_diverges(eventful: Path, tmp_path: Path) -> None:
+    """A log that lacks a derived record diverges where it is missing, also with the numbers made dense again."""
+    lines = read_fields(eventful)
+    n = next(n for n, fields in enumerate(lines) if fields["type"] == "TokenEmitted")
+    edited = tmp_path / "edited.jsonl"
+    write_fields(edited, [*lines[:n], *({**fields, "n": fields["n"] - 1} for fields in lines[n + 1 :])])
+    verdict = replay_log(edited)
+    assert verdict.first_divergence is not None
+    assert n == verdict.first_divergence.n
+
+
+async def test_an_additional_record_diverges(eventful: Path, tmp_path: Path) -> None:
+    """A derived record where nothing follows any more is a divergence with no actual side."""
+    lines = read_fields(eventful)
+    edited = tmp_path / "edited.jsonl"
+    more = {**lines[2], "n": len(lines) - 1}
+    write_fields(edited, [*lines[:-1], more])
+    verdict = replay_log(edited)
+    assert verdict.first_divergence is not None
+    assert (more, None) == (verdict.first_divergence.expected, verdict.first_divergence.actual)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"n": 7}, "it is record 7 where 1 comes next"),
+        ({"prompt": 7}, "expected str"),
+        ({"more": 1}, "more"),
+        ({"sequence": "1"}, "expected int"),
+        ({"sequence": True}, "expected int"),
+        ({"sequence": 1.0}, "expected int"),
+        ({"actor": "batcher"}, "belongs to sequence-1"),
+        ({"type": "Nonsense"}, "no event of type 'Nonsense'"),
+        ({"t": -5}, "it happened before"),
+        ({"cause": 0}, "a given record has no cause"),
+    ],
+)
+async def test_a_given_record_is_read_strictly(
+    eventful: Path, tmp_path: Path, change: Fields, reason: str
+) -> None:
+    """A given record that is not exactly what is written today is corrupt, and the reason names what is wrong."""
+    lines = read_fields(eventful)
+    edited = tmp_path / "edited.jsonl"
+    first = next(n for n, fields in enumerate(lines) if fields["type"] == "RequestReceived")
+    write_fields(edited, [*lines[:first], {**lines[first], **change}, *lines[first + 1 :]])
+    verdict = replay_log(edited)
+    assert 3 == verdict.exit_code
+    assert reason in verdict.notes[0]
+    with pytest.raises(LogCorrupt) as raised:
+        verdict.raise_for_divergence()
+    assert first + 1 == raised.value.line
+
+
+async def test_a_divergence_raises_with_both_sides(eventful: Path, tmp_path: Path) -> None:
+    """ReplayDivergence carries both records and renders them beside each other."""
+    lines = read_fields(eventful)
+    n = next(n for n, fields in enumerate(lines) if fields["type"] == "TokenEmitted")
+    edited = tmp_path / "edited.jsonl"
+    write_fields(edited, [*lines[:n], {**lines[n], "text": "other"}, *lines[n + 1 :]])
+    with pytest.raises(ReplayDivergence) as raised:
+        replay_log(edited).raise_for_divergence()
+    assert raised.value.divergence.expected == {**lines[n], "text": "other"}
+    assert raised.value.divergence.actual == lines[n]
+    assert '"other"' in str(raised.value)
+    assert f"replay show {edited} {lines[n]['cause']}-{n}" in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_unreadable(tmp_path: Path) -> None:
+    """A log that cannot be opened gives exit 2, and its error on request."""
+    verdict = replay_log(tmp_path / "nothing.jsonl")
+    assert 2 == verdict.exit_code
+    with pytest.raises(FileNotFoundError):
+        verdict.raise_for_divergence()
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"", 4), (b'{"n":0', 4), (b"hello\n", 3), (b"{}\n", 3), (b"\x00" * 100 + b"\n", 3)]
+)
+def test_what_is_no_log_is_told(tmp_path: Path, data: bytes, code: int) -> None:
+    """An empty file has nothing to compare, and a file of something else is corrupt in its first line."""
+    path = tmp_path / "no.jsonl"
+    path.write_bytes(data)
+    assert code == replay_log(path).exit_code
