@@ -65,9 +65,7 @@ class Batcher:
 def opened(session: e.SessionOpened) -> Batcher:
     """Return the Batcher's state at the start of a session."""
     context = session.context
-    return Batcher(
-        n_batch=context.n_batch, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots
-    )
+    return Batcher(n_batch=context.n_batch, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots)
 
 
 def evolve(state: Batcher, event: e.Event) -> Batcher:
@@ -106,11 +104,7 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
     """Return what follows for the Batcher from an event that it hears of."""
     match event:
         case e.RequestReceived():
-            n_free = sum(slot.sequence is None for slot in state.slots)
-            n_waiting = len(state.waiting)
-            if n_waiting >= state.max_waiting + n_free:
-                return [e.RequestRejected(sequence=event.sequence, n_waiting=n_waiting)]
-            return [e.RequestQueued(sequence=event.sequence, n_ahead=n_waiting)]
+            return [_admit(state, event)]
         case e.BatchDecoded():
             return _commit(state, event)
         case e.SequenceFinished():
@@ -139,7 +133,7 @@ def assign(state: Batcher) -> list[e.Event]:
 
 
 def plan(state: Batcher) -> list[e.Event]:
-    """Plan the next batch; the kernel asks when all have had their say, slots are assigned and no batch is in flight."""
+    """Plan the next batch; the kernel asks when all have had their say and slots are assigned."""
     ready = [(number, slot) for number, slot in enumerate(state.slots) if slot.queued.tokens]
     if not ready or state.in_flight or state.broken:
         return []
@@ -162,6 +156,18 @@ def plan(state: Batcher) -> list[e.Event]:
         )
     batch = 0 if state.plan is None else state.plan.batch + 1
     return [e.BatchPlanned(batch=batch, clears=tuple(clears), parts=tuple(parts))]
+
+
+def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
+    if state.broken:
+        failure = e.Failure(kind="engine_broken", reason="the engine failed earlier in this session")
+        return e.RequestRejected(sequence=event.sequence, failure=failure)
+    n_free = sum(slot.sequence is None for slot in state.slots)
+    n_waiting = len(state.waiting)
+    if n_waiting >= state.max_waiting + n_free:
+        reason = f"{n_waiting} requests wait for a slot, which is as many as may; try again later"
+        return e.RequestRejected(sequence=event.sequence, failure=e.Failure(kind="overloaded", reason=reason))
+    return e.RequestQueued(sequence=event.sequence, n_ahead=n_waiting)
 
 
 def _queue(state: Batcher, event: e.InputQueued) -> Batcher:

@@ -273,10 +273,10 @@ class RequestQueued:
 
 @frozen(kw_only=True)
 class RequestRejected:
-    """As many requests wait as may."""
+    """A request cannot be served: as many wait as may, or the engine is broken."""
 
     sequence: int
-    n_waiting: int
+    failure: Failure
 
 
 @frozen(kw_only=True)
@@ -398,5 +398,3 @@ class Record:
     event: Event
     cause: int | None
     """For a derived event the ``n`` of the record it follows from; for a plan, of the given record that led to it."""
-
-

@@ -20,7 +20,7 @@ from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError, description
-from reenact.actors.routing import ROUTES, Origin, Role, actor_of, sequences_of
+from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
 
 
 @frozen(kw_only=True)
@@ -67,7 +67,9 @@ class Kernel:
         while queue:
             record = queue.popleft()
             follows = [
-                self._record(event, record.n) for actor in self._receivers(record.event) for event in self._decide(actor, record)
+                self._record(event, record.n)
+                for actor in self._receivers(record.event)
+                for event in self._decide(actor, record)
             ]
             if not follows and not queue:
                 follows = [self._record(event, records[0].n) for event in self._planned()]

@@ -50,7 +50,6 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.SessionOpened: Route("SessionOpened", _GIVEN, _SESSION),
     e.SessionClosed: Route("SessionClosed", _GIVEN, _SESSION),
     e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
-    #
     e.RequestReceived: Route("RequestReceived", _GIVEN, _SEQUENCE, (_BATCHER,)),
     e.PromptTokenized: Route("PromptTokenized", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.CancelRequested: Route("CancelRequested", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
@@ -62,7 +61,6 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.SequencePaused: Route("SequencePaused", _DERIVED, _SEQUENCE),
     e.SequenceResumed: Route("SequenceResumed", _DERIVED, _SEQUENCE),
     e.SequenceFinished: Route("SequenceFinished", _DERIVED, _SEQUENCE, (_BATCHER,)),
-    #
     e.RequestQueued: Route("RequestQueued", _DERIVED, _BATCHER),
     e.RequestRejected: Route("RequestRejected", _DERIVED, _BATCHER, (_SEQUENCE,)),
     e.RequestWithdrawn: Route("RequestWithdrawn", _DERIVED, _BATCHER),
@@ -88,9 +86,7 @@ def sequences_of(event: e.Event) -> tuple[int, ...]:
             return sequences
         case e.BatchPlanned(parts=parts):
             return tuple(sorted(part.sequence for part in parts))
-        case (
-            e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed()
-        ):
+        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed():
             return ()
         case _:
             return (event.sequence,)

@@ -39,9 +39,7 @@ class Sequence:
 
 def received(request: e.RequestReceived, n_ctx: int) -> Sequence:
     """Return the state of a sequence that just arrived."""
-    return Sequence(
-        sequence=request.sequence, request_id=request.request_id, n_ctx=n_ctx, options=request.options
-    )
+    return Sequence(sequence=request.sequence, request_id=request.request_id, n_ctx=n_ctx, options=request.options)
 
 
 def evolve(state: Sequence, event: e.Event) -> Sequence:
@@ -78,19 +76,15 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
         case e.PromptTokenized():
             return _begin(state, event)
         case e.BatchDecoded():
-            return [
-                decided for sample in event.samples if sample.sequence == state.sequence for decided in _take(state, sample)
-            ]
+            mine = [sample for sample in event.samples if sample.sequence == state.sequence]
+            return _take(state, mine[0]) if mine else []
         case e.ReaderResumed():
             if not state.paused or state.last_token is None:
                 return []
             return [e.SequenceResumed(sequence=state.sequence), _queue(state, state.last_token, state.n_sampled)]
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
-        case e.RequestRejected():
-            reason = f"{event.n_waiting} requests wait for a slot, which is as many as may; try again later"
-            return [_failed(state, e.Failure(kind="overloaded", reason=reason))]
-        case e.BatchFailed():
+        case e.RequestRejected() | e.BatchFailed():
             return [_failed(state, event.failure)]
         case e.EngineFailed():
             reason = f"the engine failed in {event.operation}: {event.error}"

@@ -5,8 +5,8 @@ Owns one question: given the bytes held back and the next piece, what may go out
 
 * Text goes out only at a character boundary. Bytes that can never become valid UTF-8 become U+FFFD.
 * What may still grow into a stop string is held.
-* Matching is byte by byte: the stop string whose last byte comes first wins, then the one that starts earlier. So it does
-  not matter how the text was cut into pieces.
+* Matching is byte by byte: the stop string whose last byte comes first wins, then the one that starts earlier. So it
+  does not matter how the text was cut into pieces.
 * A complete stop string cuts the text before it; nothing from there on goes out.
 """
 

@@ -1,11 +1,30 @@
 """Replay: the same actors, driven by the file.
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
-Nothing here imports trio or llama.cpp.
+Nothing here imports trio or llama.cpp. The public names are loaded when they are used, so that `replay --version` is
+quick: `replay_log`, `Verdict`, `Tally`, `Divergence`, `ReplayDivergence`.
 """
 
-from reenact.replay.decide import replay_log
-from reenact.replay.divergence import Divergence, ReplayDivergence
-from reenact.replay.verdict import Tally, Verdict
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reenact.replay.decide import replay_log
+    from reenact.replay.divergence import Divergence, ReplayDivergence
+    from reenact.replay.verdict import Tally, Verdict
+
+_MODULE_OF = {
+    "replay_log": "reenact.replay.decide",
+    "Divergence": "reenact.replay.divergence",
+    "ReplayDivergence": "reenact.replay.divergence",
+    "Tally": "reenact.replay.verdict",
+    "Verdict": "reenact.replay.verdict",
+}
 
 __all__ = ["Divergence", "ReplayDivergence", "Tally", "Verdict", "replay_log"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

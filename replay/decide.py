@@ -3,10 +3,10 @@
 The rules that hold here:
 
 * Bytes first: a log with a wrong byte anywhere is corrupt, and nothing is compared.
-* A derived record is compared with the one that the actors decide, value by value, envelope included: number, time (that of
-  its given record), type, actor, cause and every field. Its line is not decoded.
-* A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of the
-  state folded here.
+* A derived record is compared with the one that the actors decide, value by value, envelope included: number, time
+  (that of its given record), type, actor, cause and every field. Its line is not decoded.
+* A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of
+  the state folded here.
 * The first difference ends the replay: what comes after it follows from it.
 """
 
@@ -105,7 +105,7 @@ class _Replay:
             return divergence
         try:
             records = self._kernel.handle(record.event)  # type: ignore[arg-type]  # its origin is GIVEN
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the log's writer had no such error
             reason = f"{type(error).__name__}: {error}"
             return Divergence(n=n, expected=fields, actual=None, note=f"today's actors cannot take this fact: {reason}")
         self._t = fields["t"]

@@ -41,9 +41,7 @@ class Tally:
 
     def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> "Tally":
         """Count one more record: its event, when it happened, where it comes from, how long its line is."""
-        tally = evolve(
-            self, records=self.records + 1, derived=self.derived + derived, n_bytes=self.n_bytes + n_bytes
-        )
+        tally = evolve(self, records=self.records + 1, derived=self.derived + derived, n_bytes=self.n_bytes + n_bytes)
         match event:
             case e.RequestReceived():
                 return evolve(tally, sequences=self.sequences + 1)

@@ -21,6 +21,8 @@ from reenact.runtime.tasks import Runtime
 _POLICIES = {"schedule": "even shares", "slots": "one sequence, lowest free first"}
 """The core's policies by name; an engine adds its own."""
 
+_THE_WORLD = Sources()
+
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
@@ -34,7 +36,7 @@ async def open_runtime(
     n_threads: int | None = None,
     max_waiting: int = MAX_WAITING,
     max_reader_lag: int = MAX_READER_LAG,
-    sources: Sources = Sources(),  # noqa: B008  # frozen
+    sources: Sources = _THE_WORLD,  # frozen
 ) -> AsyncIterator[Runtime]:
     """Load a model and serve requests until the block is left.
 
@@ -126,7 +128,7 @@ def _cpus() -> int:
 def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     if not isinstance(model, str | os.PathLike):
         return model
-    from reenact.runtime.llama import LlamaEngine  # noqa: PLC0415  # other engines need no llama.cpp
+    from reenact.runtime.llama import LlamaEngine  # other engines need no llama.cpp
 
     return LlamaEngine(model)
 

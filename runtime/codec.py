@@ -84,8 +84,7 @@ def decode(fields: Fields) -> e.Record:
         UnreadableRecord: An unknown type, or a field that is missing, unknown or of the wrong type; it names the path.
     """
     kind = fields.get("type")
-    event_type = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
-    if event_type is None:
+    if not isinstance(kind, str) or (event_type := EVENT_TYPES.get(kind)) is None:
         raise UnreadableRecord(f"there is no event of type {kind!r}")
     payload = {name: value for name, value in fields.items() if name not in ENVELOPE}
     try:
@@ -95,7 +94,9 @@ def decode(fields: Fields) -> e.Record:
         cause = fields.get("cause")
         record = e.Record(n, event, None if cause is None else _strict_int(cause, int))
     except BaseValidationError as error:
-        raise UnreadableRecord(f"{kind}: {'; '.join(transform_error(error, path=kind, format_exception=_reason))}") from None
+        raise UnreadableRecord(
+            f"{kind}: {'; '.join(transform_error(error, path=kind, format_exception=_reason))}"
+        ) from None
     except (TypeError, ValueError, KeyError) as error:
         raise UnreadableRecord(f"{kind}: {error}") from None
     if fields.get("actor") != actor_of(event):
@@ -116,7 +117,8 @@ def same(one: object, other: object) -> bool:
 
 def _reason(error: BaseException, kind: type | None) -> str:
     """Say what is wrong with one value; cattrs adds its path."""
-    return str(error) if type(error) in {TypeError, ValueError} else format_exception(error, kind)
+    plain = type(error) in {TypeError, ValueError, InvalidRequest}
+    return str(error) if plain else format_exception(error, kind)
 
 
 def _strict(kind: type[T]) -> Callable[[object, object], T]:
@@ -168,13 +170,18 @@ def _read_bytes(fields: Fields, names: tuple[str, ...]) -> Fields:
     return read
 
 
+def _is_tuple(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is tuple
+
+
 def _make_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _strict_int)
     for kind in (str, bool, float, bytes):
         converter.register_structure_hook(kind, _strict(kind))
 
-    @converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple)
+    @converter.register_structure_hook_factory(_is_tuple)
     def _tuple_hook(kind: Any) -> Callable[[object, object], tuple[Any, ...]]:
         inner = get_args(kind)
 
@@ -203,10 +210,7 @@ def _make_converter() -> Converter:
         def hook(value: Any, of: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"expected an object, got {value!r}")
-            try:
-                return read(_read_bytes(value, names) if names else value, of)
-            except InvalidRequest as error:
-                raise ValueError(str(error)) from None
+            return read(_read_bytes(value, names) if names else value, of)
 
         return hook
 

@@ -1,9 +1,9 @@
 """Where an engine's calls are made.
 
-`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine: llama.cpp gives
-every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between threads
-(facts/llama-cpp section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be cancelled:
-whoever waits for it waits until it is done.
+`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine:
+llama.cpp gives every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between
+threads (facts/llama-cpp section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be
+cancelled: whoever waits for it waits until it is done.
 
 `InPlace` is for engines that do not compute: the call is made where it is asked for, so that time can be virtual.
 """
@@ -11,7 +11,7 @@ whoever waits for it waits until it is done.
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import outcome
 import trio
@@ -48,7 +48,7 @@ class ComputeThread:
             made = outcome.capture(call, *args)
             trio_token.run_sync_soon(trio.lowlevel.reschedule, task, made)
 
-        def abort(_: Any) -> trio.lowlevel.Abort:
+        def abort(_: object) -> trio.lowlevel.Abort:
             return trio.lowlevel.Abort.FAILED
 
         self._calls.put(make)

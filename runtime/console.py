@@ -38,7 +38,7 @@ def subscriber() -> Subscriber | None:
                 logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
                 return
             case e.RequestRejected():
-                logger.warning("RequestRejected", n=record.n, sequence=event.sequence, waiting=event.n_waiting)
+                logger.warning("RequestRejected", n=record.n, sequence=event.sequence, reason=event.failure.reason)
                 return
             case e.BatchFailed() | e.EngineFailed() | e.ActorFailed():
                 logger.error(ROUTES[type(event)].name, n=record.n, event_=event)

@@ -2,6 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
+from textwrap import shorten
 from types import TracebackType
 from typing import Self
 
@@ -123,8 +124,7 @@ class TerminalDisplay(Display):
 
 
 def _title(i: int, prompt: str, completion: Completion | None) -> str:
-    first = " ".join(prompt.split())
-    title = f"{i + 1}: {first if len(first) <= 40 else first[:39] + '…'}"
+    title = f"{i + 1}: {shorten(prompt, 40, placeholder='…')}"
     if completion is None:
         return title
     return f"{title} ({completion.n_sampled} tokens, {completion.finish_reason}, seed {completion.seed})"

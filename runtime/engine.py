@@ -6,6 +6,7 @@ contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engin
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Protocol
 
 from attrs import frozen
@@ -66,8 +67,8 @@ class Engine(Protocol):
         """Empty slots, decode the batch's rows, draw a token wherever one is asked for.
 
         A draw depends on the row's logits, the sequence's options, its seed and the token's index, and on nothing else.
-        A return code other than 0 is an outcome, not an error: 1 leaves the cells as they were after emptying, -1 empties
-        nothing either. A batch without parts only empties.
+        A return code other than 0 is an outcome, not an error: 1 leaves the cells as they were after emptying, and so
+        does -1 unless the batch is not `is_valid`: then nothing is done. A batch without parts only empties.
 
         Args:
             planned: The batch.
@@ -89,7 +90,7 @@ def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
         sum(len(part.tokens) for part in planned.parts) <= context.n_batch
         and all(part.tokens for part in planned.parts)
         and all(0 <= slot < context.n_slots for slot in (*slots, *planned.clears))
-        and all(one < other for one, other in zip(slots, slots[1:], strict=False))
+        and all(one < other for one, other in pairwise(slots))
     )
 
 

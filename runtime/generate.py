@@ -4,18 +4,32 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from attrs import frozen
 
 from reenact.actors.errors import EngineBroken, ReenactError
-from reenact.actors.options import RequestOptions
 from reenact.runtime.api import open_runtime
 from reenact.runtime.display import Display
-from reenact.runtime.streams import Completion
+from reenact.runtime.engine import Engine
 from reenact.runtime.tasks import Runtime
 
+Errors = list[ReenactError | None]
 
-def generate(
-    model: Path, prompts: list[str], display: Display, *, log: Path | None, settings: dict[str, Any], options: dict[str, Any]
-) -> list[ReenactError | None]:
+
+@frozen
+class Job:
+    """What is to be generated, how, and where it shows."""
+
+    model: Path
+    prompts: list[str]
+    display: Display
+    log: Path | None
+    settings: dict[str, Any]
+    """Arguments of `open_runtime`."""
+    options: dict[str, Any]
+    """Of every request."""
+
+
+def generate(job: Job) -> Errors:
     """Complete all prompts at once.
 
     Returns:
@@ -25,9 +39,9 @@ def generate(
         KeyboardInterrupt: After the log was closed.
         OSError, ReenactError: There is no session, or it broke.
     """
-    errors: list[ReenactError | None] = [None] * len(prompts)
+    errors: Errors = [None] * len(job.prompts)
     try:
-        trio.run(_generate, model, prompts, display, log, settings, options, errors)
+        trio.run(_generate, job, errors)
     except BaseExceptionGroup as group:
         # Ctrl-C can come up in any task; one error is all that a person needs.
         interrupts, _ = group.split(KeyboardInterrupt)
@@ -37,48 +51,32 @@ def generate(
     return errors
 
 
-async def _generate(
-    model: Path,
-    prompts: list[str],
-    display: Display,
-    log: Path | None,
-    settings: dict[str, Any],
-    options: RequestOptions,
-    errors: list[ReenactError | None],
-) -> None:
-    engine = _engine(model, display)
-    with display:
+async def _generate(job: Job, errors: Errors) -> None:
+    with job.display:
         async with (
-            open_runtime(engine, log=log, max_waiting=len(prompts), **settings) as runtime,
+            open_runtime(_engine(job), log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,
             trio.open_nursery() as nursery,
         ):
-            display.loaded()
-            for i, prompt in enumerate(prompts):
-                nursery.start_soon(_one, runtime, i, prompt, display, options, errors)
+            job.display.loaded()
+            for i in range(len(job.prompts)):
+                nursery.start_soon(_one, runtime, job, i, errors)
 
 
-def _engine(model: Path, display: Display) -> Any:
+def _engine(job: Job) -> Engine:
     try:
-        from reenact.runtime.llama import LlamaEngine  # noqa: PLC0415  # an extra
+        from reenact.runtime.llama import LlamaEngine  # an extra
     except ImportError as error:
         raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
-    return LlamaEngine(model, on_progress=display.loading)
+    return LlamaEngine(job.model, on_progress=job.display.loading)
 
 
-async def _one(
-    runtime: Runtime,
-    i: int,
-    prompt: str,
-    display: Display,
-    options: RequestOptions,
-    errors: list[ReenactError | None],
-) -> None:
-    completion: Completion | None = None
+async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
     try:
-        async with runtime.stream(prompt, **options) as stream:
+        async with runtime.stream(job.prompts[i], **job.options) as stream:
             async for chunk in stream:
-                display.grow(i, chunk.text)
-        completion = stream.completion
+                job.display.grow(i, chunk.text)
     except ReenactError as error:
         errors[i] = error
-    display.finish(i, completion)
+        job.display.finish(i, None)
+    else:
+        job.display.finish(i, stream.completion)

@@ -2,12 +2,12 @@
 
 The rules that hold here:
 
-* One record a line, each ending in ``\\n``. Nothing is ever overwritten: a journal makes its own file.
-* A line ends with ``,"crc":"xxxxxxxx"}``: the CRC-32 of its bytes before that, continued from the line before. So a flip, a
-  loss, a splice and a reordering show. A line counts when it ends in ``\\n`` and its very bytes bear the CRC.
-* What follows the last ``\\n`` is a torn tail: a write that did not finish. It is not a line.
-* `Journal.append` writes all it is given with one ``write``. It returns when the system has it: what happens to the process
-  after that cannot take it back. (What happens to the machine can: there is no ``fsync``.)
+* One record a line, each ending in a newline. Nothing is ever overwritten: a journal makes its own file.
+* A line ends with ``,"crc":"xxxxxxxx"}``: the CRC-32 of its bytes before that, continued from the line before. So a
+  flip, a loss, a splice and a reordering show. A line counts when it ends in a newline and its very bytes bear the CRC.
+* What follows the last newline is a torn tail: a write that did not finish. It is not a line.
+* `Journal.append` writes all it is given with one ``write``. It returns when the system has it: what happens to the
+  process after that cannot take it back. (What happens to the machine can: there is no ``fsync``.)
 """
 
 import os
@@ -166,9 +166,8 @@ def _check_versions(raw: bytes) -> None:
         for name, ours in (("format", FORMAT), ("schema", SCHEMA)):
             theirs = header.get(name)
             if type(theirs) is int and theirs > ours:
-                raise LogNotComparable(
-                    f"the log's {name} is {theirs} and this program reads up to {ours}: use the reenact that wrote it, or a newer one"
-                )
+                cure = "use the reenact that wrote it, or a newer one"
+                raise LogNotComparable(f"the log's {name} is {theirs} and this program reads up to {ours}: {cure}")
 
 
 def _difference(raw: bytes, expected: bytes) -> str:

@@ -4,8 +4,8 @@ Tested against the exact version that pyproject.toml pins: signatures move betwe
 
 The rules that hold here:
 
-* The cache is schedule-independent from the start (facts/llama-cpp section 2): a stream a slot, flash attention, and K and V of
-  different types, so that neither the split of the KV range by thread nor the tiled kernel is ever taken.
+* The cache is schedule-independent from the start (facts/llama-cpp section 2): a stream a slot, flash attention, and
+  K and V of different types, so that neither the split of the KV range by thread nor the tiled kernel is ever taken.
 * llama.cpp aborts the process on some batches; `is_valid` looks first.
 * A draw is keyed: the chain ends with a fresh generator for every draw.
 * Short calls go through a second handle on the library that keeps the GIL; decoding and loading must not.
@@ -106,11 +106,11 @@ class LlamaEngine:
         raw = text.encode()
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, True, True)  # noqa: FBT003
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, True, True)
         if count < 0:
             # The one failure llama_tokenize knows is too little room, and it tells how much it wants.
             tokens = (llama_cpp.llama_token * -count)()
-            count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, -count, True, True)  # noqa: FBT003
+            count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, -count, True, True)
         bos = llama_cpp.llama_vocab_bos(self._vocabulary)
         adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
         return Tokenized(tokens=tuple(tokens[:count]), bos_added=adds_bos and count > 0 and tokens[0] == bos)
@@ -229,7 +229,7 @@ class LlamaEngine:
         calls = self._calls
         address = ctypes.cast(calls.llama_get_logits_ith(self._context, row), ctypes.c_void_p).value
         logits = np.ctypeslib.as_array((ctypes.c_float * self._n_vocab).from_address(address))
-        crc = crc32(logits)
+        crc = crc32(logits.data)
         # min() is NaN if one is; llama.cpp would sample silently.
         if np.isnan(logits.min()):
             return Sample(sequence=sequence, token=-1, nan=True, logits_crc32=crc)
@@ -258,10 +258,10 @@ class LlamaEngine:
         if piece is None:
             room = 64
             buffer = ctypes.create_string_buffer(room)
-            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, False)  # noqa: FBT003
+            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, False)
             if length < 0:
                 buffer = ctypes.create_string_buffer(-length)
-                length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, -length, 0, False)  # noqa: FBT003
+                length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, -length, 0, False)
             piece = self._pieces[token] = buffer.raw[:length]
         return piece
 
@@ -277,6 +277,7 @@ class _Rows:
         self._slot_pointers = (self._slots.ctypes.data + 4 * np.arange(n_batch)).astype(np.uintp)
         self._logits = np.zeros(n_batch, np.int8)
         self._batch = llama_cpp.llama_batch()
+        kinds: dict[str, Any] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}
         for name, array in (
             ("token", self._tokens),
             ("pos", self._positions),
@@ -284,8 +285,7 @@ class _Rows:
             ("seq_id", self._slot_pointers),
             ("logits", self._logits),
         ):
-            kind = dict(llama_cpp.llama_batch._fields_)[name]  # noqa: SLF001  # ctypes' own name
-            setattr(self._batch, name, ctypes.cast(array.ctypes.data, kind))
+            setattr(self._batch, name, ctypes.cast(array.ctypes.data, kinds[name]))
 
     def fill(self, planned: BatchPlanned) -> Any:
         """Return the batch with the plan's rows; it is valid until the next call."""
@@ -334,10 +334,10 @@ class _ShortCalls:
     """
 
     def __init__(self) -> None:
-        library = ctypes.PyDLL(bindings._lib._name)  # noqa: SLF001  # the bindings keep the path nowhere else
+        library = ctypes.PyDLL(bindings._lib._name)  # the bindings keep the path nowhere else
         for name in _SHORT:
             call = library[name]
-            bound = getattr(bindings._lib, name)  # noqa: SLF001
+            bound = getattr(bindings._lib, name)
             call.argtypes, call.restype = bound.argtypes, bound.restype
             setattr(self, name, call)
 
@@ -345,10 +345,13 @@ class _ShortCalls:
         raise AttributeError(f"{name} is not among the short calls")
 
 
-@llama_cpp.llama_log_callback
-def _listener(_level: int, text: bytes, _data: object) -> None:
+def _listen(_level: int, text: bytes, _data: object) -> None:
     """Take what llama.cpp would print; called from its own threads too."""
     _said.append(text)
+
+
+_listener = llama_cpp.llama_log_callback(_listen)
+"""The callback itself; llama.cpp holds no reference to it."""
 
 
 def _complaint() -> str:

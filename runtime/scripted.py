@@ -40,7 +40,7 @@ _PAD: Final = 256
 
 
 class ScriptedEngine:
-    """Plays a script for each prompt; a script that is over ends with an end-of-generation token.
+    r"""Plays a script for each prompt; a script that is over ends with an end-of-generation token.
 
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
@@ -48,7 +48,7 @@ class ScriptedEngine:
             raise an exception.
 
     Example:
-        ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\\xf0\\x9f", EOG]})``
+        ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``
     """
 
     computes = False
@@ -89,7 +89,7 @@ class ScriptedEngine:
         """Return the bytes of ``text``."""
         return Tokenized(tokens=tuple(text.encode()), bos_added=False)
 
-    def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:  # noqa: ARG002  # nothing is drawn
         """Keep the batch's tokens in the cells and play the next pieces."""
         context = self._context
         if context is None:

@@ -1,7 +1,7 @@
 """Where the shell gets what cannot be decided: the wall clock, a session id, a seed.
 
-All three enter the log as given facts. Tests and simulations replace them; time since the session's start is trio's, which
-has its own virtual clock.
+All three enter the log as given facts. Tests and simulations replace them; time since the session's start is trio's,
+which has its own virtual clock.
 """
 
 import secrets

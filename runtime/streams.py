@@ -52,13 +52,20 @@ class Stream:
         trio.BusyResourceError: While iterating: another task reads this stream.
     """
 
-    def __init__(self, request: e.RequestReceived, max_lag: int, on_lag: Callable[[int, bool], None]) -> None:
+    def __init__(
+        self,
+        request: e.RequestReceived,
+        max_lag: int,
+        on_lag: Callable[[int], None],
+        on_caught_up: Callable[[int], None],
+    ) -> None:
         self.sequence = request.sequence
         """The request's number in the session's log."""
         self.request_id = request.request_id
         self.options = request.options
         self._max_lag = max_lag
         self._on_lag = on_lag
+        self._on_caught_up = on_caught_up
         self._paused = False
         self._reading = False
         self._completion: Completion | None = None
@@ -95,7 +102,7 @@ class Stream:
             self._reading = False
         if self._paused and self._unread() <= self._max_lag // 2:
             self._paused = False
-            self._on_lag(self.sequence, False)
+            self._on_caught_up(self.sequence)
         return chunk
 
     def carry_out(self, event: e.TokenEmitted | e.StopMatched | e.SequenceFinished) -> None:
@@ -111,7 +118,7 @@ class Stream:
         self._tokens.append(event.token)
         if not self._paused and self._unread() >= self._max_lag:
             self._paused = True
-            self._on_lag(self.sequence, True)
+            self._on_lag(self.sequence)
 
     def end_with(self, error: Exception) -> None:
         """Let the reader have ``error`` when the sequence ends; the runtime's to call."""

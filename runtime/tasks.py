@@ -2,12 +2,15 @@
 
 The rules that hold here:
 
-* Tasks only hand given events to the kernel (`Runtime._give`) and carry out what its records say. Nothing is decided here.
-* The journal is written in `Runtime._give`, with one ``write`` for a given event and all that follows from it, before any of
-  it is carried out: so before a batch crosses to the compute thread, and before text is released.
-* One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its outcome.
+* Tasks only hand given events to the kernel (`Runtime._give`) and carry out what its records say. Nothing is decided
+  here.
+* The journal is written in `Runtime._give`, with one ``write`` for a given event and all that follows from it, before
+  any of it is carried out: so before a batch crosses to the compute thread, and before text is released.
+* One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
+  outcome.
 * Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
-* Errors arrive where the caller waits. A runtime that cannot go on ends every stream at once and takes no more requests.
+* Errors arrive where the caller waits. A runtime that cannot go on ends every stream at once and takes no more
+  requests.
 """
 
 from collections import deque
@@ -153,14 +156,15 @@ class Runtime:
             options=options_of(asked, seed=self._sources.seed),
         )
         max_lag = self.header.limits.max_reader_lag
-        stream = self._streams[request.sequence] = Stream(request, max_lag, self._reader_lags)
+        stream = Stream(request, max_lag, on_lag=self._pause_reader, on_caught_up=self._resume_reader)
+        self._streams[request.sequence] = stream
         self._give(request)
         return stream.raise_if_failed()
 
     async def _tokenize(self, stream: Stream, prompt: str) -> None:
         try:
             tokenized = await self._compute.run(self._engine.tokenize, prompt)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
             self._give(e.EngineFailed(operation="tokenize", error=description(error)))
         else:
             if not stream.ended:
@@ -168,8 +172,11 @@ class Runtime:
                 self._give(e.PromptTokenized(sequence=stream.sequence, tokens=tokens, bos_added=bos_added))
         stream.raise_if_failed()
 
-    def _reader_lags(self, sequence: int, lags: bool) -> None:
-        self._give(e.ReaderPaused(sequence=sequence) if lags else e.ReaderResumed(sequence=sequence))
+    def _pause_reader(self, sequence: int) -> None:
+        self._give(e.ReaderPaused(sequence=sequence))
+
+    def _resume_reader(self, sequence: int) -> None:
+        self._give(e.ReaderResumed(sequence=sequence))
 
     # ------------------------------------------------------------ the Batcher's task
 
@@ -180,7 +187,7 @@ class Runtime:
             async for planned, options in self._planned:
                 try:
                     decoded = await self._compute.run(self._engine.step, planned, options)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # as above
                     self._give(e.EngineFailed(operation="step", error=description(error)))
                 else:
                     self._give(decoded)
@@ -233,7 +240,7 @@ class Runtime:
         error: Exception | None = None
         try:
             records = self._kernel.handle(given)
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001  # a bug of ours; it becomes an InternalError
             # The fact that the kernel could not take is the one to find in the log.
             records = [e.Record(self._statistics.n_records, given, None)]
             error = InternalError(f"the kernel could not take {type(given).__name__}: {description(raised)}")
@@ -274,6 +281,8 @@ class Runtime:
                 self._refusal = EngineBroken(f"the engine failed in {event.operation}: {event.error}")
             case e.ActorFailed(failed="batcher"):
                 self._refusal = InternalError(f"the Batcher raised {event.error}")
+            case _:
+                pass  # All else is the core's own.
 
     def _break(self, error: Exception) -> None:
         """End everybody at once: nothing can be recorded, so nothing may happen."""

@@ -1,6 +1,8 @@
 """Sessions that tests record: whole runtimes on `ScriptedEngine`."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -8,15 +10,15 @@ from reenact.actors.errors import ReenactError
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.codec import Fields, dumps, loads
 from reenact.runtime.journal import LogFile, sealed
-from reenact.runtime.scripted import EOG, NAN
+from reenact.runtime.scripted import EOG, NAN, Script
 
-EVENTFUL_SCRIPTS = {
+EVENTFUL_SCRIPTS: Final[dict[str, Script]] = {
     "plain prompt": ["a", "b", "c", "d", "e", "f", EOG],
     "stopped": ["x", "y<", "/s", ">z", "never"],
     "held": ["one", "<", "/", EOG],
     "bytes": [b"\xf0\x9f", b"\x98\x80", b"\xe2\x82", "!", EOG],
     "full": ["t"] * 100,
-    "left in the queue": ["q"],
+    "queued": ["q"],
     "nan": ["n", NAN],
     "unread": ["u"] * 40,
     "left": ["l"] * 100,
@@ -39,11 +41,9 @@ async def eventful_session(path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
 
-        async def ask(prompt: str, **options: object) -> None:
-            try:
-                await runtime.complete(prompt, request_id=f"the {prompt} one", **options)  # type: ignore[arg-type]
-            except ReenactError:
-                return
+        async def ask(prompt: str, stop: tuple[str, ...] = ()) -> None:
+            with suppress(ReenactError):
+                await runtime.complete(prompt, request_id=f"the {prompt} one", stop=stop)
 
         async def lag() -> None:
             async with runtime.stream("unread", num_predict=12) as stream:
@@ -52,7 +52,7 @@ async def eventful_session(path: Path) -> None:
                     pass
 
         async def leave_the_queue() -> None:
-            async with runtime.stream("left in the queue"):
+            async with runtime.stream("left"), runtime.stream("left"), runtime.stream("left"), runtime.stream("queued"):
                 return
 
         async def leave() -> None:
@@ -61,11 +61,9 @@ async def eventful_session(path: Path) -> None:
                     return
 
         await ask("plain prompt")
+        await leave_the_queue()
         for prompt in ("plain prompt", "stopped", "held", "bytes", "nan", "full", "too many", "too many", "too many"):
-            stop = ["</s>"] if prompt in {"stopped", "held"} else []
-            nursery.start_soon(lambda p=prompt, s=stop: ask(p, stop=s))
-            if prompt == "bytes":
-                nursery.start_soon(leave_the_queue)
+            nursery.start_soon(ask, prompt, ("</s>",) if prompt in {"stopped", "held"} else ())
         await trio.sleep(1)
         nursery.start_soon(lag)
         nursery.start_soon(leave)

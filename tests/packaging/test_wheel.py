@@ -2,6 +2,11 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import trio
+from trio.testing import MockClock
+
+from tests.sessions import eventful_session
+
 FOLDERS = ("actors", "replay", "runtime")
 PROBE = "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name)))"
 
@@ -38,3 +43,15 @@ def test_light_installation_has_no_llama_cpp(empty_environment: Path, tmp_path: 
         [empty_environment / "python", "-c", PROBE, *names], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert (["reenact.runtime", "trio"], "") == (done.stdout.split(), done.stderr)
+
+
+def test_light_installation_replays_a_log(empty_environment: Path, tmp_path: Path) -> None:
+    """Without the extra `llama` a log is replayed, and neither trio nor llama.cpp is imported for it."""
+    log = tmp_path / "session.jsonl"
+    trio.run(eventful_session, log, clock=MockClock(autojump_threshold=0))
+    command: list[str | Path] = [empty_environment / "python", "-X", "importtime", "-m", "reenact.replay", "run", log]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert (0, set()) == (done.returncode, imported & {"trio", "llama_cpp", "numpy", "structlog", "rich"})
+    assert {"reenact", "cattrs"} <= imported
+    assert done.stdout.startswith(f"same: {log}: ")

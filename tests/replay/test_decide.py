@@ -105,7 +105,9 @@ async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, fie
                 continue
             if (n, sample["sequence"]) in dropped and field not in {"token", "sequence"}:
                 continue
-            value = {"token": 999, "piece": "?", "piece_bytes": "8J+Y", "sequence": 99, "eog": not sample.get("eog")}[name]
+            value = {"token": 999, "piece": "?", "piece_bytes": "8J+Y", "sequence": 99, "eog": not sample.get("eog")}[
+                name
+            ]
             samples = [*fields["samples"][:i], {**sample, name: value}, *fields["samples"][i + 1 :]]
             write_fields(edited, [*lines[:n], {**fields, "samples": samples}, *lines[n + 1 :]])
             verdict = replay_log(edited)
@@ -116,7 +118,7 @@ async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, fie
 
 
 async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object) -> None:
-    """Any bit of a log can flip and it is found: corrupt, or newer in the version; only the last newline may look torn."""
+    """Any flipped bit is found: corrupt, or newer in the version; only the last newline may look like a torn end."""
     whole = tmp_path / "whole.jsonl"
     await eventful_session(whole)
     lines = read_fields(whole)
@@ -167,7 +169,7 @@ async def test_a_newer_log_is_not_comparable(eventful: Path, tmp_path: Path, nam
 
 
 async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: Path) -> None:
-    """A log cut at any byte of its second half is the same up to the last whole record, and says that it did not close."""
+    """A log cut anywhere in its second half is the same up to the last whole record, and says that it did not close."""
     data = eventful.read_bytes()
     torn = tmp_path / "torn.jsonl"
     for length in range(len(data) // 2, len(data), 61):
@@ -236,9 +238,7 @@ async def test_an_additional_record_diverges(eventful: Path, tmp_path: Path) -> 
         ({"cause": 0}, "a given record has no cause"),
     ],
 )
-async def test_a_given_record_is_read_strictly(
-    eventful: Path, tmp_path: Path, change: Fields, reason: str
-) -> None:
+async def test_a_given_record_is_read_strictly(eventful: Path, tmp_path: Path, change: Fields, reason: str) -> None:
     """A given record that is not exactly what is written today is corrupt, and the reason names what is wrong."""
     lines = read_fields(eventful)
     edited = tmp_path / "edited.jsonl"

@@ -146,7 +146,6 @@ def test_equal_means_equal_in_type(one: object, other: object, expected: bool) -
     assert expected is same(one, other)
 
 
-
 def test_names_in_the_log_are_pinned() -> None:
     """The names of events never change: old logs hold them."""
     assert " ".join(sorted(EVENT_TYPES)) == (

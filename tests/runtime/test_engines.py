@@ -38,7 +38,9 @@ def part(
     return Part(sequence=sequence, slot=slot, position=position, tokens=tokens, draw=draw)
 
 
-def step(engine: Engine, *parts: Part, clears: tuple[int, ...] = (), seed: int = 7, temperature: float = 1.0) -> BatchDecoded:
+def step(
+    engine: Engine, *parts: Part, clears: tuple[int, ...] = (), seed: int = 7, temperature: float = 1.0
+) -> BatchDecoded:
     """Let an engine do one step, all sequences with the same options."""
     options = {part.sequence: Options(seed=seed, temperature=temperature) for part in parts}
     return engine.step(BatchPlanned(batch=5, clears=clears, parts=parts), options)
@@ -109,7 +111,11 @@ def test_a_draw_depends_on_its_seed_and_index(engine: Engine) -> None:
 def test_samples_come_in_the_order_of_the_parts(engine: Engine) -> None:
     """There is a sample for each part with a draw, in their order, and positions for every part."""
     tokens = engine.tokenize("Hello").tokens
-    parts = (part(tokens, sequence=9, slot=0, draw=0), part(tokens, sequence=3, slot=1), part(tokens, sequence=4, slot=2, draw=0))
+    parts = (
+        part(tokens, sequence=9, slot=0, draw=0),
+        part(tokens, sequence=3, slot=1),
+        part(tokens, sequence=4, slot=2, draw=0),
+    )
     decoded = step(engine, *parts)
     assert [9, 4] == [sample.sequence for sample in decoded.samples]
     assert [(slot, len(tokens) - 1) for slot in range(3)] == list(decoded.positions)

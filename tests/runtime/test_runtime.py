@@ -83,7 +83,7 @@ async def test_leaving_a_stream_cancels_its_sequence(scripted_runtime: OpenScrip
 
 
 async def test_a_cancel_scope_cancels_a_completion(scripted_runtime: OpenScripted) -> None:
-    """trio's own cancellation ends a request, and the others do not notice."""
+    """Trio's own cancellation ends a request, and the others do not notice."""
     async with scripted_runtime({"slow": LONG, "other": ["o"] * 5}) as runtime:
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -239,7 +239,9 @@ async def test_a_wrong_setting_names_its_field(tmp_path: Path, settings: dict[st
     assert not log.exists()
 
 
-@pytest.mark.parametrize(("fault", "error"), [(1, InternalError), (-1, InternalError), (2, SequenceFailed), (-3, SequenceFailed)])
+@pytest.mark.parametrize(
+    ("fault", "error"), [(1, InternalError), (-1, InternalError), (2, SequenceFailed), (-3, SequenceFailed)]
+)
 async def test_a_failed_decode_ends_its_sequences(
     scripted_runtime: OpenScripted, fault: int, error: type[Exception]
 ) -> None:
@@ -354,7 +356,7 @@ async def test_a_broken_log_that_nobody_was_told_of(tmp_path: Path, monkeypatch:
     def append(_journal: Journal, _records: object, _t: int) -> None:
         raise LogBroken("full")
 
-    with pytest.raises(LogBroken, match="full"):
+    with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
         async with open_runtime(ScriptedEngine(["a"]), log=tmp_path / "log.jsonl") as runtime:
             await runtime.complete("p")
             monkeypatch.setattr(Journal, "append", append)
@@ -475,7 +477,9 @@ class Watching(ScriptedEngine):
 
     def step(self, planned: e.BatchPlanned, options: object) -> e.BatchDecoded:
         """Note the last plan that the log holds."""
-        self.plans.append([fields["batch"] for fields in read_fields(self._log) if fields["type"] == "BatchPlanned"][-1])
+        self.plans.append(
+            [fields["batch"] for fields in read_fields(self._log) if fields["type"] == "BatchPlanned"][-1]
+        )
         return super().step(planned, options)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,8 @@
+"""``python -m reenact.replay``: the same as ``replay``."""
+
+import sys
+
+from reenact.replay.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The arguments of ``replay``: names, help, examples, and what is a usage error.
+
+The rule that holds here: an error in the arguments is one line on standard error, and exit code 2.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from reenact.replay.show import At
+
+_EXIT_CODES = """\
+exit codes:
+  0  done; of run: same    2  usage, or a file that cannot be read    4  not comparable, or nothing there
+  1  diverged              3  corrupt                                 5  a fault of this program"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def __init__(self, *, prog: str, description: str, **more: Any) -> None:  # noqa: ANN401  # argparse's own
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False, **more)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Print the version: it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"replay (reenact) {version('reenact')}\n")
+        parser.exit()
+
+
+def parser_of_replay() -> argparse.ArgumentParser:
+    """Return the parser. ``args.command`` is the command's name, ``args.log`` the log or the logs."""
+    parser = _Parser(
+        prog="replay",
+        description="Look into the log of a session, and run its decisions again.",
+        epilog=f"example: replay run session.jsonl\n\n{_EXIT_CODES}",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "run the actors on a log's facts again and compare what they decide")
+    run.add_argument("log", nargs="+", metavar="LOG", help="with several, the exit code is the worst")
+    run.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
+    run.epilog = f"example: replay run logs/*.jsonl --json\n\n{_EXIT_CODES}"
+
+    show = _command(commands, "show", "print records for people, one a line")
+    show.add_argument("log", metavar="LOG")
+    show.add_argument(
+        "records", nargs="?", type=_records, metavar="N|N-M", help="one record with all its fields, or a range"
+    )
+    show.add_argument(
+        "--only", metavar="ID", help="a sequence, by its number or its request_id, and the batches it is in"
+    )
+    show.add_argument("--at", type=_at, metavar="HH:MM[:SS]", help="what happened in that minute or second, UTC")
+    show.add_argument("--follow", action="store_true", help="go on as the log grows, until the session closes")
+    show.epilog = (
+        "A line is: number, seconds since the session opened, actor, what happened, and '<- n',\n"
+        "the record that it follows from.\n\n"
+        "examples:\n  replay show session.jsonl 40-60\n  replay show session.jsonl --only chat-7 | less\n"
+        "  replay show session.jsonl --at 14:05\n  replay show session.jsonl --follow | grep finished"
+    )
+
+    state = _command(commands, "state", "print what every actor knew at a record, and who waits for whom")
+    state.add_argument("log", metavar="LOG")
+    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record; the last one unless given")
+    state.epilog = "example: it hangs\n  replay state session.jsonl"
+
+    texts = _command(commands, "texts", "print each sequence's prompt, text and finish reason")
+    texts.add_argument("log", metavar="LOG")
+    texts.add_argument("--json", action="store_true", help="print one JSON array")
+    texts.epilog = "example: replay texts session.jsonl --json | jq -r '.[].text'"
+    return parser
+
+
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, what: str) -> _Parser:
+    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _number(written: str) -> int:
+    if not (written.isascii() and written.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected the number of a record, from 0, got {written!r}")
+    return int(written)
+
+
+def _records(written: str) -> tuple[int, int]:
+    first, dash, last = written.partition("-")
+    if not all(part.isascii() and part.isdecimal() for part in ([first, last] if dash else [first])):
+        raise argparse.ArgumentTypeError(f"expected N or N-M, got {written!r}")
+    chosen = int(first), int(last if dash else first)
+    if chosen[0] > chosen[1]:
+        raise argparse.ArgumentTypeError(f"{written} is no range: it ends before it begins")
+    return chosen
+
+
+def _at(written: str) -> "At":
+    from reenact.replay.show import At
+
+    try:
+        return At.parse(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

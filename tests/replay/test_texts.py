@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+
+from reenact.actors import events as e
+from reenact.replay.fold import entries
+from reenact.replay.texts import Texts, Told, lines_of
+from reenact.runtime.journal import LogFile
+from tests.replay import logs
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where a test's log is to be."""
+    return tmp_path / "session.jsonl"
+
+
+def told(path: Path) -> list[Told]:
+    """Return what a log tells of each sequence."""
+    texts = Texts()
+    with LogFile(path) as log:
+        for entry in entries(log):
+            texts.add(entry)
+    return texts.all()
+
+
+def lines(path: Path) -> list[str]:
+    """Return all lines for people."""
+    return ["".join(text for text, _ in line) for each in told(path) for line in lines_of(each)]
+
+
+def test_as_json(path: Path) -> None:
+    """Each sequence's prompt, text and end are told in the order of their numbers."""
+    assert [
+        {
+            "sequence": 1,
+            "request_id": "chat-1",
+            "prompt": "Why\nnot?",
+            "text": "Because it ",
+            "finish_reason": "stop",
+            "stop": "END",
+            "n_prompt": 2,
+            "n_sampled": 3,
+            "error": None,
+        },
+        {
+            "sequence": 2,
+            "request_id": None,
+            "prompt": "Name\ta colour",
+            "text": " röt",
+            "finish_reason": "stop",
+            "stop": None,
+            "n_prompt": 10,
+            "n_sampled": 3,
+            "error": None,
+        },
+    ] == [each.as_json() for each in told(logs.short(path))]
+
+
+def test_lines(path: Path) -> None:
+    """For people, prompt and text stand line by line behind a margin."""
+    assert [
+        "sequence 1 (chat-1): stop at 'END', 2 prompt tokens, 3 sampled",
+        "  prompt | Why",
+        "         | not?",
+        "  text   | Because it ",
+        "sequence 2: stop, 10 prompt tokens, 3 sampled",
+        "  prompt | Name\ta colour",
+        "  text   |  röt",
+    ] == lines(logs.short(path))
+
+
+def test_held_text_that_is_released_at_the_end(path: Path) -> None:
+    """Text that was held back and goes out at the end is part of the text."""
+    session = logs.Session(path)
+    session.request(stop=("xyz",), num_predict=2)
+    session.decode({1: b"ax"})
+    session.decode({1: b"y"})
+    assert ("axy", "length") == (told(path)[0].text, told(path)[0].as_json()["finish_reason"])
+
+
+def test_unfinished(path: Path) -> None:
+    """A sequence without its end says so, with the text so far and without what is held back."""
+    session = logs.Session(path)
+    session.request("p", stop=("xyz",))
+    session.decode({1: b"ax"})
+    assert "sequence 1: not finished in this log, 2 prompt tokens, 1 sampled" == lines(path)[0]
+    (only,) = told(path)
+    assert {"text": "a", "finish_reason": None, "n_prompt": 2, "n_sampled": 1} == {
+        name: only.as_json()[name] for name in ("text", "finish_reason", "n_prompt", "n_sampled")
+    }
+
+
+def test_error(path: Path) -> None:
+    """A sequence that failed says why, as a line and as values."""
+    session = logs.Session(path)
+    session.request("p", n_tokens=17)
+    reason = "it has 17 tokens, and the context of a sequence (n_ctx) holds 16"
+    assert f"sequence 1: error (invalid_request: prompt: {reason}), 17 prompt tokens, 0 sampled" == lines(path)[0]
+    assert {"kind": "invalid_request", "field": "prompt", "reason": reason} == told(path)[0].as_json()["error"]
+
+
+def test_cursor_is_not_moved(path: Path) -> None:
+    """Control characters of a text are shown and not sent; its other characters stand as they are."""
+    session = logs.Session(path)
+    session.request("a\r\x1b[2Jb\u200d")
+    assert "  prompt | a\\r\\x1b[2Jb\u200d" == lines(path)[1]
+
+
+def test_late_facts_change_no_text(path: Path) -> None:
+    """A fact about a sequence that has ended does not take its end back."""
+    session = logs.Session(path)
+    session.request()
+    session.give(e.CancelRequested(sequence=1))
+    session.decode({1: b"late"})
+    assert ("", "cancelled", 0) == (
+        told(path)[0].text,
+        told(path)[0].as_json()["finish_reason"],
+        told(path)[0].n_sampled,
+    )
