@@ -65,6 +65,8 @@ class Batcher:
 def opened(session: e.SessionOpened) -> Batcher:
     """Return the Batcher's state at the start of a session."""
     context = session.context
+    if context.n_batch < context.n_slots:
+        raise InternalError(f"a batch of {context.n_batch} rows has none for some of {context.n_slots} slots")
     return Batcher(n_batch=context.n_batch, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots)
 
 
@@ -85,6 +87,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
         case e.BatchPlanned():
             return _plan(state, event)
         case e.BatchDecoded():
+            _check(state, event)
             slots = state.slots
             for number, position in event.positions:
                 slots = _replaced(slots, number, changed(slots[number], length=position + 1))
@@ -165,7 +168,7 @@ def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
     n_free = sum(slot.sequence is None for slot in state.slots)
     n_waiting = len(state.waiting)
     if n_waiting >= state.max_waiting + n_free:
-        reason = f"{n_waiting} requests wait for a slot, which is as many as may; try again later"
+        reason = f"{state.max_waiting} requests may wait for a slot, and so many do; try again later"
         return e.RequestRejected(sequence=event.sequence, failure=e.Failure(kind="overloaded", reason=reason))
     return e.RequestQueued(sequence=event.sequence, n_ahead=n_waiting)
 
@@ -192,40 +195,42 @@ def _plan(state: Batcher, event: e.BatchPlanned) -> Batcher:
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
-    """Check what the engine did against the plan, and account for tokens that nobody waits for any more."""
-    if state.plan is None:
-        raise InternalError("a batch was decoded that was never planned")
-    failure = _failure(state.plan, event)
-    if failure is not None:
-        sequences = tuple(sorted(part.sequence for part in state.plan.parts))
-        return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=failure)]
+    """End the sequences of a batch that failed, or account for tokens that nobody waits for any more."""
+    parts = () if state.plan is None else state.plan.parts
+    if event.code != 0:
+        sequences = tuple(sorted(part.sequence for part in parts))
+        return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=_failure(event.code))]
     holders = {slot.sequence for slot in state.slots}
-    draws = {part.sequence: part.draw for part in state.plan.parts}
+    draws = {part.sequence: part.draw or 0 for part in parts}
     return [
-        e.TokenDropped(sequence=sample.sequence, index=draws[sample.sequence] or 0, token=sample.token)
+        e.TokenDropped(sequence=sample.sequence, index=draws[sample.sequence], token=sample.token)
         for sample in event.samples
-        if sample.sequence not in holders
+        if sample.sequence not in holders and not sample.nan
     ]
 
 
-def _failure(planned: e.BatchPlanned, decoded: e.BatchDecoded) -> e.Failure | None:
-    """Return what is wrong with an outcome (runner-semantics section 2, "Faults"; llama_decode's codes)."""
-    if decoded.batch != planned.batch:
-        reason = f"batch {planned.batch} was planned and batch {decoded.batch} decoded"
-        return e.Failure(kind="internal_error", reason=reason)
-    if decoded.code in {1, -1}:
+def _check(state: Batcher, decoded: e.BatchDecoded) -> None:
+    """Refuse an outcome that is none of the batch in flight: then our picture of the cells is wrong."""
+    planned = state.plan
+    if planned is None or not state.in_flight or decoded.batch != planned.batch:
+        raise InternalError(f"batch {decoded.batch} was decoded and is not in flight")
+    drawn = tuple(part.sequence for part in planned.parts if part.draw is not None) if decoded.code == 0 else ()
+    if tuple(sample.sequence for sample in decoded.samples) != drawn:
+        raise InternalError(f"batch {decoded.batch} was sampled for other sequences than planned")
+    due = tuple((part.slot, part.position + len(part.tokens) - 1) for part in planned.parts)
+    if decoded.code == 0 and decoded.positions != due:
+        raise InternalError(f"the last positions are {list(decoded.positions)}, and by the plan {list(due)}")
+    if not {slot for slot, _ in decoded.positions} <= {slot for slot, _ in due}:
+        raise InternalError(f"batch {decoded.batch} has positions of slots that are not in it")
+
+
+def _failure(code: int) -> e.Failure:
+    """Say whose fault a return code of llama_decode is (runner-semantics section 2, "Faults")."""
+    if code in {1, -1}:
         # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
-        meaning = "no room in the cells" if decoded.code == 1 else "an invalid batch"
-        return e.Failure(kind="internal_error", reason=f"llama_decode returned {decoded.code}, {meaning}")
-    if decoded.code != 0:
-        return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {decoded.code}")
-    if tuple(s.sequence for s in decoded.samples) != tuple(p.sequence for p in planned.parts if p.draw is not None):
-        return e.Failure(kind="internal_error", reason="the engine sampled other rows than planned")
-    expected = tuple((part.slot, part.position + len(part.tokens) - 1) for part in planned.parts)
-    if decoded.positions != expected:
-        reason = f"the engine's last positions are {list(decoded.positions)}, the plan's {list(expected)}"
-        return e.Failure(kind="internal_error", reason=reason)
-    return None
+        meaning = "no room in the cells" if code == 1 else "an invalid batch"
+        return e.Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
+    return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")
 
 
 def _replaced(slots: tuple[Slot, ...], number: int, slot: Slot) -> tuple[Slot, ...]:

@@ -355,7 +355,7 @@ class TokenDropped:
 
 @frozen(kw_only=True)
 class SlotReleased:
-    """A sequence ended and its slot is free; ``length`` cells hold its inputs."""
+    """A sequence ended and its slot is free; ``length`` cells hold its inputs, and rows in flight come on top."""
 
     sequence: int
     slot: int

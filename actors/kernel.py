@@ -58,7 +58,8 @@ class Kernel:
         """Record ``given`` and everything that follows from it, in order.
 
         Raises:
-            InternalError: ``given`` cannot be: not a given event, out of turn, or a number that is not the next.
+            InternalError: ``given`` cannot be: not a given event, out of turn, or not what was asked for. Then nothing
+                has changed.
         """
         if ROUTES[type(given)].origin is not Origin.GIVEN:
             raise InternalError(f"{type(given).__name__} is derived; nobody gives it")
@@ -103,18 +104,15 @@ class Kernel:
 
     def _record(self, event: e.Event, cause: int | None) -> e.Record:
         """Number an event and let it change the state of its owner."""
-        if ROUTES[type(event)].origin is Origin.GIVEN:
-            self._forget()
+        ended = tuple(self._ended) if ROUTES[type(event)].origin is Origin.GIVEN else ()
         self._evolve(event)
+        for number in ended:
+            # Nothing follows an end but the records of the same fact.
+            self._past.update(repr(self._sequences.pop(number)).encode())
+            self._ended.remove(number)
         record = e.Record(self._n, event, cause)
         self._n += 1
         return record
-
-    def _forget(self) -> None:
-        """Drop sequences that have ended: nothing follows their end but the records of the same fact."""
-        for number in self._ended:
-            self._past.update(repr(self._sequences.pop(number)).encode())
-        self._ended.clear()
 
     def _evolve(self, event: e.Event) -> None:
         owner = ROUTES[type(event)].owner
@@ -148,7 +146,7 @@ class Kernel:
             self.n_requests = number
             self._sequences[number] = s.received(event, self._session.context.n_ctx)
             return
-        if number not in self._sequences:
+        if number not in self._sequences or number in self._ended:
             if 1 <= number <= self.n_requests:
                 return  # A late fact about a sequence that has ended.
             raise InternalError(f"there is no sequence {number}")
@@ -169,18 +167,27 @@ class Kernel:
     def _decide(self, actor: int | Role, record: e.Record) -> list[e.Event]:
         """Ask one actor what follows. One that raises is out, and everybody hears of it."""
         name = f"sequence-{actor}" if isinstance(actor, int) else actor.value
-        reports_itself = isinstance(record.event, e.ActorFailed) and record.event.failed == name
-        if name in self._failed and not reports_itself:
-            return []
+        if name in self._failed:
+            return self._stand_in(actor, record.event)
         try:
             if not isinstance(actor, int):
                 return b.decide(self._the_batcher(), record.event)
             state = self._sequences.get(actor)
             return [] if state is None else s.decide(state, record.event)
         except Exception as error:
-            if reports_itself:
-                raise
             return [e.ActorFailed(failed=name, error=description(error))]
+
+    def _stand_in(self, actor: int | Role, event: e.Event) -> list[e.Event]:
+        """Decide for an actor that is out: its own request ends, and nobody may wait for it."""
+        match event:
+            case e.ActorFailed(failed=failed, error=error) if isinstance(actor, int) and failed == f"sequence-{actor}":
+                failure = e.Failure(kind="internal_error", reason=f"{failed} raised {error}")
+                return [s.failed(self._sequences[actor], failure)]
+            case e.RequestReceived():
+                failure = e.Failure(kind="internal_error", reason="the Batcher raised earlier in this session")
+                return [e.RequestRejected(sequence=event.sequence, failure=failure)]
+            case _:
+                return []
 
     def _planned(self) -> list[e.Event]:
         """Return what the Batcher plans when everybody has had his say and no batch is in flight."""

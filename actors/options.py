@@ -22,15 +22,17 @@ class RequestOptions(TypedDict, total=False):
     min_p: float
 
 
+_MAX_SHOWN = 80
+
 type_validator = Callable[[Any, "Attribute[Any]", Any], None]
 
 
 def _whole(low: int, high: int) -> type_validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not int:
-            raise InvalidRequest(attribute.name, f"expected a whole number, got {value!r}")
+            raise InvalidRequest(attribute.name, f"expected a whole number, got {_shown(value)}")
         if not low <= value <= high:
-            raise InvalidRequest(attribute.name, f"expected {low} to {high}, got {value}")
+            raise InvalidRequest(attribute.name, f"expected {low} to {high}, got {_shown(value)}")
 
     return check
 
@@ -38,7 +40,7 @@ def _whole(low: int, high: int) -> type_validator:
 def _number(low: float, high: float) -> type_validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not float:
-            raise InvalidRequest(attribute.name, f"expected a number, got {value!r}")
+            raise InvalidRequest(attribute.name, f"expected a number, got {_shown(value)}")
         if not (math.isfinite(value) and low <= value <= high):
             raise InvalidRequest(attribute.name, f"expected {low:g} to {high:g}, got {value:g}")
 
@@ -47,7 +49,7 @@ def _number(low: float, high: float) -> type_validator:
 
 def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, tuple) or not all(type(stop) is str for stop in value):
-        raise InvalidRequest(attribute.name, f"expected a list of strings, got {value!r}")
+        raise InvalidRequest(attribute.name, f"expected a list of strings, got {_shown(value)}")
     if len(value) > MAX_STOPS:
         raise InvalidRequest(attribute.name, f"expected at most {MAX_STOPS} stop strings, got {len(value)}")
     for stop in value:
@@ -58,7 +60,17 @@ def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 
 def _as_float(value: object) -> object:
-    return float(value) if type(value) is int else value
+    if type(value) is not int or abs(value) > MAX_INTEGER:
+        return value
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may stand in an error: neither of any length nor too large to be written."""
+    if type(value) is int and abs(value) > MAX_INTEGER:
+        return "a number beyond 2^53"
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
 
 
 def _as_tuple(value: object) -> object:

@@ -15,16 +15,18 @@ def share_rows(wanted: list[int], budget: int) -> list[int]:
         budget: Rows of the batch, at least ``len(wanted)``.
 
     Returns:
-        Rows for each: at least 1, at most what it wants, ``budget`` in all at most. Where an even share leaves a
-        remainder, lower slots get one row more.
+        Rows for each: at least 1, at most what it wants, ``budget`` in all at most. Who gets less than he wants has as
+        many as any other, or one less where the rows do not divide; then lower slots have the one more.
     """
     rows = [0] * len(wanted)
     hungry = list(range(len(wanted)))
-    while hungry and budget:
-        share, remainder = divmod(budget, len(hungry))
-        for place, i in enumerate(hungry):
-            more = min(share + (place < remainder), wanted[i] - rows[i])
+    while hungry and budget >= len(hungry):
+        share = budget // len(hungry)
+        for i in hungry:
+            more = min(share, wanted[i] - rows[i])
             rows[i] += more
             budget -= more
         hungry = [i for i in hungry if rows[i] < wanted[i]]
+    for i in hungry[:budget]:
+        rows[i] += 1
     return rows

@@ -46,6 +46,8 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
     """Return the state after one of the sequence's own events."""
     match event:
         case e.PromptTokenized():
+            if state.n_prompt is not None:
+                raise InternalError(f"the prompt of sequence {state.sequence} was tokenised before")
             return changed(state, n_prompt=len(event.tokens))
         case e.TokenEmitted():
             return changed(state, n_sampled=event.index + 1, last_token=event.token, held=event.held)
@@ -85,24 +87,24 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
         case e.RequestRejected() | e.BatchFailed():
-            return [_failed(state, event.failure)]
+            return [failed(state, event.failure)]
         case e.EngineFailed():
             reason = f"the engine failed in {event.operation}: {event.error}"
-            return [_failed(state, e.Failure(kind="engine_broken", reason=reason))]
+            return [failed(state, e.Failure(kind="engine_broken", reason=reason))]
         case e.ActorFailed():
-            if event.failed not in {"batcher", f"sequence-{state.sequence}"}:
+            if event.failed != "batcher":
                 return []
-            return [_failed(state, e.Failure(kind="internal_error", reason=f"{event.failed} raised {event.error}"))]
+            return [failed(state, e.Failure(kind="internal_error", reason=f"{event.failed} raised {event.error}"))]
         case _:
             raise InternalError(f"a Sequence does not listen to {type(event).__name__}")
 
 
 def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
     if not event.tokens:
-        return [_failed(state, e.Failure(kind="invalid_request", field="prompt", reason="it has no tokens"))]
+        return [failed(state, e.Failure(kind="invalid_request", field="prompt", reason="it has no tokens"))]
     if len(event.tokens) > state.n_ctx:
         reason = f"it has {len(event.tokens)} tokens, and the context of a sequence (n_ctx) holds {state.n_ctx}"
-        return [_failed(state, e.Failure(kind="invalid_request", field="prompt", reason=reason))]
+        return [failed(state, e.Failure(kind="invalid_request", field="prompt", reason=reason))]
     if state.options.num_predict == 0:
         return [_finished(state, "length")]
     return [e.InputQueued(sequence=state.sequence, tokens=event.tokens, draw=0)]
@@ -113,7 +115,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     index = state.n_sampled
     if sample.nan:
         reason = f"the logits for token {index} hold a NaN"
-        return [_failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),
@@ -151,7 +153,8 @@ def _queue(state: Sequence, token: int, draw: int) -> e.InputQueued:
     return e.InputQueued(sequence=state.sequence, tokens=(token,), draw=draw)
 
 
-def _failed(state: Sequence, failure: e.Failure) -> e.SequenceFinished:
+def failed(state: Sequence, failure: e.Failure) -> e.SequenceFinished:
+    """Return the end of a sequence that cannot go on."""
     return _finished(state, "error", error=failure)
 
 

@@ -10,9 +10,12 @@ Owns one question: given the bytes held back and the next piece, what may go out
 * A complete stop string cuts the text before it; nothing from there on goes out.
 """
 
+import re
 from codecs import utf_8_decode
 
 from attrs import frozen
+
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 
 
 @frozen
@@ -43,6 +46,9 @@ def assemble(held: bytes, piece: bytes, stops: tuple[str, ...]) -> Assembled:
     free = len(pending) - _beginning_of_stop(pending, stops)
     # A stop string begins with the first byte of a character, so an incomplete character before it is final.
     text, used = utf_8_decode(pending[:free], "replace", free < len(pending))
+    if _SURROGATE.match(pending, used):
+        # The decoder waits for a third byte, but a surrogate never becomes valid.
+        text, used = text + release(pending[used:free]), free
     return Assembled(text, pending[used:], None)
 
 

@@ -1,0 +1,216 @@
+"""The kernel: cancelling, pausing, what is refused, and the fold."""
+
+from itertools import repeat
+
+import pytest
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.errors import InternalError
+from reenact.actors.kernel import Kernel
+from reenact.actors.options import Options
+from tests.support import Driver, assert_all_well, beside_another, opened
+
+ENDLESS = repeat(b"a")
+
+
+def test_cancel_while_queued() -> None:
+    """A request that is cancelled while it waits is withdrawn: it never had a slot."""
+    driver = Driver(n_slots=1)
+    driver.submit(b"a", b"b")
+    waiting = driver.submit(b"c")
+    driver.cancel(waiting)
+    driver.run()
+    assert ("cancelled", 3, 0) == (
+        driver.end(waiting).finish_reason,
+        driver.end(waiting).n_prompt,
+        driver.end(waiting).n_sampled,
+    )
+    assert [e.RequestWithdrawn(sequence=waiting)] == driver.events(e.RequestWithdrawn)
+    assert [1] == [event.sequence for event in driver.events(e.SlotAssigned)]
+    assert "ab" == driver.text(1)
+
+
+def test_cancel_before_the_prompt_is_tokenised() -> None:
+    """The tokens of a prompt that nobody waits for any more change nothing."""
+    driver = Driver()
+    number = driver.receive(b"a")
+    driver.cancel(number)
+    driver.tokenize(number)
+    assert ("cancelled", None) == (driver.end(number).finish_reason, driver.planned)
+
+
+def test_cancel_in_prefill() -> None:
+    """A cancel takes effect inside a long prefill, and the slot is free afterwards."""
+    driver = beside_another()
+    long = driver.submit(b"x", prompt=40)
+    driver.step()
+    driver.step()
+    driver.cancel(long)
+    assert "cancelled" == driver.end(long).finish_reason
+    assert [] == driver.events(e.TokenDropped)
+    assert_all_well(driver)
+
+
+def test_cancel_while_generating() -> None:
+    """What a sequence said before the cancel is its text; the token in flight is dropped and accounted for."""
+    driver = beside_another()
+    number = driver.submit(b"x", b"y", b"z")
+    driver.step()
+    driver.step()
+    driver.step()
+    driver.cancel(number)
+    assert ("cancelled", "xy") == (driver.end(number).finish_reason, driver.text(number))
+    driver.step()
+    assert [e.TokenDropped(sequence=number, index=2, token=2002)] == driver.events(e.TokenDropped)
+    assert_all_well(driver)
+
+
+def test_cancel_while_text_is_held() -> None:
+    """What was held for a stop string goes out with the end."""
+    driver = beside_another()
+    number = driver.submit(b"x<", b"<", b"/", stop=["</s>"])
+    driver.step()
+    driver.step()
+    driver.cancel(number)
+    assert ["x", "<"] == driver.chunks(number)
+    assert_all_well(driver)
+
+
+def test_cancel_twice_and_after_the_end() -> None:
+    """A late cancel is recorded and changes nothing."""
+    driver = Driver()
+    number = driver.submit()
+    driver.run()
+    assert [1, 1] == [len(driver.give(e.CancelRequested(sequence=number))) for _ in range(2)]
+    assert "stop" == driver.end(number).finish_reason
+
+
+def test_the_end_in_a_batch_with_a_waiting_request() -> None:
+    """A slot that is cancelled in flight goes to the next request only after the batch, and is emptied then."""
+    driver = Driver(n_slots=1)
+    first, second = driver.submit(script=ENDLESS), driver.submit(b"b")
+    driver.step()
+    driver.cancel(first)
+    assert [None] == driver.holders()
+    driver.step()
+    assert [second] == driver.holders()
+    driver.run()
+    assert "b" == driver.text(second)
+    assert [200, 201, 202, 2000] == driver.cells[0]
+
+
+def test_a_paused_reader_stops_nobody_else() -> None:
+    """A sequence whose reader does not read has no rows; the others go on to their ends."""
+    driver = beside_another()
+    number = driver.submit(b"x", b"y", b"z")
+    driver.step()
+    driver.pause(number)
+    driver.run()
+    assert ("bcdef", "x") == (driver.text(1), driver.text(number))
+    assert [number] == [event.sequence for event in driver.events(e.SequencePaused)]
+    driver.resume(number)
+    driver.run()
+    assert ("xyz", "stop") == (driver.text(number), driver.end(number).finish_reason)
+    assert [number] == [event.sequence for event in driver.events(e.SequenceResumed)]
+
+
+def test_a_pause_that_is_over_before_the_token_changes_nothing() -> None:
+    """A reader who catches up while the batch is in flight costs his sequence no step."""
+    driver = Driver()
+    number = driver.submit(b"x", b"y")
+    driver.step()
+    driver.pause(number)
+    driver.resume(number)
+    driver.run()
+    assert ("xy", []) == (driver.text(number), driver.events(e.SequencePaused, e.SequenceResumed))
+
+
+def test_a_paused_sequence_can_be_cancelled() -> None:
+    """A paused sequence ends like any other, and does not come back."""
+    driver = Driver()
+    number = driver.submit(script=ENDLESS)
+    driver.pause(number)
+    driver.run()
+    driver.cancel(number)
+    driver.resume(number)
+    assert ("cancelled", [None, None], None) == (driver.end(number).finish_reason, driver.holders(), driver.planned)
+
+
+REQUEST = e.RequestReceived(sequence=1, request_id=None, prompt="", options=Options(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("before", "given"),
+    [
+        ([], REQUEST),
+        ([], e.SessionClosed(digest="")),
+        ([opened()], opened()),
+        ([opened()], e.SlotAssigned(sequence=1, slot=0)),
+        ([opened()], e.CancelRequested(sequence=1)),
+        ([opened()], e.PromptTokenized(sequence=0, tokens=(1,), bos_added=False)),
+        ([opened(), REQUEST], REQUEST),
+        ([opened()], changed(REQUEST, sequence=2)),
+        ([opened(), REQUEST], e.ReaderPaused(sequence=2)),
+        ([opened(), e.SessionClosed(digest="")], REQUEST),
+        ([opened(), e.SessionClosed(digest="")], e.SessionClosed(digest="")),
+    ],
+)
+def test_what_cannot_be_is_refused(before: list[e.GivenEvent], given: e.GivenEvent) -> None:
+    """A fact out of turn, a derived event or an unknown number raises, changes no state and takes no number."""
+    kernel = Kernel()
+    n = sum(len(kernel.handle(event)) for event in before)
+    state, digest = kernel.state, kernel.digest()
+    with pytest.raises(InternalError):
+        kernel.handle(given)
+    assert (state, digest) == (kernel.state, kernel.digest())
+    if not kernel.state.closed and before:
+        assert n == kernel.handle(e.EngineFailed(operation="", error=""))[0].n
+
+
+def test_records_are_dense_and_name_their_cause() -> None:
+    """Records count from 0; a given one has no cause, and a derived one's cause comes before it."""
+    driver = beside_another()
+    driver.run()
+    assert list(range(len(driver.records))) == [record.n for record in driver.records]
+    caused = [(record.cause, record.n) for record in driver.records if record.cause is not None]
+    assert all(cause < n for cause, n in caused)
+    given = (e.SessionOpened, e.RequestReceived, e.PromptTokenized, e.BatchDecoded)
+    assert len(driver.events(*given)) == len(driver.records) - len(caused)
+
+
+def test_the_fold_knows_what_deciding_knew() -> None:
+    """At every record, in the middle of a fact too, the fold of the records gives the state that deciding had."""
+    driver = beside_another()
+    number = driver.submit(b"x<", b"y", b"z", stop=["</s>"])
+    driver.step()
+    driver.pause(number)
+    driver.step()
+    driver.step(nan=frozenset({1}))
+    driver.resume(number)
+    driver.submit(prompt=99)
+    driver.cancel(number)
+    driver.run()
+    kernel = Kernel()
+    for moment in driver.kernel.moments:
+        kernel.fold(moment.record)
+        assert moment.state == kernel.state
+    assert driver.kernel.digest() == kernel.digest()
+
+
+def test_the_fold_takes_records_in_order() -> None:
+    """A record that is not the next one is refused."""
+    with pytest.raises(InternalError, match="record 1 where 0 comes next"):
+        Kernel().fold(e.Record(1, opened(), None))
+
+
+def test_ended_sequences_are_forgotten_and_stay_in_the_digest() -> None:
+    """The state holds living sequences only, and the digest tells apart what the ended ones did."""
+    driver, other = Driver(), Driver()
+    driver.submit(b"a")
+    other.submit(b"a", b"b")
+    for one in (driver, other):
+        one.run()
+        one.cancel(1)
+    assert () == driver.kernel.state.sequences
+    assert driver.kernel.digest() != other.kernel.digest()

@@ -1,0 +1,93 @@
+"""What a caller may ask, and how he is told what is wrong."""
+
+import math
+from typing import Any
+
+import pytest
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS
+from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, options_of, utf8
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("seed", -1, "expected 0 to 9007199254740991, got -1"),
+        ("seed", MAX_INTEGER + 1, "expected 0 to 9007199254740991, got a number beyond 2^53"),
+        ("seed", "7", "expected a whole number, got '7'"),
+        ("seed", True, "expected a whole number, got True"),
+        ("num_predict", -2, "expected -1 to 9007199254740991, got -2"),
+        ("num_predict", 2.0, "expected a whole number, got 2.0"),
+        ("top_k", -1, "expected 0 to 9007199254740991, got -1"),
+        ("temperature", -0.1, "expected 0 to 100, got -0.1"),
+        ("temperature", math.nan, "expected 0 to 100, got nan"),
+        ("temperature", math.inf, "expected 0 to 100, got inf"),
+        ("temperature", None, "expected a number, got None"),
+        ("temperature", False, "expected a number, got False"),
+        ("top_p", 1.1, "expected 0 to 1, got 1.1"),
+        ("min_p", "0", "expected a number, got '0'"),
+        ("stop", "abc", "expected a list of strings, got 'abc'"),
+        ("stop", b"abc", "expected a list of strings, got b'abc'"),
+        ("stop", 5, "expected a list of strings, got 5"),
+        ("stop", ["a", 5], "expected a list of strings, got ('a', 5)"),
+        ("stop", ["a", ""], "a stop string is empty: it would end every text before it begins"),
+        ("stop", ["é" * (MAX_STOP_BYTES // 2) + "a"], f"a stop string is longer than {MAX_STOP_BYTES} bytes"),
+        ("stop", ["a"] * (MAX_STOPS + 1), f"expected at most {MAX_STOPS} stop strings, got {MAX_STOPS + 1}"),
+        ("stop", ["a\ud800"], "a lone surrogate at character 1 is not text"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(field: str, value: object, reason: str) -> None:
+    """A value of the wrong type or out of bounds is an error that names the field and says why."""
+    wrong: dict[str, Any] = {"seed": 1, field: value}
+    with pytest.raises(InvalidRequest) as raised:
+        Options(**wrong)
+    assert (field, reason) == (raised.value.field, raised.value.reason)
+
+
+def test_an_unknown_option_is_refused_by_name() -> None:
+    """An option that does not exist is an error that names it and those that do."""
+    asked: Any = {"num_predicts": 3}
+    with pytest.raises(InvalidRequest, match=r"num_predicts: there is no such option; .*num_predict, stop"):
+        options_of(asked, seed=lambda: 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        RequestOptions(seed=0, num_predict=-1, top_k=0),
+        RequestOptions(seed=MAX_INTEGER, num_predict=MAX_INTEGER, top_k=MAX_INTEGER),
+        RequestOptions(seed=1, temperature=0, top_p=0, min_p=0),
+        RequestOptions(seed=1, temperature=100, top_p=1, min_p=1),
+        RequestOptions(seed=1, stop=["é" * (MAX_STOP_BYTES // 2)] * MAX_STOPS),
+    ],
+)
+def test_bounds_are_allowed(asked: RequestOptions) -> None:
+    """The bounds themselves are allowed, and numbers are kept as floats and stops as a tuple."""
+    options = options_of(asked, seed=lambda: 1)
+    kept = {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in asked}
+    assert asked == kept
+    assert {float} == {type(options.temperature), type(options.top_p), type(options.min_p)}
+
+
+@pytest.mark.parametrize("asked", [RequestOptions(), RequestOptions(seed=None)])
+def test_a_seed_is_drawn_where_none_is_given(asked: RequestOptions) -> None:
+    """A request without a seed gets a drawn one, and ollama's defaults."""
+    expected = Options(seed=17, num_predict=-1, stop=(), temperature=0.8, top_k=40, top_p=0.9, min_p=0.0)
+    assert expected == options_of(asked, seed=lambda: 17)
+
+
+def test_a_given_seed_is_kept() -> None:
+    """A seed of 0 is a seed: none is drawn."""
+    assert 0 == options_of({"seed": 0}, seed=lambda: 17).seed
+
+
+def test_every_option_has_a_default_but_the_seed() -> None:
+    """The names a caller may use are the fields of the options."""
+    assert set(OPTION_NAMES) == {name for name in dir(Options(seed=1)) if not name.startswith("_")}
+
+
+def test_text_that_is_none_is_refused() -> None:
+    """A lone surrogate in a prompt is an error that names the field and the place."""
+    with pytest.raises(InvalidRequest, match="prompt: a lone surrogate at character 2 is not text"):
+        utf8("prompt", "ab\udfff")

@@ -1,0 +1,71 @@
+"""What cannot be is refused, changes nothing, and leaves nobody waiting."""
+
+import pytest
+
+from reenact.actors import batcher as b
+from reenact.actors import events as e
+from reenact.actors import sequence as s
+from reenact.actors.errors import InternalError
+from tests.support import Driver
+
+
+def raises(*_: object) -> list[e.Event]:
+    """Be an actor with a bug."""
+    raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        e.CancelRequested(sequence=9),
+        e.CancelRequested(sequence=0),
+        e.RequestRejected(sequence=1, failure=e.Failure(kind="overloaded", reason="")),
+        e.PromptTokenized(sequence=2, tokens=(1,), bos_added=False),
+    ],
+)
+def test_a_fact_that_cannot_be_changes_nothing(given: e.GivenEvent) -> None:
+    """A refused fact leaves state and digest as they were, also right after a sequence has ended."""
+    driver = Driver()
+    driver.submit()
+    driver.run()
+    before = driver.kernel.state, driver.kernel.digest()
+    with pytest.raises(InternalError):
+        driver.kernel.handle(given)
+    assert before == (driver.kernel.state, driver.kernel.digest())
+
+
+def test_a_prompt_is_tokenised_once() -> None:
+    """Tokens for a prompt that has some are refused."""
+    driver = Driver()
+    number = driver.submit(b"a")
+    with pytest.raises(InternalError, match="was tokenised before"):
+        driver.tokenize(number)
+
+
+def test_nobody_waits_for_a_batcher_that_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the Batcher has raised, who comes later is rejected at once."""
+    driver = Driver()
+    with monkeypatch.context() as patched:
+        patched.setattr(b, "decide", raises)
+        first = driver.submit(b"a")
+    later = driver.submit(b"a")
+    assert ["internal_error"] * 2 == [driver.failure(number).kind for number in (first, later)]
+
+
+def test_a_sequence_that_always_raises_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Sequence that raises whatever it hears of still has its end."""
+    driver = Driver()
+    with monkeypatch.context() as patched:
+        patched.setattr(s, "decide", raises)
+        number = driver.submit(b"a")
+    assert "sequence-1 raised KeyError: 'lost'" == driver.failure(number).reason
+    assert [None, None] == driver.holders()
+
+
+def test_no_token_of_a_nan_is_dropped() -> None:
+    """Where a cancelled sequence's logits held a NaN nothing was sampled, and so nothing is dropped."""
+    driver = Driver()
+    number = driver.submit(b"a")
+    driver.cancel(number)
+    driver.step(nan=frozenset({number}))
+    assert [] == driver.events(e.TokenDropped)
