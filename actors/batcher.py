@@ -1,6 +1,6 @@
 """The Batcher actor: owns the slots, the waiting requests and the plan of each batch.
 
-The rules (runner-semantics section 2, "Admission", "Batch", "Faults"):
+The rules (docs/runner-semantics.md section 2, "Admission", "Batch", "Faults"):
 
 * Requests get slots first come, first served, in the order of `RequestReceived`, however long tokenising takes. The
   number that may wait is bounded; beyond it a request is rejected at once.
@@ -225,7 +225,7 @@ def _check(state: Batcher, decoded: e.BatchDecoded) -> None:
 
 
 def _failure(code: int) -> e.Failure:
-    """Say whose fault a return code of llama_decode is (runner-semantics section 2, "Faults")."""
+    """Say whose fault a return code of llama_decode is (docs/runner-semantics.md section 2, "Faults")."""
     if code in {1, -1}:
         # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
         meaning = "no room in the cells" if code == 1 else "an invalid batch"

@@ -311,7 +311,7 @@ class BatchPlanned:
     clears: tuple[int, ...]
     """Slots whose cells are removed first."""
     parts: tuple[Part, ...]
-    """Ascending by slot (llama.cpp computes ascending ids together, facts/llama-cpp section 3)."""
+    """Ascending by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3)."""
 
 
 @frozen(kw_only=True)

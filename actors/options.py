@@ -1,4 +1,4 @@
-"""What a caller may ask of a request: names, defaults and bounds (ollama's names, runner-semantics section 1)."""
+"""What a caller may ask of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -1,8 +1,9 @@
 """How one step's rows are shared out.
 
-One rule covers prompts and generation (runner-semantics section 2, "Batch"): every sequence with queued inputs gets
-a row, and what is left of the budget is shared evenly among those that want more. A generating sequence wants one
-row, so it never waits for another's prompt; a prompt of any length advances in every batch; nobody is skipped.
+One rule covers prompts and generation (docs/runner-semantics.md section 2, "Batch"): every sequence with queued
+inputs gets a row, and what is left of the budget is shared evenly among those that want more. A generating sequence
+wants one row, so it never waits for another's prompt; a prompt of any length advances in every batch; nobody is
+skipped.
 The budget covers one row for each slot, because ``n_batch >= n_slots``.
 """
 

@@ -1,7 +1,7 @@
 """The Sequence actor: one completion request, from its arrival to its one end.
 
 Owns the text and the end of a request. It asks the Batcher to evaluate inputs and turns sampled tokens into text. The
-rules (runner-semantics section 2, "Ends", "Text", "Cancelling"):
+rules (docs/runner-semantics.md section 2, "Ends", "Text", "Cancelling"):
 
 * Exactly one `SequenceFinished`; nothing follows it.
 * A sampled token becomes exactly one of `TokenEmitted`, `StopMatched`, `EogSampled`.

@@ -1,7 +1,7 @@
 """From pieces to text: character boundaries, stop strings, hold-back.
 
 Owns one question: given the bytes held back and the next piece, what may go out now? The rules
-(runner-semantics section 2, "Text"):
+(docs/runner-semantics.md section 2, "Text"):
 
 * Text goes out only at a character boundary. Bytes that can never become valid UTF-8 become U+FFFD.
 * What may still grow into a stop string is held.

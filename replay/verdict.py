@@ -127,7 +127,8 @@ class Verdict:
                 head = f"same: {self.path}: {compared}, all equal; {self.tally.records:,} records ({self.tier} tier)"
             case "diverged":
                 n = self.first_divergence.n if self.first_divergence else 0
-                head = f"diverged: {self.path}: at record {n:,}, after {compared} and equal ({self.tier} tier)"
+                equal = f"the {self.tally.derived:,} derived records before it are equal"
+                head = f"diverged: {self.path}: at record {n:,}; {equal} ({self.tier} tier)"
             case _:
                 return [f"{self.verdict}: {self.path}: {'; '.join(self.notes)}"]
         if self.first_divergence is not None:

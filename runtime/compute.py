@@ -2,7 +2,7 @@
 
 `ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine:
 llama.cpp gives every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between
-threads (facts/llama-cpp section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be
+threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be
 cancelled: whoever waits for it waits until it is done.
 
 `InPlace` is for engines that do not compute: the call is made where it is asked for, so that time can be virtual.

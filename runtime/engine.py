@@ -83,7 +83,7 @@ def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
     """Return whether a batch is one that may be handed to llama.cpp, which aborts the process on some that may not.
 
     Checked: rows within ``n_batch``, slots that exist, ascending and each once (``llama_decode`` and
-    ``llama_memory_seq_*``, facts/llama-cpp section 5).
+    ``llama_memory_seq_*``, docs/llama-cpp.md section 5).
     """
     slots = [part.slot for part in planned.parts]
     return (

@@ -72,7 +72,7 @@ def _engine(job: Job) -> Engine:
 
 async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
     try:
-        async with runtime.stream(job.prompts[i], **job.options) as stream:
+        async with runtime.stream(job.prompts[i], request_id=f"prompt-{i + 1}", **job.options) as stream:
             async for chunk in stream:
                 job.display.grow(i, chunk.text)
     except ReenactError as error:

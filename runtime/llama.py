@@ -4,7 +4,7 @@ Tested against the exact version that pyproject.toml pins: signatures move betwe
 
 The rules that hold here:
 
-* The cache is schedule-independent from the start (facts/llama-cpp section 2): a stream a slot, flash attention, and
+* The cache is schedule-independent from the start (docs/llama-cpp.md section 2): a stream a slot, flash attention, and
   K and V of different types, so that neither the split of the KV range by thread nor the tiled kernel is ever taken.
 * llama.cpp aborts the process on some batches; `is_valid` looks first.
 * A draw is keyed: the chain ends with a fresh generator for every draw.
@@ -329,7 +329,7 @@ class _Chain:
 class _ShortCalls:
     """Calls of microseconds, through a handle that keeps the GIL.
 
-    A call that gives the GIL away has to get it back from a busy event loop, which took up to 1.6 ms (facts/llama-cpp
+    A call that gives the GIL away has to get it back from a busy event loop, which took up to 1.6 ms (docs/llama-cpp.md
     section 4).
     """
 

@@ -79,17 +79,31 @@ def visible(data: bytes, stops: list[str]) -> tuple[str, bytes, str | None]:
     return text, character, None
 
 
-# Small alphabets, so that stop strings and halves of characters come often. No ED: Python's decoder waits for one byte
-# more where half a surrogate stands at the end.
+# Small alphabets, so that stop strings and halves of characters come often; ED A0 is half a surrogate.
 LETTERS = st.lists(st.sampled_from([b"a", b"b", b"<"]), max_size=12).map(b"".join)
 HALVES = st.lists(
     st.sampled_from(
-        [b"a", b"<", b"\xc3", b"\xa9", b"\xe2", b"\x82", b"\xac", b"\xf0", b"\x9f", b"\x98", b"\x80", b"\xc0"]
+        [
+            b"a",
+            b"<",
+            b"\xc3",
+            b"\xa9",
+            b"\xe2",
+            b"\x82",
+            b"\xac",
+            b"\xf0",
+            b"\x9f",
+            b"\x98",
+            b"\x80",
+            b"\xc0",
+            b"\xed",
+            b"\xa0",
+        ]
     ),
     max_size=12,
 ).map(b"".join)
 WHOLE = st.text("aé€😀<", max_size=6).map(str.encode)
-BYTES = st.binary(max_size=12).map(lambda data: data.replace(b"\xed", b"\xee"))
+BYTES = st.binary(max_size=12)
 DATA = st.one_of(LETTERS, HALVES, WHOLE, BYTES)
 PIECES = st.one_of(
     DATA.map(lambda data: [bytes([byte]) for byte in data]),

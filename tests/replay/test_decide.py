@@ -10,6 +10,7 @@ from reenact.actors import sequence, text
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
 from reenact.replay import ReplayDivergence, replay_log
+from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.codec import FORMAT, SCHEMA, Fields
 from tests.sessions import eventful_session, read_fields, write_fields
 
@@ -112,7 +113,7 @@ async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, fie
             write_fields(edited, [*lines[:n], {**fields, "samples": samples}, *lines[n + 1 :]])
             verdict = replay_log(edited)
             assert 1 == verdict.exit_code, (n, i, verdict)
-            assert n < (verdict.first_divergence.n if verdict.first_divergence else 0)
+            assert n <= (verdict.first_divergence.n if verdict.first_divergence else -1)
             n_changed += 1
     assert n_changed > 10
 
@@ -153,6 +154,24 @@ async def test_a_changed_rule_diverges_on_older_logs(eventful: Path, monkeypatch
     assert verdict.first_divergence is not None
     assert verdict.first_divergence.expected is not None
     assert "StopMatched" == verdict.first_divergence.expected["type"]
+
+
+async def test_another_winner_among_stops_diverges(
+    session_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """A log in which two stop strings were complete at once diverges if the first in the list wins, as it did not."""
+    async with open_runtime(ScriptedEngine(["a", "bc"]), log=session_log) as runtime:
+        assert "a" == (await runtime.complete("p", stop=["abc", "b"])).text
+
+    def first_in_the_list(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None:
+        return next(((pending.find(s.encode()), s) for s in stops if s.encode() in pending), None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(text, "first_stop", first_in_the_list)
+        verdict = replay_log(session_log)
+    assert 1 == verdict.exit_code
+    assert verdict.first_divergence is not None
+    assert ("b", "abc") == (verdict.first_divergence.expected["stop"], verdict.first_divergence.actual["stop"])  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("name", "ours"), [("format", FORMAT), ("schema", SCHEMA)])
