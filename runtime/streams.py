@@ -100,7 +100,7 @@ class Stream:
             raise StopAsyncIteration from None
         finally:
             self._reading = False
-        if self._paused and self._unread() <= self._max_lag // 2:
+        if self._paused and not self.ended and self._unread() <= self._max_lag // 2:
             self._paused = False
             self._on_caught_up(self.sequence)
         return chunk
