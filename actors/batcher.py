@@ -5,10 +5,10 @@ The rules (docs/runner-semantics.md section 2, "Admission", "Batch", "Faults"):
 * Requests get slots first come, first served, in the order of `RequestReceived`, however long tokenising takes. The
   number that may wait is bounded; beyond it a request is rejected at once.
 * One sequence has one slot until it ends. A slot is emptied before its next sequence's first rows.
-* One batch is in flight at a time. Cells count only after a successful decode, and by what the engine reports.
+* One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
 * Rows go by slot number; the lowest free slot is given out, so that active slots are neighbours.
 
-Plan, execute, commit are three places: `plan` here, the engine, `evolve` on `BatchDecoded` here.
+Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here.
 """
 
 from attrs import evolve as changed
@@ -20,7 +20,7 @@ from reenact.actors.schedule import share_rows
 
 
 @frozen(kw_only=True)
-class Queued:
+class Inputs:
     """Inputs to evaluate, and the index of the token to sample after the last of them."""
 
     tokens: tuple[int, ...] = ()
@@ -32,7 +32,7 @@ class Waiting:
     """A request without a slot. It has no inputs before its prompt is tokenised."""
 
     sequence: int
-    queued: Queued = Queued()
+    queued: Inputs = Inputs()
 
 
 @frozen(kw_only=True)
@@ -44,7 +44,7 @@ class Slot:
     """Cells in use, those of an ended sequence included until the slot is emptied."""
     stale: bool = False
     """Its cells belong to an ended sequence."""
-    queued: Queued = Queued()
+    queued: Inputs = Inputs()
 
 
 @frozen(kw_only=True)
@@ -58,8 +58,8 @@ class Batcher:
     plan: e.BatchPlanned | None = None
     """The last batch planned."""
     in_flight: bool = False
-    broken: bool = False
-    """The engine failed: nothing is planned any more."""
+    broken: e.Failure | None = None
+    """Why the engine cannot be used any more; then nothing is planned."""
 
 
 def opened(session: e.SessionOpened) -> Batcher:
@@ -85,7 +85,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
             rest = tuple(w for w in state.waiting if w is not waiting)
             return changed(state, waiting=rest, slots=_replaced(state.slots, event.slot, slot))
         case e.BatchPlanned():
-            return _plan(state, event)
+            return _taken(state, event)
         case e.BatchDecoded():
             _check(state, event)
             slots = state.slots
@@ -93,9 +93,9 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
                 slots = _replaced(slots, number, changed(slots[number], length=position + 1))
             return changed(state, slots=slots, in_flight=False)
         case e.EngineFailed():
-            return changed(state, in_flight=False, broken=True)
+            return changed(state, in_flight=False, broken=event.failure)
         case e.SlotReleased():
-            slot = changed(state.slots[event.slot], sequence=None, stale=True, queued=Queued())
+            slot = changed(state.slots[event.slot], sequence=None, stale=True, queued=Inputs())
             return changed(state, slots=_replaced(state.slots, event.slot, slot))
         case e.RequestRejected() | e.BatchFailed() | e.TokenDropped():
             return state
@@ -121,8 +121,15 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
             raise InternalError(f"the Batcher does not listen to {type(event).__name__}")
 
 
-def assign(state: Batcher) -> list[e.Event]:
-    """Give free slots, lowest first, to the requests that came first; the kernel asks when all have had their say.
+def proceed(state: Batcher) -> list[e.Event]:
+    """Return what the Batcher does when everybody has had his say: give out slots, or else plan the next batch."""
+    if state.in_flight or state.broken is not None:
+        return []
+    return _assign(state) or _plan(state)
+
+
+def _assign(state: Batcher) -> list[e.Event]:
+    """Give free slots, lowest first, to the requests that came first.
 
     A request that is still being tokenised keeps its place: nobody overtakes it.
     """
@@ -135,10 +142,10 @@ def assign(state: Batcher) -> list[e.Event]:
     return assigned
 
 
-def plan(state: Batcher) -> list[e.Event]:
-    """Plan the next batch; the kernel asks when all have had their say and slots are assigned."""
+def _plan(state: Batcher) -> list[e.Event]:
+    """Plan the next batch, if any slot has inputs queued."""
     ready = [(number, slot) for number, slot in enumerate(state.slots) if slot.queued.tokens]
-    if not ready or state.in_flight or state.broken:
+    if not ready:
         return []
     rows = share_rows([len(slot.queued.tokens) for _, slot in ready], state.n_batch)
     clears: list[int] = []
@@ -162,9 +169,8 @@ def plan(state: Batcher) -> list[e.Event]:
 
 
 def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
-    if state.broken:
-        failure = e.Failure(kind="engine_broken", reason="the engine failed earlier in this session")
-        return e.RequestRejected(sequence=event.sequence, failure=failure)
+    if state.broken is not None:
+        return e.RequestRejected(sequence=event.sequence, failure=state.broken)
     n_free = sum(slot.sequence is None for slot in state.slots)
     n_waiting = len(state.waiting)
     if n_waiting >= state.max_waiting + n_free:
@@ -174,7 +180,7 @@ def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
 
 
 def _queue(state: Batcher, event: e.InputQueued) -> Batcher:
-    queued = Queued(tokens=event.tokens, draw=event.draw)
+    queued = Inputs(tokens=event.tokens, draw=event.draw)
     for number, slot in enumerate(state.slots):
         if slot.sequence == event.sequence:
             return changed(state, slots=_replaced(state.slots, number, changed(slot, queued=queued)))
@@ -184,7 +190,8 @@ def _queue(state: Batcher, event: e.InputQueued) -> Batcher:
     )
 
 
-def _plan(state: Batcher, event: e.BatchPlanned) -> Batcher:
+def _taken(state: Batcher, event: e.BatchPlanned) -> Batcher:
+    """Take a plan's inputs out of the queues."""
     slots = state.slots
     for part in event.parts:
         slot = slots[part.slot]

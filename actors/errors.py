@@ -7,7 +7,7 @@ exception that its caller sees.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reenact.actors.events import Failure
+    from reenact.actors.events import Failure, FailureKind
 
 
 class ReenactError(Exception):
@@ -68,7 +68,8 @@ class LogCorrupt(_Because):
     """
 
     def __init__(self, line: int, byte: int, reason: str) -> None:
-        super().__init__(reason)
+        Exception.__init__(self, line, byte, reason)
+        self.reason = reason
         self.line = line
         self.byte = byte
 
@@ -87,9 +88,17 @@ class InternalError(_Because):
         return f"{self.reason} (this is a bug in reenact: please report it and send the log)"
 
 
+def again(error: "_Because") -> "_Because":
+    """Return a new exception like ``error``: one that is raised in several tasks would carry all their tracebacks."""
+    another = type(error)(error.reason)
+    another.__cause__ = error.__cause__
+    return another
+
+
 def description(error: BaseException) -> str:
-    """Return an exception's type and message as text that a log can hold."""
-    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+    """Return an exception's type and message as text that a log can hold; for one of our own bugs, its reason."""
+    text = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def error_of(failure: "Failure") -> ReenactError:
@@ -99,7 +108,7 @@ def error_of(failure: "Failure") -> ReenactError:
     return _BY_KIND[failure.kind](failure.reason)
 
 
-_BY_KIND: dict[str, type[_Because]] = {
+_BY_KIND: dict["FailureKind", type[_Because]] = {
     "overloaded": Overloaded,
     "sequence_failed": SequenceFailed,
     "engine_broken": EngineBroken,

@@ -42,7 +42,7 @@ class EngineFacts:
 
 @frozen(kw_only=True)
 class ContextFacts:
-    """The context's parameters as the engine gives them back, beside what was asked for."""
+    """The context's parameters: as read back where the engine tells them, else as given to it."""
 
     n_slots: int
     """Sequences evaluated together (llama.cpp's ``n_seq_max``)."""
@@ -127,7 +127,7 @@ class SessionOpened:
     context: ContextFacts
     limits: Limits
     policies: dict[str, str]
-    """Rules that can be chosen, by name: schedule, slots, cache."""
+    """What was done in one of several possible ways, by name: schedule, slots, cache, draws."""
     rules: dict[str, int]
     """A flag for each rule that changed since the first release; under it old logs keep the old rule."""
     determinism: str
@@ -340,8 +340,13 @@ class BatchFailed:
 class EngineFailed:
     """The engine raised: nothing can be evaluated any more."""
 
-    operation: str
+    operation: Literal["tokenize", "step"]
     error: str
+
+    @property
+    def failure(self) -> Failure:
+        """Why everybody ends, and nobody is admitted any more."""
+        return Failure(kind="engine_broken", reason=f"the engine failed in {self.operation}: {self.error}")
 
 
 @frozen(kw_only=True)
@@ -397,4 +402,5 @@ class Record:
     """Dense, from 0."""
     event: Event
     cause: int | None
-    """For a derived event the ``n`` of the record it follows from; for a plan, of the given record that led to it."""
+    """For a derived event the ``n`` of the record it follows from; for a slot given out and for a plan, of the given
+    record after which everybody had had his say."""

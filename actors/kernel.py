@@ -6,6 +6,8 @@ Two rules hold here, and all else follows from them:
   one queue and no await, so there is nothing to race.
 * An actor's state is the fold of its own events, at every record. `Kernel.fold` does that alone, deciding nothing; the
   state is the same whether the records were decided or read.
+* An actor that raises in ``decide`` is out, and its callers are told. ``evolve`` raises on nothing that was decided: if
+  it does, `Kernel.handle` raises half-way and the session is over.
 
 Three drivers use it: trio with a model, a log file, a test. None of them is visible from here.
 """
@@ -20,7 +22,7 @@ from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError, description
-from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
+from reenact.actors.routing import BATCHER, ROUTES, Origin, Role, sequence_name, sequences_of
 
 
 @frozen(kw_only=True)
@@ -50,7 +52,8 @@ class Kernel:
         self._batcher: b.Batcher | None = None
         self._sequences: dict[int, s.Sequence] = {}
         self._ended: list[int] = []
-        self._failed: tuple[str, ...] = ()
+        self._failed: dict[str, str] = {}
+        """Actors that raised, and what."""
         self._past = sha256()
         self.n_requests = 0
 
@@ -73,7 +76,7 @@ class Kernel:
                 for event in self._decide(actor, record)
             ]
             if not follows and not queue:
-                follows = [self._record(event, records[0].n) for event in self._planned()]
+                follows = [self._record(event, records[0].n) for event in self._proceed()]
             queue.extend(follows)
             records.extend(follows)
         return records
@@ -92,14 +95,15 @@ class Kernel:
             closed=self._closed,
             batcher=self._batcher,
             sequences=tuple(self._sequences.values()),
-            failed=self._failed,
+            failed=tuple(self._failed),
             n_requests=self.n_requests,
         )
 
     def digest(self) -> str:
         """Return a digest of the folded state, that of ended sequences included."""
         whole = self._past.copy()
-        whole.update(repr(self.state).encode())
+        # ascii(), because what repr() escapes depends on the Unicode tables of the Python it runs in.
+        whole.update(ascii(self.state).encode())
         return whole.hexdigest()[:32]
 
     def _record(self, event: e.Event, cause: int | None) -> e.Record:
@@ -108,7 +112,7 @@ class Kernel:
         self._evolve(event)
         for number in ended:
             # Nothing follows an end but the records of the same fact.
-            self._past.update(repr(self._sequences.pop(number)).encode())
+            self._past.update(ascii(self._sequences.pop(number)).encode())
             self._ended.remove(number)
         record = e.Record(self._n, event, cause)
         self._n += 1
@@ -129,12 +133,12 @@ class Kernel:
     def _evolve_session(self, event: e.Event) -> None:
         match event:
             case e.SessionOpened():
-                self._session = event
                 self._batcher = b.opened(event)
+                self._session = event
             case e.SessionClosed():
                 self._closed = True
             case e.ActorFailed():
-                self._failed = (*self._failed, event.failed)
+                self._failed[event.failed] = event.error
             case _:
                 raise InternalError(f"{type(event).__name__} is not an event of the session")
 
@@ -166,7 +170,7 @@ class Kernel:
 
     def _decide(self, actor: int | Role, record: e.Record) -> list[e.Event]:
         """Ask one actor what follows. One that raises is out, and everybody hears of it."""
-        name = f"sequence-{actor}" if isinstance(actor, int) else actor.value
+        name = sequence_name(actor) if isinstance(actor, int) else actor.value
         if name in self._failed:
             return self._stand_in(actor, record.event)
         try:
@@ -180,24 +184,23 @@ class Kernel:
     def _stand_in(self, actor: int | Role, event: e.Event) -> list[e.Event]:
         """Decide for an actor that is out: its own request ends, and nobody may wait for it."""
         match event:
-            case e.ActorFailed(failed=failed, error=error) if isinstance(actor, int) and failed == f"sequence-{actor}":
+            case e.ActorFailed(failed=failed, error=error) if isinstance(actor, int) and failed == sequence_name(actor):
                 failure = e.Failure(kind="internal_error", reason=f"{failed} raised {error}")
                 return [s.failed(self._sequences[actor], failure)]
             case e.RequestReceived():
-                failure = e.Failure(kind="internal_error", reason="the Batcher raised earlier in this session")
+                failure = e.Failure(kind="internal_error", reason=f"{BATCHER} raised {self._failed[BATCHER]}")
                 return [e.RequestRejected(sequence=event.sequence, failure=failure)]
             case _:
                 return []
 
-    def _planned(self) -> list[e.Event]:
-        """Return what the Batcher plans when everybody has had his say and no batch is in flight."""
-        batcher = self._batcher
-        if batcher is None or batcher.in_flight or batcher.broken or Role.BATCHER.value in self._failed:
+    def _proceed(self) -> list[e.Event]:
+        """Return what the Batcher does when everybody has had his say."""
+        if self._batcher is None or BATCHER in self._failed:
             return []
         try:
-            return b.assign(batcher) or b.plan(batcher)
+            return b.proceed(self._batcher)
         except Exception as error:
-            return [e.ActorFailed(failed=Role.BATCHER.value, error=description(error))]
+            return [e.ActorFailed(failed=BATCHER, error=description(error))]
 
     def _the_batcher(self) -> b.Batcher:
         if self._batcher is None:

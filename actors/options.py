@@ -24,10 +24,10 @@ class RequestOptions(TypedDict, total=False):
 
 _MAX_SHOWN = 80
 
-type_validator = Callable[[Any, "Attribute[Any]", Any], None]
+_Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
 
-def _whole(low: int, high: int) -> type_validator:
+def _whole(low: int, high: int) -> _Validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not int:
             raise InvalidRequest(attribute.name, f"expected a whole number, got {_shown(value)}")
@@ -37,7 +37,7 @@ def _whole(low: int, high: int) -> type_validator:
     return check
 
 
-def _number(low: float, high: float) -> type_validator:
+def _number(low: float, high: float) -> _Validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not float:
             raise InvalidRequest(attribute.name, f"expected a number, got {_shown(value)}")
@@ -114,11 +114,10 @@ def options_of(asked: RequestOptions, *, seed: Callable[[], int]) -> Options:
     for name in asked:
         if name not in OPTION_NAMES:
             raise InvalidRequest(name, f"there is no such option; there are {', '.join(OPTION_NAMES)}")
-    given = {name: value for name, value in asked.items() if not (name == "seed" and value is None)}
-    given.setdefault("seed", None)
-    if given["seed"] is None:
+    given: dict[str, Any] = dict(asked)
+    if given.get("seed") is None:
         given["seed"] = seed()
-    return Options(**given)  # type: ignore[arg-type]  # the validators are the type check
+    return Options(**given)
 
 
 def utf8(field_name: str, text: str) -> bytes:

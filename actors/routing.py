@@ -2,8 +2,8 @@
 
 The rules that hold here:
 
-* Every event changes the state of exactly one actor, its owner. An event that one actor decides and another owns is a
-  message: it stands in the owner's mailbox, which is the log.
+* Every event belongs to exactly one actor, its owner: it may change the owner's state and no other. An event that
+  one actor decides and another owns is a message: it stands in the owner's mailbox, which is the log.
 * Receivers decide in the order of the table; sequences among them in the order of their numbers.
 """
 
@@ -77,6 +77,15 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
 EVENT_TYPES: Final[dict[str, type[e.Event]]] = {route.name: kind for kind, route in ROUTES.items()}
 
 
+BATCHER: Final = Role.BATCHER.value
+"""The Batcher's name in the log."""
+
+
+def sequence_name(number: int) -> str:
+    """Return the name of a Sequence in the log."""
+    return f"sequence-{number}"
+
+
 def sequences_of(event: e.Event) -> tuple[int, ...]:
     """Return the sequences that ``event`` names, ascending."""
     match event:
@@ -95,4 +104,4 @@ def sequences_of(event: e.Event) -> tuple[int, ...]:
 def actor_of(event: e.Event) -> str:
     """Return the name of the actor whose state ``event`` changes: "session", "batcher" or "sequence-3"."""
     owner = ROUTES[type(event)].owner
-    return f"sequence-{sequences_of(event)[0]}" if owner is Role.SEQUENCE else owner.value
+    return sequence_name(sequences_of(event)[0]) if owner is Role.SEQUENCE else owner.value

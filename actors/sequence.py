@@ -15,6 +15,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.options import Options
+from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
 
 
@@ -86,13 +87,10 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
             return [e.SequenceResumed(sequence=state.sequence), _queue(state, state.last_token, state.n_sampled)]
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
-        case e.RequestRejected() | e.BatchFailed():
+        case e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
-        case e.EngineFailed():
-            reason = f"the engine failed in {event.operation}: {event.error}"
-            return [failed(state, e.Failure(kind="engine_broken", reason=reason))]
         case e.ActorFailed():
-            if event.failed != "batcher":
+            if event.failed != BATCHER:
                 return []
             return [failed(state, e.Failure(kind="internal_error", reason=f"{event.failed} raised {event.error}"))]
         case _:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from reenact.actors.errors import InternalError, LogCorrupt, LogNotComparable
+from reenact.actors.errors import InternalError, LogCorrupt, LogNotComparable, description
 from reenact.replay.arguments import parser_of_replay
 
 _FOLLOW_EVERY: Final = 0.2
@@ -59,8 +59,7 @@ def _failed(path: str, error: Exception) -> int:
         return _say(f"{path}: corrupt: {error}", 3)
     if isinstance(error, LogNotComparable):
         return _say(f"{path}: {error}", 4)
-    reason = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-    return _say(f"{path}: {InternalError(reason)}", 5)
+    return _say(f"{path}: {InternalError(description(error))}", 5)
 
 
 def _say(message: str, code: int = 0) -> int:

@@ -14,12 +14,13 @@ import os
 from collections import deque
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.errors import LogCorrupt, LogNotComparable, description
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
-from reenact.replay.divergence import Divergence, Fields
+from reenact.replay.divergence import Divergence
+from reenact.replay.fold import entry_of
 from reenact.replay.verdict import Result, Tally, Verdict
-from reenact.runtime.codec import SCHEMA, UnreadableRecord, decode, dumps, encode, loads, same
+from reenact.runtime.codec import SCHEMA, Fields, UnreadableRecord, dumps, encode, loads, same
 from reenact.runtime.journal import Line, LogFile
 
 
@@ -95,33 +96,21 @@ class _Replay:
 
     def _given(self, line: Line, fields: Fields) -> Divergence | None:
         """Hand a given record to the actors."""
-        n = self._tally.records
         kind = EVENT_TYPES.get(str(fields.get("type")))
         if kind is not None and ROUTES[kind].origin is Origin.DERIVED:
-            return Divergence(n=n, expected=fields, actual=None)
-        record = decode(fields)
-        self._check_envelope(line, n, record, fields)
+            return Divergence(n=line.number - 1, expected=fields, actual=None)
+        record = entry_of(line, fields, self._t).record
         if isinstance(record.event, e.SessionClosed) and (divergence := self._check_digest(record.event, fields)):
             return divergence
         try:
             records = self._kernel.handle(record.event)  # type: ignore[arg-type]  # its origin is GIVEN
         except Exception as error:  # noqa: BLE001  # whatever it is, the log's writer had no such error
-            reason = f"{type(error).__name__}: {error}"
-            return Divergence(n=n, expected=fields, actual=None, note=f"today's actors cannot take this fact: {reason}")
+            note = f"today's actors cannot take this fact: {description(error)}"
+            return Divergence(n=record.n, expected=fields, actual=None, note=note)
         self._t = fields["t"]
         self._tally = self._tally.add(record.event, self._t, derived=False, n_bytes=line.size)
         self._expected.extend(records[1:])
         return None
-
-    def _check_envelope(self, line: Line, n: int, record: e.Record, fields: Fields) -> None:
-        if (n == 0) != isinstance(record.event, e.SessionOpened):
-            raise line.corrupt("a log begins with SessionOpened, and only there")
-        if record.n != n:
-            raise line.corrupt(f"it is record {record.n} where {n} comes next")
-        if record.cause is not None:
-            raise line.corrupt("a given record has no cause")
-        if fields["t"] < self._t:
-            raise line.corrupt("it happened before the record before it")
 
     def _check_digest(self, closed: e.SessionClosed, fields: Fields) -> Divergence | None:
         session = self._kernel.state.session

@@ -1,13 +1,9 @@
 """Where a log and today's actors part: the first record that differs, and how to show it."""
 
-from typing import Any
-
 from attrs import frozen
 
 from reenact.actors.errors import ReenactError
-from reenact.runtime.codec import dumps, same
-
-Fields = dict[str, Any]
+from reenact.runtime.codec import Fields, dumps, same
 
 _NOTHING = "today's actors decide nothing more here: only a given record can follow"
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError, LogCorrupt, LogNotComparable, ReenactError
+from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.routing import ROUTES, Origin, sequences_of
-from reenact.runtime.codec import UnreadableRecord, decode, loads
+from reenact.runtime.codec import Fields, UnreadableRecord, decode, loads
 from reenact.runtime.journal import Line, LogFile
 
 
@@ -43,23 +43,38 @@ def entries(lines: Iterable[Line]) -> Iterator[Entry]:
         LogNotComparable: While iterating: a log too new.
         OSError: While iterating: the file cannot be read.
     """
+    t = 0
     for line in lines:
-        yield _entry(line)
+        try:
+            entry = entry_of(line, loads(line.body), t)
+        except UnreadableRecord as error:
+            raise line.corrupt(str(error)) from None
+        t = entry.t
+        yield entry
 
 
-def _entry(line: Line) -> Entry:
+def entry_of(line: Line, fields: Fields, t: int) -> Entry:
+    """Return the record that a line holds.
+
+    Args:
+        line: The line.
+        fields: Its plain values.
+        t: When the record before it happened.
+
+    Raises:
+        UnreadableRecord: It holds no record.
+        LogCorrupt: It holds one that cannot stand there.
+    """
     due = line.number - 1
-    try:
-        fields = loads(line.body)
-        record = decode(fields)
-    except UnreadableRecord as error:
-        raise line.corrupt(str(error)) from None
+    record = decode(fields)
     if record.n != due:
         raise line.corrupt(f"it is record {record.n} where {due} comes next")
     if (due == 0) != isinstance(record.event, e.SessionOpened):
         raise line.corrupt("a log begins with SessionOpened, and only there")
     if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
         raise line.corrupt("a derived record has a cause, and a given one has none")
+    if fields["t"] < t:
+        raise line.corrupt("it happened before the record before it")
     return Entry(record, fields["t"], line)
 
 
@@ -126,8 +141,7 @@ class Fold:
         try:
             self._kernel.fold(entry.record)
         except Exception as error:  # whatever the actors raise, it is the log that is strange
-            reason = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-            raise entry.line.corrupt(f"it cannot follow the records before it: {reason}") from error
+            raise entry.line.corrupt(f"it cannot follow the records before it: {description(error)}") from error
         if entry.record.cause is None:
             for sequence in self._ended:
                 self._marks.pop(sequence, None)

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
-from reenact.actors.routing import ROUTES, Origin, actor_of, sequences_of
+from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
 from reenact.replay.fold import Entry, NotInLog, entries, wall_clock
 from reenact.replay.phrases import fields_of, phrase
 from reenact.replay.terminal import Show, Spans
@@ -104,7 +104,7 @@ class Concern:
             case e.EngineFailed():
                 return set(self._live)
             case e.ActorFailed():
-                return {k for k in self._live if event.failed in ("batcher", f"sequence-{k}")}
+                return {k for k in self._live if event.failed in (BATCHER, sequence_name(k))}
             case e.SequenceFinished():
                 self._live.discard(event.sequence)
             case _:

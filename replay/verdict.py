@@ -29,6 +29,9 @@ class Tally:
     finished: int = 0
     decodes: int = 0
     rows: int = 0
+    """Rows decoded."""
+    planned_rows: int = 0
+    """Rows of the last batch planned."""
     max_rows: int = 0
     """Rows of the largest batch."""
     tokens: int = 0
@@ -49,11 +52,16 @@ class Tally:
                 return evolve(tally, finished=self.finished + 1)
             case e.BatchPlanned():
                 rows = sum(len(part.tokens) for part in event.parts)
-                start = t if self.planned_at is None else self.planned_at
-                return evolve(tally, rows=self.rows + rows, max_rows=max(self.max_rows, rows), planned_at=start)
+                return evolve(tally, planned_rows=rows, planned_at=t if self.planned_at is None else self.planned_at)
             case e.BatchDecoded():
-                tokens = self.tokens + len(event.samples)
-                return evolve(tally, decodes=self.decodes + 1, tokens=tokens, decoded_at=t)
+                return evolve(
+                    tally,
+                    decodes=self.decodes + 1,
+                    rows=self.rows + self.planned_rows,
+                    max_rows=max(self.max_rows, self.planned_rows),
+                    tokens=self.tokens + sum(not sample.nan for sample in event.samples),
+                    decoded_at=t,
+                )
             case _:
                 return tally
 

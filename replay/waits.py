@@ -14,6 +14,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.batcher import Batcher, Slot
+from reenact.actors.routing import BATCHER
 from reenact.actors.sequence import Sequence
 from reenact.replay.fold import Entry, Moment
 from reenact.replay.phrases import count, draws, ending, plain, sequences
@@ -53,7 +54,7 @@ def _wait(moment: Moment, state: Sequence) -> Wait:
         return Wait(sequence=me, phase=f"ended: {how}", since=finished)
     if moment.state.closed or batcher is None:
         return Wait(sequence=me, phase="left without an end: the session is closed", since=moment.at)
-    if batcher.broken or "batcher" in moment.state.failed:
+    if batcher.broken or BATCHER in moment.state.failed:
         who, failed = ("the engine", e.EngineFailed) if batcher.broken else ("the Batcher", e.ActorFailed)
         phase = f"cannot go on: {who} failed, and nothing is planned any more"
         return Wait(sequence=me, phase=phase, on=f"{who}, which failed", since=moment.mark(0, failed))

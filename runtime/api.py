@@ -83,19 +83,19 @@ async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(runtime.run_batcher)
+            nursery.start_soon(runtime._run_batcher)
             try:
                 yield
             finally:
-                runtime.stop()
+                runtime._leave()
     except BaseExceptionGroup as group:
         if len(group.exceptions) == 1:
             error = group.exceptions[0]
             raise error from error.__cause__
         raise
     finally:
-        runtime.close()
-    runtime.raise_untold()
+        runtime._close()
+    runtime._raise_untold()
 
 
 def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None) -> ContextSettings:

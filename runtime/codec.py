@@ -38,6 +38,10 @@ Fields = dict[str, Any]
 T = TypeVar("T")
 
 
+class UnwritableRecord(ValueError):
+    """A record with a value that no log may hold."""
+
+
 class UnreadableRecord(ValueError):
     """A line whose bytes are as written and that holds no event this program knows."""
 
@@ -58,8 +62,15 @@ def encode(record: e.Record, t: int) -> Fields:
 
 
 def dumps(fields: Fields) -> bytes:
-    """Return plain values as one JSON object on one line, without a newline."""
-    return orjson.dumps(fields)
+    """Return plain values as one JSON object on one line, without a newline.
+
+    Raises:
+        UnwritableRecord: A value is no JSON, or an integer from 2^53 on.
+    """
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_STRICT_INTEGER)
+    except TypeError as error:
+        raise UnwritableRecord(f"{fields.get('type')}: {error}") from None
 
 
 def loads(body: bytes) -> Fields:
@@ -206,15 +217,18 @@ def _make_converter() -> Converter:
     def _class_reader(kind: Any) -> Callable[[Any, Any], Any]:
         read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
         names = _bytes_fields(kind)
+        # A field with a default must stand in the log all the same: an old log keeps the defaults of its time.
+        required = frozenset() if kind in _SPARSE else frozenset(a.name for a in attrs.fields(kind))
 
         def hook(value: Any, of: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"expected an object, got {value!r}")
+            if missing := required - value.keys():
+                raise TypeError(f"{', '.join(sorted(missing))} is missing")
             return read(_read_bytes(value, names) if names else value, of)
 
         return hook
 
-    # A required field with a default must still stand in the log: an old log keeps its own defaults.
     converter.register_unstructure_hook(bytes, lambda value: value)
     return converter
 

@@ -33,7 +33,7 @@ def subscriber() -> Subscriber | None:
             case e.SequencePaused() | e.SequenceResumed() | e.RequestWithdrawn():
                 facts = {"sequence": event.sequence}
             case e.SequenceFinished(error=None):
-                facts = {"sequence": event.sequence, "reason": event.finish_reason, "tokens": event.n_sampled}
+                facts = {"sequence": event.sequence, "finish_reason": event.finish_reason, "tokens": event.n_sampled}
             case e.SequenceFinished(error=e.Failure(kind=kind, reason=reason)):
                 logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
                 return

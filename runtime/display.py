@@ -13,7 +13,11 @@ from rich.progress import Progress
 from rich.rule import Rule
 from rich.text import Text
 
+from reenact.actors.errors import ReenactError
 from reenact.runtime.streams import Completion
+
+Ended = Completion | ReenactError
+"""How a prompt ended."""
 
 
 class Display(ABC):
@@ -22,8 +26,7 @@ class Display(ABC):
     def __init__(self, prompts: list[str]) -> None:
         self._prompts = prompts
         self._texts = [""] * len(prompts)
-        self._completions: list[Completion | None] = [None] * len(prompts)
-        self._finished = [False] * len(prompts)
+        self._ends: list[Ended | None] = [None] * len(prompts)
         self._shown = 0
         self._loading = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._task = self._loading.add_task("loading the model", total=1.0)
@@ -47,36 +50,35 @@ class Display(ABC):
         """Add text to prompt ``i``'s."""
         self._texts[i] += text
 
-    def finish(self, i: int, completion: Completion | None) -> None:
-        """Prompt ``i`` has ended; without a completion it failed."""
-        self._completions[i] = completion
-        self._finished[i] = True
-        while self._shown < len(self._prompts) and self._finished[self._shown]:
-            self._show(self._shown, self._completions[self._shown])
+    def finish(self, i: int, ended: Ended) -> None:
+        """Prompt ``i`` has ended."""
+        self._ends[i] = ended
+        while self._shown < len(self._prompts) and (before := self._ends[self._shown]) is not None:
+            self._show(self._shown, before)
             self._shown += 1
 
     @abstractmethod
-    def _show(self, i: int, completion: Completion | None) -> None:
+    def _show(self, i: int, ended: Ended) -> None:
         """Show prompt ``i``, which has ended, after those before it."""
 
 
 class JsonDisplay(Display):
     """One JSON object a prompt, in their order, as soon as those before it have ended."""
 
-    def _show(self, i: int, completion: Completion | None) -> None:
-        if completion is None:
-            return
-        fields = {
-            "sequence": completion.sequence,
-            "prompt": self._prompts[i],
-            "text": completion.text,
-            "tokens": completion.tokens,
-            "finish_reason": completion.finish_reason,
-            "stop": completion.stop,
-            "seed": completion.seed,
-            "n_prompt": completion.n_prompt,
-            "n_sampled": completion.n_sampled,
-        }
+    def _show(self, i: int, ended: Ended) -> None:
+        fields: dict[str, object] = {"prompt": self._prompts[i], "text": self._texts[i]}
+        if isinstance(ended, Completion):
+            fields |= {
+                "sequence": ended.sequence,
+                "tokens": ended.tokens,
+                "finish_reason": ended.finish_reason,
+                "stop": ended.stop,
+                "seed": ended.seed,
+                "n_prompt": ended.n_prompt,
+                "n_sampled": ended.n_sampled,
+            }
+        else:
+            fields |= {"finish_reason": "error", "error": str(ended)}
         sys.stdout.write(orjson.dumps(fields).decode() + "\n")
         sys.stdout.flush()
 
@@ -84,8 +86,8 @@ class JsonDisplay(Display):
 class PlainDisplay(Display):
     """One block a prompt, in their order, as soon as those before it have ended."""
 
-    def _show(self, i: int, completion: Completion | None) -> None:
-        sys.stdout.write(f"--- {_title(i, self._prompts[i], completion)}\n{self._prompts[i]}{self._texts[i]}\n\n")
+    def _show(self, i: int, ended: Ended) -> None:
+        sys.stdout.write(f"--- {_title(i, self._prompts[i], ended)}\n{self._prompts[i]}{self._texts[i]}\n\n")
         sys.stdout.flush()
 
 
@@ -108,7 +110,7 @@ class TerminalDisplay(Display):
         super().loaded()
         self._live.start()
 
-    def _show(self, i: int, completion: Completion | None) -> None:
+    def _show(self, i: int, ended: Ended) -> None:
         """The live display shows it already."""
 
     def _growing(self) -> Group:
@@ -117,14 +119,18 @@ class TerminalDisplay(Display):
 
     def _block(self, i: int, n_lines: int | None) -> RenderableType:
         text = Text(self._prompts[i], style="dim")
-        text.append(self._texts[i], style="none" if self._finished[i] else "bold")
+        text.append(self._texts[i], style="bold" if self._ends[i] is None else "none")
         lines = text.wrap(self._console, self._console.width)
-        title = _title(i, self._prompts[i], self._completions[i])
+        title = _title(i, self._prompts[i], self._ends[i])
         return Group(Rule(title, align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:]))
 
 
-def _title(i: int, prompt: str, completion: Completion | None) -> str:
+def _title(i: int, prompt: str, ended: Ended | None) -> str:
     title = f"{i + 1}: {shorten(prompt, 40, placeholder='…')}"
-    if completion is None:
-        return title
-    return f"{title} ({completion.n_sampled} tokens, {completion.finish_reason}, seed {completion.seed})"
+    match ended:
+        case None:
+            return title
+        case Completion():
+            return f"{title} ({ended.n_sampled} tokens, {ended.finish_reason}, seed {ended.seed})"
+        case _:
+            return f"{title} (failed)"

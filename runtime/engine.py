@@ -5,7 +5,7 @@ contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engin
 `Engine.close`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -92,6 +92,31 @@ def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
         and all(0 <= slot < context.n_slots for slot in (*slots, *planned.clears))
         and all(one < other for one, other in pairwise(slots))
     )
+
+
+def padded(n_ctx: int) -> int:
+    """Return the cells a sequence gets that asked for ``n_ctx``: llama.cpp pads to a multiple of 256."""
+    return -(-n_ctx // 256) * 256
+
+
+def code_before(planned: BatchPlanned, lengths: Sequence[int], context: ContextFacts) -> int:
+    """Return the code of a valid batch as far as it can be told before decoding.
+
+    ``llama_decode`` takes a gap at the start of an empty slot, and sees that a slot is full only while it looks for
+    cells.
+
+    Args:
+        planned: The batch.
+        lengths: Cells in use in the slot of each part.
+        context: The context's parameters.
+
+    Returns:
+        -1 for rows that do not follow the cells, 1 for rows beyond them, else 0.
+    """
+    if any(part.position != length for part, length in zip(planned.parts, lengths, strict=True)):
+        return -1
+    beyond = any(part.position + len(part.tokens) > context.n_ctx_seq for part in planned.parts)
+    return 1 if beyond else 0
 
 
 def refused(planned: BatchPlanned) -> BatchDecoded:

@@ -77,6 +77,6 @@ async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
                 job.display.grow(i, chunk.text)
     except ReenactError as error:
         errors[i] = error
-        job.display.finish(i, None)
+        job.display.finish(i, error)
     else:
         job.display.finish(i, stream.completion)

@@ -59,14 +59,16 @@ class Journal:
         Raises:
             LogBroken: The file cannot be written. The journal is closed: its last line may be torn, and
                 nothing may follow that.
+            UnwritableRecord: A record holds what no log may hold; none of them was written.
         """
         if self._file is None:
             raise LogBroken(f"{self.path}: the log is closed")
-        lines = []
+        lines, crc = [], self._crc
         for record in records:
-            line, self._crc = sealed(dumps(encode(record, t)), self._crc)
+            line, crc = sealed(dumps(encode(record, t)), crc)
             lines.append(line)
         data = b"".join(lines)
+        self._crc = crc
         try:
             written = os.write(self._file, data)
             while written < len(data):

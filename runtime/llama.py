@@ -28,11 +28,8 @@ from llama_cpp import llama_cpp as bindings
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts, Sample
 from reenact.actors.options import Options
-from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid, refused
+from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, code_before, is_valid, padded, refused
 from reenact.runtime.sampling import draw_key
-
-_PAD: Final = 256
-"""llama.cpp pads the cells of a stream to a multiple of this."""
 
 _HASH_BLOCK: Final = 1 << 22
 
@@ -103,6 +100,7 @@ class LlamaEngine:
 
     def tokenize(self, text: str) -> Tokenized:
         """Return the tokens of ``text`` (llama_tokenize with special tokens added and parsed)."""
+        self._check_loaded()
         raw = text.encode()
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
@@ -117,6 +115,7 @@ class LlamaEngine:
 
     def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:
         """Empty slots, decode, draw."""
+        self._check_loaded()
         if not is_valid(planned, self.context_facts):
             return refused(planned)
         memory, calls = self._memory, self._calls
@@ -144,6 +143,11 @@ class LlamaEngine:
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+
+    def _check_loaded(self) -> None:
+        """Refuse a call for which there is no context: llama.cpp would read freed memory."""
+        if self._context is None:
+            raise EngineBroken("the engine is not loaded")
 
     # ------------------------------------------------------------ loading
 
@@ -178,9 +182,9 @@ class LlamaEngine:
 
     def _make_context(self, settings: ContextSettings) -> None:
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = settings.n_slots * (-(-settings.n_ctx // _PAD) * _PAD)
+        parameters.n_ctx = settings.n_slots * padded(settings.n_ctx)
         parameters.n_batch = settings.n_batch
-        parameters.n_ubatch = min(settings.n_batch, 512)
+        parameters.n_ubatch = min(settings.n_batch, 512)  # llama.cpp's own default
         parameters.n_seq_max = settings.n_slots
         parameters.n_threads = parameters.n_threads_batch = settings.n_threads
         parameters.kv_unified = False
@@ -217,12 +221,10 @@ class LlamaEngine:
         """Hand the rows to llama_decode and return its code."""
         if not planned.parts:
             return 0
-        # llama_decode takes a gap at the start of an empty slot, and a full slot only shows while it looks for cells.
         last = self._calls.llama_memory_seq_pos_max
-        if any(part.position != last(self._memory, part.slot) + 1 for part in planned.parts):
-            return -1
-        if any(part.position + len(part.tokens) > self.context_facts.n_ctx_seq for part in planned.parts):
-            return 1
+        lengths = [last(self._memory, part.slot) + 1 for part in planned.parts]
+        if code := code_before(planned, lengths, self.context_facts):
+            return code
         return int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
 
     def _draw(self, row: int, sequence: int, index: int, options: Options) -> Sample:

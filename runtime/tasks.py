@@ -22,7 +22,7 @@ import trio
 from attrs import evolve, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import EngineBroken, InternalError, InvalidRequest, LogBroken, description
+from reenact.actors.errors import InternalError, InvalidRequest, LogBroken, again, description
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options, RequestOptions, options_of, utf8
 from reenact.runtime import console
@@ -74,13 +74,13 @@ class Runtime:
         self._giving = False
         self._streams: dict[int, Stream] = {}
         # One batch is in flight at a time, so there is always room for one.
-        self._plans, self._planned = trio.open_memory_channel[_Crossing](1)
-        self._refusal: Exception | None = None
-        """Why no more requests are taken."""
-        self._broken = False
-        """Whether nothing can be recorded any more."""
-        self._untold: Exception | None = None
-        """What broke the runtime, until somebody has been told."""
+        self._send_plan, self._receive_plan = trio.open_memory_channel[_Crossing](1)
+        self._left = False
+        """Whether the runtime's block is being left."""
+        self._broken: LogBroken | InternalError | None = None
+        """Why nothing can be recorded any more."""
+        self._told = False
+        """Whether somebody knows."""
         self._statistics = Statistics(n_slots=header.context.n_slots)
         self._show = console.subscriber()
         self._started = trio.current_time()
@@ -114,7 +114,7 @@ class Runtime:
             await self._tokenize(stream, prompt)
             yield stream
         finally:
-            if not stream.ended:
+            if not stream._ended:
                 self._give(e.CancelRequested(sequence=stream.sequence))
 
     def stream(
@@ -140,10 +140,13 @@ class Runtime:
 
     # ------------------------------------------------------------ a request's task
 
+    @trio.lowlevel.enable_ki_protection
     def _receive(self, prompt: str, request_id: str | None, asked: RequestOptions) -> Stream:
-        if self._refusal is not None:
-            self._untold = None
-            raise self._refusal
+        if self._broken is not None:
+            self._told = True
+            raise again(self._broken)
+        if self._left:
+            raise trio.ClosedResourceError("the runtime was left")
         for name, text in (("prompt", prompt), ("request_id", request_id)):
             if type(text) is str:
                 utf8(name, text)
@@ -159,7 +162,8 @@ class Runtime:
         stream = Stream(request, max_lag, on_lag=self._pause_reader, on_caught_up=self._resume_reader)
         self._streams[request.sequence] = stream
         self._give(request)
-        return stream.raise_if_failed()
+        stream._raise_if_failed()
+        return stream
 
     async def _tokenize(self, stream: Stream, prompt: str) -> None:
         try:
@@ -167,10 +171,10 @@ class Runtime:
         except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
             self._give(e.EngineFailed(operation="tokenize", error=description(error)))
         else:
-            if not stream.ended:
+            if not stream._ended:
                 tokens, bos_added = tokenized.tokens, tokenized.bos_added
                 self._give(e.PromptTokenized(sequence=stream.sequence, tokens=tokens, bos_added=bos_added))
-        stream.raise_if_failed()
+        stream._raise_if_failed()
 
     def _pause_reader(self, sequence: int) -> None:
         self._give(e.ReaderPaused(sequence=sequence))
@@ -178,13 +182,13 @@ class Runtime:
     def _resume_reader(self, sequence: int) -> None:
         self._give(e.ReaderResumed(sequence=sequence))
 
-    # ------------------------------------------------------------ the Batcher's task
+    # ------------------------------------------------------------ the Batcher's task, and leaving; for open_runtime
 
     @trio.lowlevel.enable_ki_protection
-    async def run_batcher(self) -> None:
-        """Cross to the engine with each batch that is planned, until the runtime is stopped."""
+    async def _run_batcher(self) -> None:
+        """Cross to the engine with each batch that is planned, until the runtime is left."""
         with trio.CancelScope(shield=True):
-            async for planned, options in self._planned:
+            async for planned, options in self._receive_plan:
                 try:
                     decoded = await self._compute.run(self._engine.step, planned, options)
                 except Exception as error:  # noqa: BLE001  # as above
@@ -192,28 +196,26 @@ class Runtime:
                 else:
                     self._give(decoded)
 
-    # ------------------------------------------------------------ leaving
-
     @trio.lowlevel.enable_ki_protection
-    def stop(self) -> None:
+    def _leave(self) -> None:
         """Cancel every sequence and take no more requests; the batch in flight is awaited by the Batcher's task."""
-        self._refusal = self._refusal or trio.ClosedResourceError("the runtime was left")
+        self._left = True
         for stream in list(self._streams.values()):
-            stream.end_with(trio.ClosedResourceError("the runtime was left"))
+            stream._end_with(trio.ClosedResourceError("the runtime was left"))
             self._give(e.CancelRequested(sequence=stream.sequence))
-        self._plans.close()
+        self._send_plan.close()
 
     @trio.lowlevel.enable_ki_protection
-    def close(self) -> None:
+    def _close(self) -> None:
         """Record the end of the session and close the log."""
         self._give(e.SessionClosed(digest=self._kernel.digest()))
         if self._journal is not None:
             self._journal.close()
 
-    def raise_untold(self) -> None:
+    def _raise_untold(self) -> None:
         """Raise what broke the runtime if nobody has been told of it."""
-        if self._untold is not None:
-            raise self._untold
+        if self._broken is not None and not self._told:
+            raise self._broken
 
     # ------------------------------------------------------------ the kernel
 
@@ -234,24 +236,26 @@ class Runtime:
             self._giving = False
 
     def _handle(self, given: e.GivenEvent) -> None:
-        if self._broken:
+        if self._broken is not None:
             return
         t = 0 if given is self.header else round((trio.current_time() - self._started) * 1e9)
-        error: Exception | None = None
         try:
-            records = self._kernel.handle(given)
-        except Exception as raised:  # noqa: BLE001  # a bug of ours; it becomes an InternalError
+            records, error = self._kernel.handle(given), None
+        except Exception as raised:  # noqa: BLE001  # a bug of ours or of the engine
             # The fact that the kernel could not take is the one to find in the log.
             records = [e.Record(self._statistics.n_records, given, None)]
-            error = InternalError(f"the kernel could not take {type(given).__name__}: {description(raised)}")
-            error.__cause__ = raised
+            error = raised
         try:
             if self._journal is not None:
                 self._journal.append(records, t)
         except LogBroken as raised:
+            self._break(raised)
+            return
+        except Exception as raised:  # noqa: BLE001  # an engine's value that no log can hold
             error = raised
         if error is not None:
-            self._break(error)
+            fact = f"{type(given).__name__} cannot be recorded and worked off: {description(error)}"
+            self._break(InternalError(fact), error)
             return
         self._statistics = evolve(self._statistics, n_records=self._statistics.n_records + len(records))
         for record in records:
@@ -265,31 +269,29 @@ class Runtime:
         match event:
             case e.BatchPlanned():
                 options = {part.sequence: self._streams[part.sequence].options for part in event.parts}
-                self._plans.send_nowait((event, options))
+                self._send_plan.send_nowait((event, options))
                 self._statistics = evolve(counts, n_rows=counts.n_rows + sum(len(part.tokens) for part in event.parts))
             case e.BatchDecoded():
-                n_sampled = counts.n_sampled + len(event.samples)
+                n_sampled = counts.n_sampled + sum(not sample.nan for sample in event.samples)
                 self._statistics = evolve(counts, n_batches=counts.n_batches + 1, n_sampled=n_sampled)
             case e.RequestReceived():
                 self._statistics = evolve(counts, n_requests=event.sequence)
             case e.TokenEmitted() | e.StopMatched():
-                self._streams[event.sequence].carry_out(event)
+                self._streams[event.sequence]._carry_out(event)
             case e.SequenceFinished():
                 self._statistics = evolve(counts, n_finished=counts.n_finished + 1)
-                self._streams.pop(event.sequence).carry_out(event)
-            case e.EngineFailed():
-                self._refusal = EngineBroken(f"the engine failed in {event.operation}: {event.error}")
-            case e.ActorFailed(failed="batcher"):
-                self._refusal = InternalError(f"the Batcher raised {event.error}")
+                self._streams.pop(event.sequence)._carry_out(event)
             case _:
                 pass  # All else is the core's own.
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: LogBroken | InternalError, cause: Exception | None = None) -> None:
         """End everybody at once: nothing can be recorded, so nothing may happen."""
-        self._broken = True
-        self._refusal = error
-        self._untold = None if self._streams else error
+        error.__cause__ = cause or error.__cause__
+        self._broken = error
+        self._told = bool(self._streams)
         for stream in self._streams.values():
-            stream.break_with(error)
+            stream._break_with(again(error))
         self._streams.clear()
-        self._plans.close()
+        self._send_plan.close()
+        if self._journal is not None:
+            self._journal.close()

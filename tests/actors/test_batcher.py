@@ -175,9 +175,9 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
         e.SlotAssigned(sequence=1, slot=0),
     ):
         state = b.evolve(state, event)
-    assert [e.BatchPlanned] == [type(event) for event in b.plan(state)]
-    assert [] == b.plan(changed(state, in_flight=True))
-    assert [] == b.plan(b.evolve(state, e.EngineFailed(operation="decode", error="...")))
+    assert [e.BatchPlanned] == [type(event) for event in b.proceed(state)]
+    assert [] == b.proceed(changed(state, in_flight=True))
+    assert [] == b.proceed(b.evolve(state, e.EngineFailed(operation="step", error="...")))
 
 
 def test_a_plan_names_the_fact_that_led_to_it() -> None:

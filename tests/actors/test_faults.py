@@ -59,8 +59,8 @@ def test_a_failed_engine_ends_everybody() -> None:
     numbers = [driver.submit(script=ENDLESS), driver.submit(b"b"), driver.receive(b"c")]
     driver.step()
     driver.planned = None
-    driver.give(e.EngineFailed(operation="decode", error="OSError: gone"))
-    failure = e.Failure(kind="engine_broken", reason="the engine failed in decode: OSError: gone")
+    driver.give(e.EngineFailed(operation="step", error="OSError: gone"))
+    failure = e.Failure(kind="engine_broken", reason="the engine failed in step: OSError: gone")
     assert [failure] * 3 == [driver.failure(number) for number in numbers]
     assert ("a", None, [None]) == (driver.text(numbers[0]), driver.planned, driver.holders())
 
@@ -68,7 +68,7 @@ def test_a_failed_engine_ends_everybody() -> None:
 def test_after_a_failed_engine_requests_are_refused() -> None:
     """A request that comes after the engine failed ends at once, with a typed error."""
     driver = Driver()
-    driver.give(e.EngineFailed(operation="decode", error="OSError: gone"))
+    driver.give(e.EngineFailed(operation="step", error="OSError: gone"))
     number = driver.receive(b"a")
     assert "engine_broken" == driver.failure(number).kind
     driver.tokenize(number)
@@ -117,7 +117,7 @@ def test_a_batcher_that_raises_ends_everybody(monkeypatch: pytest.MonkeyPatch, k
     assert ("batcher",) == driver.kernel.state.failed
 
 
-@pytest.mark.parametrize("function", ["plan", "assign"])
+@pytest.mark.parametrize("function", ["_plan", "_assign", "proceed"])
 def test_a_batcher_that_raises_while_planning_ends_everybody(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     """A plan that cannot be made is the Batcher's failure like any other."""
 

@@ -6,7 +6,8 @@ from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError
-from tests.support import Driver
+from reenact.actors.kernel import Kernel
+from tests.support import Driver, opened
 
 
 def raises(*_: object) -> list[e.Event]:
@@ -32,6 +33,15 @@ def test_a_fact_that_cannot_be_changes_nothing(given: e.GivenEvent) -> None:
     with pytest.raises(InternalError):
         driver.kernel.handle(given)
     assert before == (driver.kernel.state, driver.kernel.digest())
+
+
+def test_a_session_that_cannot_be_is_refused() -> None:
+    """A session whose batches have too few rows leaves the kernel as it was: another one can be opened."""
+    kernel = Kernel()
+    with pytest.raises(InternalError, match="has none for some"):
+        kernel.handle(opened(n_slots=4, n_batch=3))
+    assert kernel.state.session is None
+    kernel.handle(opened())
 
 
 def test_a_prompt_is_tokenised_once() -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from reenact.runtime import Completion, Runtime, open_runtime
+from reenact.actors.events import BatchPlanned, Part
+from reenact.actors.options import Options
+from reenact.runtime import Completion, LlamaEngine, Runtime, open_runtime
+from reenact.runtime.engine import ContextSettings
 from reenact.runtime.models import installed_model
 from tests.sessions import read_fields
 
@@ -24,13 +27,6 @@ PROMPTS = [
 ]
 
 
-def model() -> Path:
-    """Return the model that make test installs."""
-    path = installed_model()
-    assert path is not None, "make test installs the model"
-    return path
-
-
 async def all_at_once(runtime: Runtime, prompts: list[str], **options: object) -> list[Completion]:
     """Complete prompts concurrently, each with its number as the seed."""
     completions: list[Completion | None] = [None] * len(prompts)
@@ -46,10 +42,10 @@ async def all_at_once(runtime: Runtime, prompts: list[str], **options: object) -
 
 async def test_eight_at_once_with_one_cancelled_and_one_unread(session_log: Path) -> None:
     """Eight sequences share batches; one that is left and one that nobody reads change nothing for the others."""
-    async with open_runtime(model(), n_slots=8, n_ctx=256) as runtime:
+    async with open_runtime(installed_model(), n_slots=8, n_ctx=256) as runtime:
         alone = [await runtime.complete(prompt, seed=i, num_predict=24) for i, prompt in enumerate(PROMPTS[:6])]
     async with (
-        open_runtime(model(), log=session_log, n_slots=8, n_ctx=256, max_reader_lag=4) as runtime,
+        open_runtime(installed_model(), log=session_log, n_slots=8, n_ctx=256, max_reader_lag=4) as runtime,
         runtime.stream("Nobody reads this:", num_predict=100) as unread,
     ):
 
@@ -76,7 +72,7 @@ async def test_logits_do_not_depend_on_the_schedule(session_log: Path, tmp_path:
     prompts = [prompt * 8 for prompt in PROMPTS]
 
     async def hashes(log: Path, *, together: bool, n_slots: int, n_batch: int) -> dict[tuple[str, int], int]:
-        async with open_runtime(model(), log=log, n_ctx=512, n_slots=n_slots, n_batch=n_batch) as runtime:
+        async with open_runtime(installed_model(), log=log, n_ctx=512, n_slots=n_slots, n_batch=n_batch) as runtime:
             if together:
                 await all_at_once(runtime, prompts, num_predict=8)
             else:
@@ -100,7 +96,7 @@ async def test_logits_do_not_depend_on_the_schedule(session_log: Path, tmp_path:
 
 async def test_a_seed_repeats_a_text_and_another_does_not(session_log: Path) -> None:
     """The same request with the same seed gives the same text; other seeds give other texts."""
-    async with open_runtime(model(), log=session_log, n_ctx=256) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_ctx=256) as runtime:
         one = await runtime.complete("My favourite colour is", seed=1, num_predict=24)
         again = await runtime.complete("My favourite colour is", seed=1, num_predict=24)
         others = {(await runtime.complete("My favourite colour is", seed=n, num_predict=24)).text for n in range(2, 6)}
@@ -108,9 +104,28 @@ async def test_a_seed_repeats_a_text_and_another_does_not(session_log: Path) -> 
     assert len(others - {one.text}) >= 3
 
 
+def test_draws_depend_on_seed_and_index() -> None:
+    """From the same logits other seeds draw other tokens, and so do other indices."""
+    engine = LlamaEngine(installed_model())
+    engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=16, n_threads=2))
+    tokens = engine.tokenize("My favourite colour is").tokens
+
+    def draw(seed: int, index: int) -> tuple[int, int]:
+        part = Part(sequence=1, slot=0, position=0, tokens=tokens, draw=index)
+        options = Options(seed=seed, temperature=1.5)
+        (sample,) = engine.step(BatchPlanned(batch=0, clears=(0,), parts=(part,)), {1: options}).samples
+        return sample.logits_crc32, sample.token
+
+    drawn = {(seed, index): draw(seed, index) for seed in range(10) for index in range(10)}
+    engine.close()
+    assert 1 == len({crc for crc, _ in drawn.values()})
+    assert min(len({drawn[seed, index][1] for seed in range(10)}) for index in range(10)) > 3
+    assert min(len({drawn[seed, index][1] for index in range(10)}) for seed in range(10)) > 3
+
+
 async def test_greedy_ignores_the_seed(session_log: Path) -> None:
     """With temperature 0 the likeliest token is taken, whatever the seed."""
-    async with open_runtime(model(), log=session_log, n_ctx=256) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_ctx=256) as runtime:
         texts = {
             (await runtime.complete("The capital of France is", seed=n, num_predict=8, temperature=0)).text
             for n in range(3)
@@ -121,7 +136,7 @@ async def test_greedy_ignores_the_seed(session_log: Path) -> None:
 
 async def test_a_stop_string_across_tokens(session_log: Path) -> None:
     """A stop string that the model writes in several tokens cuts the text before it."""
-    async with open_runtime(model(), log=session_log, n_ctx=256) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_ctx=256) as runtime:
         whole = await runtime.complete("The capital of France is", temperature=0, num_predict=24)
         stop = whole.text[10:22]
         cut = await runtime.complete("The capital of France is", temperature=0, num_predict=24, stop=[stop])
@@ -132,7 +147,7 @@ async def test_the_model_ends_its_answer(session_log: Path) -> None:
     """In the model's own chat format an answer ends with an end-of-generation token, which is not in the text."""
     system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     prompt = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in (("system", system), ("user", "Hi")))
-    async with open_runtime(model(), log=session_log, n_ctx=256) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_ctx=256) as runtime:
         completion = await runtime.complete(f"{prompt}<|im_start|>assistant\n", temperature=0)
     assert ("stop", None) == (completion.finish_reason, completion.stop)
     assert completion.n_sampled == len(completion.tokens) + 1
@@ -141,7 +156,7 @@ async def test_the_model_ends_its_answer(session_log: Path) -> None:
 
 async def test_the_context_of_a_sequence_is_exactly_as_asked(session_log: Path) -> None:
     """The engine pads its cells, the actors do not: n_ctx cells are used and no more."""
-    async with open_runtime(model(), log=session_log, n_slots=2, n_ctx=20) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_slots=2, n_ctx=20) as runtime:
         completion = await runtime.complete("Once upon a time", seed=1, temperature=1.5)
         assert 256 == runtime.header.context.n_ctx_seq
     assert "context_full" == completion.finish_reason
@@ -152,18 +167,18 @@ async def test_the_context_of_a_sequence_is_exactly_as_asked(session_log: Path) 
 
 async def test_the_header_tells_what_computed(session_log: Path) -> None:
     """Record 0 names the weights by digest, the builds, and the context as read back."""
-    async with open_runtime(model(), log=session_log, n_slots=3, n_ctx=300, n_batch=32) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_slots=3, n_ctx=300, n_batch=32) as runtime:
         await runtime.complete("Hello", num_predict=1)
     header = read_fields(session_log)[0]
     assert {"llama-cpp-python": "0.3.36"}.items() <= header["engine"]["versions"].items()
-    assert model().stat().st_size == header["model"]["size"]
+    assert installed_model().stat().st_size == header["model"]["size"]
     assert 64 == len(header["model"]["sha256"])
     assert (3, 300, 512, 32) == tuple(header["context"][name] for name in ("n_slots", "n_ctx", "n_ctx_seq", "n_batch"))
 
 
 async def test_generating_goes_on_beside_a_long_prompt(session_log: Path) -> None:
     """While a long prompt is evaluated in chunks, a sequence that generates gets a token in every batch."""
-    async with open_runtime(model(), log=session_log, n_slots=2, n_ctx=1024, n_batch=64) as runtime:
+    async with open_runtime(installed_model(), log=session_log, n_slots=2, n_ctx=1024, n_batch=64) as runtime:
         async with runtime.stream("Once upon a time", num_predict=200) as stream:
             await stream.__anext__()
             long = await runtime.complete("word " * 600, num_predict=1)

@@ -254,7 +254,7 @@ async def test_an_additional_record_diverges(eventful: Path, tmp_path: Path) -> 
         ({"actor": "batcher"}, "belongs to sequence-1"),
         ({"type": "Nonsense"}, "no event of type 'Nonsense'"),
         ({"t": -5}, "it happened before"),
-        ({"cause": 0}, "a given record has no cause"),
+        ({"cause": 0}, "a derived record has a cause, and a given one has none"),
     ],
 )
 async def test_a_given_record_is_read_strictly(eventful: Path, tmp_path: Path, change: Fields, reason: str) -> None:

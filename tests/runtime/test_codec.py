@@ -8,7 +8,7 @@ import pytest
 from reenact.actors import events as e
 from reenact.actors.options import Options
 from reenact.actors.routing import EVENT_TYPES
-from reenact.runtime.codec import UnreadableRecord, decode, dumps, encode, loads, same
+from reenact.runtime.codec import UnreadableRecord, UnwritableRecord, decode, dumps, encode, loads, same
 from tests.sessions import eventful_session, read_fields
 
 EMITTED = e.TokenEmitted(sequence=3, index=0, token=5, text=" the")
@@ -101,21 +101,42 @@ def test_an_array_is_an_array(wrong: object) -> None:
         decode({**fields_of(DECODED), "positions": wrong})
 
 
+REQUEST = e.RequestReceived(sequence=3, request_id=None, prompt="p", options=Options(seed=1))
+
+
 def test_options_are_written_whole() -> None:
     """Options at their defaults stand in the log too: an old log keeps the defaults of its time."""
-    request = e.RequestReceived(sequence=3, request_id=None, prompt="p", options=Options(seed=1))
-    fields = fields_of(request)
-    assert {"seed", "num_predict", "stop", "temperature", "top_k", "top_p", "min_p"} == set(fields["options"])
-    del fields["options"]["top_k"]
+    options = {"seed", "num_predict", "stop", "temperature", "top_k", "top_p", "min_p"}
+    assert options == set(fields_of(REQUEST)["options"])
+
+
+@pytest.mark.parametrize("name", ["num_predict", "stop", "temperature", "top_k"])
+def test_a_missing_option_is_named(name: str) -> None:
+    """An option that is not there is refused, and not taken for today's default."""
+    fields = fields_of(REQUEST)
+    del fields["options"][name]
+    with pytest.raises(UnreadableRecord, match=f"{name} is missing"):
+        decode(fields)
+
+
+def test_an_unknown_option_is_named() -> None:
+    """An option that nobody knows is refused."""
+    fields = fields_of(REQUEST)
     fields["options"]["top_q"] = 1
     with pytest.raises(UnreadableRecord, match="top_q"):
         decode(fields)
 
 
+@pytest.mark.parametrize("value", [2**53, -(2**53), object(), float])
+def test_what_no_log_may_hold_is_not_written(value: object) -> None:
+    """An integer from 2^53 on, and what is no JSON, is refused where it is written."""
+    with pytest.raises(UnwritableRecord, match="TokenEmitted"):
+        dumps({"type": "TokenEmitted", "token": value})
+
+
 def test_options_of_a_log_are_checked() -> None:
     """Options in a log that nobody can have asked for are refused."""
-    request = e.RequestReceived(sequence=3, request_id=None, prompt="p", options=Options(seed=1))
-    fields = fields_of(request)
+    fields = fields_of(REQUEST)
     fields["options"]["temperature"] = -1.0
     with pytest.raises(UnreadableRecord, match="temperature"):
         decode(fields)

@@ -1,9 +1,11 @@
 """What every engine must do; the scripted one and the real one pass the same tests."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from reenact.actors.errors import EngineBroken
 from reenact.actors.events import BatchDecoded, BatchPlanned, Part
 from reenact.actors.options import Options
 from reenact.runtime import Engine, LlamaEngine, ScriptedEngine
@@ -17,7 +19,6 @@ SETTINGS = ContextSettings(n_slots=3, n_ctx=100, n_batch=16, n_threads=2)
 def loaded_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Give an engine of each kind with a small context."""
     path = installed_model()
-    assert path is not None, "make test installs the model"
     engine: Engine = ScriptedEngine(["one", b" tw", b"o"]) if request.param == "scripted" else LlamaEngine(path)
     engine.load(SETTINGS)
     yield engine
@@ -100,7 +101,7 @@ def test_company_and_slot_change_nothing(engine: Engine) -> None:
     assert alone == beside
 
 
-def test_a_draw_depends_on_its_seed_and_index(engine: Engine) -> None:
+def test_a_draw_is_repeated_by_its_seed_and_index(engine: Engine) -> None:
     """The same seed and index draw the same token."""
     tokens = engine.tokenize("Hello").tokens
     one = step(engine, part(tokens, draw=0), seed=1)
@@ -172,10 +173,17 @@ def test_an_emptied_slot_starts_again(engine: Engine) -> None:
     assert before.samples[0].logits_crc32 == after.samples[0].logits_crc32
 
 
+@pytest.mark.parametrize("engine", [ScriptedEngine(), LlamaEngine("unread.gguf")])
+def test_an_engine_that_is_not_loaded_refuses(engine: Engine) -> None:
+    """Before loading and after closing there is nothing to call: EngineBroken, and no crash."""
+    for call in (partial(engine.tokenize, "x"), partial(step, engine, part((1,), draw=0))):
+        with pytest.raises(EngineBroken, match="not loaded"):
+            call()
+
+
 def test_closing_twice_is_closing_once() -> None:
     """An engine can be closed without having been loaded, and twice."""
     path = installed_model()
-    assert path is not None
     for engine in (ScriptedEngine(), LlamaEngine(path)):
         engine.close()
         engine.close()

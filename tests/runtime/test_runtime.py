@@ -1,14 +1,17 @@
 """The shell, in virtual time and without a model; every session here must also replay the same (`session_log`)."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
+from reenact.actors.options import Options
 from reenact.replay import replay_log
 from reenact.runtime import (
     EngineBroken,
@@ -288,6 +291,27 @@ async def test_an_engine_that_raises_ends_everybody(scripted_runtime: OpenScript
     assert "SessionClosed" == types(session_log)[-1]
 
 
+class Strange(ScriptedEngine):
+    """An engine whose second step returns a token that no log can hold."""
+
+    def step(self, planned: e.BatchPlanned, options: Mapping[int, Options]) -> e.BatchDecoded:
+        """Play, strangely."""
+        decoded = super().step(planned, options)
+        token = 2**60 if planned.batch == 1 else 7
+        return evolve(decoded, samples=tuple(evolve(sample, token=token) for sample in decoded.samples))
+
+
+async def test_a_value_that_no_log_can_hold_ends_everybody(session_log: Path) -> None:
+    """What cannot be recorded cannot happen: InternalError, and the log replays the same up to there."""
+    async with open_runtime(Strange(["a"] * 5), log=session_log) as runtime:
+        with pytest.raises(InternalError, match="BatchDecoded cannot be recorded"):
+            await runtime.complete("p")
+        with pytest.raises(InternalError, match="BatchDecoded cannot be recorded"):
+            await runtime.complete("p")
+    verdict = replay_log(session_log)
+    assert (0, "BatchPlanned") == (verdict.exit_code, types(session_log)[-1])
+
+
 class Unloadable(ScriptedEngine):
     """An engine that cannot be loaded."""
 
@@ -399,13 +423,14 @@ async def test_a_batcher_that_raises_ends_everybody(
         with pytest.raises(InternalError, match="atcher raised KeyError"):
             await runtime.complete("p")
 
-    monkeypatch.setattr(batcher, "plan", buggy)
+    monkeypatch.setattr(batcher, "proceed", buggy)
     async with scripted_runtime(["a"]) as runtime:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(ask)
         with pytest.raises(InternalError):
             await runtime.complete("p")
+    assert "RequestRejected" in types(session_log)
     assert "ActorFailed" in types(session_log)
     replay_log(session_log).raise_for_divergence()
     session_log.unlink()
@@ -475,12 +500,12 @@ class Watching(ScriptedEngine):
         self._log = log
         self.plans: list[int] = []
 
-    def step(self, planned: e.BatchPlanned, options: object) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, options: Mapping[int, Options]) -> e.BatchDecoded:
         """Note the last plan that the log holds."""
         self.plans.append(
             [fields["batch"] for fields in read_fields(self._log) if fields["type"] == "BatchPlanned"][-1]
         )
-        return super().step(planned, options)  # type: ignore[arg-type]
+        return super().step(planned, options)
 
 
 async def test_the_plan_is_written_before_the_crossing(session_log: Path) -> None:
