@@ -11,12 +11,17 @@ The rules (docs/runner-semantics.md section 2, "Admission", "Batch", "Faults"):
 Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here.
 """
 
+from typing import Final
+
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.schedule import share_rows
+
+POLICIES: Final = {"schedule": "even shares", "slots": "one sequence, lowest free first"}
+"""What the Batcher does in one of several possible ways, by name; it stands in a session's header."""
 
 
 @frozen(kw_only=True)

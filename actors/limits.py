@@ -1,6 +1,6 @@
-"""Every limit the core and the shell enforce, with its unit and its reason.
+"""The limits that are our choice, each with its unit and its reason.
 
-A limit that a caller may set is a field of `SessionOpened` too, because decisions rest on it.
+Those that a caller may set are fields of `SessionOpened` too. Bounds that llama.cpp has stand where it is called.
 """
 
 from typing import Final

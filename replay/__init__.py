@@ -2,13 +2,14 @@
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
 Nothing here imports trio or llama.cpp. The public names are loaded when they are used, so that `replay --version` is
-quick: `replay_log`, `Verdict`, `Tally`, `Divergence`, `ReplayDivergence`.
+quick: `replay_log`, `Verdict`, `Tally`, `Divergence`, and what `Verdict.raise_for_divergence` raises.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reenact.actors.errors import LogCorrupt, LogNotComparable
     from reenact.replay.decide import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
     from reenact.replay.verdict import Tally, Verdict
@@ -17,11 +18,13 @@ _MODULE_OF = {
     "replay_log": "reenact.replay.decide",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
+    "LogCorrupt": "reenact.actors.errors",
+    "LogNotComparable": "reenact.actors.errors",
     "Tally": "reenact.replay.verdict",
     "Verdict": "reenact.replay.verdict",
 }
 
-__all__ = ["Divergence", "ReplayDivergence", "Tally", "Verdict", "replay_log"]
+__all__ = ["Divergence", "LogCorrupt", "LogNotComparable", "ReplayDivergence", "Tally", "Verdict", "replay_log"]
 
 
 def __getattr__(name: str) -> object:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reenact.runtime.engine import Engine
     from reenact.runtime.llama import LlamaEngine
     from reenact.runtime.scripted import ScriptedEngine
+    from reenact.runtime.sources import Sources
     from reenact.runtime.streams import Chunk, Completion, Stream
     from reenact.runtime.tasks import Runtime, Statistics
 
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "Engine": "reenact.runtime.engine",
     "LlamaEngine": "reenact.runtime.llama",
     "ScriptedEngine": "reenact.runtime.scripted",
+    "Sources": "reenact.runtime.sources",
     "ReenactError": "reenact.actors.errors",
     "InvalidRequest": "reenact.actors.errors",
     "Overloaded": "reenact.actors.errors",
@@ -58,6 +60,7 @@ __all__ = [
     "Runtime",
     "ScriptedEngine",
     "SequenceFailed",
+    "Sources",
     "Statistics",
     "Stream",
     "open_runtime",

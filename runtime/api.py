@@ -9,6 +9,7 @@ from importlib.metadata import version
 import trio
 
 from reenact.actors import events as e
+from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.codec import FORMAT, SCHEMA
@@ -17,9 +18,6 @@ from reenact.runtime.engine import ContextSettings, Engine, Loaded
 from reenact.runtime.journal import Journal
 from reenact.runtime.sources import Sources
 from reenact.runtime.tasks import Runtime
-
-_POLICIES = {"schedule": "even shares", "slots": "one sequence, lowest free first"}
-"""The core's policies by name; an engine adds its own."""
 
 _THE_WORLD = Sources()
 
@@ -146,7 +144,7 @@ def _header(loaded: Loaded, limits: e.Limits, sources: Sources) -> e.SessionOpen
         model=loaded.model,
         context=loaded.context,
         limits=limits,
-        policies=_POLICIES | loaded.policies,
+        policies=POLICIES | loaded.policies,
         rules={},
         determinism="not probed",
     )
