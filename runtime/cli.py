@@ -7,8 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from attrs import NOTHING, fields
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
@@ -25,14 +28,14 @@ example:
 
 _OPTION_HELP = {
     "seed": "key of the draws; drawn and recorded if not given",
-    "num_predict": "tokens to sample at most; -1 for as many as the context holds (default: -1)",
+    "num_predict": "tokens to sample at most; -1 for as many as the context holds",
     "stop": "a string that ends the text before it; may be given several times",
-    "temperature": "divides the logits; 0 takes the likeliest token (default: 0.8)",
-    "top_k": "draw from so many likeliest tokens; 0 for all (default: 40)",
-    "top_p": "draw from the likeliest tokens of this probability together (default: 0.9)",
-    "min_p": "draw from tokens at least this probable, relative to the likeliest (default: 0.0)",
+    "temperature": "divides the logits; 0 takes the likeliest token",
+    "top_k": "draw from so many likeliest tokens; 0 for all",
+    "top_p": "draw from the likeliest tokens of this probability together",
+    "min_p": "draw from tokens at least this probable, relative to the likeliest",
 }
-_NUMBERS = {"seed": int, "num_predict": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float}
+_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,11 +47,16 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A model writes what it likes, and a terminal may know only ASCII.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
     try:
         sys.exit(_generate(parsed))
     except KeyboardInterrupt:
-        _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if parsed.log else ""))
+        closed = parsed.log is not None and parsed.log.exists()
+        _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if closed else ""))
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has left; Python would complain once more at exit.
@@ -82,19 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="text to go on from; - reads one from stdin")
     generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
+    generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
+    generate.add_argument("--n-ctx", type=int, metavar="N", help="cells of a sequence (default: 2048)")
+    generate.add_argument("--n-batch", type=int, metavar="N", help="rows of a batch (default: 64)")
     generate.add_argument(
-        "--slots", dest="n_slots", type=int, default=4, metavar="N", help="sequences evaluated together (default: 4)"
+        "--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU"
     )
-    generate.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="cells of a sequence (default: 2048)")
-    generate.add_argument("--n-batch", type=int, default=64, metavar="N", help="rows of a batch (default: 64)")
-    generate.add_argument("--n-threads", type=int, metavar="N", help="default: one for each CPU")
-    for name in OPTION_NAMES:
-        flag = "--" + name.replace("_", "-")
-        if name == "stop":
-            generate.add_argument(flag, action="append", default=[], metavar="TEXT", help=_OPTION_HELP[name])
+    for option in fields(Options):
+        flag = "--" + option.name.replace("_", "-")
+        default = "" if option.default in {NOTHING, ()} else f" (default: {option.default})"
+        meaning = _OPTION_HELP[option.name] + default
+        if option.name == "stop":
+            generate.add_argument(flag, action="append", metavar="TEXT", help=meaning)
         else:
-            kind = _NUMBERS[name]
-            generate.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=_OPTION_HELP[name])
+            kind = float if option.type is float else int
+            generate.add_argument(flag, type=kind, metavar="X" if kind is float else "N", help=meaning)
     generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
     generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
     return parser
@@ -103,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
 def _generate(parsed: argparse.Namespace) -> int:
     """Check what can be checked at once, then load what generating needs."""
     prompts = _prompts(parsed.prompts)
-    options = {name: getattr(parsed, name) for name in OPTION_NAMES if getattr(parsed, name) is not None}
+    given = {name: value for name, value in vars(parsed).items() if value is not None}
+    options = {name: given[name] for name in OPTION_NAMES if name in given}
+    settings = {name: given[name] for name in _SETTINGS if name in given}
     Options(**{"seed": 0, **options})
     model = parsed.model or installed_model()
     if parsed.verbose:
@@ -118,7 +130,6 @@ def _generate(parsed: argparse.Namespace) -> int:
         display = TerminalDisplay(prompts)
     else:
         display = PlainDisplay(prompts)
-    settings = {name: getattr(parsed, name) for name in ("n_slots", "n_ctx", "n_batch", "n_threads")}
     errors = generate(Job(model, prompts, display, parsed.log, settings, options))
     for i, error in enumerate(errors):
         if error is not None:

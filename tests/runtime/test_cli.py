@@ -6,12 +6,15 @@ import pty
 import signal
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from attrs import NOTHING, fields
 
+from reenact.actors.options import Options
 from reenact.replay import replay_log
-from reenact.runtime import models
+from reenact.runtime import models, open_runtime
 from reenact.runtime.cli import main
 from tests.sessions import read_fields
 
@@ -87,6 +90,28 @@ def test_it_introduces_itself(capsys: pytest.CaptureFixture[str], arguments: lis
     assert (0, "") == (code, err)
     assert "reenact" in out
     assert ("replay run session.jsonl" in out) == (arguments == ["generate", "--help"])
+
+
+def test_the_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """Defaults in the help are those of open_runtime and of a request's options."""
+    _, out, _ = run(capsys, "generate", "--help")
+    help_text = " ".join(out.split()).split(" options: ")[-1].split(" example: ")[0]
+    parameters = signature(open_runtime).parameters
+    for flag, name in (("--slots N", "n_slots"), ("--n-ctx N", "n_ctx"), ("--n-batch N", "n_batch")):
+        assert f"(default: {parameters[name].default})" in help_text.split(f" {flag} ")[1].split(" --")[0]
+    for option in fields(Options):
+        if option.default not in {NOTHING, ()}:
+            flag = option.name.replace("_", "-")
+            assert f"(default: {option.default})" in help_text.split(f" --{flag} ")[1].split(" --")[0]
+
+
+@pytest.mark.model
+def test_text_that_a_terminal_cannot_show_is_escaped() -> None:
+    """Where only ASCII can be written, other characters are escaped and nothing fails."""
+    arguments = (*REENACT, "generate", "--num-predict", "1", "--n-ctx", "64", "é")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+    assert "--- 1: \\xe9 (1 tokens" in done.stdout
 
 
 @pytest.mark.model
