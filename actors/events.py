@@ -174,6 +174,14 @@ class PromptTokenized:
 
 
 @frozen(kw_only=True)
+class TokenizeFailed:
+    """The engine raised while it tokenised the prompt."""
+
+    sequence: int
+    error: str
+
+
+@frozen(kw_only=True)
 class CancelRequested:
     """The caller left."""
 
@@ -338,15 +346,14 @@ class BatchFailed:
 
 @frozen(kw_only=True)
 class EngineFailed:
-    """The engine raised: nothing can be evaluated any more."""
+    """The engine raised in a step: nothing can be evaluated any more."""
 
-    operation: Literal["tokenize", "step"]
     error: str
 
     @property
     def failure(self) -> Failure:
         """Why everybody ends, and nobody is admitted any more."""
-        return Failure(kind="engine_broken", reason=f"the engine failed in {self.operation}: {self.error}")
+        return Failure(kind="engine_broken", reason=f"the engine failed: {self.error}")
 
 
 @frozen(kw_only=True)
@@ -372,6 +379,7 @@ GivenEvent = (
     | SessionClosed
     | RequestReceived
     | PromptTokenized
+    | TokenizeFailed
     | CancelRequested
     | ReaderPaused
     | ReaderResumed

@@ -65,7 +65,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
             return changed(state, paused=False)
         case e.SequenceFinished():
             return changed(state, finish_reason=event.finish_reason, held=b"", paused=False)
-        case e.CancelRequested():
+        case e.CancelRequested() | e.TokenizeFailed():
             return state
         case _:
             raise InternalError(f"{type(event).__name__} is not an event of a Sequence")
@@ -87,6 +87,9 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
             return [e.SequenceResumed(sequence=state.sequence), _queue(state, state.last_token, state.n_sampled)]
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
+        case e.TokenizeFailed():
+            reason = f"the prompt could not be tokenised: {event.error}"
+            return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
         case e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
         case e.ActorFailed():

@@ -85,16 +85,17 @@ def _run(args: argparse.Namespace) -> int:
 
     from reenact.replay.decide import replay_log
     from reenact.replay.terminal import shower
+    from reenact.replay.verdict import worse
 
     worst = 0
     show = shower(sys.stdout)
     for path in args.log:
         try:
             verdict = replay_log(path)
-            worst = max(worst, verdict.exit_code)
+            worst = worse(worst, verdict.exit_code)
             lines = [json.dumps(verdict.as_json())] if args.json else verdict.lines()
         except Exception as error:  # noqa: BLE001  # one log's fault does not keep the others from their verdict
-            worst = max(worst, _failed(path, error))
+            worst = worse(worst, _failed(path, error))
             continue
         try:
             if path is not args.log[0] and not args.json:

@@ -25,7 +25,13 @@ _MAX_TEXT: Final = 80
 """Characters of a text that are shown; a terminal's width."""
 
 _SequenceOwn = (
-    e.RequestReceived | e.PromptTokenized | e.CancelRequested | e.ReaderPaused | e.ReaderResumed | e.SequenceEvent
+    e.RequestReceived
+    | e.PromptTokenized
+    | e.TokenizeFailed
+    | e.CancelRequested
+    | e.ReaderPaused
+    | e.ReaderResumed
+    | e.SequenceEvent
 )
 
 
@@ -42,6 +48,7 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         case (
             e.RequestReceived()
             | e.PromptTokenized()
+            | e.TokenizeFailed()
             | e.CancelRequested()
             | e.ReaderPaused()
             | e.ReaderResumed()
@@ -95,7 +102,7 @@ def _of_session(event: e.SessionOpened | e.SessionClosed | e.ActorFailed | e.Eng
         case e.ActorFailed():
             return f"actor failed: {plain(event.failed)}: {plain(event.error)}"
         case e.EngineFailed():
-            return f"engine failed in {plain(event.operation)}: {plain(event.error)}"
+            return f"engine failed: {plain(event.error)}"
         case _:
             assert_never(event)
 
@@ -107,6 +114,8 @@ def _of_sequence(event: _SequenceOwn) -> str:
             return f"request received{named}: {text(event.prompt)}, {_options(event.options)}"
         case e.PromptTokenized():
             return f"prompt tokenised: {tokens(event.tokens)}{', BOS added' if event.bos_added else ''}"
+        case e.TokenizeFailed():
+            return f"tokenising failed: {plain(event.error)}"
         case e.CancelRequested():
             return "cancel requested"
         case e.ReaderPaused():

@@ -18,6 +18,14 @@ EXIT_CODES: Final[dict[Result, int]] = {
 }
 
 
+_FROM_BEST_TO_WORST: Final = (0, 4, 2, 1, 3, 5)
+
+
+def worse(one: int, other: int) -> int:
+    """Return the worse of two exit codes: not comparable, no file, diverged, corrupt, our own fault, in this order."""
+    return max(one, other, key=_FROM_BEST_TO_WORST.index)
+
+
 @frozen(kw_only=True)
 class Tally:
     """A session in numbers, counted from its records."""
@@ -32,6 +40,9 @@ class Tally:
     """Rows decoded."""
     planned_rows: int = 0
     """Rows of the last batch planned."""
+    planned_parts: int = 0
+    parts: int = 0
+    """Sequences in the batches decoded, added up."""
     max_rows: int = 0
     """Rows of the largest batch."""
     tokens: int = 0
@@ -52,12 +63,18 @@ class Tally:
                 return evolve(tally, finished=self.finished + 1)
             case e.BatchPlanned():
                 rows = sum(len(part.tokens) for part in event.parts)
-                return evolve(tally, planned_rows=rows, planned_at=t if self.planned_at is None else self.planned_at)
+                return evolve(
+                    tally,
+                    planned_rows=rows,
+                    planned_parts=len(event.parts),
+                    planned_at=t if self.planned_at is None else self.planned_at,
+                )
             case e.BatchDecoded():
                 return evolve(
                     tally,
                     decodes=self.decodes + 1,
                     rows=self.rows + self.planned_rows,
+                    parts=self.parts + self.planned_parts,
                     max_rows=max(self.max_rows, self.planned_rows),
                     tokens=self.tokens + sum(not sample.nan for sample in event.samples),
                     decoded_at=t,
@@ -74,6 +91,7 @@ class Tally:
             ("tokens", f"{self.tokens:,}"),
             ("steps", f"{self.decodes:,}"),
             ("rows per batch", per_batch),
+            ("sequences per batch", f"{self.parts / self.decodes:.1f} mean" if self.decodes else "-"),
             ("tokens per second", f"{self.tokens / seconds:,.1f}" if seconds > 0 else "-"),
             ("bytes of log per token", f"{self.n_bytes / self.tokens:,.0f}" if self.tokens else "-"),
         ]

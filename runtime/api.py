@@ -10,20 +10,20 @@ import trio
 
 from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
 from reenact.runtime.engine import ContextSettings, Engine, Loaded
 from reenact.runtime.journal import Journal
+from reenact.runtime.protected import protected_context
 from reenact.runtime.sources import Sources
 from reenact.runtime.tasks import Runtime
 
 _THE_WORLD = Sources()
 
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
+@protected_context
 async def open_runtime(
     model: str | os.PathLike[str] | Engine,
     *,
@@ -65,18 +65,20 @@ async def open_runtime(
     try:
         loaded = await compute.run(engine.load, settings)
         runtime = Runtime(_header(loaded, limits, sources), engine, compute, journal, sources)
+        runtime._raise_untold()
         async with _serving(runtime):
             yield runtime
     finally:
-        with trio.CancelScope(shield=True):
-            await compute.run(engine.close)
-        compute.close()
-        if journal is not None:
-            journal.discard()
+        try:
+            with trio.CancelScope(shield=True):
+                await compute.run(engine.close)
+        finally:
+            compute.close()
+            if journal is not None:
+                journal.discard()
 
 
 @asynccontextmanager
-@trio.lowlevel.enable_ki_protection
 async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
     try:
@@ -87,10 +89,14 @@ async def _serving(runtime: Runtime) -> AsyncIterator[None]:
             finally:
                 runtime._leave()
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            error = group.exceptions[0]
-            raise error from error.__cause__
-        raise
+        if len(group.exceptions) > 1:
+            raise
+        error = group.exceptions[0]
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # Not the group, which nobody made.
     finally:
         runtime._close()
     runtime._raise_untold()
@@ -126,8 +132,10 @@ def _cpus() -> int:
 def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     if not isinstance(model, str | os.PathLike):
         return model
-    from reenact.runtime.llama import LlamaEngine  # other engines need no llama.cpp
-
+    try:
+        from reenact.runtime.llama import LlamaEngine  # an extra
+    except ModuleNotFoundError as error:
+        raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
     return LlamaEngine(model)
 
 

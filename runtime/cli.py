@@ -35,6 +35,11 @@ _OPTION_HELP = {
     "top_p": "draw from the likeliest tokens of this probability together",
     "min_p": "draw from tokens at least this probable, relative to the likeliest",
 }
+_FLAGS = {"n_slots": "--slots", "model": "--model"} | {
+    name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, "n_ctx", "n_batch", "n_threads")
+}
+"""What an argument of the Python API is called here."""
+
 _SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads")
 
 
@@ -52,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
+    there_before = parsed.log is not None and parsed.log.exists()
     try:
         sys.exit(_generate(parsed))
     except KeyboardInterrupt:
-        closed = parsed.log is not None and parsed.log.exists()
+        closed = parsed.log is not None and not there_before and parsed.log.exists()
         _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if closed else ""))
         sys.exit(130)
     except BrokenPipeError:
@@ -63,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = None
         sys.exit(1)
     except InvalidRequest as error:
-        _tell(str(error))
+        _tell(f"{_FLAGS.get(error.field, error.field)}: {error.reason}")
         sys.exit(2)
     except FileExistsError as error:
         _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
@@ -131,10 +137,12 @@ def _generate(parsed: argparse.Namespace) -> int:
     else:
         display = PlainDisplay(prompts)
     errors = generate(Job(model, prompts, display, parsed.log, settings, options))
-    for i, error in enumerate(errors):
-        if error is not None:
-            _tell(f"prompt {i + 1}: {error}")
-    return 1 if any(errors) else 0
+    told = [f"prompt {i + 1}: {error}" for i, error in enumerate(errors) if error is not None]
+    if len(told) == len(prompts) > 1 and len({str(error) for error in errors}) == 1:
+        told = [str(errors[0])]  # It was not about any one of them.
+    for line in told:
+        _tell(line)
+    return 1 if told else 0
 
 
 def _prompts(asked: list[str]) -> list[str]:

@@ -16,6 +16,8 @@ from rich.text import Text
 from reenact.actors.errors import ReenactError
 from reenact.runtime.streams import Completion
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
 Ended = Completion | ReenactError
 """How a prompt ended."""
 
@@ -118,11 +120,18 @@ class TerminalDisplay(Display):
         return Group(*(self._block(i, room) for i in range(len(self._prompts))))
 
     def _block(self, i: int, n_lines: int | None) -> RenderableType:
-        text = Text(self._prompts[i], style="dim")
-        text.append(self._texts[i], style="bold" if self._ends[i] is None else "none")
+        text = Text(_visible(self._prompts[i]), style="dim")
+        text.append(_visible(self._texts[i]), style="bold" if self._ends[i] is None else "none")
         lines = text.wrap(self._console, self._console.width)
         title = _title(i, self._prompts[i], self._ends[i])
-        return Group(Rule(title, align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:]))
+        return Group(
+            Rule(Text(_visible(title)), align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:])
+        )
+
+
+def _visible(text: str) -> str:
+    """Return text that moves no cursor and rings no bell: a prompt or a model may hold any character."""
+    return text.translate(_CONTROLS)
 
 
 def _title(i: int, prompt: str, ended: Ended | None) -> str:

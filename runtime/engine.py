@@ -57,7 +57,7 @@ class Engine(Protocol):
         Raises:
             OSError: The model's file cannot be read.
             InvalidRequest: The file is not a model, or a setting is beyond what the engine can do.
-            EngineBroken: Loading failed.
+            EngineBroken: Loading failed; or it is loaded already: an engine serves one runtime at a time.
         """
 
     def tokenize(self, text: str) -> Tokenized:

@@ -77,6 +77,8 @@ class LlamaEngine:
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Take the file's digest, load the weights, make the context."""
+        if self._context is not None:
+            raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
         size, sha256 = self._digest()
         llama_cpp.llama_log_set(_listener, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
@@ -87,13 +89,19 @@ class LlamaEngine:
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         self._pieces: dict[int, bytes] = {}
+        name = os.fsencode(self._path.name).decode(errors="backslashreplace")
         return Loaded(
             engine=EngineFacts(
                 name="llama.cpp",
                 versions={"llama-cpp-python": llama_cpp.__version__, "llama.cpp": _text(bindings.llama_version())},
                 system_info=_text(llama_cpp.llama_print_system_info()),
             ),
-            model=ModelFacts(name=self._path.name, size=size, sha256=sha256, description=self._description()),
+            model=ModelFacts(
+                name=name,
+                size=size,
+                sha256=sha256,
+                description=self._description(),
+            ),
             context=self.context_facts,
             policies=dict(_POLICIES),
         )
@@ -357,9 +365,10 @@ _listener = llama_cpp.llama_log_callback(_listen)
 
 
 def _complaint() -> str:
-    """Return the last thing that llama.cpp said."""
-    lines = [line for line in b"".join(_said).decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "llama.cpp gives no reason"
+    """Return the reason that llama.cpp gave: its first line that speaks of an error, or else the last."""
+    lines = [line.strip() for line in b"".join(_said).decode("utf-8", "replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line]
+    return (errors or lines[-1:] or ["llama.cpp gives no reason"])[0]
 
 
 def _text(raw: bytes) -> str:

@@ -58,12 +58,14 @@ class ScriptedEngine:
         self._faults = dict(faults or {})
         self._pieces = _vocabulary(self._scripts)
         self._cells: list[list[int]] = []
-        self._context: ContextFacts | None = None
+        self.context_facts: ContextFacts | None = None
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the cells; nothing is read."""
+        if self.context_facts is not None:
+            raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
         self._cells = [[] for _ in range(settings.n_slots)]
-        self._context = ContextFacts(
+        self.context_facts = ContextFacts(
             n_slots=settings.n_slots,
             n_ctx=settings.n_ctx,
             n_ctx_seq=padded(settings.n_ctx),
@@ -78,19 +80,19 @@ class ScriptedEngine:
         return Loaded(
             engine=EngineFacts(name="scripted", versions={}, system_info=""),
             model=ModelFacts(name="script", size=0, sha256="", description="plays given pieces"),
-            context=self._context,
+            context=self.context_facts,
             policies={},
         )
 
     def tokenize(self, text: str) -> Tokenized:
         """Return the bytes of ``text``."""
-        if self._context is None:
+        if self.context_facts is None:
             raise EngineBroken("the engine is not loaded")
         return Tokenized(tokens=tuple(text.encode()), bos_added=False)
 
     def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:  # noqa: ARG002  # nothing is drawn
         """Keep the batch's tokens in the cells and play the next pieces."""
-        context = self._context
+        context = self.context_facts
         if context is None:
             raise EngineBroken("the engine is not loaded")
         if not is_valid(planned, context):
@@ -112,7 +114,7 @@ class ScriptedEngine:
     def close(self) -> None:
         """Drop the cells."""
         self._cells = []
-        self._context = None
+        self.context_facts = None
 
     def _sample(self, part: Part) -> Sample:
         cells = self._cells[part.slot]

@@ -70,6 +70,7 @@ class Stream:
         self._reading = False
         self._completion: Completion | None = None
         self._error: Exception | None = None
+        self._told = False
         self._texts: list[str] = []
         self._tokens: list[int] = []
         self._send, self._receive = trio.open_memory_channel[Chunk](math.inf)
@@ -98,8 +99,7 @@ class Stream:
         try:
             chunk = await self._receive.receive()
         except trio.EndOfChannel:
-            if self._error is not None:
-                raise self._error from None
+            self._raise_if_failed()
             raise StopAsyncIteration from None
         finally:
             self._reading = False
@@ -143,14 +143,10 @@ class Stream:
         """Let the reader have ``error`` when the sequence ends."""
         self._error = error
 
-    def _break_with(self, error: Exception) -> None:
-        """End now: there can be no record of it."""
-        self._error = error
-        self._send.close()
-
     def _raise_if_failed(self) -> None:
         """Raise what the reader is to be told, if anything."""
         if self._error is not None:
+            self._told = True
             raise self._error
 
     @property

@@ -15,7 +15,7 @@ The rules that hold here:
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
@@ -24,11 +24,13 @@ from attrs import evolve, frozen
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogBroken, again, description
 from reenact.actors.kernel import Kernel
+from reenact.actors.limits import MAX_PROMPT_BYTES
 from reenact.actors.options import Options, RequestOptions, options_of, utf8
 from reenact.runtime import console
 from reenact.runtime.compute import Compute
 from reenact.runtime.engine import Engine
 from reenact.runtime.journal import Journal
+from reenact.runtime.protected import protected_context
 from reenact.runtime.sources import Sources
 from reenact.runtime.streams import Completion, Stream
 
@@ -80,7 +82,8 @@ class Runtime:
         self._broken: LogBroken | InternalError | None = None
         """Why nothing can be recorded any more."""
         self._told = False
-        """Whether somebody knows."""
+        """Whether a caller who came later knows."""
+        self._broken_streams: list[Stream] = []
         self._statistics = Statistics(n_slots=header.context.n_slots)
         self._show = console.subscriber()
         self._started = trio.current_time()
@@ -107,7 +110,7 @@ class Runtime:
                 pass
         return stream.completion
 
-    @asynccontextmanager
+    @protected_context
     async def _stream(self, prompt: str, request_id: str | None, options: RequestOptions) -> AsyncIterator[Stream]:
         stream = self._receive(prompt, request_id, options)
         try:
@@ -149,7 +152,8 @@ class Runtime:
             raise trio.ClosedResourceError("the runtime was left")
         for name, text in (("prompt", prompt), ("request_id", request_id)):
             if type(text) is str:
-                utf8(name, text)
+                if len(utf8(name, text)) > MAX_PROMPT_BYTES:
+                    raise InvalidRequest(name, f"it has more than {MAX_PROMPT_BYTES:,} bytes")
             elif text is not None or name == "prompt":
                 raise InvalidRequest(name, f"expected a string, got {text!r}")
         request = e.RequestReceived(
@@ -169,7 +173,8 @@ class Runtime:
         try:
             tokenized = await self._compute.run(self._engine.tokenize, prompt)
         except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
-            self._give(e.EngineFailed(operation="tokenize", error=description(error)))
+            if not stream._ended:
+                self._give(e.TokenizeFailed(sequence=stream.sequence, error=description(error)))
         else:
             if not stream._ended:
                 tokens, bos_added = tokenized.tokens, tokenized.bos_added
@@ -192,7 +197,7 @@ class Runtime:
                 try:
                     decoded = await self._compute.run(self._engine.step, planned, options)
                 except Exception as error:  # noqa: BLE001  # as above
-                    self._give(e.EngineFailed(operation="step", error=description(error)))
+                    self._give(e.EngineFailed(error=description(error)))
                 else:
                     self._give(decoded)
 
@@ -214,7 +219,7 @@ class Runtime:
 
     def _raise_untold(self) -> None:
         """Raise what broke the runtime if nobody has been told of it."""
-        if self._broken is not None and not self._told:
+        if self._broken is not None and not self._told and not any(stream._told for stream in self._broken_streams):
             raise self._broken
 
     # ------------------------------------------------------------ the kernel
@@ -259,9 +264,17 @@ class Runtime:
             return
         self._statistics = evolve(self._statistics, n_records=self._statistics.n_records + len(records))
         for record in records:
-            if self._show is not None:
-                self._show(record)
             self._carry_out(record.event)
+        self._show_all(records)
+
+    def _show_all(self, records: list[e.Record]) -> None:
+        """Show records on the console; one that fails is off from then on, because nothing may depend on it."""
+        if self._show is not None:
+            try:
+                for record in records:
+                    self._show(record)
+            except Exception:  # noqa: BLE001  # it is the application's own
+                self._show = None
 
     def _carry_out(self, event: e.Event) -> None:
         """Do what a record says is to be done outside the core."""
@@ -288,9 +301,10 @@ class Runtime:
         """End everybody at once: nothing can be recorded, so nothing may happen."""
         error.__cause__ = cause or error.__cause__
         self._broken = error
-        self._told = bool(self._streams)
-        for stream in self._streams.values():
-            stream._break_with(again(error))
+        self._broken_streams = list(self._streams.values())
+        for stream in self._broken_streams:
+            stream._end_with(again(error))
+            stream._send.close()
         self._streams.clear()
         self._send_plan.close()
         if self._journal is not None:

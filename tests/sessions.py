@@ -1,6 +1,6 @@
 """Sessions that tests record: whole runtimes on `ScriptedEngine`."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,46 +27,36 @@ EVENTFUL_SCRIPTS: Final[dict[str, Script]] = {
 
 
 async def eventful_session(path: Path) -> None:
-    """Record a session of about 200 records in which nearly everything happens that can."""
-    async with (
-        open_runtime(
-            ScriptedEngine(EVENTFUL_SCRIPTS, faults={1: -2}),
-            log=path,
-            n_slots=3,
-            n_ctx=24,
-            n_batch=8,
-            max_waiting=5,
-            max_reader_lag=2,
-        ) as runtime,
-        trio.open_nursery() as nursery,
-    ):
+    """Record a session of about 250 records in which nearly everything happens that can."""
+    engine = ScriptedEngine(EVENTFUL_SCRIPTS, faults={1: -2})
+    async with open_runtime(
+        engine, log=path, n_slots=3, n_ctx=16, n_batch=8, max_waiting=3, max_reader_lag=2
+    ) as runtime:
 
-        async def ask(prompt: str, stop: tuple[str, ...] = ()) -> None:
+        async def ask(prompt: str) -> None:
             with suppress(ReenactError):
-                await runtime.complete(prompt, request_id=f"the {prompt} one", stop=stop)
+                await runtime.complete(prompt, request_id=f"the {prompt} one", stop=["</s>"])
 
-        async def lag() -> None:
-            async with runtime.stream("unread", num_predict=12) as stream:
-                await trio.sleep(1)
-                async for _ in stream:
-                    pass
-
-        async def leave_the_queue() -> None:
-            async with runtime.stream("left"), runtime.stream("left"), runtime.stream("left"), runtime.stream("queued"):
-                return
-
-        async def leave() -> None:
-            async with runtime.stream("left") as stream:
-                async for _ in stream:
-                    return
-
+        # It ends by the fault, alone.
         await ask("plain prompt")
-        await leave_the_queue()
-        for prompt in ("plain prompt", "stopped", "held", "bytes", "nan", "full", "too many", "too many", "too many"):
-            nursery.start_soon(ask, prompt, ("</s>",) if prompt in {"stopped", "held"} else ())
-        await trio.sleep(1)
-        nursery.start_soon(lag)
-        nursery.start_soon(leave)
+        # Six are served at once: three have a slot and three wait.
+        async with trio.open_nursery() as nursery:
+            for prompt in ("plain prompt", "stopped", "held", "bytes", "nan", "full"):
+                nursery.start_soon(ask, prompt)
+        # Three stalled readers have the slots, one request waits and is left.
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(runtime.stream("left"))
+            for _ in range(3):
+                await stack.enter_async_context(runtime.stream("queued"))
+            await ask("too many")
+        # One reader stalls and goes on, beside one that leaves in flight.
+        async with runtime.stream("unread", num_predict=6) as unread:
+            async with runtime.stream("left") as left:
+                await left.__anext__()
+            await trio.sleep(1)
+            async for _ in unread:
+                pass
 
 
 def read_fields(path: Path) -> list[Fields]:

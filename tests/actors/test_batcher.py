@@ -177,7 +177,7 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
         state = b.evolve(state, event)
     assert [e.BatchPlanned] == [type(event) for event in b.proceed(state)]
     assert [] == b.proceed(changed(state, in_flight=True))
-    assert [] == b.proceed(b.evolve(state, e.EngineFailed(operation="step", error="...")))
+    assert [] == b.proceed(b.evolve(state, e.EngineFailed(error="...")))
 
 
 def test_a_plan_names_the_fact_that_led_to_it() -> None:

@@ -59,8 +59,8 @@ def test_a_failed_engine_ends_everybody() -> None:
     numbers = [driver.submit(script=ENDLESS), driver.submit(b"b"), driver.receive(b"c")]
     driver.step()
     driver.planned = None
-    driver.give(e.EngineFailed(operation="step", error="OSError: gone"))
-    failure = e.Failure(kind="engine_broken", reason="the engine failed in step: OSError: gone")
+    driver.give(e.EngineFailed(error="OSError: gone"))
+    failure = e.Failure(kind="engine_broken", reason="the engine failed: OSError: gone")
     assert [failure] * 3 == [driver.failure(number) for number in numbers]
     assert ("a", None, [None]) == (driver.text(numbers[0]), driver.planned, driver.holders())
 
@@ -68,7 +68,7 @@ def test_a_failed_engine_ends_everybody() -> None:
 def test_after_a_failed_engine_requests_are_refused() -> None:
     """A request that comes after the engine failed ends at once, with a typed error."""
     driver = Driver()
-    driver.give(e.EngineFailed(operation="step", error="OSError: gone"))
+    driver.give(e.EngineFailed(error="OSError: gone"))
     number = driver.receive(b"a")
     assert "engine_broken" == driver.failure(number).kind
     driver.tokenize(number)

@@ -165,7 +165,7 @@ def test_what_cannot_be_is_refused(before: list[e.GivenEvent], given: e.GivenEve
         kernel.handle(given)
     assert (state, digest) == (kernel.state, kernel.digest())
     if not kernel.state.closed and before:
-        assert n == kernel.handle(e.EngineFailed(operation="step", error=""))[0].n
+        assert n == kernel.handle(e.EngineFailed(error=""))[0].n
 
 
 def test_records_are_dense_and_name_their_cause() -> None:

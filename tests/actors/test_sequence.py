@@ -164,7 +164,7 @@ def test_an_ended_sequence_decides_nothing() -> None:
     state = s.Sequence(sequence=1, request_id=None, n_ctx=8, options=Options(seed=1), finish_reason="stop")
     heard: list[e.Event] = [
         e.CancelRequested(sequence=1),
-        e.EngineFailed(operation="step", error="..."),
+        e.EngineFailed(error="..."),
         e.ActorFailed(failed="batcher", error="..."),
         e.PromptTokenized(sequence=1, tokens=(1,), bos_added=False),
     ]

@@ -108,7 +108,7 @@ def play(program: Program) -> Driver:
             continue
         elif command.outcome == "raise":
             driver.planned = None
-            driver.give(e.EngineFailed(operation="step", error="OSError"))
+            driver.give(e.EngineFailed(error="OSError"))
         elif isinstance(command.outcome, int):
             driver.step(code=command.outcome)
         else:

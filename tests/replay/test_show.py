@@ -96,7 +96,7 @@ def test_batches(path: Path) -> None:
             e.StopMatched(sequence=1, index=3, token=9, stop="\n", text="x"),
             "stop matched by token 3 (id 9): '\\n', 'x' before it",
         ),
-        (e.EngineFailed(operation="step", error="bad\x1b[2J\nluck"), "engine failed in step: 'bad\\x1b[2J\\nluck'"),
+        (e.EngineFailed(error="bad\x1b[2J\nluck"), "engine failed: 'bad\\x1b[2J\\nluck'"),
         (
             e.RequestRejected(sequence=4, failure=e.Failure(kind="overloaded", reason="2 wait already")),
             "request rejected: sequence 4, 2 wait already",
@@ -175,7 +175,7 @@ def test_only_holds_a_fault_of_the_engine(path: Path) -> None:
     session.request("gone")
     session.give(e.CancelRequested(sequence=1))
     session.request("there")
-    records = session.give(e.EngineFailed(operation="step", error="no"))
+    records = session.give(e.EngineFailed(error="no"))
     assert records[0].n not in shown(path, Selection(only="1"))[0].numbers()
     assert records[0].n in shown(path, Selection(only="2"))[0].numbers()
 

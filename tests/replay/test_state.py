@@ -163,7 +163,7 @@ def test_engine_failed(path: Path) -> None:
     """When the engine fails its sequences cannot go on; after that nobody waits, and nobody who comes does."""
     session = logs.Session(path)
     session.request()
-    session.give(e.EngineFailed(operation="step", error="no"))
+    session.give(e.EngineFailed(error="no"))
     session.request()
     n = next(fields["n"] for fields in read_fields(path) if fields["type"] == "EngineFailed")
     assert any("the engine, which failed" in line for line in who_waits(path, n))

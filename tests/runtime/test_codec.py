@@ -48,12 +48,13 @@ async def test_every_event_comes_back(tmp_path: Path, autojump_clock: object) ->
         record = decode(fields)
         assert same(fields, loads(dumps(encode(record, fields["t"]))))
     rare: list[e.Event] = [
-        e.EngineFailed(operation="step", error="OSError: x"),
+        e.EngineFailed(error="OSError: x"),
         e.ActorFailed(failed="batcher", error="KeyError: 'lost'"),
+        e.TokenizeFailed(sequence=1, error="OSError: x"),
     ]
     for event in rare:
         assert event == decode(fields_of(event)).event
-    assert set(EVENT_TYPES) == {fields["type"] for fields in lines} | {"EngineFailed", "ActorFailed"}
+    assert set(EVENT_TYPES) == {fields["type"] for fields in lines} | {"EngineFailed", "ActorFailed", "TokenizeFailed"}
 
 
 @pytest.mark.parametrize("value", ["7", 7.0, True, None, [7], 2**53, -(2**53)])
@@ -173,5 +174,5 @@ def test_names_in_the_log_are_pinned() -> None:
         "ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested EngineFailed EogSampled InputQueued "
         "PromptTokenized ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected RequestWithdrawn "
         "SequenceFinished SequencePaused SequenceResumed SessionClosed SessionOpened SlotAssigned SlotReleased "
-        "StopMatched TokenDropped TokenEmitted"
+        "StopMatched TokenDropped TokenEmitted TokenizeFailed"
     )

@@ -49,10 +49,9 @@ def step(
 
 def test_settings_are_read_back(engine: Engine) -> None:
     """Loading gives back the context as it is, with at least the cells that were asked for."""
-    context = engine.load(SETTINGS).context if isinstance(engine, ScriptedEngine) else None
-    if context is None:
-        assert isinstance(engine, LlamaEngine)
-        context = engine.context_facts
+    assert isinstance(engine, ScriptedEngine | LlamaEngine)
+    context = engine.context_facts
+    assert context is not None
     assert (3, 100, 16, 2) == (context.n_slots, context.n_ctx, context.n_batch, context.n_threads)
     assert context.n_ctx_seq >= 100
 

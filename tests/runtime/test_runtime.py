@@ -1,13 +1,13 @@
 """The shell, in virtual time and without a model; every session here must also replay the same (`session_log`)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 from attrs import evolve
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
@@ -23,7 +23,7 @@ from reenact.runtime import (
     SequenceFailed,
     open_runtime,
 )
-from reenact.runtime.engine import ContextSettings, Loaded
+from reenact.runtime.engine import ContextSettings, Loaded, Tokenized
 from reenact.runtime.journal import Journal
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import EOG, NAN
@@ -287,7 +287,7 @@ async def test_an_engine_that_raises_ends_everybody(scripted_runtime: OpenScript
                 nursery.start_soon(ask)
         with pytest.raises(EngineBroken):
             await runtime.complete("p")
-    assert ["the engine failed in step: OSError: no more"] * 5 == errors
+    assert ["the engine failed: OSError: no more"] * 5 == errors
     assert "SessionClosed" == types(session_log)[-1]
 
 
@@ -310,6 +310,104 @@ async def test_a_value_that_no_log_can_hold_ends_everybody(session_log: Path) ->
             await runtime.complete("p")
     verdict = replay_log(session_log)
     assert (0, "BatchPlanned") == (verdict.exit_code, types(session_log)[-1])
+
+
+class Picky(ScriptedEngine):
+    """An engine that cannot tokenise one prompt."""
+
+    def tokenize(self, text: str) -> Tokenized:
+        """Tokenise what is good."""
+        if text == "bad":
+            raise OSError("no such word")
+        return super().tokenize(text)
+
+
+async def test_a_prompt_that_cannot_be_tokenised_ends_alone(session_log: Path) -> None:
+    """An engine that raises while it tokenises ends that request; one beside it, in flight, goes on."""
+    async with (
+        open_runtime(Picky(["a"] * 20), log=session_log) as runtime,
+        runtime.stream("good") as stream,
+    ):
+        await stream.__anext__()
+        with pytest.raises(SequenceFailed, match="could not be tokenised: OSError: no such word"):
+            await runtime.complete("bad")
+        async for _ in stream:
+            pass
+    assert "a" * 20 == stream.completion.text
+
+
+async def test_a_console_that_fails_is_switched_off(
+    scripted_runtime: OpenScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing depends on the console: if it raises, the session goes on without it."""
+    shown: list[int] = []
+
+    def show(record: e.Record) -> None:
+        shown.append(record.n)
+        raise OSError("closed")
+
+    monkeypatch.setattr("reenact.runtime.console.subscriber", lambda: show)
+    async with scripted_runtime(["a"] * 3) as runtime:
+        assert "aaa" == (await runtime.complete("p")).text
+    assert [0] == shown
+
+
+async def test_an_engine_serves_one_runtime(tmp_path: Path) -> None:
+    """An engine that is loaded already is refused, and the runtime that has it goes on."""
+    engine = ScriptedEngine(["a"])
+    async with open_runtime(engine) as runtime:
+        with pytest.raises(EngineBroken, match="loaded already"):
+            engine.load(ContextSettings(n_slots=1, n_ctx=8, n_batch=8, n_threads=1))
+        assert "a" == (await runtime.complete("p")).text
+
+
+async def test_an_error_keeps_its_context(scripted_runtime: OpenScripted) -> None:
+    """The error behind an application's error is still behind it outside the block."""
+    with pytest.raises(ValueError, match="second") as raised:  # noqa: PT012  # the block is the application
+        async with scripted_runtime():
+            try:
+                _ = dict[str, int]()["first"]
+            except KeyError:
+                raise ValueError("second")  # noqa: B904  # its context is the fact under test
+    assert isinstance(raised.value.__context__, KeyError)
+
+
+async def test_a_session_that_cannot_begin_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If record 0 cannot be written, open_runtime raises and the block is not run."""
+
+    def append(_journal: Journal, _records: object, _t: int) -> None:
+        raise LogBroken("full")
+
+    monkeypatch.setattr(Journal, "append", append)
+    entered = False
+    with pytest.raises(LogBroken, match="full"):
+        async with open_runtime(ScriptedEngine(), log=tmp_path / "log.jsonl"):
+            entered = True
+    assert not entered
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_broken_log_that_only_a_leaver_could_know_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the log breaks while the last reader leaves, leaving the runtime says so."""
+
+    def append(_journal: Journal, _records: object, _t: int) -> None:
+        raise LogBroken("full")
+
+    with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
+        async with open_runtime(ScriptedEngine(LONG), log=tmp_path / "log.jsonl", max_reader_lag=1) as runtime:
+            async with runtime.stream("p") as stream:
+                await stream.__anext__()
+                monkeypatch.setattr(Journal, "append", append)
+
+
+async def test_time_goes_on_after_104_days(
+    session_log: Path, scripted_runtime: OpenScripted, autojump_clock: MockClock
+) -> None:
+    """Nanoseconds from 2^53 on, which is after 104 days, are written and read like any other."""
+    async with scripted_runtime(["a"]) as runtime:
+        autojump_clock.jump(200 * 86400)
+        assert "a" == (await runtime.complete("p")).text
+    assert read_fields(session_log)[1]["t"] > 2**53
 
 
 class Unloadable(ScriptedEngine):
@@ -480,40 +578,62 @@ async def test_statistics_count_the_session(scripted_runtime: OpenScripted, sess
     assert len(read_fields(session_log)) - 1 == statistics.n_records
 
 
-async def test_the_journal_is_written_before_text_is_released(
-    scripted_runtime: OpenScripted, session_log: Path
-) -> None:
-    """Whatever text a caller has, its record is in the file already, and so is the plan of a batch that is computed."""
-    async with scripted_runtime(["a", "b", "c"]) as runtime, runtime.stream("p") as stream:
-        seen = ""
-        async for chunk in stream:
-            seen += chunk.text
-            written = "".join(fields.get("text", "") for fields in read_fields(session_log))
-            assert written.startswith(seen)
+class Counting(ScriptedEngine):
+    """An engine that counts its steps and says when it is closed."""
 
-
-class Watching(ScriptedEngine):
-    """An engine that looks into the log whenever it is asked for a step."""
-
-    def __init__(self, log: Path) -> None:
-        super().__init__(["a"] * 5)
-        self._log = log
-        self.plans: list[int] = []
+    def __init__(self, script: Sequence[str]) -> None:
+        super().__init__(script)
+        self.n_steps = 0
+        self.closed = False
 
     def step(self, planned: e.BatchPlanned, options: Mapping[int, Options]) -> e.BatchDecoded:
-        """Note the last plan that the log holds."""
-        self.plans.append(
-            [fields["batch"] for fields in read_fields(self._log) if fields["type"] == "BatchPlanned"][-1]
-        )
+        """Play, and count."""
+        self.n_steps += 1
         return super().step(planned, options)
 
+    def close(self) -> None:
+        """Close, and say so."""
+        self.closed = True
+        super().close()
 
-async def test_the_plan_is_written_before_the_crossing(session_log: Path) -> None:
-    """A decode that kills the process leaves its plan in the log."""
-    engine = Watching(session_log)
-    async with open_runtime(engine, log=session_log) as runtime:
-        await runtime.complete("p")
-    assert list(range(6)) == engine.plans
+
+@pytest.mark.parametrize("n_facts", range(2, 7))
+async def test_nothing_is_done_that_is_not_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_facts: int
+) -> None:
+    """Where the journal cannot be written no text of that fact is released and no batch of it is computed."""
+    real = Journal.append
+    written: list[e.Event] = []
+
+    def append(journal: Journal, records: list[e.Record], t: int) -> None:
+        if len([event for event in written if isinstance(event, e.GivenEvent)]) == n_facts:
+            raise LogBroken("full")
+        written.extend(record.event for record in records)
+        real(journal, records, t)
+
+    monkeypatch.setattr(Journal, "append", append)
+    engine = Counting(["a", "b", "c", "d", "e", "f"])
+    texts: list[str] = []
+    async with open_runtime(engine, log=tmp_path / "log.jsonl") as runtime:
+        with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # until it breaks it is read
+            async with runtime.stream("p") as stream:
+                async for chunk in stream:
+                    texts.append(chunk.text)  # noqa: PERF401  # what was read before it broke counts
+    assert "".join(event.text for event in written if isinstance(event, e.TokenEmitted)) == "".join(texts)
+    assert sum(isinstance(event, e.BatchPlanned) for event in written) == engine.n_steps
+
+
+async def test_every_plan_gets_its_outcome_when_all_is_cancelled(session_log: Path) -> None:
+    """A cancel from outside while a batch is in flight: its outcome is recorded, the log closed, the engine freed."""
+    engine = Counting(LONG)
+    with trio.CancelScope() as scope:
+        async with open_runtime(engine, log=session_log) as runtime, runtime.stream("p") as stream:
+            await stream.__anext__()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert engine.closed
+    assert types(session_log).count("BatchPlanned") == types(session_log).count("BatchDecoded")
+    assert "SessionClosed" == types(session_log)[-1]
 
 
 async def test_without_a_log_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,84 @@
+"""Ctrl-C at any place of the shell: a fact is recorded whole or not at all, and the log is closed."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from reenact.replay import replay_log
+from reenact.runtime import ScriptedEngine, open_runtime
+from reenact.runtime.journal import Journal
+from reenact.runtime.tasks import Runtime
+from tests.sessions import read_fields
+
+
+async def application(log: Path) -> None:
+    """Complete two prompts, one after the other being left."""
+    async with open_runtime(ScriptedEngine(["a"] * 9), log=log) as runtime:
+        async with runtime.stream("left") as stream:
+            await stream.__anext__()
+        await runtime.complete("p")
+
+
+def interrupted(function: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """Return a function that presses Ctrl-C when it is called for the ``at``-th time, and then does its work."""
+    calls = 0
+
+    def press(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            signal.raise_signal(signal.SIGINT)
+        return function(*args, **kwargs)
+
+    return press
+
+
+def run_and_interrupt(log: Path) -> None:
+    """Run the application, which ends by Ctrl-C."""
+    try:
+        trio.run(application, log, clock=MockClock(autojump_threshold=0))
+    except BaseExceptionGroup as group:
+        interrupts, others = group.split(KeyboardInterrupt)
+        assert interrupts is not None
+        assert others is None
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.fail("nothing was interrupted")
+
+
+@pytest.mark.parametrize("at", range(1, 16))
+def test_inside_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """While a fact is worked off Ctrl-C waits: the log is closed and replays the same."""
+    monkeypatch.setattr(Journal, "append", interrupted(Journal.append, at))
+    log = tmp_path / "log.jsonl"
+    run_and_interrupt(log)
+    replay_log(log).raise_for_divergence()
+    assert "SessionClosed" == read_fields(log)[-1]["type"]
+
+
+@pytest.mark.parametrize("name", ["_receive", "_tokenize", "_leave", "_close", "_raise_untold"])
+def test_around_a_step_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """On the way into and out of the runtime Ctrl-C waits too."""
+    monkeypatch.setattr(Runtime, name, interrupted(getattr(Runtime, name), 1))
+    log = tmp_path / "log.jsonl"
+    run_and_interrupt(log)
+    if log.exists():
+        replay_log(log).raise_for_divergence()
+        assert "SessionClosed" == read_fields(log)[-1]["type"]
+
+
+def test_inside_contextlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of contextlib around entering and leaving are protected as well."""
+    from contextlib import _AsyncGeneratorContextManager as Manager
+
+    monkeypatch.setattr(Manager, "__aexit__", interrupted(Manager.__aexit__, 2))
+    log = tmp_path / "log.jsonl"
+    run_and_interrupt(log)
+    replay_log(log).raise_for_divergence()
+    assert "SessionClosed" == read_fields(log)[-1]["type"]
