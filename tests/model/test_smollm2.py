@@ -8,6 +8,7 @@ import trio
 
 from reenact.actors.events import BatchPlanned, Part
 from reenact.actors.options import Options
+from reenact.replay import replay_log
 from reenact.runtime import Completion, LlamaEngine, Runtime, open_runtime
 from reenact.runtime.engine import ContextSettings
 from reenact.runtime.models import installed_model
@@ -65,6 +66,15 @@ async def test_eight_at_once_with_one_cancelled_and_one_unread(session_log: Path
     assert max(len(f["parts"]) for f in read_fields(session_log) if f["type"] == "BatchPlanned") == 8
     reasons = {f["sequence"]: f["finish_reason"] for f in read_fields(session_log) if f["type"] == "SequenceFinished"}
     assert ["cancelled"] * 2 == [reasons[n] for n in reasons if reasons[n] == "cancelled"]
+
+
+async def test_eight_share_their_batches(session_log: Path) -> None:
+    """While eight sequences generate, a batch serves at least six of them on average, and all eight finish."""
+    async with open_runtime(installed_model(), log=session_log, n_slots=8, n_ctx=256) as runtime:
+        completions = await all_at_once(runtime, PROMPTS, num_predict=32)
+    tally = replay_log(session_log).tally
+    assert (8, 8) == (len(completions), tally.finished)
+    assert tally.parts / tally.decodes >= 6
 
 
 async def test_logits_do_not_depend_on_the_schedule(session_log: Path, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from tests.sessions import read_fields
 
 
 async def application(log: Path) -> None:
-    """Complete two prompts, one after the other being left."""
-    async with open_runtime(ScriptedEngine(["a"] * 9), log=log) as runtime:
+    """Read two chunks as a reader who lags, leave, and complete another prompt."""
+    async with open_runtime(ScriptedEngine(["a"] * 9), log=log, max_reader_lag=1) as runtime:
         async with runtime.stream("left") as stream:
-            await stream.__anext__()
+            for _ in range(2):
+                await trio.sleep(1)
+                await stream.__anext__()
         await runtime.complete("p")
 
 
@@ -52,7 +54,7 @@ def run_and_interrupt(log: Path) -> None:
         pytest.fail("nothing was interrupted")
 
 
-@pytest.mark.parametrize("at", range(1, 16))
+@pytest.mark.parametrize("at", range(1, 20))
 def test_inside_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """While a fact is worked off Ctrl-C waits: the log is closed and replays the same."""
     monkeypatch.setattr(Journal, "append", interrupted(Journal.append, at))
@@ -60,6 +62,19 @@ def test_inside_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int)
     run_and_interrupt(log)
     replay_log(log).raise_for_divergence()
     assert "SessionClosed" == read_fields(log)[-1]["type"]
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_inside_a_step_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A batch that is being computed is computed to its end, and its outcome is recorded."""
+    monkeypatch.setattr(ScriptedEngine, "step", interrupted(ScriptedEngine.step, at))
+    log = tmp_path / "log.jsonl"
+    run_and_interrupt(log)
+    replay_log(log).raise_for_divergence()
+    lines = read_fields(log)
+    assert "SessionClosed" == lines[-1]["type"]
+    planned, decoded = ([f["batch"] for f in lines if f["type"] == name] for name in ("BatchPlanned", "BatchDecoded"))
+    assert planned == decoded
 
 
 @pytest.mark.parametrize("name", ["_receive", "_tokenize", "_leave", "_close", "_raise_untold"])
