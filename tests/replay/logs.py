@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from attrs import evolve
+
 from reenact.actors import events as e
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options
-from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.journal import Journal, LogFile, sealed
+from tests.support import opened
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -33,7 +35,9 @@ class Session:
         self.journal = Journal(path)
         self.t = 0
         limits = e.Limits(max_waiting=max_waiting, max_reader_lag=4)
-        self.give(_opened(e.SessionOpened, limits, opened_at, (n_slots, n_ctx, n_batch)), after_ms=0)
+        header = opened(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch)
+        model = e.ModelFacts(name="none.gguf", size=0, sha256="", description="")
+        self.give(evolve(header, session="5e55", opened_at=opened_at, limits=limits, model=model), after_ms=0)
 
     def give(self, event: e.GivenEvent, *, after_ms: int = 10) -> list[e.Record]:
         """Hand a fact to the kernel and write what follows."""
@@ -85,39 +89,6 @@ def _sample(part: e.Part, piece: bytes | None) -> e.Sample:
     if piece is EOG:
         return e.Sample(sequence=part.sequence, token=0, eog=True)
     return e.Sample(sequence=part.sequence, token=token, piece=piece, logits_crc32=token)
-
-
-def _opened(
-    kind: type[e.SessionOpened], limits: e.Limits, opened_at: str, sizes: tuple[int, int, int]
-) -> e.SessionOpened:
-    n_slots, n_ctx, n_batch = sizes
-    return kind(
-        format=FORMAT,
-        schema=SCHEMA,
-        session="5e55",
-        opened_at=opened_at,
-        reenact="0.1.0",
-        python="3.11.7",
-        platform="test",
-        engine=e.EngineFacts(name="by hand", versions={}, system_info=""),
-        model=e.ModelFacts(name="none.gguf", size=0, sha256="", description=""),
-        context=e.ContextFacts(
-            n_slots=n_slots,
-            n_ctx=n_ctx,
-            n_ctx_seq=n_ctx,
-            n_batch=n_batch,
-            n_ubatch=n_batch,
-            n_threads=1,
-            type_k="f16",
-            type_v="f16",
-            flash_attn="off",
-            kv_unified=False,
-        ),
-        limits=limits,
-        policies={},
-        rules={},
-        determinism="not probed",
-    )
 
 
 def short(path: Path) -> Path:
