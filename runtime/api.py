@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -62,32 +62,52 @@ async def open_runtime(
     engine = _engine(model)
     journal = None if log is None else Journal(log)
     compute: Compute = ComputeThread() if engine.computes else InPlace()
+    last: Callable[[], None] = _nothing
     try:
         loaded = await compute.run(engine.load, settings)
+        last = engine.close  # Only what was loaded here: another runtime may have the engine.
         runtime = Runtime(_header(loaded, limits, sources), engine, compute, journal, sources)
         runtime._raise_untold()
         async with _serving(runtime):
             yield runtime
     finally:
         try:
-            with trio.CancelScope(shield=True):
-                await compute.run(engine.close)
+            await compute.finish(last)
         finally:
-            compute.close()
             if journal is not None:
                 journal.discard()
+
+
+def _nothing() -> None:
+    """Free what was never loaded."""
 
 
 @asynccontextmanager
 async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
     try:
-        async with trio.open_nursery() as nursery:
+        async with _ungrouped(), trio.open_nursery() as nursery:
             nursery.start_soon(runtime._run_batcher)
             try:
                 yield
             finally:
                 runtime._leave()
+    except trio.Cancelled:
+        runtime._close()
+        runtime._raise_untold()
+        raise
+    except BaseException:
+        runtime._close()
+        raise
+    runtime._close()
+    runtime._raise_untold()
+
+
+@asynccontextmanager
+async def _ungrouped() -> AsyncIterator[None]:
+    """Take one error out of the group that a nursery makes around it."""
+    try:
+        yield
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise
@@ -97,9 +117,6 @@ async def _serving(runtime: Runtime) -> AsyncIterator[None]:
             raise error
         finally:
             error.__context__ = context  # Not the group, which nobody made.
-    finally:
-        runtime._close()
-    runtime._raise_untold()
 
 
 def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None) -> ContextSettings:
@@ -131,6 +148,8 @@ def _cpus() -> int:
 
 def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     if not isinstance(model, str | os.PathLike):
+        if not hasattr(model, "computes"):
+            raise InvalidRequest("model", f"expected a path or an engine, got {model!r}")
         return model
     try:
         from reenact.runtime.llama import LlamaEngine  # an extra

@@ -4,6 +4,7 @@ Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what fai
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -52,6 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # for as long as we run
     for stream in (sys.stdout, sys.stderr):
         # A model writes what it likes, and a terminal may know only ASCII.
         if isinstance(stream, TextIOWrapper):
@@ -148,6 +150,8 @@ def _generate(parsed: argparse.Namespace) -> int:
 def _prompts(asked: list[str]) -> list[str]:
     if asked.count("-") > 1:
         raise InvalidRequest("PROMPT", "standard input (-) can be read once")
+    if "-" in asked and sys.stdin is None:
+        raise InvalidRequest("PROMPT", "standard input (-) is closed")
     prompts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in asked]
     for i, prompt in enumerate(prompts):
         if not prompt:
@@ -165,7 +169,8 @@ def _configure_console() -> None:
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(f"reenact: {' '.join(line.split())}\n")
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+    sys.stderr.write(f"reenact: {shown}\n")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ class Compute(Protocol):
     async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Make a call and wait for what it returns or raises."""
 
-    def close(self) -> None:
-        """Make no more calls; those that were asked for have been waited for."""
+    async def finish(self, last: Callable[[], None]) -> None:
+        """Make a last call, whatever happens meanwhile, and no more."""
 
 
 class ComputeThread:
@@ -55,10 +55,14 @@ class ComputeThread:
         returned: T = await trio.lowlevel.wait_task_rescheduled(abort)
         return returned
 
-    def close(self) -> None:
-        """End the thread."""
-        self._calls.put(None)
-        self._thread.join()
+    async def finish(self, last: Callable[[], None]) -> None:
+        """Make a last call and end the thread."""
+        try:
+            with trio.CancelScope(shield=True):
+                await self.run(last)
+        finally:
+            self._calls.put(None)
+            self._thread.join()
 
     def _work(self) -> None:
         while (make := self._calls.get()) is not None:
@@ -73,5 +77,7 @@ class InPlace:
         await trio.lowlevel.checkpoint()
         return call(*args)
 
-    def close(self) -> None:
-        """There is nothing to end."""
+    async def finish(self, last: Callable[[], None]) -> None:
+        """Make a last call; nobody gets a turn before it."""
+        last()
+        await trio.lowlevel.cancel_shielded_checkpoint()

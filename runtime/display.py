@@ -89,7 +89,8 @@ class PlainDisplay(Display):
     """One block a prompt, in their order, as soon as those before it have ended."""
 
     def _show(self, i: int, ended: Ended) -> None:
-        sys.stdout.write(f"--- {_title(i, self._prompts[i], ended)}\n{self._prompts[i]}{self._texts[i]}\n\n")
+        block = f"--- {_title(i, self._prompts[i], ended)}\n{self._prompts[i]}{self._texts[i]}\n\n"
+        sys.stdout.write(_visible(block) if sys.stdout.isatty() else block)
         sys.stdout.flush()
 
 

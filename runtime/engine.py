@@ -76,7 +76,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free everything. Closing twice, or without having loaded, is fine."""
+        """Free everything. Closing twice, or without having loaded, is fine; `load` that raises has done it itself."""
 
 
 def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:

@@ -17,6 +17,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 from zlib import crc32
 
@@ -74,11 +75,20 @@ class LlamaEngine:
         self._model: Any = None
         self._context: Any = None
         self._chains: dict[_Chain, Any] = {}
+        self._claim = Lock()
+        """Held from loading to closing."""
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Take the file's digest, load the weights, make the context."""
-        if self._context is not None:
+        if not self._claim.acquire(blocking=False):
             raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
+        try:
+            return self._load(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, settings: ContextSettings) -> Loaded:
         size, sha256 = self._digest()
         llama_cpp.llama_log_set(_listener, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
@@ -151,6 +161,8 @@ class LlamaEngine:
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+        if self._claim.locked():
+            self._claim.release()
 
     def _check_loaded(self) -> None:
         """Refuse a call for which there is no context: llama.cpp would read freed memory."""

@@ -172,12 +172,12 @@ class Runtime:
     async def _tokenize(self, stream: Stream, prompt: str) -> None:
         try:
             tokenized = await self._compute.run(self._engine.tokenize, prompt)
+            tokens, bos_added = tokenized.tokens, tokenized.bos_added
         except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
             if not stream._ended:
                 self._give(e.TokenizeFailed(sequence=stream.sequence, error=description(error)))
         else:
             if not stream._ended:
-                tokens, bos_added = tokenized.tokens, tokenized.bos_added
                 self._give(e.PromptTokenized(sequence=stream.sequence, tokens=tokens, bos_added=bos_added))
         stream._raise_if_failed()
 

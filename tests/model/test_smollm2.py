@@ -9,7 +9,7 @@ import trio
 from reenact.actors.events import BatchPlanned, Part
 from reenact.actors.options import Options
 from reenact.replay import replay_log
-from reenact.runtime import Completion, LlamaEngine, Runtime, open_runtime
+from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime
 from reenact.runtime.engine import ContextSettings
 from reenact.runtime.models import installed_model
 from tests.sessions import read_fields
@@ -131,6 +131,26 @@ def test_draws_depend_on_seed_and_index() -> None:
     assert 1 == len({crc for crc, _ in drawn.values()})
     assert min(len({drawn[seed, index][1] for seed in range(10)}) for index in range(10)) > 3
     assert min(len({drawn[seed, index][1] for index in range(10)}) for seed in range(10)) > 3
+
+
+async def test_an_engine_is_claimed_by_one_runtime(session_log: Path) -> None:
+    """Of two runtimes that open the same engine one is refused, and the other one computes on."""
+    engine = LlamaEngine(installed_model())
+    outcomes: list[str] = []
+
+    async def use(log: Path | None) -> None:
+        try:
+            async with open_runtime(engine, log=log, n_ctx=64) as runtime:
+                outcomes.append((await runtime.complete("Once", num_predict=8)).finish_reason)
+        except EngineBroken as error:
+            outcomes.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, None)
+        nursery.start_soon(use, session_log)
+    assert ["length", "the engine is loaded already: it serves one runtime at a time"] == sorted(outcomes)
+    await use(None)
+    assert "length" == outcomes[-1]
 
 
 async def test_greedy_ignores_the_seed(session_log: Path) -> None:

@@ -187,7 +187,7 @@ def test_on_a_terminal_blocks_grow(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_the_log_closed(tmp_path: Path) -> None:
     """Ctrl-C ends with exit 130 and one line, and the log is closed and replays the same."""
     log = tmp_path / "log.jsonl"
-    arguments = (*REENACT, "generate", "--log", log, "--num-predict", "100000", "--n-ctx", "4096", "Once", "Twice")
+    arguments = (*REENACT, "generate", "--log", log, "--temperature", "0", "--n-ctx", "4096", "Once", "Twice")
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not (log.exists() and log.read_bytes().count(b"TokenEmitted") > 20):
             assert process.poll() is None

@@ -20,7 +20,7 @@ async def test_all_calls_are_made_in_one_thread() -> None:
     async with trio.open_nursery() as nursery:
         for i in range(10):
             nursery.start_soon(compute.run, call, i)
-    compute.close()
+    await compute.finish(lambda: None)
     assert list(range(10)) == sorted(i for i, _ in made)
     assert 1 == len({thread for _, thread in made} - {threading.get_ident()})
 
@@ -31,7 +31,7 @@ async def test_an_error_comes_back_to_who_asked() -> None:
     with pytest.raises(ZeroDivisionError):
         await compute.run(lambda: 1 / 0)
     assert 7 == await compute.run(lambda: 7)
-    compute.close()
+    await compute.finish(lambda: None)
 
 
 async def test_a_call_that_is_made_is_waited_for() -> None:
@@ -47,4 +47,4 @@ async def test_a_call_that_is_made_is_waited_for() -> None:
         scope.cancel()
         release.set()
         assert "done" == await compute.run(call)
-    compute.close()
+    await compute.finish(lambda: None)

@@ -357,7 +357,8 @@ async def test_an_engine_serves_one_runtime(tmp_path: Path) -> None:
     engine = ScriptedEngine(["a"])
     async with open_runtime(engine) as runtime:
         with pytest.raises(EngineBroken, match="loaded already"):
-            engine.load(ContextSettings(n_slots=1, n_ctx=8, n_batch=8, n_threads=1))
+            async with open_runtime(engine):
+                pass
         assert "a" == (await runtime.complete("p")).text
 
 
@@ -398,6 +399,29 @@ async def test_a_broken_log_that_only_a_leaver_could_know_of(tmp_path: Path, mon
             async with runtime.stream("p") as stream:
                 await stream.__anext__()
                 monkeypatch.setattr(Journal, "append", append)
+
+
+async def test_a_broken_log_is_told_when_all_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the end of a session cannot be written, that is told also where the block is left by a cancel."""
+
+    def append(_journal: Journal, _records: object, _t: int) -> None:
+        raise LogBroken("full")
+
+    with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
+        with trio.move_on_after(1):
+            async with open_runtime(ScriptedEngine(), log=tmp_path / "log.jsonl"):
+                monkeypatch.setattr(Journal, "append", append)
+                await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("model", [None, 5, b"x.gguf"])
+async def test_what_is_no_model_is_refused(tmp_path: Path, model: object) -> None:
+    """Neither a path nor an engine: the caller's error, and no log is left behind."""
+    log = tmp_path / "log.jsonl"
+    with pytest.raises(InvalidRequest, match="model: expected a path or an engine"):
+        async with open_runtime(model, log=log):  # type: ignore[arg-type]
+            pass
+    assert not log.exists()
 
 
 async def test_time_goes_on_after_104_days(
