@@ -1,6 +1,6 @@
 """The kernel: works a fact from outside off until nothing follows from it any more.
 
-Two rules hold here, and all else follows from them:
+Three rules hold here, and all else follows from them:
 
 * `Kernel.handle` takes one given event, and the records it returns are a function of the given events so far. There is
   one queue and no await, so there is nothing to race.

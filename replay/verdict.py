@@ -38,9 +38,6 @@ class Tally:
     decodes: int = 0
     rows: int = 0
     """Rows decoded."""
-    planned_rows: int = 0
-    """Rows of the last batch planned."""
-    planned_parts: int = 0
     parts: int = 0
     """Sequences in the batches decoded, added up."""
     max_rows: int = 0
@@ -52,6 +49,8 @@ class Tally:
     decoded_at: int = 0
     """Nanoseconds from the session's start to its last outcome."""
     n_bytes: int = 0
+    plan: e.BatchPlanned | None = None
+    """The last batch planned; it counts when its outcome comes."""
 
     def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> "Tally":
         """Count one more record: its event, when it happened, where it comes from, how long its line is."""
@@ -62,20 +61,16 @@ class Tally:
             case e.SequenceFinished():
                 return evolve(tally, finished=self.finished + 1)
             case e.BatchPlanned():
-                rows = sum(len(part.tokens) for part in event.parts)
-                return evolve(
-                    tally,
-                    planned_rows=rows,
-                    planned_parts=len(event.parts),
-                    planned_at=t if self.planned_at is None else self.planned_at,
-                )
+                return evolve(tally, plan=event, planned_at=t if self.planned_at is None else self.planned_at)
             case e.BatchDecoded():
+                parts = () if self.plan is None else self.plan.parts
+                rows = sum(len(part.tokens) for part in parts)
                 return evolve(
                     tally,
                     decodes=self.decodes + 1,
-                    rows=self.rows + self.planned_rows,
-                    parts=self.parts + self.planned_parts,
-                    max_rows=max(self.max_rows, self.planned_rows),
+                    rows=self.rows + rows,
+                    parts=self.parts + len(parts),
+                    max_rows=max(self.max_rows, rows),
                     tokens=self.tokens + sum(not sample.nan for sample in event.samples),
                     decoded_at=t,
                 )

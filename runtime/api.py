@@ -34,7 +34,7 @@ async def open_runtime(
     n_threads: int | None = None,
     max_waiting: int = MAX_WAITING,
     max_reader_lag: int = MAX_READER_LAG,
-    sources: Sources = _THE_WORLD,  # frozen
+    sources: Sources = _THE_WORLD,
 ) -> AsyncIterator[Runtime]:
     """Load a model and serve requests until the block is left.
 
@@ -86,20 +86,18 @@ def _nothing() -> None:
 async def _serving(runtime: Runtime) -> AsyncIterator[None]:
     """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
     try:
-        async with _ungrouped(), trio.open_nursery() as nursery:
-            nursery.start_soon(runtime._run_batcher)
-            try:
-                yield
-            finally:
-                runtime._leave()
+        try:
+            async with _ungrouped(), trio.open_nursery() as nursery:
+                nursery.start_soon(runtime._run_batcher)
+                try:
+                    yield
+                finally:
+                    runtime._leave()
+        finally:
+            runtime._close()
     except trio.Cancelled:
-        runtime._close()
         runtime._raise_untold()
         raise
-    except BaseException:
-        runtime._close()
-        raise
-    runtime._close()
     runtime._raise_untold()
 
 
@@ -151,11 +149,20 @@ def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
         if not hasattr(model, "computes"):
             raise InvalidRequest("model", f"expected a path or an engine, got {model!r}")
         return model
+    return llama_engine(model)
+
+
+def llama_engine(path: str | os.PathLike[str], *, on_progress: Callable[[str, float], None] | None = None) -> Engine:
+    """Return a `LlamaEngine`; its module is an extra, and is imported only here.
+
+    Raises:
+        EngineBroken: llama.cpp is not installed; the error says how to get it.
+    """
     try:
-        from reenact.runtime.llama import LlamaEngine  # an extra
-    except ModuleNotFoundError as error:
+        from reenact.runtime.llama import LlamaEngine
+    except ImportError as error:
         raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
-    return LlamaEngine(model)
+    return LlamaEngine(path, on_progress=on_progress)
 
 
 def _header(loaded: Loaded, limits: e.Limits, sources: Sources) -> e.SessionOpened:

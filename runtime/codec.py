@@ -233,7 +233,6 @@ def _make_converter() -> Converter:
 
         return hook
 
-    converter.register_unstructure_hook(bytes, lambda value: value)
     return converter
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from reenact.actors.errors import EngineBroken, ReenactError
-from reenact.runtime.api import open_runtime
+from reenact.actors.errors import ReenactError
+from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.display import Display
-from reenact.runtime.engine import Engine
 from reenact.runtime.tasks import Runtime
 
 Errors = list[ReenactError | None]
@@ -52,22 +51,15 @@ def generate(job: Job) -> Errors:
 
 
 async def _generate(job: Job, errors: Errors) -> None:
+    engine = llama_engine(job.model, on_progress=job.display.loading)
     with job.display:
         async with (
-            open_runtime(_engine(job), log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,
+            open_runtime(engine, log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,
             trio.open_nursery() as nursery,
         ):
             job.display.loaded()
             for i in range(len(job.prompts)):
                 nursery.start_soon(_one, runtime, job, i, errors)
-
-
-def _engine(job: Job) -> Engine:
-    try:
-        from reenact.runtime.llama import LlamaEngine  # an extra
-    except ImportError as error:
-        raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
-    return LlamaEngine(job.model, on_progress=job.display.loading)
 
 
 async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:

@@ -15,7 +15,6 @@ The rules that hold here:
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
@@ -111,7 +110,14 @@ class Runtime:
         return stream.completion
 
     @protected_context
-    async def _stream(self, prompt: str, request_id: str | None, options: RequestOptions) -> AsyncIterator[Stream]:
+    async def stream(
+        self, prompt: str, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+    ) -> AsyncIterator[Stream]:
+        """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
+
+        Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
+        ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
+        """
         stream = self._receive(prompt, request_id, options)
         try:
             await self._tokenize(stream, prompt)
@@ -119,16 +125,6 @@ class Runtime:
         finally:
             if not stream._ended:
                 self._give(e.CancelRequested(sequence=stream.sequence))
-
-    def stream(
-        self, prompt: str, *, request_id: str | None = None, **options: Unpack[RequestOptions]
-    ) -> AbstractAsyncContextManager[Stream]:
-        """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
-
-        Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
-        ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
-        """
-        return self._stream(prompt, request_id, options)
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
+from reenact.runtime.codec import Fields
 from reenact.runtime.journal import Journal
 from reenact.runtime.tasks import Runtime
 from tests.sessions import read_fields
@@ -54,14 +55,21 @@ def run_and_interrupt(log: Path) -> None:
         pytest.fail("nothing was interrupted")
 
 
+def closed_and_same(log: Path) -> list[Fields]:
+    """Check that the log is closed and replays the same; return its lines."""
+    replay_log(log).raise_for_divergence()
+    lines = read_fields(log)
+    assert "SessionClosed" == lines[-1]["type"]
+    return lines
+
+
 @pytest.mark.parametrize("at", range(1, 20))
 def test_inside_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """While a fact is worked off Ctrl-C waits: the log is closed and replays the same."""
     monkeypatch.setattr(Journal, "append", interrupted(Journal.append, at))
     log = tmp_path / "log.jsonl"
     run_and_interrupt(log)
-    replay_log(log).raise_for_divergence()
-    assert "SessionClosed" == read_fields(log)[-1]["type"]
+    closed_and_same(log)
 
 
 @pytest.mark.parametrize("at", range(1, 6))
@@ -70,9 +78,7 @@ def test_inside_a_step_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ScriptedEngine, "step", interrupted(ScriptedEngine.step, at))
     log = tmp_path / "log.jsonl"
     run_and_interrupt(log)
-    replay_log(log).raise_for_divergence()
-    lines = read_fields(log)
-    assert "SessionClosed" == lines[-1]["type"]
+    lines = closed_and_same(log)
     planned, decoded = ([f["batch"] for f in lines if f["type"] == name] for name in ("BatchPlanned", "BatchDecoded"))
     assert planned == decoded
 
@@ -84,8 +90,7 @@ def test_around_a_step_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     log = tmp_path / "log.jsonl"
     run_and_interrupt(log)
     if log.exists():
-        replay_log(log).raise_for_divergence()
-        assert "SessionClosed" == read_fields(log)[-1]["type"]
+        closed_and_same(log)
 
 
 def test_inside_contextlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,5 +100,4 @@ def test_inside_contextlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Manager, "__aexit__", interrupted(Manager.__aexit__, 2))
     log = tmp_path / "log.jsonl"
     run_and_interrupt(log)
-    replay_log(log).raise_for_divergence()
-    assert "SessionClosed" == read_fields(log)[-1]["type"]
+    closed_and_same(log)
