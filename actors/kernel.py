@@ -148,7 +148,7 @@ class Kernel:
             if number != self.n_requests + 1 or self._session is None:
                 raise InternalError(f"request {number} where {self.n_requests + 1} comes next")
             self.n_requests = number
-            self._sequences[number] = s.received(event, self._session.context.n_ctx)
+            self._sequences[number] = s.received(event, self._session.context)
             return
         if number not in self._sequences or number in self._ended:
             if 1 <= number <= self.n_requests:

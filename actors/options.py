@@ -1,13 +1,22 @@
 """What a caller may ask of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
 
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS
+from reenact.actors.limits import (
+    MAX_DEADLINE,
+    MAX_GRAMMAR_BYTES,
+    MAX_INTEGER,
+    MAX_STOP_BYTES,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+)
 
 
 class RequestOptions(TypedDict, total=False):
@@ -15,11 +24,25 @@ class RequestOptions(TypedDict, total=False):
 
     seed: int | None
     num_predict: int
+    num_keep: int
     stop: Iterable[str]
     temperature: float
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    repeat_last_n: int
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    truncate: bool
+    shift: bool
+    format: str | Mapping[str, Any] | None
+    grammar: str | None
+    logprobs: bool
+    top_logprobs: int
+    priority: int
+    deadline: float | None
 
 
 _MAX_SHOWN = 80
@@ -47,6 +70,47 @@ def _number(low: float, high: float) -> _Validator:
     return check
 
 
+def _above(low: float, high: float) -> _Validator:
+    within = _number(low, high)
+
+    def check(owner: object, attribute: "Attribute[Any]", value: object) -> None:
+        within(owner, attribute, value)
+        if value == low:
+            raise InvalidRequest(attribute.name, f"expected more than {low:g}")
+
+    return check
+
+
+def _yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if type(value) is not bool:
+        raise InvalidRequest(attribute.name, f"expected True or False, got {_shown(value)}")
+
+
+def _grammar(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if type(value) is not str:
+        raise InvalidRequest(attribute.name, f"expected a string, got {_shown(value)}")
+    if not value.strip():
+        raise InvalidRequest(attribute.name, "it is empty: leave it out, or say what the text is to look like")
+    if len(utf8(attribute.name, value)) > MAX_GRAMMAR_BYTES:
+        raise InvalidRequest(attribute.name, f"it has more than {MAX_GRAMMAR_BYTES:,} bytes")
+
+
+def _format(owner: object, attribute: "Attribute[Any]", value: object) -> None:
+    if type(value) is not str:
+        raise InvalidRequest(attribute.name, f'expected "json" or a JSON Schema, got {_shown(value)}')
+    _grammar(owner, attribute, value)
+    if value == "json":
+        return
+    try:
+        schema = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(attribute.name, f'expected "json" or a JSON Schema: {error}') from None
+    if not isinstance(schema, dict) or not schema:
+        raise InvalidRequest(
+            attribute.name, f'expected "json" or a JSON Schema with something in it, got {_shown(value)}'
+        )
+
+
 def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, tuple) or not all(type(stop) is str for stop in value):
         raise InvalidRequest(attribute.name, f"expected a list of strings, got {_shown(value)}")
@@ -57,6 +121,16 @@ def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
             raise InvalidRequest(attribute.name, "a stop string is empty: it would end every text before it begins")
         if len(utf8(attribute.name, stop)) > MAX_STOP_BYTES:
             raise InvalidRequest(attribute.name, f"a stop string is longer than {MAX_STOP_BYTES} bytes")
+
+
+def _as_schema(value: object) -> object:
+    """Return a schema as the text that stands in the log; its order is that of the properties in the answer."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest("format", f"the schema is not JSON: {error}") from None
 
 
 def _as_float(value: object) -> object:
@@ -89,7 +163,9 @@ class Options:
     seed: int = field(validator=_whole(0, MAX_INTEGER))
     """What the draws are keyed by, with the token's index. Always recorded, also when the caller gave none."""
     num_predict: int = field(default=-1, validator=_whole(-1, MAX_INTEGER))
-    """Tokens to sample at most; -1 for as many as the context holds."""
+    """Tokens to sample at most; -1 for ten times what the context holds."""
+    num_keep: int = field(default=4, validator=_whole(-1, MAX_INTEGER))
+    """Inputs from the beginning that are kept when the context is full; -1 for the whole prompt."""
     stop: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_stops)
     """Strings that end the text before them."""
     temperature: float = field(default=0.8, converter=_as_float, validator=_number(0, 100))
@@ -100,6 +176,40 @@ class Options:
     """Draw from the likeliest tokens that have this probability together."""
     min_p: float = field(default=0.0, converter=_as_float, validator=_number(0, 1))
     """Draw from tokens at least this probable, relative to the likeliest."""
+    typical_p: float = field(default=1.0, converter=_as_float, validator=_number(0, 1))
+    """Draw from the most typical tokens that have this probability together; 1 for all."""
+    repeat_last_n: int = field(default=64, validator=_whole(-1, MAX_INTEGER))
+    """So many of the last tokens, the prompt's included, are penalised; 0 for none, -1 for as many as ``n_ctx``."""
+    repeat_penalty: float = field(default=1.0, converter=_as_float, validator=_above(0, 100))
+    """Divides the logits of such tokens; 1 changes nothing."""
+    presence_penalty: float = field(default=0.0, converter=_as_float, validator=_number(-100, 100))
+    """Taken from the logit of a token that is among them."""
+    frequency_penalty: float = field(default=0.0, converter=_as_float, validator=_number(-100, 100))
+    """Taken from the logit of a token as often as it is among them."""
+    truncate: bool = field(default=True, validator=_yes_or_no)
+    """Shorten a prompt that is longer than the context; if not, it is an error."""
+    shift: bool = field(default=True, validator=_yes_or_no)
+    """Drop inputs when the context is full, and go on; if not, the sequence ends with ``context_full``."""
+    format: str | None = field(default=None, converter=_as_schema, validator=optional(_format))
+    """ "json", or a JSON Schema, that the text is to have the form of."""
+    grammar: str | None = field(default=None, validator=optional(_grammar))
+    """The same as a grammar in GBNF, with a rule ``root``."""
+    logprobs: bool = field(default=False, validator=_yes_or_no)
+    """Return the logarithm of each token's probability."""
+    top_logprobs: int = field(default=0, validator=_whole(0, MAX_TOP_LOGPROBS))
+    """And those of so many likeliest tokens beside it."""
+    priority: int = field(default=0, validator=_whole(-MAX_INTEGER, MAX_INTEGER))
+    """Higher is admitted first, and takes the slot of a lower one where none is free."""
+    deadline: float | None = field(default=None, converter=_as_float, validator=optional(_number(0, MAX_DEADLINE)))
+    """Seconds after which the sequence ends with what it has."""
+    dimensions: int | None = field(default=None, validator=optional(_whole(1, MAX_INTEGER)))
+    """Of an embedding: its first so many values; None for all."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.format is not None and self.grammar is not None:
+            raise InvalidRequest("grammar", "format is given too; a text can have the form of one")
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs", "it wants logprobs=True too")
 
 
 OPTION_NAMES = tuple(RequestOptions.__annotations__)

@@ -52,13 +52,17 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
     e.RequestReceived: Route("RequestReceived", _GIVEN, _SEQUENCE, (_BATCHER,)),
     e.PromptTokenized: Route("PromptTokenized", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
-    e.TokenizeFailed: Route("TokenizeFailed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.PreparationFailed: Route("PreparationFailed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.CancelRequested: Route("CancelRequested", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.DeadlineExpired: Route("DeadlineExpired", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.ReaderPaused: Route("ReaderPaused", _GIVEN, _SEQUENCE),
     e.ReaderResumed: Route("ReaderResumed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.PromptTruncated: Route("PromptTruncated", _DERIVED, _SEQUENCE),
+    e.ContextShifted: Route("ContextShifted", _DERIVED, _SEQUENCE, (_BATCHER,)),
     e.TokenEmitted: Route("TokenEmitted", _DERIVED, _SEQUENCE),
     e.StopMatched: Route("StopMatched", _DERIVED, _SEQUENCE),
     e.EogSampled: Route("EogSampled", _DERIVED, _SEQUENCE),
+    e.EmbeddingComputed: Route("EmbeddingComputed", _DERIVED, _SEQUENCE),
     e.SequencePaused: Route("SequencePaused", _DERIVED, _SEQUENCE),
     e.SequenceResumed: Route("SequenceResumed", _DERIVED, _SEQUENCE),
     e.SequenceFinished: Route("SequenceFinished", _DERIVED, _SEQUENCE, (_BATCHER,)),
@@ -66,8 +70,11 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.RequestRejected: Route("RequestRejected", _DERIVED, _BATCHER, (_SEQUENCE,)),
     e.RequestWithdrawn: Route("RequestWithdrawn", _DERIVED, _BATCHER),
     e.InputQueued: Route("InputQueued", _DERIVED, _BATCHER),
+    e.InputsDropped: Route("InputsDropped", _DERIVED, _BATCHER, (_SEQUENCE,)),
     e.SlotAssigned: Route("SlotAssigned", _DERIVED, _BATCHER),
+    e.SequencePreempted: Route("SequencePreempted", _DERIVED, _BATCHER),
     e.BatchPlanned: Route("BatchPlanned", _DERIVED, _BATCHER),
+    e.AbortRequested: Route("AbortRequested", _DERIVED, _BATCHER),
     e.BatchDecoded: Route("BatchDecoded", _GIVEN, _BATCHER, (_BATCHER, _SEQUENCE)),
     e.BatchFailed: Route("BatchFailed", _DERIVED, _BATCHER, (_SEQUENCE,)),
     e.EngineFailed: Route("EngineFailed", _GIVEN, _BATCHER, (_EVERY_SEQUENCE,)),
@@ -90,8 +97,9 @@ def sequence_name(number: int) -> str:
 def sequences_of(event: e.Event) -> tuple[int, ...]:
     """Return the sequences that ``event`` names, ascending."""
     match event:
-        case e.BatchDecoded(samples=samples):
-            return tuple(sorted({sample.sequence for sample in samples}))
+        case e.BatchDecoded(samples=samples, vectors=vectors):
+            drawn, pooled = {sample.sequence for sample in samples}, {vector.sequence for vector in vectors}
+            return tuple(sorted(drawn | pooled))
         case e.BatchFailed(sequences=sequences):
             return sequences
         case e.BatchPlanned(parts=parts):

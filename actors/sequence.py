@@ -1,22 +1,25 @@
 """The Sequence actor: one completion request, from its arrival to its one end.
 
 Owns the text and the end of a request. It asks the Batcher to evaluate inputs and turns sampled tokens into text. The
-rules (docs/runner-semantics.md section 2, "Ends", "Text", "Cancelling"):
+rules (docs/runner-semantics.md section 2, "Admission", "Context shift", "Text", "Ends", "Cancelling", "Embeddings"):
 
 * Exactly one `SequenceFinished`; nothing follows it.
 * A sampled token becomes exactly one of `TokenEmitted`, `StopMatched`, `EogSampled`.
 * At most one input of a generating sequence is queued; a paused reader keeps it back.
-* The cells of a sequence never exceed ``n_ctx``, as asked.
+* The inputs of a sequence never exceed ``n_ctx``, as asked: a prompt is truncated, a full context is shifted.
 """
 
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.context import discarded, num_kept, truncated
 from reenact.actors.errors import InternalError
+from reenact.actors.limits import NUM_PREDICT_CONTEXTS
 from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
+from reenact.actors.vectors import normalised
 
 
 @frozen(kw_only=True)
@@ -26,21 +29,35 @@ class Sequence:
     sequence: int
     request_id: str | None
     n_ctx: int
+    """Inputs it may have; for an embedding no more than a batch holds."""
     options: Options
+    embedding: bool = False
     n_prompt: int | None = None
-    """None until the prompt is tokenised."""
+    """Inputs of the prompt as it was asked; None until it is tokenised."""
+    keep: int = 0
+    """Inputs from the beginning that are never dropped."""
+    length: int = 0
+    """Inputs it has: of the prompt and of what it emitted, less what was dropped."""
     n_sampled: int = 0
     last_token: int | None = None
     held: bytes = b""
+    held_by: tuple[int, ...] = ()
     reader_paused: bool = False
     paused: bool = False
     """Its next input is kept back."""
     finish_reason: e.FinishReason | None = None
 
 
-def received(request: e.RequestReceived, n_ctx: int) -> Sequence:
+def received(request: e.RequestReceived, context: e.ContextFacts) -> Sequence:
     """Return the state of a sequence that just arrived."""
-    return Sequence(sequence=request.sequence, request_id=request.request_id, n_ctx=n_ctx, options=request.options)
+    return Sequence(
+        sequence=request.sequence,
+        request_id=request.request_id,
+        # A text that is pooled is never evaluated in chunks.
+        n_ctx=min(context.n_ctx, context.n_batch) if request.embedding else context.n_ctx,
+        options=request.options,
+        embedding=request.embedding,
+    )
 
 
 def evolve(state: Sequence, event: e.Event) -> Sequence:
@@ -49,9 +66,22 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
         case e.PromptTokenized():
             if state.n_prompt is not None:
                 raise InternalError(f"the prompt of sequence {state.sequence} was tokenised before")
-            return changed(state, n_prompt=len(event.tokens))
+            n_prompt = len(event.inputs)
+            # Of a text that is pooled all is kept but what does not fit: its last token is the one that ends it.
+            num_keep = -1 if state.embedding else state.options.num_keep
+            keep = num_kept(num_keep, n_prompt, state.n_ctx, bos_added=event.bos_added)
+            return changed(state, n_prompt=n_prompt, length=n_prompt, keep=keep)
+        case e.PromptTruncated() | e.ContextShifted():
+            return changed(state, length=state.length - event.discard)
         case e.TokenEmitted():
-            return changed(state, n_sampled=event.index + 1, last_token=event.token, held=event.held)
+            return changed(
+                state,
+                n_sampled=event.index + 1,
+                length=state.length + 1,
+                last_token=event.token,
+                held=event.held,
+                held_by=event.held_by,
+            )
         case e.StopMatched() | e.EogSampled():
             held = b"" if isinstance(event, e.StopMatched) else state.held
             return changed(state, n_sampled=event.index + 1, last_token=event.token, held=held)
@@ -64,8 +94,8 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
         case e.SequenceResumed():
             return changed(state, paused=False)
         case e.SequenceFinished():
-            return changed(state, finish_reason=event.finish_reason, held=b"", paused=False)
-        case e.CancelRequested() | e.TokenizeFailed():
+            return changed(state, finish_reason=event.finish_reason, held=b"", held_by=(), paused=False)
+        case e.CancelRequested() | e.DeadlineExpired() | e.PreparationFailed() | e.EmbeddingComputed():
             return state
         case _:
             raise InternalError(f"{type(event).__name__} is not an event of a Sequence")
@@ -79,18 +109,18 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
         case e.PromptTokenized():
             return _begin(state, event)
         case e.BatchDecoded():
-            mine = [sample for sample in event.samples if sample.sequence == state.sequence]
-            return _take(state, mine[0]) if mine else []
+            sampled = [_take(state, sample) for sample in event.samples if sample.sequence == state.sequence]
+            pooled = [_pool(state, vector) for vector in event.vectors if vector.sequence == state.sequence]
+            return next(iter(sampled + pooled), [])
         case e.ReaderResumed():
-            if not state.paused or state.last_token is None:
-                return []
-            return [e.SequenceResumed(sequence=state.sequence), _queue(state, state.last_token, state.n_sampled)]
+            return [e.SequenceResumed(sequence=state.sequence), _queue(state)] if state.paused else []
+        case e.InputsDropped():
+            return [_queue(state)]
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
-        case e.TokenizeFailed():
-            reason = f"the prompt could not be tokenised: {event.error}"
-            return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
-        case e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
+        case e.DeadlineExpired():
+            return [_finished(state, "deadline")]
+        case e.PreparationFailed() | e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
         case e.ActorFailed():
             if event.failed != BATCHER:
@@ -101,57 +131,86 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
 
 
 def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
-    if not event.tokens:
-        return [failed(state, e.Failure(kind="invalid_request", field="prompt", reason="it has no tokens"))]
-    if len(event.tokens) > state.n_ctx:
-        reason = f"it has {len(event.tokens)} tokens, and the context of a sequence (n_ctx) holds {state.n_ctx}"
-        return [failed(state, e.Failure(kind="invalid_request", field="prompt", reason=reason))]
+    inputs = event.inputs
+    field = "texts" if state.embedding else "prompt"
+    if not inputs:
+        return [failed(state, e.Failure(kind="invalid_request", field=field, reason="it has no tokens"))]
+    discard = truncated(len(inputs), state.n_ctx)
+    begun: list[e.Event] = []
+    if discard:
+        if not state.options.truncate:
+            reason = f"it has {len(inputs)} tokens, and the context of a sequence (n_ctx) holds {state.n_ctx}"
+            return [failed(state, e.Failure(kind="invalid_request", field=field, reason=reason))]
+        begun.append(e.PromptTruncated(sequence=state.sequence, keep=state.keep, discard=discard))
+        inputs = (*inputs[: state.keep], *inputs[state.keep + discard :])
+    if state.embedding:
+        return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, draw=None)]
     if state.options.num_predict == 0:
-        return [_finished(state, "length")]
-    return [e.InputQueued(sequence=state.sequence, tokens=event.tokens, draw=0)]
+        return [*begun, _finished(state, "length")]
+    return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, draw=0)]
+
+
+def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
+    """Make the text's embedding of a vector, and end."""
+    if not vector.values:
+        reason = "the embedding has a value that is NaN or infinite"
+        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+    embedding = normalised(vector.values, state.options.dimensions)
+    return [e.EmbeddingComputed(sequence=state.sequence, embedding=embedding), _finished(state, "stop")]
 
 
 def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     """Turn a sampled token into text, and go on or end."""
     index = state.n_sampled
-    if sample.nan:
-        reason = f"the logits for token {index} hold a NaN"
-        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+    if sample.fault is not None:
+        fault = "its logits hold a NaN" if sample.fault == "nan" else "the grammar allows none"
+        return [failed(state, e.Failure(kind="sequence_failed", reason=f"no token {index}: {fault}"))]
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),
             _finished(state, "stop", n_sampled=index + 1, text=release(state.held)),
         ]
-    assembled = assemble(state.held, sample.piece, state.options.stop)
+    assembled = assemble(state.held, state.held_by, sample.piece, state.options.stop)
     if assembled.stop is not None:
         return [
             e.StopMatched(
                 sequence=state.sequence, index=index, token=sample.token, stop=assembled.stop, text=assembled.text
             ),
-            _finished(state, "stop", stop=assembled.stop, n_sampled=index + 1, text=""),
+            _finished(state, "stop", stop=assembled.stop, n_sampled=index + 1, n_hidden=assembled.n_hidden, text=""),
         ]
     emitted = e.TokenEmitted(
-        sequence=state.sequence, index=index, token=sample.token, text=assembled.text, held=assembled.held
+        sequence=state.sequence,
+        index=index,
+        token=sample.token,
+        text=assembled.text,
+        held=assembled.held,
+        held_by=assembled.held_by,
     )
-    return [emitted, _go_on(state, emitted)]
+    return [emitted, *_go_on(evolve(state, emitted))]
 
 
-def _go_on(state: Sequence, emitted: e.TokenEmitted) -> e.Event:
+def _go_on(state: Sequence) -> list[e.Event]:
     """Decide what follows a token that is part of the text."""
-    n_sampled = emitted.index + 1
-    if n_sampled == state.options.num_predict:
-        return _finished(state, "length", n_sampled=n_sampled, text=release(emitted.held))
-    # The token would take the cell at this position; positions count from 0.
-    position = (state.n_prompt or 0) + emitted.index
-    if position >= state.n_ctx:
-        return _finished(state, "context_full", n_sampled=n_sampled, text=release(emitted.held))
-    if state.reader_paused:
-        return e.SequencePaused(sequence=state.sequence)
-    return _queue(state, emitted.token, n_sampled)
+    if state.n_sampled == num_predicted(state.options.num_predict, state.n_ctx):
+        return [_finished(state, "length")]
+    if state.length > state.n_ctx and not state.options.shift:
+        return [_finished(state, "context_full")]
+    return [e.SequencePaused(sequence=state.sequence) if state.reader_paused else _queue(state)]
 
 
-def _queue(state: Sequence, token: int, draw: int) -> e.InputQueued:
-    return e.InputQueued(sequence=state.sequence, tokens=(token,), draw=draw)
+def num_predicted(num_predict: int, n_ctx: int) -> int:
+    """Return how many tokens a request samples at most."""
+    return num_predict if num_predict >= 0 else NUM_PREDICT_CONTEXTS * n_ctx
+
+
+def _queue(state: Sequence) -> e.Event:
+    """Have the last token evaluated; where it would not fit shift first, and queue it when the Batcher has done so."""
+    if state.last_token is None:
+        raise InternalError(f"sequence {state.sequence} has sampled no token")
+    if state.length <= state.n_ctx:
+        return e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), draw=state.n_sampled)
+    discard = discarded(state.n_ctx, state.keep, state.length - 1)
+    return e.ContextShifted(sequence=state.sequence, keep=state.keep, discard=discard)
 
 
 def failed(state: Sequence, failure: e.Failure) -> e.SequenceFinished:
@@ -166,6 +225,7 @@ def _finished(
     stop: str | None = None,
     text: str | None = None,
     n_sampled: int | None = None,
+    n_hidden: int = 0,
     error: e.Failure | None = None,
 ) -> e.SequenceFinished:
     """Return the end; text that is held goes out with it unless the caller of this function says otherwise."""
@@ -176,5 +236,6 @@ def _finished(
         text=release(state.held) if text is None else text,
         n_prompt=state.n_prompt or 0,
         n_sampled=state.n_sampled if n_sampled is None else n_sampled,
+        n_hidden=n_hidden,
         error=error,
     )

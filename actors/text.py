@@ -12,6 +12,7 @@ Owns one question: given the bytes held back and the next piece, what may go out
 
 import re
 from codecs import utf_8_decode
+from itertools import accumulate, takewhile
 
 from attrs import frozen
 
@@ -26,15 +27,20 @@ class Assembled:
     """Goes out now."""
     held: bytes
     """Is held back; empty after a stop."""
+    held_by: tuple[int, ...]
+    """How many bytes of it each of the last tokens brought, oldest first."""
     stop: str | None
     """The stop string that is complete now."""
+    n_hidden: int
+    """Earlier tokens of which some bytes never go out, because the stop string cut the text before them."""
 
 
-def assemble(held: bytes, piece: bytes, stops: tuple[str, ...]) -> Assembled:
+def assemble(held: bytes, held_by: tuple[int, ...], piece: bytes, stops: tuple[str, ...]) -> Assembled:
     """Add ``piece`` to what is ``held`` back and release what the rules allow.
 
     Args:
         held: What an earlier call held back; it holds no complete stop string.
+        held_by: How many of these bytes each token brought.
         piece: Bytes of one token.
         stops: Stop strings, none of them empty.
     """
@@ -42,14 +48,30 @@ def assemble(held: bytes, piece: bytes, stops: tuple[str, ...]) -> Assembled:
     match = first_stop(pending, stops)
     if match is not None:
         start, stop = match
-        return Assembled(release(pending[:start]), b"", stop)
+        return Assembled(release(pending[:start]), b"", (), stop, hidden(held_by, start))
     free = len(pending) - _beginning_of_stop(pending, stops)
     # A stop string begins with the first byte of a character, so an incomplete character before it is final.
     text, used = utf_8_decode(pending[:free], "replace", free < len(pending))
     if _SURROGATE.match(pending, used):
         # The decoder waits for a third byte, but a surrogate never becomes valid.
         text, used = text + release(pending[used:free]), free
-    return Assembled(text, pending[used:], None)
+    return Assembled(text, pending[used:], still_held((*held_by, len(piece)), used), None, 0)
+
+
+def hidden(held_by: tuple[int, ...], start: int) -> int:
+    """Return how many tokens are not wholly visible if the text is cut ``start`` bytes behind what went out."""
+    ends = accumulate(held_by)
+    return len(held_by) - sum(1 for _ in takewhile(lambda end: end <= start, ends))
+
+
+def still_held(held_by: tuple[int, ...], used: int) -> tuple[int, ...]:
+    """Return how many bytes each token still holds after the first ``used`` went out."""
+    rest = list(held_by)
+    while rest and used >= rest[0]:
+        used -= rest.pop(0)
+    if rest:
+        rest[0] -= used
+    return tuple(rest)
 
 
 def first_stop(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None:

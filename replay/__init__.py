@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
     from reenact.replay.decide import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
-    from reenact.replay.verdict import Tally, Verdict
+    from reenact.replay.tally import Tally
+    from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
     "replay_log": "reenact.replay.decide",
@@ -20,7 +21,7 @@ _MODULE_OF = {
     "ReplayDivergence": "reenact.replay.divergence",
     "LogCorrupt": "reenact.actors.errors",
     "LogNotComparable": "reenact.actors.errors",
-    "Tally": "reenact.replay.verdict",
+    "Tally": "reenact.replay.tally",
     "Verdict": "reenact.replay.verdict",
 }
 

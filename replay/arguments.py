@@ -37,8 +37,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parser_of_replay() -> argparse.ArgumentParser:
-    """Return the parser. ``args.command`` is the command's name, ``args.log`` the log or the logs."""
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """Return the arguments: ``command`` is the command's name, ``log`` the log or the logs.
+
+    A usage error, ``--help`` and ``--version`` end the program.
+    """
+    parser, commands = _parsers()
+    if argv and argv[0] in commands:
+        # Not by way of `parser`: among a command's options its positional arguments may stand anywhere.
+        return commands[argv[0]].parse_intermixed_args(argv[1:])
+    return parser.parse_args(argv)
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser of ``replay`` and those of its commands."""
     parser = _Parser(
         prog="replay",
         description="Look into the log of a session, and run its decisions again.",
@@ -53,6 +65,24 @@ def parser_of_replay() -> argparse.ArgumentParser:
     run.epilog = f"example: replay run logs/*.jsonl --json\n\n{_EXIT_CODES}"
 
     show = _command(commands, "show", "print records for people, one a line")
+    _arguments_of_show(show)
+
+    state = _command(commands, "state", "print what every actor knew at a record, and who waits for whom")
+    state.add_argument("log", metavar="LOG")
+    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record; the last one unless given")
+    state.epilog = (
+        "'since record n (0.030 s)' counts up to the record that is shown, and not to now.\n\n"
+        "example: it hangs\n  replay state session.jsonl"
+    )
+
+    texts = _command(commands, "texts", "print each sequence's prompt, text and finish reason")
+    texts.add_argument("log", metavar="LOG")
+    texts.add_argument("--json", action="store_true", help="print one JSON array")
+    texts.epilog = "example: replay texts session.jsonl --json | jq -r '.[].text'"
+    return parser, {"run": run, "show": show, "state": state, "texts": texts}
+
+
+def _arguments_of_show(show: _Parser) -> None:
     show.add_argument("log", metavar="LOG")
     show.add_argument(
         "records", nargs="?", type=_records, metavar="N|N-M", help="one record with all its fields, or a range"
@@ -68,17 +98,6 @@ def parser_of_replay() -> argparse.ArgumentParser:
         "examples:\n  replay show session.jsonl 40-60\n  replay show session.jsonl --only chat-7 | less\n"
         "  replay show session.jsonl --at 14:05\n  replay show session.jsonl --follow | grep finished"
     )
-
-    state = _command(commands, "state", "print what every actor knew at a record, and who waits for whom")
-    state.add_argument("log", metavar="LOG")
-    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record; the last one unless given")
-    state.epilog = "example: it hangs\n  replay state session.jsonl"
-
-    texts = _command(commands, "texts", "print each sequence's prompt, text and finish reason")
-    texts.add_argument("log", metavar="LOG")
-    texts.add_argument("--json", action="store_true", help="print one JSON array")
-    texts.epilog = "example: replay texts session.jsonl --json | jq -r '.[].text'"
-    return parser
 
 
 def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, what: str) -> _Parser:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from reenact.actors.errors import InternalError, LogCorrupt, LogNotComparable, description
-from reenact.replay.arguments import parser_of_replay
+from reenact.replay.arguments import parsed
 
 _FOLLOW_EVERY: Final = 0.2
 """Seconds between two looks at a log that is followed: soon enough for eyes, and no load."""
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A log can hold what a terminal's encoding cannot.
-    args = parser_of_replay().parse_args(argv)
+    args = parsed(sys.argv[1:] if argv is None else argv)
     try:
         code = _COMMANDS[args.command](args)
         sys.stdout.flush()
@@ -152,33 +152,23 @@ def _state(args: argparse.Namespace) -> int:
 def _texts(args: argparse.Namespace) -> int:
     import json
 
-    from reenact.replay.fold import entries
     from reenact.replay.terminal import shower
-    from reenact.replay.texts import Texts, lines_of
+    from reenact.replay.texts import lines_of, texts_of
     from reenact.runtime.journal import LogFile
 
-    texts, corrupt, n_records = Texts(), None, 0
     with LogFile(args.log) as log:
-        try:
-            for entry in entries(log):
-                texts.add(entry)
-                n_records += 1
-        except LogCorrupt as error:
-            corrupt = error
-    if n_records:
-        if args.json:
-            print(json.dumps([told.as_json() for told in texts.all()]))
-        else:
-            show = shower(sys.stdout)
-            for told in texts.all():
-                for line in lines_of(told):
-                    show(line)
-    elif corrupt is None:
-        raise LogNotComparable("there is no record in it")
+        texts, corrupt = texts_of(log)
+    if args.json:
+        print(json.dumps([told.as_json() for told in texts.all()]))
+    else:
+        show = shower(sys.stdout)
+        for told in texts.all():
+            for line in lines_of(told):
+                show(line)
     if corrupt is not None:
         raise corrupt
-    if log.torn:
-        _say(f"{args.log}: the last {log.torn:,} bytes are a write that did not finish")
+    for note in texts.end(log.torn):
+        _say(f"{args.log}: {note}")
     return 0
 
 

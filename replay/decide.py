@@ -18,8 +18,10 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable, description
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
 from reenact.replay.divergence import Divergence
+from reenact.replay.ends import NOT_CLOSED, torn
 from reenact.replay.fold import entry_of
-from reenact.replay.verdict import Result, Tally, Verdict
+from reenact.replay.tally import Counting
+from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.codec import SCHEMA, Fields, UnreadableRecord, dumps, encode, loads, same
 from reenact.runtime.journal import Line, LogFile
 
@@ -53,7 +55,7 @@ class _Replay:
     def __init__(self, path: str) -> None:
         self._path = path
         self._kernel = Kernel()
-        self._tally = Tally()
+        self._counting = Counting()
         self._expected: deque[e.Record] = deque()
         """What the actors decided and the log has not shown yet."""
         self._t = 0
@@ -80,7 +82,12 @@ class _Replay:
     ) -> Verdict:
         """Return a verdict on what was gone through until now."""
         return Verdict(
-            path=self._path, verdict=result, tally=self._tally, first_divergence=divergence, notes=notes, error=error
+            path=self._path,
+            verdict=result,
+            tally=self._counting.tally(),
+            first_divergence=divergence,
+            notes=notes,
+            error=error,
         )
 
     def _derived(self, line: Line) -> Divergence | None:
@@ -92,7 +99,7 @@ class _Replay:
             expected, actual = loads(line.body), loads(body)
             if not same(expected, actual):
                 return Divergence(n=record.n, expected=expected, actual=actual)
-        self._tally = self._tally.add(record.event, self._t, derived=True, n_bytes=line.size)
+        self._counting.add(record.event, self._t, derived=True, n_bytes=line.size)
         return None
 
     def _given(self, line: Line) -> Divergence | None:
@@ -110,7 +117,7 @@ class _Replay:
             note = f"today's actors cannot take this fact: {description(error)}"
             return Divergence(n=record.n, expected=fields, actual=None, note=note)
         self._t = fields["t"]
-        self._tally = self._tally.add(record.event, self._t, derived=False, n_bytes=line.size)
+        self._counting.add(record.event, self._t, derived=False, n_bytes=line.size)
         self._expected.extend(records[1:])
         return None
 
@@ -123,16 +130,16 @@ class _Replay:
 
     def _end(self, log: LogFile) -> Verdict:
         """Say what the end of the log lacks; a session that crashed is not a divergence."""
+        n = self._counting.n_records
         notes: list[str] = []
-        n = self._tally.records
-        if log.torn:
-            notes.append(f"torn: the last {log.torn:,} bytes are a write that did not finish")
+        if not self._kernel.state.closed:
+            notes.append(f"same up to record {n - 1:,}: {NOT_CLOSED}" if n else "the log is empty")
+        notes += torn(log.torn)
         if self._expected:
             names = ", ".join(ROUTES[type(record.event)].name for record in self._expected)
             notes.append(f"missing at the end, and decided now: {names}")
-        if not self._kernel.state.closed:
-            notes.insert(0, f"same up to record {n - 1:,}: the session did not close" if n else "the log is empty")
-            if self._tally.derived == 0:
-                error = LogNotComparable("; ".join([*notes, "there is no derived record to compare"]))
-                return self.verdict("not comparable", notes=(str(error),), error=error)
-        return self.verdict("same", notes=tuple(notes))
+        verdict = self.verdict("same", notes=tuple(notes))
+        if verdict.tally.derived or self._kernel.state.closed:
+            return verdict
+        error = LogNotComparable("; ".join([*notes, "there is no derived record to compare"]))
+        return self.verdict("not comparable", notes=(str(error),), error=error)

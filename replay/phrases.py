@@ -16,23 +16,33 @@ import attrs
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
+from reenact.replay.words import count, failure, inputs, piece, plain, sequences, text, vector
 from reenact.runtime.codec import ENVELOPE, Fields
 
-_MAX_TOKENS: Final = 8
-"""Tokens of a list that are shown; the rest are counted."""
-
-_MAX_TEXT: Final = 80
-"""Characters of a text that are shown; a terminal's width."""
-
-_SequenceOwn = (
+_Session = e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed
+_Fact = (
     e.RequestReceived
     | e.PromptTokenized
-    | e.TokenizeFailed
+    | e.PreparationFailed
     | e.CancelRequested
+    | e.DeadlineExpired
     | e.ReaderPaused
     | e.ReaderResumed
-    | e.SequenceEvent
 )
+_Scheduling = (
+    e.RequestQueued
+    | e.RequestRejected
+    | e.RequestWithdrawn
+    | e.InputQueued
+    | e.InputsDropped
+    | e.SlotAssigned
+    | e.SequencePreempted
+    | e.AbortRequested
+    | e.TokenDropped
+    | e.SlotReleased
+)
+_CODES: Final = {1: " (no room)", 2: " (aborted)", -1: " (invalid batch)"}
+"""What return codes of ``llama_decode`` mean."""
 
 
 def phrase(event: e.Event, only: Collection[int] = ()) -> str:
@@ -43,33 +53,6 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         only: The sequences that matter; all where it is empty.
     """
     match event:
-        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed():
-            return _of_session(event)
-        case (
-            e.RequestReceived()
-            | e.PromptTokenized()
-            | e.TokenizeFailed()
-            | e.CancelRequested()
-            | e.ReaderPaused()
-            | e.ReaderResumed()
-            | e.TokenEmitted()
-            | e.StopMatched()
-            | e.EogSampled()
-            | e.SequencePaused()
-            | e.SequenceResumed()
-            | e.SequenceFinished()
-        ):
-            return _of_sequence(event)
-        case e.RequestQueued():
-            return f"request queued: sequence {event.sequence}, {event.n_ahead} ahead of it"
-        case e.RequestRejected():
-            return f"request rejected: sequence {event.sequence}, {event.failure.reason}"
-        case e.RequestWithdrawn():
-            return f"request withdrawn: sequence {event.sequence}"
-        case e.InputQueued():
-            return f"input queued: sequence {event.sequence}, {tokens(event.tokens)}, then draws token {event.draw}"
-        case e.SlotAssigned():
-            return f"slot {event.slot} assigned to sequence {event.sequence}"
         case e.BatchPlanned():
             return f"batch {event.batch} planned: {_planned(event, only)}"
         case e.BatchDecoded():
@@ -77,15 +60,36 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         case e.BatchFailed():
             which = sequences([k for k in event.sequences if not only or k in only])
             return f"batch {event.batch} failed: {which}: {failure(event.failure)}"
-        case e.TokenDropped():
-            return f"token {event.index} dropped (id {event.token}): sequence {event.sequence} has ended"
-        case e.SlotReleased():
-            return f"slot {event.slot} released by sequence {event.sequence}, with {count(event.length, 'cell')}"
+        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed():
+            return _of_session(event)
+        case (
+            e.RequestReceived()
+            | e.PromptTokenized()
+            | e.PreparationFailed()
+            | e.CancelRequested()
+            | e.DeadlineExpired()
+            | e.ReaderPaused()
+            | e.ReaderResumed()
+        ):
+            return _of_request(event)
+        case (
+            e.RequestQueued()
+            | e.RequestRejected()
+            | e.RequestWithdrawn()
+            | e.InputQueued()
+            | e.InputsDropped()
+            | e.SlotAssigned()
+            | e.SequencePreempted()
+            | e.AbortRequested()
+            | e.TokenDropped()
+            | e.SlotReleased()
+        ):
+            return _of_batcher(event)
         case _:
-            assert_never(event)
+            return _of_sequence(event)
 
 
-def _of_session(event: e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed) -> str:
+def _of_session(event: _Session) -> str:
     match event:
         case e.SessionOpened():
             context = event.context
@@ -107,21 +111,33 @@ def _of_session(event: e.SessionOpened | e.SessionClosed | e.ActorFailed | e.Eng
             assert_never(event)
 
 
-def _of_sequence(event: _SequenceOwn) -> str:
+def _of_request(event: _Fact) -> str:
     match event:
         case e.RequestReceived():
-            named = "" if event.request_id is None else f" as {plain(event.request_id)}"
-            return f"request received{named}: {text(event.prompt)}, {_options(event.options)}"
+            return _request(event)
         case e.PromptTokenized():
-            return f"prompt tokenised: {tokens(event.tokens)}{', BOS added' if event.bos_added else ''}"
-        case e.TokenizeFailed():
-            return f"tokenising failed: {plain(event.error)}"
+            grammar = "" if event.grammar is None else f", grammar {text(event.grammar)}"
+            return f"prompt tokenised: {inputs(event.inputs)}{', BOS added' if event.bos_added else ''}{grammar}"
+        case e.PreparationFailed():
+            return f"tokenising failed: {failure(event.failure)}"
         case e.CancelRequested():
             return "cancel requested"
+        case e.DeadlineExpired():
+            return "deadline expired"
         case e.ReaderPaused():
             return "reader paused"
         case e.ReaderResumed():
             return "reader resumed"
+        case _:
+            assert_never(event)
+
+
+def _of_sequence(event: e.SequenceEvent) -> str:
+    match event:
+        case e.PromptTruncated():
+            return f"prompt truncated: {_dropped(event.discard, event.keep, 'left out')}"
+        case e.ContextShifted():
+            return f"context shifted: {_dropped(event.discard, event.keep, 'dropped')}"
         case e.TokenEmitted():
             held = f", {piece(event.held)} held" if event.held else ""
             return f"token {event.index} emitted (id {event.token}): {text(event.text)}{held}"
@@ -130,14 +146,73 @@ def _of_sequence(event: _SequenceOwn) -> str:
             return f"stop matched by token {event.index} (id {event.token}): {text(event.stop)}{before}"
         case e.EogSampled():
             return f"EOG sampled as token {event.index} (id {event.token})"
+        case e.EmbeddingComputed():
+            return f"embedding computed: {vector(event.embedding)}"
         case e.SequencePaused():
             return "sequence paused until its reader resumes"
         case e.SequenceResumed():
             return "sequence resumed"
         case e.SequenceFinished():
-            return f"sequence finished: {ending(event)}, {event.n_prompt} prompt tokens, {event.n_sampled} sampled"
+            prompt = count(event.n_prompt, "prompt token")
+            return f"sequence finished: {ending(event)}, {prompt}, {event.n_sampled:,} sampled"
         case _:
             assert_never(event)
+
+
+def _of_batcher(event: _Scheduling) -> str:
+    match event:
+        case e.RequestQueued():
+            priority = f" with priority {event.priority}" if event.priority else ""
+            return f"request queued: sequence {event.sequence}{priority}, {event.n_ahead} ahead of it"
+        case e.RequestRejected():
+            return f"request rejected: sequence {event.sequence}, {plain(event.failure.reason)}"
+        case e.RequestWithdrawn():
+            return f"request withdrawn: sequence {event.sequence}"
+        case e.InputQueued():
+            then = "to be pooled" if event.draw is None else f"then draws token {event.draw}"
+            return f"input queued: sequence {event.sequence}, {inputs(event.inputs)}, {then}"
+        case e.InputsDropped():
+            dropped = _dropped(event.discard, event.keep, "forgotten")
+            return f"inputs dropped: {dropped} of sequence {event.sequence}"
+        case e.SlotAssigned():
+            return f"slot {event.slot} assigned to sequence {event.sequence}{_reused(event)}"
+        case e.SequencePreempted():
+            return f"sequence {event.sequence} preempted: slot {event.slot} is for sequence {event.by}"
+        case e.AbortRequested():
+            return f"abort of batch {event.batch} requested: sequence {event.sequence} has ended"
+        case e.TokenDropped():
+            return f"token {event.index} dropped (id {event.token}): sequence {event.sequence} has ended"
+        case e.SlotReleased():
+            return f"slot {event.slot} released by sequence {event.sequence}, with {count(event.length, 'cell')}"
+        case _:
+            assert_never(event)
+
+
+def _request(event: e.RequestReceived) -> str:
+    what = "embedding requested" if event.embedding else "request received"
+    name = "" if event.request_id is None else f" as {plain(event.request_id)}"
+    chat = "" if event.continues is None else f", continuing sequence {event.continues}"
+    options = _options(event.options, skip={"seed"} if event.embedding else ())
+    return f"{what}{name}{chat}: {', '.join([text(event.prompt), *options])}"
+
+
+def _options(options: Options, skip: Collection[str]) -> list[str]:
+    """Return the seed, and every option that is not at its default."""
+    return [
+        f"{a.name} {_option(getattr(options, a.name))}"
+        for a in attrs.fields(Options)
+        if a.name not in skip and (a.default is attrs.NOTHING or getattr(options, a.name) != a.default)
+    ]
+
+
+def _option(value: object) -> str:
+    match value:
+        case tuple():
+            return repr(list(value))
+        case str():
+            return text(value)
+        case _:
+            return str(value)
 
 
 def ending(event: e.SequenceFinished) -> str:
@@ -152,110 +227,89 @@ def ending(event: e.SequenceFinished) -> str:
     return " ".join(parts)
 
 
-def failure(failed: e.Failure) -> str:
-    """Say what went wrong."""
-    where = f"{failed.field}: " if failed.field else ""
-    return plain(f"{failed.kind}: {where}{failed.reason}")
+def _dropped(discard: int, keep: int, what: str) -> str:
+    where = f"behind the first {keep:,}" if keep else "from the beginning"
+    return f"{count(discard, 'input')} {what} {where}"
+
+
+def _reused(event: e.SlotAssigned) -> str:
+    if event.source is not None:
+        return f", {count(event.reused, 'input')} forked from slot {event.source}"
+    return f", {count(event.reused, 'input')} reused" if event.reused else ""
+
+
+# ---------------------------------------------------------------- batches
 
 
 def _planned(event: e.BatchPlanned, only: Collection[int]) -> str:
-    n_rows = count(sum(len(part.tokens) for part in event.parts), "row")
+    n_rows = count(sum(len(part.inputs) for part in event.parts), "row")
+    parts = [part for part in event.parts if not only or part.sequence in only]
     if only:
-        mine = [
-            f"{len(part.tokens)} of sequence {part.sequence} from position {part.position}"
+        rows = [
+            f"{len(part.inputs)} of sequence {part.sequence} from position {part.position}"
             f" in slot {part.slot}, {draws(part)}"
-            for part in event.parts
-            if part.sequence in only
+            for part in parts
         ]
-        return f"{n_rows}: {'; '.join(mine)}"
-    one_each = [part.sequence for part in event.parts if len(part.tokens) == 1 and part.draw is not None]
-    by_part = [f"{'1 each' if len(one_each) > 1 else '1'} of {sequences(one_each)}"] if one_each else []
-    by_part += [
-        f"{len(part.tokens)} of sequence {part.sequence}{'' if part.draw is not None else ' (more of it to come)'}"
-        for part in event.parts
-        if part.sequence not in one_each
-    ]
-    cleared = f"; cleared first: {slots(event.clears)}" if event.clears else ""
-    return f"{n_rows}: {'; '.join(by_part)}{cleared}"
+    else:
+        one_each = [part.sequence for part in parts if len(part.inputs) == 1 and part.draw is not None]
+        rows = [f"{'1 each' if len(one_each) > 1 else '1'} of {sequences(one_each)}"] if one_each else []
+        rows += [
+            f"{len(part.inputs)} of sequence {part.sequence}{_purpose(part)}"
+            for part in parts
+            if part.sequence not in one_each
+        ]
+    slots = {part.slot for part in parts}
+    operations = [said for slot, said in _operations(event) if not only or slot in slots]
+    return f"{n_rows}: {'; '.join([*rows, *operations])}"
 
 
 def draws(part: e.Part) -> str:
     """Say what comes of a sequence's rows in a batch."""
-    return "more of its prompt to come" if part.draw is None else f"then draws token {part.draw}"
+    if part.pool:
+        return "then pooled"
+    return "more of it to come" if part.draw is None else f"then draws token {part.draw}"
+
+
+def _purpose(part: e.Part) -> str:
+    if part.pool:
+        return " (to be pooled)"
+    return "" if part.draw is not None else " (more of it to come)"
+
+
+def _operations(event: e.BatchPlanned) -> Iterator[tuple[int, str]]:
+    """Return what is done to cells before the rows: the slot that changes, and what to say."""
+    for copy in event.copies:
+        yield copy.slot, f"slot {copy.source} copied to {copy.slot}"
+    for trim in event.trims:
+        how = f"trimmed to {count(trim.length, 'cell')}" if trim.length else "emptied"
+        yield trim.slot, f"slot {trim.slot} {how}"
+    for shift in event.shifts:
+        yield shift.slot, f"slot {shift.slot} shifted by {shift.discard:,} behind its first {shift.keep:,}"
 
 
 def _decoded(event: e.BatchDecoded, only: Collection[int]) -> str:
-    samples = [sample for sample in event.samples if not only or sample.sequence in only]
-    code = "" if event.code == 0 else f"llama_decode returned {event.code}; "
-    if not samples:
-        return f"{code}nothing drawn"
-    return code + ", ".join(f"sequence {sample.sequence} {_sample(sample)}" for sample in samples)
+    outcomes = [(sample.sequence, _sample(sample)) for sample in event.samples]
+    outcomes += [(pooled.sequence, _vector(pooled)) for pooled in event.vectors]
+    said = [f"sequence {number} {what}" for number, what in outcomes if not only or number in only]
+    code = "" if event.code == 0 else f"llama_decode returned {event.code}{_CODES.get(event.code, '')}; "
+    return code + (", ".join(said) or "nothing drawn")
 
 
 def _sample(sample: e.Sample) -> str:
-    if sample.nan:
-        return "NaN in the logits"
-    return "EOG" if sample.eog else piece(sample.piece)
+    match sample.fault:
+        case "nan":
+            return "NaN in the logits"
+        case "grammar":
+            return "no token that its grammar allows"
+        case _:
+            return "EOG" if sample.eog else piece(sample.piece)
 
 
-def _options(options: Options) -> str:
-    """Return the seed, and every option that is not at its default."""
-    return ", ".join(
-        f"{a.name} {list(options.stop) if a.name == 'stop' else getattr(options, a.name)}"
-        for a in attrs.fields(Options)
-        if a.default is attrs.NOTHING or getattr(options, a.name) != a.default
-    )
+def _vector(pooled: e.Vector) -> str:
+    return f"pooled to {vector(pooled.values)}" if pooled.values else "NaN or infinity in the vector"
 
 
-def tokens(ids: tuple[int, ...]) -> str:
-    """Return token ids as a list with its length, cut where it is long."""
-    shown = ", ".join(map(str, ids[:_MAX_TOKENS]))
-    return f"{count(len(ids), 'token')} [{shown}{', …' if len(ids) > _MAX_TOKENS else ''}]"
-
-
-def text(value: str) -> str:
-    """Return a text with its spaces and newlines visible, cut where it is long."""
-    if len(value) <= _MAX_TEXT:
-        return repr(value)
-    return f"{value[:_MAX_TEXT]!r}… ({len(value):,} characters)"
-
-
-def piece(value: bytes) -> str:
-    """Return bytes as text where they are, and as bytes where not."""
-    try:
-        return text(value.decode())
-    except UnicodeDecodeError:
-        return repr(value)
-
-
-def plain(value: str) -> str:
-    """Return a text as it is where it fits on a line, and with its escapes where not."""
-    return value if value.isprintable() else repr(value)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where that is due."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def sequences(numbers: Collection[int]) -> str:
-    """Return the names of sequences, ascending; three neighbours or more as a range."""
-    return f"sequence{'' if len(numbers) == 1 else 's'} {_ranges(numbers)}"
-
-
-def slots(numbers: Collection[int]) -> str:
-    """Return the names of slots, likewise."""
-    return f"slot{'' if len(numbers) == 1 else 's'} {_ranges(numbers)}"
-
-
-def _ranges(numbers: Collection[int]) -> str:
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if run[2:] else ", ".join(map(str, run)) for run in runs)
+# ---------------------------------------------------------------- one record, whole
 
 
 def fields_of(fields: Fields) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,10 @@ from typing import Final
 from attrs import field, frozen
 
 from reenact.actors import events as e
+from reenact.actors.batcher import ABORTED
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
+from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, NotInLog, entries, wall_clock
 from reenact.replay.phrases import fields_of, phrase
 from reenact.replay.terminal import Show, Spans
@@ -101,6 +103,10 @@ class Concern:
                 self._in_batch.update(self.sequences.intersection(sequences_of(event)))
             case e.BatchDecoded():
                 return set(self._in_batch)
+            case e.AbortRequested():
+                return self._in_batch | self.sequences.intersection({event.sequence})
+            case e.SequencePreempted():
+                return self.sequences.intersection({event.sequence, event.by})
             case e.EngineFailed():
                 return set(self._live)
             case e.ActorFailed():
@@ -178,8 +184,12 @@ class _Showing:
                     self._show(line)
         return selection.last is not None and entry.record.n >= selection.last
 
-    def end(self, torn: int) -> list[str]:
-        """Return what is to be said at the end of the log."""
+    def end(self, n_torn: int) -> list[str]:
+        """Return what is to be said at the end of the log.
+
+        Args:
+            n_torn: Bytes behind the last line.
+        """
         if self._previous is None:
             raise LogNotComparable("there is no record in it")
         n = self._previous.record.n
@@ -187,7 +197,7 @@ class _Showing:
             raise NotInLog(f"there is no record {self._selection.first}: the last one is record {n}")
         if self._concern is not None and not self._concern.sequences:
             raise NotInLog(f"no request has the number or the request_id {self._concern.name!r}")
-        notes = [f"the last {torn:,} bytes are a write that did not finish"] if torn else []
+        notes = ([] if self.closed else [not_closed(n)]) + torn(n_torn)
         if self._selection.at is not None and self._n_at_time == 0:
             notes.append(self._nothing_at(self._selection.at))
         return notes
@@ -245,15 +255,24 @@ def _actor_style(actor: str) -> str:
 
 
 def _style(event: e.Event) -> str:
-    """Return red for what went wrong, yellow for what holds a sequence up, bold for other facts from outside."""
+    """Return red for what went wrong, yellow for what holds up or cuts short, bold for other facts from outside."""
     match event:
-        case e.ActorFailed() | e.EngineFailed() | e.BatchFailed() | e.RequestRejected():
+        case e.ActorFailed() | e.EngineFailed() | e.BatchFailed() | e.RequestRejected() | e.PreparationFailed():
             return "red"
         case e.SequenceFinished():
             return "green" if event.error is None else "red"
-        case e.CancelRequested() | e.ReaderPaused() | e.SequencePaused():
+        case (
+            e.CancelRequested()
+            | e.DeadlineExpired()
+            | e.ReaderPaused()
+            | e.SequencePaused()
+            | e.SequencePreempted()
+            | e.AbortRequested()
+            | e.PromptTruncated()
+            | e.ContextShifted()
+        ):
             return "yellow"
         case e.BatchDecoded():
-            return "bold" if event.code == 0 else "red"
+            return {0: "bold", ABORTED: "yellow"}.get(event.code, "red")
         case _:
             return "bold" if ROUTES[type(event)].origin is Origin.GIVEN else ""

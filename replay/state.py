@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from reenact.actors import events as e
-from reenact.actors.batcher import Batcher, Slot
+from reenact.actors.batcher import Batcher
 from reenact.actors.sequence import Sequence
+from reenact.actors.slots import NEVER, Slot, Work
+from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, Moment, wall_clock
-from reenact.replay.phrases import count, phrase, piece, plain, sequences
+from reenact.replay.phrases import phrase
 from reenact.replay.terminal import Spans
-from reenact.replay.waits import Wait, holding_up, waits_at
+from reenact.replay.waits import Wait, holding_up, passed_over, waits_at
+from reenact.replay.words import count, named, piece, plain, sequences
 
 _MAX_WAITING: Final = 20
 """Waiting requests that are listed one by one; the rest are counted."""
@@ -58,8 +61,8 @@ def _heading(moment: Moment) -> Iterator[Spans]:
     if not moment.settled:
         yield [("  in the middle: the next record follows from the same fact", "dim")]
     if moment.following is None and not moment.state.closed:
-        torn = f", with {moment.torn:,} bytes of a torn line behind it" if moment.torn else ""
-        yield [(f"  the last record{torn}: the session still runs, or it crashed here", "yellow")]
+        for said in (not_closed(at.record.n), *torn(moment.torn)):
+            yield [(f"  {said}", "yellow")]
     for actor in moment.state.failed:
         yield [(f"  actor failed, and decides nothing any more: {plain(actor)}", "red")]
 
@@ -88,28 +91,43 @@ def _batcher(moment: Moment, batcher: Batcher) -> Iterator[Spans]:
     if batcher.broken:
         failed = moment.mark(0, e.EngineFailed)
         yield [(f"  the engine is broken {_since(moment, failed)}: nothing is planned any more", "red")]
-    n = len(batcher.waiting)
-    if n == 0:
+    if batcher.copies:
+        copies = ", ".join(f"{copy.source} to {copy.slot}" for copy in batcher.copies)
+        yield [(f"  to be copied before the next rows: slot {copies}", "")]
+    if not batcher.waiting:
         yield [(f"  the queue is empty; {batcher.max_waiting} may wait", "")]
         return
-    shown = [
-        str(waiting.sequence) if waiting.queued.tokens else f"{waiting.sequence} (being tokenised)"
-        for waiting in batcher.waiting[:_MAX_WAITING]
-    ]
-    more = f" and {n - _MAX_WAITING:,} more" if n > _MAX_WAITING else ""
-    noun = "sequence" if n == 1 else "sequences"
-    yield [(f"  in the queue, {n} of at most {batcher.max_waiting}: {noun} {', '.join(shown)}{more}", "")]
+    n_preempted = sum(work.preempted for work in batcher.waiting)
+    size = f"{len(batcher.waiting) - n_preempted} of at most {batcher.max_waiting}"
+    size += f", and {n_preempted} preempted" if n_preempted else ""
+    shown = ", ".join(_waiting(work) for work in batcher.waiting[:_MAX_WAITING])
+    n_more = len(batcher.waiting) - _MAX_WAITING
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    noun = "sequence" if len(batcher.waiting) == 1 else "sequences"
+    yield [(f"  in the queue, {size}: {noun} {shown}{more}", "")]
+
+
+def _waiting(work: Work) -> str:
+    """Return a waiting sequence with what is particular about it."""
+    said = [f"priority {work.priority}"] if work.priority else []
+    said += ["preempted"] if work.preempted else []
+    if not work.inputs:
+        said.append("being tokenised")
+    elif passed_over(work):
+        said.append("its reader does not read on")
+    return f"{work.sequence}" + (f" ({', '.join(said)})" if said else "")
 
 
 def _last_batch(moment: Moment, batcher: Batcher) -> str:
     if batcher.plan is None:
         return "no batch has been planned"
-    n_rows = sum(len(part.tokens) for part in batcher.plan.parts)
+    n_rows = sum(len(part.inputs) for part in batcher.plan.parts)
     what = f"{count(n_rows, 'row')} of {sequences([part.sequence for part in batcher.plan.parts])}"
     if batcher.in_flight:
         since = _since(moment, moment.mark(0, e.BatchPlanned))
+        early = ", and is to end early" if batcher.aborting else ""
         last = "" if moment.following is not None else "; the engine still has it, or the process died in it"
-        return f"batch {batcher.plan.batch} is in flight {since}: {what}{last}"
+        return f"batch {batcher.plan.batch} is in flight {since}{early}: {what}{last}"
     since = _since(moment, moment.mark(0, e.BatchDecoded, e.EngineFailed))
     return f"nothing is in flight {since}; the last was batch {batcher.plan.batch}: {what}"
 
@@ -122,14 +140,21 @@ def _slots(moment: Moment, batcher: Batcher) -> Iterator[Spans]:
 
 
 def _slot(batcher: Batcher, number: int, slot: Slot, n_ctx: int) -> str:
-    parts = ["free" if slot.sequence is None else f"sequence {slot.sequence}", f"{slot.length:,} of {n_ctx:,} cells"]
-    if slot.stale and slot.length:
-        parts[-1] += " from a sequence that ended"
-    if batcher.in_flight and batcher.plan is not None:
-        n_rows = sum(len(part.tokens) for part in batcher.plan.parts if part.slot == number)
-        parts += [f"{n_rows:,} in flight"] if n_rows else []
-    if slot.sequence is not None:
-        parts.append(f"{count(len(slot.queued.tokens), 'input')} queued")
+    cells = f"{len(slot.cells):,} of {n_ctx:,} cells"
+    in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
+    n_rows = sum(len(part.inputs) for part in in_flight if part.slot == number)
+    if slot.work is None:
+        kept = " kept" if len(slot.cells) else ""
+        parts = ["free", cells + kept, f"last used in batch {slot.used}" if slot.used != NEVER else "never used"]
+    else:
+        parts = [f"sequence {slot.sequence}", cells]
+    parts += [f"{n_rows:,} in flight"] if n_rows else []
+    if slot.work is not None:
+        # What is in flight is queued until it comes back.
+        parts.append(f"{count(slot.queued - n_rows, 'input')} queued")
+        parts += [f"to be trimmed from {count(slot.n_cells, 'cell')}"] if slot.excess else []
+    parts += [f"only the first {slot.pure:,} of use to others"] if slot.pure is not None else []
+    parts += [f"to be shifted by {slot.shift[1]:,} behind the first {slot.shift[0]:,}"] if slot.shift else []
     return ", ".join(parts)
 
 
@@ -143,9 +168,8 @@ def _sequences(moment: Moment, waits: list[Wait]) -> Iterator[Spans]:
     states = {state.sequence: state for state in moment.state.sequences}
     for wait in waits:
         state = states[wait.sequence]
-        named = "" if state.request_id is None else f" ({plain(state.request_id)})"
         yield [
-            (f"  sequence {wait.sequence}{named}: ", "bold"),
+            (f"  sequence {wait.sequence}{named(state.request_id)}: ", "bold"),
             (wait.phase, "" if wait.on is None else "yellow"),
             (f"  {_since(moment, wait.since)}", "dim"),
         ]
@@ -156,14 +180,26 @@ def _sequences(moment: Moment, waits: list[Wait]) -> Iterator[Spans]:
 
 def _knows(moment: Moment, state: Sequence) -> str:
     limit = "" if state.options.num_predict < 0 else f" of at most {state.options.num_predict:,}"
-    parts = [
-        "prompt not tokenised yet" if state.n_prompt is None else count(state.n_prompt, "prompt token"),
-        f"{state.n_sampled:,} sampled{limit}",
-    ]
+    parts = ["prompt not tokenised yet" if state.n_prompt is None else count(state.n_prompt, "prompt token")]
+    parts.append("for an embedding" if state.embedding else f"{state.n_sampled:,} sampled{limit}")
+    parts += [f"priority {state.options.priority}"] if state.options.priority else []
     if state.held:
         parts.append(f"{piece(state.held)} held back")
-    if state.reader_paused and not state.paused and state.finish_reason is None:
+    if state.finish_reason is not None:
+        return ", ".join(parts)
+    if state.options.deadline is not None:
+        parts.append(_deadline(moment, state.sequence, state.options.deadline))
+    if state.reader_paused and not state.paused:
         paused = moment.mark(state.sequence, e.ReaderPaused)
         where = "" if paused is None else f" at record {paused.record.n}"
         parts.append(f"its reader paused{where}: it pauses after its next token")
     return ", ".join(parts)
+
+
+def _deadline(moment: Moment, sequence: int, after: float) -> str:
+    """Say when a sequence's deadline is, seen from the record that is shown."""
+    received = moment.mark(sequence, e.RequestReceived)
+    if received is None:
+        return f"deadline {after:g} s after it came"
+    left = after - (moment.at.t - received.t) / 1e9
+    return f"its deadline is in {left:.3f} s" if left >= 0 else f"its deadline was {-left:.3f} s ago"

@@ -1,11 +1,11 @@
-"""What comes out of a replay: the verdict, what was compared, and how both are told."""
+"""What comes out of a replay: the verdict, and how it is told."""
 
 from typing import Any, Final, Literal
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from reenact.actors import events as e
 from reenact.replay.divergence import Divergence, ReplayDivergence
+from reenact.replay.tally import Tally
 
 Result = Literal["same", "diverged", "unreadable", "corrupt", "not comparable"]
 
@@ -24,72 +24,6 @@ _FROM_BEST_TO_WORST: Final = (0, 4, 2, 1, 3, 5)
 def worse(one: int, other: int) -> int:
     """Return the worse of two exit codes: not comparable, no file, diverged, corrupt, our own fault, in this order."""
     return max(one, other, key=_FROM_BEST_TO_WORST.index)
-
-
-@frozen(kw_only=True)
-class Tally:
-    """A session in numbers, counted from its records."""
-
-    records: int = 0
-    derived: int = 0
-    """Derived records that were compared and equal."""
-    sequences: int = 0
-    finished: int = 0
-    decodes: int = 0
-    rows: int = 0
-    """Rows decoded."""
-    parts: int = 0
-    """Sequences in the batches decoded, added up."""
-    max_rows: int = 0
-    """Rows of the largest batch."""
-    tokens: int = 0
-    """Tokens sampled."""
-    planned_at: int | None = None
-    """Nanoseconds from the session's start to its first plan."""
-    decoded_at: int = 0
-    """Nanoseconds from the session's start to its last outcome."""
-    n_bytes: int = 0
-    plan: e.BatchPlanned | None = None
-    """The last batch planned; it counts when its outcome comes."""
-
-    def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> "Tally":
-        """Count one more record: its event, when it happened, where it comes from, how long its line is."""
-        tally = evolve(self, records=self.records + 1, derived=self.derived + derived, n_bytes=self.n_bytes + n_bytes)
-        match event:
-            case e.RequestReceived():
-                return evolve(tally, sequences=self.sequences + 1)
-            case e.SequenceFinished():
-                return evolve(tally, finished=self.finished + 1)
-            case e.BatchPlanned():
-                return evolve(tally, plan=event, planned_at=t if self.planned_at is None else self.planned_at)
-            case e.BatchDecoded():
-                parts = () if self.plan is None else self.plan.parts
-                rows = sum(len(part.tokens) for part in parts)
-                return evolve(
-                    tally,
-                    decodes=self.decodes + 1,
-                    rows=self.rows + rows,
-                    parts=self.parts + len(parts),
-                    max_rows=max(self.max_rows, rows),
-                    tokens=self.tokens + sum(not sample.nan for sample in event.samples),
-                    decoded_at=t,
-                )
-            case _:
-                return tally
-
-    def figures(self) -> list[tuple[str, str]]:
-        """Return the session's figures with their names, for people."""
-        seconds = (self.decoded_at - (self.planned_at or 0)) / 1e9
-        per_batch = f"{self.rows / self.decodes:.1f} mean, {self.max_rows} max" if self.decodes else "-"
-        return [
-            ("sequences", f"{self.sequences:,} ({self.finished:,} finished)"),
-            ("tokens", f"{self.tokens:,}"),
-            ("steps", f"{self.decodes:,}"),
-            ("rows per batch", per_batch),
-            ("sequences per batch", f"{self.parts / self.decodes:.1f} mean" if self.decodes else "-"),
-            ("tokens per second", f"{self.tokens / seconds:,.1f}" if seconds > 0 else "-"),
-            ("bytes of log per token", f"{self.n_bytes / self.tokens:,.0f}" if self.tokens else "-"),
-        ]
 
 
 @frozen(kw_only=True)

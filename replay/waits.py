@@ -10,14 +10,16 @@ The rules that hold here:
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from reenact.actors import batcher as b
 from reenact.actors import events as e
-from reenact.actors.batcher import Batcher, Slot
 from reenact.actors.routing import BATCHER
 from reenact.actors.sequence import Sequence
+from reenact.actors.slots import Slot, Work
 from reenact.replay.fold import Entry, Moment
-from reenact.replay.phrases import count, draws, ending, plain, sequences
+from reenact.replay.phrases import draws, ending
+from reenact.replay.words import count, named, sequences
 
 
 @frozen(kw_only=True)
@@ -71,59 +73,114 @@ def _wait(moment: Moment, state: Sequence) -> Wait:
     return _in_queue(moment, batcher, state)
 
 
-def _in_slot(moment: Moment, batcher: Batcher, state: Sequence, number: int, slot: Slot) -> Wait:
+def _in_slot(moment: Moment, batcher: b.Batcher, state: Sequence, number: int, slot: Slot) -> Wait:
     me, engine = state.sequence, _engine(batcher)
     in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
     for part in in_flight:
         if part.sequence == me:
-            phase = f"in the batch in flight: {count(len(part.tokens), 'row')}, {draws(part)}"
+            phase = f"in the batch in flight: {count(len(part.inputs), 'row')}, {draws(part)}"
             return Wait(sequence=me, phase=phase, on=engine, since=moment.mark(0, e.BatchPlanned))
     if state.paused:
-        phase = f"paused in slot {number}: its reader does not read on"
-        since = moment.mark(me, e.ReaderPaused)
-        named = "" if state.request_id is None else f" ({plain(state.request_id)})"
-        return Wait(sequence=me, phase=phase, on=f"the reader of sequence {me}{named}", since=since)
-    if not slot.queued.tokens:
+        return _on_reader(moment, state, f"paused in slot {number}")
+    if not slot.queued:
         return Wait(sequence=me, phase=_open(moment, "nothing of it is queued or in flight"), since=moment.at)
-    queued = f"{count(len(slot.queued.tokens), 'input')} queued in slot {number}"
+    queued = f"{count(slot.queued, 'input')} queued in slot {number}"
     since = moment.mark(me, e.SlotAssigned, e.InputQueued)
     if in_flight:
-        return Wait(sequence=me, phase=f"{queued} for the batch after the one in flight", on=engine, since=since)
+        return Wait(sequence=me, phase=f"{queued} for a batch after the one in flight", on=engine, since=since)
     return Wait(sequence=me, phase=_open(moment, queued), since=since)
 
 
-def _in_queue(moment: Moment, batcher: Batcher, state: Sequence) -> Wait:
+def _on_reader(moment: Moment, state: Sequence, phase: str) -> Wait:
+    return Wait(
+        sequence=state.sequence,
+        phase=f"{phase}: its reader does not read on",
+        on=f"the reader of sequence {state.sequence}{named(state.request_id)}",
+        since=moment.mark(state.sequence, e.ReaderPaused),
+    )
+
+
+# ---------------------------------------------------------------- waiting for a slot
+
+
+def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
     me = state.sequence
-    queue = [waiting.sequence for waiting in batcher.waiting]
-    since = moment.mark(me, e.RequestQueued)
-    if me not in queue:
+    mine = next((work for work in batcher.waiting if work.sequence == me), None)
+    if mine is None:
         return Wait(sequence=me, phase=_open(moment, "in no slot and not in the queue"), since=moment.at)
-    place = queue.index(me)
-    phase = f"waits for a slot, number {place + 1} in the queue"
+    since = moment.mark(me, e.SequencePreempted if mine.preempted else e.RequestQueued)
+    again = " again" if mine.preempted else ""
+    if state.paused:
+        return _on_reader(moment, state, "preempted, and passed over for a slot")
+    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not passed_over(work)]
+    phase = f"waits for a slot{again}, number {len(ahead) + 1} in the queue"
+    if mine.preempted and since is not None and isinstance(since.record.event, e.SequencePreempted):
+        phase = f"preempted by sequence {since.record.event.by}; {phase}"
+    if not mine.wants:
+        return Wait(sequence=me, phase=_open(moment, phase), since=moment.at)
+    after, given = _after_this_batch(batcher)
+    if me in given:
+        whose = given[me]
+        gets = "one is free" if whose is None else f"it takes that of sequence {whose}"
+        if batcher.in_flight:
+            return Wait(sequence=me, phase=f"{phase}: {gets} after this batch", on=_engine(batcher), since=since)
+        return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
+    on, behind = _for_whom(batcher, after, ahead)
+    return Wait(sequence=me, phase=phase, on=on, behind=behind, since=since)
+
+
+def passed_over(work: Work) -> bool:
+    """Return whether a waiting sequence gets no slot although its turn may have come: its reader does not read on."""
+    return bool(work.inputs) and not work.wants
+
+
+def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:
+    """Return what a sequence waits for that gets no slot, and the sequences of which one must go on first.
+
+    Args:
+        batcher: What the Batcher knows.
+        after: The same, once all slots are given out that can be.
+        ahead: Who gets a slot before it.
+    """
+    slow = next((work for work in ahead if not work.inputs), None)
+    if slow is not None and (_free(after) or b.preempted(slow, after.slots) is not None):
+        return f"sequence {slow.sequence}: it goes first, and its prompt is being tokenised", (slow.sequence,)
+    if _free(batcher):
+        first = tuple(work.sequence for work in ahead)
+        return f"a slot: {sequences(first)} {'goes' if len(first) == 1 else 'go'} first", first
     holders = tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
-    n_free = len(batcher.slots) - len(holders)
-    if n_free == 0:
-        on = f"a slot: {_all_taken(len(holders))} by {sequences(holders)}"
-        return Wait(sequence=me, phase=phase, on=on, behind=holders, since=since)
-    # A free slot goes to nobody while one who came earlier, and is to have it, has no inputs yet.
-    ahead = [w.sequence for w in batcher.waiting[: min(place, n_free)] if not w.queued.tokens]
-    if ahead:
-        on = f"sequence {ahead[0]}: it came first, and its prompt is being tokenised"
-        return Wait(sequence=me, phase=phase, on=on, behind=(ahead[0],), since=since)
-    if place >= n_free:
-        behind = tuple(queue[:place])
-        return Wait(sequence=me, phase=phase, on=f"a slot: {sequences(behind)} came first", behind=behind, since=since)
-    if batcher.in_flight:
-        return Wait(sequence=me, phase=f"{phase}: one is free after this batch", on=_engine(batcher), since=since)
-    return Wait(sequence=me, phase=_open(moment, f"{phase}: one is free"), since=since)
+    taken = "the only one is taken" if len(holders) == 1 else f"all {len(holders)} are taken"
+    return f"a slot: {taken} by {sequences(holders)}", holders
 
 
-def _engine(batcher: Batcher) -> str:
+def _free(batcher: b.Batcher) -> int:
+    return sum(slot.work is None for slot in batcher.slots)
+
+
+def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | None]]:
+    """Return what the Batcher does about slots once no batch is in flight, if nothing else happens until then.
+
+    Returns:
+        What it knows then; and who gets a slot, with the sequence that loses it, None where it is free.
+    """
+    after = evolve(batcher, in_flight=False)
+    given: dict[int, int | None] = {}
+    loser: int | None = None
+    while follows := b.proceed(after):
+        (event,) = follows
+        match event:
+            case e.SequencePreempted():
+                loser = event.sequence
+            case e.SlotAssigned():
+                given[event.sequence], loser = loser, None
+            case _:
+                break
+        after = b.evolve(after, event)
+    return after, given
+
+
+def _engine(batcher: b.Batcher) -> str:
     return "the engine" if batcher.plan is None else f"the engine, which has batch {batcher.plan.batch}"
-
-
-def _all_taken(n_slots: int) -> str:
-    return "the only one is taken" if n_slots == 1 else f"all {n_slots} are taken"
 
 
 def _open(moment: Moment, phase: str) -> str:

@@ -1,8 +1,8 @@
 """The shell: trio, llama.cpp and files around the core.
 
 The public names come from here, and are loaded when they are used, so that reading a log needs neither trio nor
-llama.cpp: `open_runtime` and what it gives (`Runtime`, `Stream`, `Chunk`, `Completion`, `Statistics`), the engines
-(`Engine`, `LlamaEngine`, `ScriptedEngine`), and the errors.
+llama.cpp: `open_runtime` and what it gives (`Runtime`, `Stream`, `Chunk`, `Completion`, `Logprob`, `Embedding`,
+`Statistics`), the engines (`Engine`, `LlamaEngine`, `ScriptedEngine`), and the errors.
 """
 
 from importlib import import_module
@@ -18,21 +18,25 @@ if TYPE_CHECKING:
         ReenactError,
         SequenceFailed,
     )
+    from reenact.actors.metrics import Statistics
     from reenact.runtime.api import open_runtime
     from reenact.runtime.engine import Engine
     from reenact.runtime.llama import LlamaEngine
+    from reenact.runtime.requests import Runtime
+    from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
     from reenact.runtime.scripted import ScriptedEngine
     from reenact.runtime.sources import Sources
-    from reenact.runtime.streams import Chunk, Completion, Stream
-    from reenact.runtime.tasks import Runtime, Statistics
+    from reenact.runtime.streams import Stream
 
 _MODULE_OF = {
     "open_runtime": "reenact.runtime.api",
-    "Runtime": "reenact.runtime.tasks",
-    "Statistics": "reenact.runtime.tasks",
+    "Runtime": "reenact.runtime.requests",
     "Stream": "reenact.runtime.streams",
-    "Chunk": "reenact.runtime.streams",
-    "Completion": "reenact.runtime.streams",
+    "Chunk": "reenact.runtime.results",
+    "Completion": "reenact.runtime.results",
+    "Embedding": "reenact.runtime.results",
+    "Logprob": "reenact.runtime.results",
+    "Statistics": "reenact.actors.metrics",
     "Engine": "reenact.runtime.engine",
     "LlamaEngine": "reenact.runtime.llama",
     "ScriptedEngine": "reenact.runtime.scripted",
@@ -49,12 +53,14 @@ _MODULE_OF = {
 __all__ = [
     "Chunk",
     "Completion",
+    "Embedding",
     "Engine",
     "EngineBroken",
     "InternalError",
     "InvalidRequest",
     "LlamaEngine",
     "LogBroken",
+    "Logprob",
     "Overloaded",
     "ReenactError",
     "Runtime",

@@ -5,6 +5,7 @@ import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import get_args
 
 import trio
 
@@ -14,11 +15,12 @@ from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
-from reenact.runtime.engine import ContextSettings, Engine, Loaded
+from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded
 from reenact.runtime.journal import Journal
 from reenact.runtime.protected import protected_context
+from reenact.runtime.requests import Runtime
+from reenact.runtime.session import Session
 from reenact.runtime.sources import Sources
-from reenact.runtime.tasks import Runtime
 
 _THE_WORLD = Sources()
 
@@ -32,6 +34,7 @@ async def open_runtime(
     n_ctx: int = 2048,
     n_batch: int = 64,
     n_threads: int | None = None,
+    determinism: Determinism = "schedule-independent",
     max_waiting: int = MAX_WAITING,
     max_reader_lag: int = MAX_READER_LAG,
     sources: Sources = _THE_WORLD,
@@ -47,6 +50,8 @@ async def open_runtime(
         n_ctx: Cells one sequence may use: tokens of its prompt and of what it generates.
         n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
         n_threads: Threads that compute; by default as many as there are CPUs for this process.
+        determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
+            options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too.
         max_waiting: Requests that may wait for a slot.
         max_reader_lag: Chunks a reader may leave unread before his sequence pauses.
         sources: The wall clock, session id and seeds.
@@ -57,7 +62,7 @@ async def open_runtime(
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
     """
-    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, determinism=determinism)
     limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
     engine = _engine(model)
     journal = None if log is None else Journal(log)
@@ -66,10 +71,8 @@ async def open_runtime(
     try:
         loaded = await compute.run(engine.load, settings)
         last = engine.close  # Only what was loaded here: another runtime may have the engine.
-        runtime = Runtime(_header(loaded, limits, sources), engine, compute, journal, sources)
-        runtime._raise_untold()
-        async with _serving(runtime):
-            yield runtime
+        async with _serving(_header(loaded, limits, sources), engine, compute, journal) as session:
+            yield Runtime(session, sources)
     finally:
         try:
             await compute.finish(last)
@@ -83,22 +86,26 @@ def _nothing() -> None:
 
 
 @asynccontextmanager
-async def _serving(runtime: Runtime) -> AsyncIterator[None]:
-    """Run the Batcher's task around a block, and let an error of the block out as it is, not in a group."""
+async def _serving(
+    header: e.SessionOpened, engine: Engine, compute: Compute, journal: Journal | None
+) -> AsyncIterator[Session]:
+    """Run a session's tasks around a block, and let an error of the block out as it is, not in a group."""
+    session = Session(header, engine, compute, journal)
+    session.raise_untold()
     try:
         try:
             async with _ungrouped(), trio.open_nursery() as nursery:
-                nursery.start_soon(runtime._run_batcher)
+                session.serve(nursery)
                 try:
-                    yield
+                    yield session
                 finally:
-                    runtime._leave()
+                    session.leave()
         finally:
-            runtime._close()
+            session.close()
     except trio.Cancelled:
-        runtime._raise_untold()
+        session.raise_untold()
         raise
-    runtime._raise_untold()
+    session.raise_untold()
 
 
 @asynccontextmanager
@@ -117,13 +124,17 @@ async def _ungrouped() -> AsyncIterator[None]:
             error.__context__ = context  # Not the group, which nobody made.
 
 
-def _settings(*, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None) -> ContextSettings:
+def _settings(
+    *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism
+) -> ContextSettings:
     n_threads = _cpus() if n_threads is None else n_threads
     _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
     _check("n_ctx", n_ctx, 1, 2**31 // n_slots - 256)  # llama.cpp counts cells in 32 bits, padded
     _check("n_batch", n_batch, n_slots, 2**16)
     _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
-    return ContextSettings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+    if determinism not in get_args(Determinism):
+        raise InvalidRequest("determinism", f"expected one of {', '.join(get_args(Determinism))}, got {determinism!r}")
+    return ContextSettings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, determinism=determinism)
 
 
 def _limits(*, max_waiting: int, max_reader_lag: int) -> e.Limits:

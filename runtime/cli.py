@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from attrs import NOTHING, fields
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
+from reenact.runtime.engine import Determinism
 from reenact.runtime.models import installed_model
 
 if TYPE_CHECKING:
+    from attrs import Attribute
+
     from reenact.runtime.display import Display
 
 _EXAMPLE = """\
@@ -29,19 +32,34 @@ example:
 
 _OPTION_HELP = {
     "seed": "key of the draws; drawn and recorded if not given",
-    "num_predict": "tokens to sample at most; -1 for as many as the context holds",
+    "num_predict": "tokens to sample at most; -1 for ten times what the context holds",
+    "num_keep": "inputs from the beginning that are kept when the context is full; -1 for the whole prompt",
     "stop": "a string that ends the text before it; may be given several times",
     "temperature": "divides the logits; 0 takes the likeliest token",
     "top_k": "draw from so many likeliest tokens; 0 for all",
     "top_p": "draw from the likeliest tokens of this probability together",
     "min_p": "draw from tokens at least this probable, relative to the likeliest",
+    "typical_p": "draw from the most typical tokens of this probability together",
+    "repeat_last_n": "so many of the last tokens are penalised; 0 for none, -1 for a whole context",
+    "repeat_penalty": "divides the logits of such tokens",
+    "presence_penalty": "taken from the logits of tokens among them",
+    "frequency_penalty": "taken from the logits of tokens as often as they are among them",
+    "truncate": "shorten a prompt that is longer than the context; if not, it is an error",
+    "shift": "drop inputs when the context is full, and go on; if not, end",
+    "format": "the form of the text: json, or a JSON Schema",
+    "grammar": "the same as a grammar in GBNF",
+    "logprobs": "tell in JSON how likely each token was",
+    "top_logprobs": "and so many likeliest tokens beside it",
+    "priority": "higher is admitted first",
+    "deadline": "seconds after which a text ends with what it has",
 }
+_METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 _FLAGS = {"n_slots": "--slots", "model": "--model"} | {
     name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, "n_ctx", "n_batch", "n_threads")
 }
 """What an argument of the Python API is called here."""
 
-_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads")
+_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,17 +123,33 @@ def _parser() -> argparse.ArgumentParser:
         "--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU"
     )
     for option in fields(Options):
-        flag = "--" + option.name.replace("_", "-")
-        default = "" if option.default in {NOTHING, ()} else f" (default: {option.default})"
-        meaning = _OPTION_HELP[option.name] + default
-        if option.name == "stop":
-            generate.add_argument(flag, action="append", metavar="TEXT", help=meaning)
-        else:
-            kind = float if option.type is float else int
-            generate.add_argument(flag, type=kind, metavar="X" if kind is float else "N", help=meaning)
+        if option.name in OPTION_NAMES:
+            _add_option(generate, option)
+    generate.add_argument(
+        "--determinism",
+        choices=get_args(Determinism),
+        help="what texts may depend on (default: schedule-independent); recorded-schedule is faster",
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
     generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
     return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, option: "Attribute[Any]") -> None:
+    """Add an option of a request under its own name."""
+    flag = _FLAGS[option.name]
+    meaning = _OPTION_HELP[option.name]
+    if option.type is bool:
+        meaning += f" (default: {'on' if option.default else 'off'})"
+    elif option.default not in {NOTHING, (), None}:
+        meaning += f" (default: {option.default})"
+    if option.type is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=meaning)
+    elif option.name == "stop":
+        parser.add_argument(flag, action="append", metavar="TEXT", help=meaning)
+    else:
+        kind = next(kind for kind in (int, float, str) if option.type in {kind, kind | None})
+        parser.add_argument(flag, type=kind, metavar=_METAVARS[kind.__name__], help=meaning)
 
 
 def _generate(parsed: argparse.Namespace) -> int:

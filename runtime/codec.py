@@ -5,9 +5,10 @@ The rules that hold here:
 * The envelope comes first and in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
 * Reading is strict: no unknown field, no missing one, no ``"7"``, ``7.0`` or ``true`` for 7, no integer from 2^53 on.
 * A field of bytes stands under its own name where it is UTF-8, and in base64 under ``NAME_bytes`` where it is not.
-* Writing leaves out what is at its default only in `_SPARSE`, the two classes that make most of a log.
+* Writing leaves out what is at its default only in `_SPARSE`, the classes that make most of a log.
 """
 
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_args, get_origin
@@ -21,18 +22,22 @@ from cattrs.v import format_exception
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest
+from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_INTEGER
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
 """Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Of the events and of the states whose digest closes a log."""
+
+OLDEST: Final = {"format": 1, "schema": 2}
+"""What is read of older logs. Schema 1 was never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 
-_SPARSE: Final = (e.Sample, e.TokenEmitted)
+_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted)
 
 Fields = dict[str, Any]
 T = TypeVar("T")
@@ -153,6 +158,21 @@ def _strict_int(value: object, _: object) -> int:
     return value
 
 
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        # orjson would write null.
+        raise UnwritableRecord(f"{value} is no number that a log may hold")
+    return value
+
+
+def _input(value: object, _: object) -> Input:
+    if type(value) is int:
+        return _strict_int(value, int)
+    if isinstance(value, list) and value and all(type(item) is float for item in value):
+        return tuple(value)
+    raise TypeError(f"expected a token or a row of numbers, got {value!r}")
+
+
 def _bytes_fields(kind: type) -> tuple[str, ...]:
     return tuple(a.name for a in attrs.fields(kind) if a.type is bytes)
 
@@ -193,8 +213,11 @@ def _is_tuple(kind: Any) -> bool:
 def _make_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _strict_int)
+    converter.register_structure_hook(Input, _input)
     for kind in (str, bool, float, bytes):
         converter.register_structure_hook(kind, _strict(kind))
+
+    converter.register_unstructure_hook(float, _finite)
 
     @converter.register_structure_hook_factory(_is_tuple)
     def _tuple_hook(kind: Any) -> Callable[[object, object], tuple[Any, ...]]:
@@ -227,9 +250,10 @@ def _make_converter() -> Converter:
         def hook(value: Any, of: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"expected an object, got {value!r}")
-            if missing := required - value.keys():
+            plain = _read_bytes(value, names) if names else value
+            if missing := required - plain.keys():
                 raise TypeError(f"{', '.join(sorted(missing))} is missing")
-            return read(_read_bytes(value, names) if names else value, of)
+            return read(plain, of)
 
         return hook
 

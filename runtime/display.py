@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import orjson
+from attrs import asdict
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import Progress
@@ -14,7 +15,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from reenact.actors.errors import ReenactError
-from reenact.runtime.streams import Completion
+from reenact.runtime.results import Completion
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -77,12 +78,22 @@ class JsonDisplay(Display):
                 "stop": ended.stop,
                 "seed": ended.seed,
                 "n_prompt": ended.n_prompt,
+                "n_cached": ended.n_cached,
+                "n_truncated": ended.n_truncated,
                 "n_sampled": ended.n_sampled,
+                "n_shifts": ended.n_shifts,
+                "times": asdict(ended.times),
             }
+            if ended.logprobs:
+                fields["logprobs"] = [asdict(logprob, value_serializer=_as_text) for logprob in ended.logprobs]
         else:
             fields |= {"finish_reason": "error", "error": str(ended)}
         sys.stdout.write(orjson.dumps(fields).decode() + "\n")
         sys.stdout.flush()
+
+
+def _as_text(_: object, __: object, value: object) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 class PlainDisplay(Display):

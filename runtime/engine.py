@@ -5,14 +5,18 @@ contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engin
 `Engine.close`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts
+from reenact.actors.inputs import Input, kind_of
 from reenact.actors.options import Options
+
+Determinism = Literal["schedule-independent", "recorded-schedule"]
+"""What results may depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
 
 
 @frozen(kw_only=True)
@@ -24,6 +28,7 @@ class ContextSettings:
     """Cells for one sequence."""
     n_batch: int
     n_threads: int
+    determinism: Determinism = "schedule-independent"
 
 
 @frozen(kw_only=True)
@@ -45,6 +50,29 @@ class Tokenized:
     bos_added: bool
 
 
+class Message(TypedDict):
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@frozen(kw_only=True)
+class Drawing:
+    """What a sequence's draws depend on, beside the logits.
+
+    An engine may keep what it made of a history (a grammar's state), but must be able to make it anew: what it draws is
+    a function of this.
+    """
+
+    options: Options
+    grammar: str | None
+    prompt: Sequence[Input]
+    """The prompt's inputs, as far as they were not truncated."""
+    sampled: Sequence[int]
+    """The tokens sampled so far; the next one has the index of a part's draw, which is their number."""
+
+
 class Engine(Protocol):
     """A model's context, with a stream of cells for each slot."""
 
@@ -60,19 +88,44 @@ class Engine(Protocol):
             EngineBroken: Loading failed; or it is loaded already: an engine serves one runtime at a time.
         """
 
-    def tokenize(self, text: str) -> Tokenized:
-        """Return the tokens of ``text``, special tokens parsed, BOS added where the vocabulary wants it."""
+    def tokenize(self, text: str, *, special: bool) -> Tokenized:
+        """Return the tokens of ``text``, special tokens parsed.
 
-    def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:
-        """Empty slots, decode the batch's rows, draw a token wherever one is asked for.
+        Args:
+            text: The text.
+            special: Add BOS and its like where the vocabulary wants them.
+        """
 
-        A draw depends on the row's logits, the sequence's options, its seed and the token's index, and on nothing else.
-        A return code other than 0 is an outcome, not an error: 1 leaves the cells as they were after emptying, and so
-        does -1 unless the batch is not `is_valid`: then nothing is done. A batch without parts only empties.
+    def compile(self, options: Options) -> str | None:
+        """Return the grammar in force, in GBNF: as given, or converted from the format; None without either.
+
+        Raises:
+            InvalidRequest: It does not compile; it names the field and the reason.
+        """
+
+    def render(self, messages: Iterable[Message]) -> str:
+        """Return a chat as the model's own template puts it, up to where the assistant's answer begins.
+
+        Raises:
+            InvalidRequest: The model has no template, or the template refuses the messages; it names ``messages``.
+        """
+
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+        """Copy, trim and shift cells, in this order, decode the batch's rows, draw or pool wherever it is asked for.
+
+        A draw depends on the row's logits and on its `Drawing`, and on nothing else. A return code other than 0 is an
+        outcome, not an error: 1 leaves the cells as they were after the operations on them, and so does -1 unless the
+        batch is not `is_valid`: then nothing is done. A batch without parts only does the operations.
 
         Args:
             planned: The batch.
-            options: The options of every sequence that a token is drawn for.
+            drawings: How to draw, for every sequence that a token is drawn for.
+        """
+
+    def abort(self, batch: int) -> None:
+        """Let the decode of this batch end soon with code 2, if it is in progress or yet to come; from any thread.
+
+        Rows that were evaluated before stay in the cells; the positions of the outcome tell how many.
         """
 
     def close(self) -> None:
@@ -82,15 +135,22 @@ class Engine(Protocol):
 def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
     """Return whether a batch is one that may be handed to llama.cpp, which aborts the process on some that may not.
 
-    Checked: rows within ``n_batch``, slots that exist, ascending and each once (``llama_decode`` and
-    ``llama_memory_seq_*``, docs/llama-cpp.md section 5).
+    Checked: rows within ``n_batch``, slots that exist, ascending and each once, rows of one kind, copies between two
+    slots, shifts only where the context can, no length below 0 (``llama_decode`` and ``llama_memory_seq_*``,
+    docs/llama-cpp.md section 5).
     """
     slots = [part.slot for part in planned.parts]
+    touched = [number for copy in planned.copies for number in (copy.source, copy.slot)]
+    touched += [trim.slot for trim in planned.trims] + [shift.slot for shift in planned.shifts]
     return (
-        sum(len(part.tokens) for part in planned.parts) <= context.n_batch
-        and all(part.tokens for part in planned.parts)
-        and all(0 <= slot < context.n_slots for slot in (*slots, *planned.clears))
+        sum(len(part.inputs) for part in planned.parts) <= context.n_batch
+        and all(part.inputs for part in planned.parts)
+        and len({kind_of(one) for part in planned.parts for one in part.inputs}) <= 1
+        and all(0 <= slot < context.n_slots for slot in (*slots, *touched))
         and all(one < other for one, other in pairwise(slots))
+        and all(copy.source != copy.slot for copy in planned.copies)
+        and all(trim.length >= 0 for trim in planned.trims)
+        and all(context.shift == "move" and shift.keep >= 0 and shift.discard > 0 for shift in planned.shifts)
     )
 
 
@@ -107,7 +167,7 @@ def code_before(planned: BatchPlanned, lengths: Sequence[int], context: ContextF
 
     Args:
         planned: The batch.
-        lengths: Cells in use in the slot of each part.
+        lengths: Cells in use in the slot of each part, after the operations on them.
         context: The context's parameters.
 
     Returns:
@@ -115,10 +175,10 @@ def code_before(planned: BatchPlanned, lengths: Sequence[int], context: ContextF
     """
     if any(part.position != length for part, length in zip(planned.parts, lengths, strict=True)):
         return -1
-    beyond = any(part.position + len(part.tokens) > context.n_ctx_seq for part in planned.parts)
+    beyond = any(part.position + len(part.inputs) > context.n_ctx_seq for part in planned.parts)
     return 1 if beyond else 0
 
 
 def refused(planned: BatchPlanned) -> BatchDecoded:
     """Return the outcome of a batch that is not valid: nothing was done."""
-    return BatchDecoded(batch=planned.batch, code=-1, samples=(), positions=())
+    return BatchDecoded(batch=planned.batch, code=-1, samples=(), vectors=(), positions=())

@@ -9,7 +9,7 @@ from attrs import frozen
 from reenact.actors.errors import ReenactError
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.display import Display
-from reenact.runtime.tasks import Runtime
+from reenact.runtime.requests import Runtime
 
 Errors = list[ReenactError | None]
 

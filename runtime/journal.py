@@ -21,7 +21,7 @@ from attrs import frozen
 
 from reenact.actors.errors import LogBroken, LogCorrupt, LogNotComparable
 from reenact.actors.events import Record
-from reenact.runtime.codec import FORMAT, SCHEMA, UnreadableRecord, dumps, encode, loads
+from reenact.runtime.codec import FORMAT, OLDEST, SCHEMA, UnreadableRecord, dumps, encode, loads
 
 _CRC_KEY: Final = b',"crc":"'
 _TAIL: Final = len(_CRC_KEY) + 8 + len(b'"}\n')
@@ -159,7 +159,7 @@ class LogFile:
 
 
 def _check_versions(raw: bytes) -> None:
-    """Refuse a log of a newer kind before its checksums, which may be of another kind too."""
+    """Refuse a log of another kind before its checksums, which may be of another kind too."""
     try:
         header = loads(raw)
     except UnreadableRecord:
@@ -170,6 +170,11 @@ def _check_versions(raw: bytes) -> None:
             if type(theirs) is int and theirs > ours:
                 cure = "use the reenact that wrote it, or a newer one"
                 raise LogNotComparable(f"the log's {name} is {theirs} and this program reads up to {ours}: {cure}")
+            if type(theirs) is int and theirs < OLDEST[name]:
+                cure = "use the reenact that wrote it"
+                raise LogNotComparable(
+                    f"the log's {name} is {theirs} and this program reads from {OLDEST[name]}: {cure}"
+                )
 
 
 def _difference(raw: bytes, expected: bytes) -> str:

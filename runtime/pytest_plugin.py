@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from reenact.runtime.scripted import Faults, Scripts
-    from reenact.runtime.tasks import Runtime
+    from reenact.runtime.requests import Runtime
+    from reenact.runtime.scripted import Faults, Scripts, Vectors
 
 
 class OpenScripted(Protocol):
     """What `scripted_runtime` gives: `open_runtime` on a `ScriptedEngine`; settings are those of `open_runtime`."""
 
     def __call__(
-        self, scripts: Scripts = (), *, faults: Faults | None = None, **settings: Any
+        self,
+        scripts: Scripts = (),
+        *,
+        faults: Faults | None = None,
+        vectors: Vectors | None = None,
+        **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
         """Open the runtime, once a test."""
 
@@ -37,8 +42,9 @@ def scripted_runtime(session_log: Path) -> OpenScripted:
     from reenact.runtime.scripted import ScriptedEngine
 
     def open_scripted(
-        scripts: Scripts = (), *, faults: Faults | None = None, **settings: Any
+        scripts: Scripts = (), *, faults: Faults | None = None, vectors: Vectors | None = None, **settings: Any
     ) -> AbstractAsyncContextManager[Runtime]:
-        return open_runtime(ScriptedEngine(scripts, faults=faults), log=session_log, **settings)
+        engine = ScriptedEngine(scripts, faults=faults, vectors=vectors)
+        return open_runtime(engine, log=session_log, **settings)
 
     return open_scripted

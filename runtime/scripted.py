@@ -1,19 +1,41 @@
-"""An engine that plays given pieces and return codes: for the tests of an application, and for our own.
+"""An engine that plays given pieces, vectors and return codes: for the tests of an application, and for our own.
 
-It keeps cells like a real one (positions are checked, slots are emptied), so that what it is asked matters. Its
-vocabulary: tokens 0 to 255 are the bytes of prompts, token 256 ends the text, and from 257 on come the script's pieces
-in the order of their first appearance.
+It keeps cells like a real one (positions are checked; cells are copied, trimmed and shifted), so that what it is asked
+matters. Its vocabulary: tokens 0 to 255 are the bytes of prompts, token 256 ends the text, and from 257 on come the
+script's pieces in the order of their first appearance.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 from zlib import crc32
 
-from reenact.actors.errors import EngineBroken
-from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts, Part, Sample
+from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.actors.events import (
+    BatchDecoded,
+    BatchPlanned,
+    ContextFacts,
+    EngineFacts,
+    Likely,
+    ModelFacts,
+    Part,
+    Sample,
+    Vector,
+)
+from reenact.actors.inputs import Input
 from reenact.actors.options import Options
-from reenact.runtime.engine import ContextSettings, Loaded, Tokenized, code_before, is_valid, padded, refused
+from reenact.runtime.engine import (
+    ContextSettings,
+    Drawing,
+    Loaded,
+    Message,
+    Tokenized,
+    code_before,
+    is_valid,
+    padded,
+    refused,
+)
 
 
 class Special(Enum):
@@ -23,16 +45,21 @@ class Special(Enum):
     """An end-of-generation token."""
     NAN = "nan"
     """Logits that hold a NaN."""
+    DEAD_END = "dead end"
+    """A grammar that allows no token."""
 
 
 EOG: Final = Special.EOG
 NAN: Final = Special.NAN
+DEAD_END: Final = Special.DEAD_END
 
 Script = Sequence[str | bytes | Special]
 Scripts = Script | Mapping[str, Script]
 """One script for every prompt, or one for each prompt by its text."""
 Faults = Mapping[int, int | Exception]
 """Return codes of ``llama_decode``, or exceptions to raise, by the number of the batch."""
+Vectors = Mapping[str, Sequence[float]]
+"""The vector of each text."""
 
 _EOG_TOKEN: Final = 256
 
@@ -44,6 +71,7 @@ class ScriptedEngine:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
         faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
+        vectors: Makes it an engine for embeddings: the vector of each text.
 
     Example:
         ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``
@@ -51,13 +79,22 @@ class ScriptedEngine:
 
     computes = False
 
-    def __init__(self, scripts: Scripts = (), *, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        scripts: Scripts = (),
+        *,
+        faults: Faults | None = None,
+        vectors: Vectors | None = None,
+    ) -> None:
         if isinstance(scripts, str | bytes):
             raise TypeError("a script is a list of pieces, not one string")
         self._scripts = dict(scripts) if isinstance(scripts, Mapping) else scripts
         self._faults = dict(faults or {})
-        self._pieces = _vocabulary(self._scripts)
-        self._cells: list[list[int]] = []
+        self._vectors = vectors
+        self._tokens = _vocabulary(self._scripts)
+        self._pieces = {token: piece for piece, token in self._tokens.items()}
+        self._cells: list[list[Input]] = []
+        self._aborted = -1
         self.context_facts: ContextFacts | None = None
 
     def load(self, settings: ContextSettings) -> Loaded:
@@ -65,6 +102,7 @@ class ScriptedEngine:
         if self.context_facts is not None:
             raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
         self._cells = [[] for _ in range(settings.n_slots)]
+        self._aborted = -1
         self.context_facts = ContextFacts(
             n_slots=settings.n_slots,
             n_ctx=settings.n_ctx,
@@ -76,57 +114,111 @@ class ScriptedEngine:
             type_v="none",
             flash_attn="none",
             kv_unified=False,
+            shift="evaluate" if settings.determinism == "schedule-independent" else "move",
+            n_embd=2,
+            pooling="none" if self._vectors is None else "mean",
+            alone=settings.determinism == "schedule-independent",
         )
         return Loaded(
             engine=EngineFacts(name="scripted", versions={}, system_info=""),
             model=ModelFacts(name="script", size=0, sha256="", description="plays given pieces"),
             context=self.context_facts,
-            policies={},
+            policies={"determinism": settings.determinism},
         )
 
-    def tokenize(self, text: str) -> Tokenized:
+    def tokenize(self, text: str, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
         """Return the bytes of ``text``."""
-        if self.context_facts is None:
-            raise EngineBroken("the engine is not loaded")
+        self._context()
         return Tokenized(tokens=tuple(text.encode()), bos_added=False)
 
-    def step(self, planned: BatchPlanned, options: Mapping[int, Options]) -> BatchDecoded:  # noqa: ARG002  # nothing is drawn
-        """Keep the batch's tokens in the cells and play the next pieces."""
-        context = self.context_facts
-        if context is None:
-            raise EngineBroken("the engine is not loaded")
-        if not is_valid(planned, context):
+    def compile(self, options: Options) -> str | None:
+        """Look no further than for a rule ``root``; nothing is converted."""
+        self._context()
+        if options.grammar is not None and "root" not in options.grammar:
+            raise InvalidRequest("grammar", "it has no rule root")
+        return options.format if options.grammar is None else options.grammar
+
+    def render(self, messages: Iterable[Message]) -> str:
+        """Return each message behind its role, a line each."""
+        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
+
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+        """Keep the batch's inputs in the cells and play the next pieces."""
+        context = self._context()
+        pools = {part.pool for part in planned.parts}
+        if not is_valid(planned, context) or not pools <= {self._vectors is not None}:
             return refused(planned)
-        for slot in planned.clears:
-            self._cells[slot].clear()
-        fault = self._faults.get(planned.batch, 0)
+        self._operate(planned)
+        fault = self._faults.get(planned.batch, 2 if self._aborted == planned.batch else 0)
         if isinstance(fault, Exception):
             raise fault
         code = fault or code_before(planned, [len(self._cells[part.slot]) for part in planned.parts], context)
         if code not in {1, -1}:
             # As in llama.cpp, what was evaluated before an abort or a failure stays.
             for part in planned.parts if code == 0 else planned.parts[:1]:
-                self._cells[part.slot].extend(part.tokens)
-        samples = tuple(self._sample(part) for part in planned.parts if part.draw is not None) if code == 0 else ()
+                self._cells[part.slot].extend(part.inputs)
+        done = planned.parts if code == 0 else ()
+        samples = tuple(self._sample(part, drawings[part.sequence]) for part in done if part.draw is not None)
+        vectors = tuple(self._vector(part) for part in done if part.pool)
         positions = tuple((part.slot, len(self._cells[part.slot]) - 1) for part in planned.parts)
-        return BatchDecoded(batch=planned.batch, code=code, samples=samples, positions=positions)
+        return BatchDecoded(batch=planned.batch, code=code, samples=samples, vectors=vectors, positions=positions)
+
+    def abort(self, batch: int) -> None:
+        """Let this batch end with code 2, with its first part evaluated."""
+        self._aborted = batch
 
     def close(self) -> None:
         """Drop the cells."""
         self._cells = []
         self.context_facts = None
 
-    def _sample(self, part: Part) -> Sample:
-        cells = self._cells[part.slot]
-        crc = crc32(repr(cells).encode())
-        script = self._script(bytes(token for token in cells if token < _EOG_TOKEN).decode())
+    def _context(self) -> ContextFacts:
+        if self.context_facts is None:
+            raise EngineBroken("the engine is not loaded")
+        return self.context_facts
+
+    def _operate(self, planned: BatchPlanned) -> None:
+        for copy in planned.copies:
+            self._cells[copy.slot] = list(self._cells[copy.source])
+        for trim in planned.trims:
+            del self._cells[trim.slot][trim.length :]
+        for shift in planned.shifts:
+            del self._cells[shift.slot][shift.keep : shift.keep + shift.discard]
+
+    def _sample(self, part: Part, drawing: Drawing) -> Sample:
+        crc = crc32(repr(self._cells[part.slot]).encode())
+        script = self._script(self._text(drawing.prompt))
         piece = script[part.draw] if part.draw is not None and part.draw < len(script) else EOG
-        if piece is EOG:
-            return Sample(sequence=part.sequence, token=_EOG_TOKEN, eog=True, logits_crc32=crc)
-        if isinstance(piece, Special):
-            return Sample(sequence=part.sequence, token=-1, nan=True, logits_crc32=crc)
-        raw = _as_bytes(piece)
-        return Sample(sequence=part.sequence, token=self._pieces[raw], piece=raw, logits_crc32=crc)
+        if isinstance(piece, Special) and piece is not EOG:
+            fault: Literal["nan", "grammar"] = "nan" if piece is NAN else "grammar"
+            return Sample(sequence=part.sequence, token=-1, fault=fault, logits_crc32=crc)
+        token = _EOG_TOKEN if isinstance(piece, Special) else self._tokens[_as_bytes(piece)]
+        likely = [
+            Likely(token=other, piece=self._pieces[other], logprob=-other / 1000)
+            for other in sorted(self._pieces)[: drawing.options.top_logprobs]
+        ]
+        return Sample(
+            sequence=part.sequence,
+            token=token,
+            piece=self._pieces.get(token, b""),
+            eog=token == _EOG_TOKEN,
+            logits_crc32=crc,
+            logprob=-token / 1000 if drawing.options.logprobs else None,
+            top=tuple(likely),
+        )
+
+    def _vector(self, part: Part) -> Vector:
+        self._cells[part.slot].clear()
+        text = self._text(part.inputs)
+        if self._vectors is None or text not in self._vectors:
+            raise LookupError(f"there is no vector for the text {text!r}")
+        values = tuple(float(value) for value in self._vectors[text])
+        usable = all(math.isfinite(value) for value in values)
+        return Vector(sequence=part.sequence, values=values if usable else (), crc32=crc32(repr(values).encode()))
+
+    def _text(self, inputs: Iterable[Input]) -> str:
+        known = (self._pieces.get(one, bytes([min(one, 255)])) for one in inputs if isinstance(one, int))
+        return b"".join(known).decode(errors="replace")
 
     def _script(self, prompt: str) -> Script:
         if not isinstance(self._scripts, dict):

@@ -1,8 +1,20 @@
-"""What every test shares: the seed of this run's fresh properties, shown in the header."""
+"""What every test shares: the seed of this run's fresh properties, shown in the header, and a rule to do without."""
 
+import os
+
+from tests.breaking import BREAK_NAME
 from tests.support import FRESH_SEED, FRESH_SEED_NAME
 
+if os.environ.get(BREAK_NAME):
+    # Before any test is imported, so that the names it imports are the broken ones.
+    from tests.breaking import break_asked_for
+    from tests.rules import RULES
 
-def pytest_report_header() -> str:
-    """Say which seed the fresh examples have and how to run them again."""
-    return f"properties: fixed examples, and fresh ones by {FRESH_SEED_NAME}={FRESH_SEED} (set it to run them again)"
+    break_asked_for(RULES)
+
+
+def pytest_report_header() -> list[str]:
+    """Say which seed the fresh examples have and how to run them again; and which rule is broken."""
+    seed = f"properties: fixed examples, and fresh ones by {FRESH_SEED_NAME}={FRESH_SEED} (set it to run them again)"
+    broken = os.environ.get(BREAK_NAME)
+    return [seed, *([f"broken on purpose: {broken}"] if broken else [])]

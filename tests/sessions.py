@@ -2,54 +2,62 @@
 
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 import trio
 
 from reenact.actors.errors import ReenactError
-from reenact.runtime import ScriptedEngine, open_runtime
+from reenact.actors.options import RequestOptions
+from reenact.runtime import Runtime, ScriptedEngine, open_runtime
 from reenact.runtime.codec import Fields, dumps, loads
 from reenact.runtime.journal import LogFile, sealed
-from reenact.runtime.scripted import EOG, NAN, Script
+from reenact.runtime.scripted import DEAD_END, EOG, NAN, Script
+
+_LONG: Final = "longer than its sixteen cells"
 
 EVENTFUL_SCRIPTS: Final[dict[str, Script]] = {
     "plain prompt": ["a", "b", "c", "d", "e", "f", EOG],
     "stopped": ["x", "y<", "/s", ">z", "never"],
     "held": ["one", "<", "/", EOG],
     "bytes": [b"\xf0\x9f", b"\x98\x80", b"\xe2\x82", "!", EOG],
-    "full": ["t"] * 100,
+    "full to the brim": ["t", "t"],
     "queued": ["q"],
     "nan": ["n", NAN],
+    "no way": ["w", DEAD_END],
     "unread": ["u"] * 40,
     "left": ["l"] * 100,
+    "first": ["f"],
     "too many": ["m"],
+    _LONG[:4] + _LONG[-12:]: ["s"],
 }
 
 
 async def eventful_session(path: Path) -> None:
-    """Record a session of about 250 records in which nearly everything happens that can."""
+    """Record a session of about 350 records in which nearly everything happens that can."""
     engine = ScriptedEngine(EVENTFUL_SCRIPTS, faults={1: -2})
     async with open_runtime(
-        engine, log=path, n_slots=3, n_ctx=16, n_batch=8, max_waiting=3, max_reader_lag=2
+        engine,
+        log=path,
+        n_slots=3,
+        n_ctx=16,
+        n_batch=8,
+        determinism="recorded-schedule",
+        max_waiting=3,
+        max_reader_lag=2,
     ) as runtime:
-
-        async def ask(prompt: str) -> None:
-            with suppress(ReenactError):
-                await runtime.complete(prompt, request_id=f"the {prompt} one", stop=["</s>"])
-
         # It ends by the fault, alone.
-        await ask("plain prompt")
-        # Six are served at once: three have a slot and three wait.
+        await _ask(runtime, "plain prompt")
+        # Six are served at once: three have a slot and three wait. The first one's context is shifted.
         async with trio.open_nursery() as nursery:
-            for prompt in ("plain prompt", "stopped", "held", "bytes", "nan", "full"):
-                nursery.start_soon(ask, prompt)
-        # Three stalled readers have the slots, one request waits and is left.
-        async with AsyncExitStack() as stack:
-            for _ in range(3):
-                await stack.enter_async_context(runtime.stream("left"))
-            for _ in range(3):
-                await stack.enter_async_context(runtime.stream("queued"))
-            await ask("too many")
+            for prompt in ("plain prompt", "stopped", "held", "bytes", "nan", "no way"):
+                nursery.start_soon(_ask, runtime, prompt)
+        await _ask(runtime, "full to the brim", shift=False)
+        await _ask(runtime, _LONG, logprobs=True, top_logprobs=1)
+        await _ask(runtime, "queued", grammar="no rule is the first")
+        # It leaves with its prompt in flight.
+        async with runtime.stream("plain prompt"):
+            pass
+        await _stalled(runtime)
         # One reader stalls and goes on, beside one that leaves in flight.
         async with runtime.stream("unread", num_predict=6) as unread:
             async with runtime.stream("left") as left:
@@ -57,6 +65,29 @@ async def eventful_session(path: Path) -> None:
             await trio.sleep(1)
             async for _ in unread:
                 pass
+
+
+async def _ask(runtime: Runtime, prompt: str, **options: Unpack[RequestOptions]) -> None:
+    asked: RequestOptions = {"stop": ["</s>"], **options}
+    with suppress(ReenactError):
+        await runtime.complete(prompt, request_id=f"the {prompt} one", **asked)
+
+
+async def _stalled(runtime: Runtime) -> None:
+    """Let readers stall that have all slots, and others come."""
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(runtime.stream("left", deadline=5))
+        await trio.sleep(1)
+        # It takes the slot of the youngest, and a fourth one has it after that.
+        await _ask(runtime, "first", priority=1)
+        await stack.enter_async_context(runtime.stream("left"))
+        # As many wait as may, and are left.
+        for _ in range(3):
+            await stack.enter_async_context(runtime.stream("queued"))
+        await _ask(runtime, "too many")
+        # The deadlines come.
+        await trio.sleep(10)
 
 
 def read_fields(path: Path) -> list[Fields]:

@@ -1,17 +1,18 @@
 """Helpers that tests share: an opened session, a driver without trio, and properties under two kinds of seed."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import SystemRandom
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Literal, TypeVar, Unpack
 
 import pytest
+from attrs import evolve as changed
 from attrs import frozen
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
+from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
 
@@ -57,11 +58,20 @@ def holds_for(
     return decorate
 
 
-def opened(*, n_slots: int = 2, n_ctx: int = 64, n_batch: int = 32, max_waiting: int = 8) -> e.SessionOpened:
+def opened(
+    *,
+    n_slots: int = 2,
+    n_ctx: int = 64,
+    n_batch: int = 32,
+    max_waiting: int = 8,
+    shift: Literal["move", "evaluate"] = "evaluate",
+    pooling: str = "none",
+    alone: bool = True,
+) -> e.SessionOpened:
     """Return the header of a session whose engine is the `Driver` below."""
     return e.SessionOpened(
         format=1,
-        schema=1,
+        schema=2,
         session="test",
         opened_at="2026-01-01T00:00:00Z",
         reenact="0",
@@ -80,6 +90,10 @@ def opened(*, n_slots: int = 2, n_ctx: int = 64, n_batch: int = 32, max_waiting:
             type_v="f16",
             flash_attn="off",
             kv_unified=False,
+            shift=shift,
+            n_embd=0,
+            pooling=pooling,
+            alone=alone,
         ),
         limits=e.Limits(max_waiting=max_waiting, max_reader_lag=64),
         policies={},
@@ -113,20 +127,24 @@ class Driver:
     """Drives a kernel as the runtime would, step by step, with an engine that plays scripts.
 
     The engine keeps cells. A plan whose rows do not follow the cells, or do not fit, is an assertion error.
-    Sequence 3 samples the tokens 3000, 3001, ..., whatever their pieces; a script that is over samples an
-    end-of-generation token.
+    Sequence 3 has the prompt 300, 301, ... and samples the tokens 3000, 3001, ..., whatever their pieces; a script that
+    is over samples an end-of-generation token.
     """
 
-    def __init__(self, *, n_slots: int = 2, n_ctx: int = 64, n_batch: int = 32, max_waiting: int = 8) -> None:
+    def __init__(self, **header: Any) -> None:
         self.kernel = WatchedKernel()
         self.records: list[e.Record] = []
         self.planned: e.BatchPlanned | None = None
         """The batch in flight."""
-        self.cells: list[list[int]] = [[] for _ in range(n_slots)]
-        self.n_ctx = n_ctx
-        self._scripts: dict[int, Iterator[bytes]] = {}
-        self._prompts: dict[int, tuple[int, ...]] = {}
-        self.give(opened(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, max_waiting=max_waiting))
+        session = opened(**header)
+        self.context = session.context
+        self.cells: list[list[Input]] = [[] for _ in range(self.context.n_slots)]
+        self.n_evaluated = 0
+        self._scripts: dict[int, list[bytes]] = {}
+        self._endless: dict[int, Iterator[bytes]] = {}
+        self._prompts: dict[int, tuple[Input, ...]] = {}
+        self._bos: dict[int, bool] = {}
+        self.give(session)
 
     def give(self, event: e.GivenEvent) -> list[e.Record]:
         """Give the kernel a fact and keep what follows."""
@@ -138,32 +156,63 @@ class Driver:
                 self.planned = record.event
         return records
 
-    def submit(
-        self, *pieces: bytes, script: Iterable[bytes] = (), prompt: int = 3, **asked: Unpack[RequestOptions]
-    ) -> int:
-        """Submit a request with ``prompt`` tokens, tokenised at once; it generates ``pieces`` and then ``script``."""
-        number = self.receive(*pieces, script=script, prompt=prompt, **asked)
+    def submit(self, *pieces: bytes, **asked: Any) -> int:
+        """Submit a request, tokenised at once; see `receive` for what it takes."""
+        number = self.receive(*pieces, **asked)
         self.tokenize(number)
         return number
 
     def receive(
-        self, *pieces: bytes, script: Iterable[bytes] = (), prompt: int = 3, **asked: Unpack[RequestOptions]
+        self,
+        *pieces: bytes,
+        script: Iterable[bytes] = (),
+        prompt: int | Sequence[Input] = 3,
+        bos: bool = False,
+        embedding: bool = False,
+        dimensions: int | None = None,
+        **asked: Unpack[RequestOptions],
     ) -> int:
-        """Submit a request whose prompt is not tokenised yet."""
+        """Submit a request whose prompt is not tokenised yet; it generates ``pieces`` and then ``script``.
+
+        Args:
+            pieces: What is sampled, in order.
+            script: More of it, endless perhaps.
+            prompt: Its inputs, or how many.
+            bos: Whether the first of them was added.
+            embedding: A vector is wanted.
+            dimensions: So many values of it.
+            asked: Options.
+        """
         number = self.kernel.n_requests + 1
-        self._scripts[number] = chain(pieces, script)
-        self._prompts[number] = tuple(range(number * 100, number * 100 + prompt))
-        options = options_of(asked, seed=lambda: 1)
-        self.give(e.RequestReceived(sequence=number, request_id=None, prompt="...", options=options))
+        self._scripts[number] = list(pieces)
+        self._endless[number] = iter(script)
+        self._prompts[number] = (
+            tuple(range(number * 100, number * 100 + prompt)) if isinstance(prompt, int) else tuple(prompt)
+        )
+        self._bos[number] = bos
+        options = changed(options_of(asked, seed=lambda: 1), dimensions=dimensions)
+        self.give(
+            e.RequestReceived(
+                sequence=number, request_id=None, prompt="...", options=options, embedding=embedding, continues=None
+            )
+        )
         return number
 
     def tokenize(self, sequence: int) -> None:
-        """Say what the prompt's tokens are."""
-        self.give(e.PromptTokenized(sequence=sequence, tokens=self._prompts[sequence], bos_added=False))
+        """Say what the prompt's inputs are."""
+        self.give(
+            e.PromptTokenized(
+                sequence=sequence, inputs=self._prompts[sequence], bos_added=self._bos[sequence], grammar=None
+            )
+        )
 
     def cancel(self, sequence: int) -> None:
         """Let the caller leave."""
         self.give(e.CancelRequested(sequence=sequence))
+
+    def expire(self, sequence: int) -> None:
+        """Let the deadline come."""
+        self.give(e.DeadlineExpired(sequence=sequence))
 
     def pause(self, sequence: int) -> None:
         """Let the reader fall behind."""
@@ -173,24 +222,61 @@ class Driver:
         """Let the reader catch up."""
         self.give(e.ReaderResumed(sequence=sequence))
 
-    def step(self, *, code: int = 0, nan: frozenset[int] = frozenset()) -> list[e.Record]:
-        """Carry out the batch in flight, with this return code, and NaN in the logits of some sequences."""
-        return self.give(self.decoded(code=code, nan=nan))
+    def step(self, **outcome: Any) -> list[e.Record]:
+        """Carry out the batch in flight; see `decoded` for how it may come out."""
+        return self.give(self.decoded(**outcome))
 
-    def decoded(self, *, code: int = 0, nan: frozenset[int] = frozenset()) -> e.BatchDecoded:
-        """Take the batch in flight and return what an engine says after it, without giving it to the kernel."""
+    def decoded(
+        self,
+        *,
+        code: int = 0,
+        rows: int = 0,
+        nan: frozenset[int] = frozenset(),
+        no_token: frozenset[int] = frozenset(),
+        vector: tuple[float, ...] = (3.0, 4.0),
+    ) -> e.BatchDecoded:
+        """Take the batch in flight and return what an engine says after it, without giving it to the kernel.
+
+        Args:
+            code: The return code.
+            rows: For code 2 and those below -1: so many rows were evaluated before.
+            nan: Sequences in whose logits is a NaN.
+            no_token: Sequences whose grammar allows no token.
+            vector: What a text is pooled to.
+        """
         planned, self.planned = self.planned, None
         assert planned is not None, "no batch is in flight"
-        for slot in planned.clears:
-            self.cells[slot].clear()
-        if code == 0:
-            for part in planned.parts:
-                assert part.position == len(self.cells[part.slot]), "the rows do not follow the cells"
-                self.cells[part.slot] += part.tokens
-                assert len(self.cells[part.slot]) <= self.n_ctx, "the cells do not hold the rows"
-        samples = [self._sample(part, nan) for part in planned.parts if part.draw is not None and code == 0]
+        self._operate(planned)
+        left = sum(len(part.inputs) for part in planned.parts) if code == 0 else rows if code in {2, -2} else 0
+        for part in planned.parts:
+            cells = self.cells[part.slot]
+            assert part.position == len(cells), "the rows do not follow the cells"
+            done = part.inputs[:left]
+            left -= len(done)
+            self.n_evaluated += len(done)
+            cells += done
+            assert len(cells) <= self.context.n_ctx, "the cells do not hold the rows"
+        done_parts = planned.parts if code == 0 else ()
+        for part in done_parts:
+            if part.pool:
+                self.cells[part.slot].clear()
+        samples = [self._sample(part, nan, no_token) for part in done_parts if part.draw is not None]
+        vectors = [e.Vector(sequence=part.sequence, values=vector, crc32=0) for part in done_parts if part.pool]
         positions = tuple((part.slot, len(self.cells[part.slot]) - 1) for part in planned.parts)
-        return e.BatchDecoded(batch=planned.batch, code=code, samples=tuple(samples), positions=positions)
+        return e.BatchDecoded(
+            batch=planned.batch, code=code, samples=tuple(samples), vectors=tuple(vectors), positions=positions
+        )
+
+    def _operate(self, planned: e.BatchPlanned) -> None:
+        """Copy, trim and shift cells."""
+        for copy in planned.copies:
+            self.cells[copy.slot] = list(self.cells[copy.source])
+        for trim in planned.trims:
+            assert trim.length <= len(self.cells[trim.slot]), "there are no such cells to keep"
+            del self.cells[trim.slot][trim.length :]
+        for shift in planned.shifts:
+            assert len(self.cells[shift.slot]) == self.context.n_ctx, "the context is not full"
+            del self.cells[shift.slot][shift.keep : shift.keep + shift.discard]
 
     def run(self) -> None:
         """Carry out batches until none is planned."""
@@ -228,11 +314,26 @@ class Driver:
         assert batcher is not None
         return [slot.sequence for slot in batcher.slots]
 
-    def _sample(self, part: e.Part, nan: frozenset[int]) -> e.Sample:
-        if part.sequence in nan:
-            return e.Sample(sequence=part.sequence, token=-1, nan=True)
-        token = part.sequence * 1000 + (part.draw or 0)
-        piece = next(self._scripts[part.sequence], None)
+    def lengths(self) -> list[int]:
+        """Return how many cells of each slot are of use."""
+        batcher = self.kernel.state.batcher
+        assert batcher is not None
+        return [len(slot.cells) for slot in batcher.slots]
+
+    def reused(self, sequence: int) -> int:
+        """Return how many inputs of a sequence were in cells when it first got a slot."""
+        return next(event.reused for event in self.events(e.SlotAssigned) if event.sequence == sequence)
+
+    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int]) -> e.Sample:
+        assert part.draw is not None
+        if part.sequence in nan | no_token:
+            return e.Sample(sequence=part.sequence, token=-1, fault="nan" if part.sequence in nan else "grammar")
+        token = part.sequence * 1000 + part.draw
+        script = self._scripts[part.sequence]
+        while len(script) <= part.draw and (more := next(self._endless[part.sequence], None)) is not None:
+            script.append(more)
+        # By its index, not the next one: what is drawn again is the same token.
+        piece = script[part.draw] if part.draw < len(script) else None
         return e.Sample(sequence=part.sequence, token=token, piece=piece or b"", eog=piece is None)
 
 

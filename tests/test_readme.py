@@ -1,5 +1,6 @@
 """The README's examples run as they are printed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.mark.model
 def test_the_application_and_its_replay_run(tmp_path: Path) -> None:
     """The application prints two texts, and the log that it wrote replays the same."""
-    application, replay, _ = BLOCKS
+    application, _, replay, _ = BLOCKS
     (tmp_path / "application.py").write_text(application)
     (tmp_path / "replays.py").write_text(replay)
     out = subprocess.run([sys.executable, "application.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -23,9 +24,22 @@ def test_the_application_and_its_replay_run(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "replays.py"], cwd=tmp_path, check=True)
 
 
+@pytest.mark.model
+def test_the_chat_runs(tmp_path: Path) -> None:
+    """The second turn finds the first one in the cache, and a person has a name and a job."""
+    (tmp_path / "chat.py").write_text(BLOCKS[1])
+    out = subprocess.run([sys.executable, "chat.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    cached, person, times = out.stdout.splitlines()
+    n_cached, n_prompt = map(int, re.findall("[0-9]+", cached))
+    assert n_cached > n_prompt // 2
+    assert {"name", "job"} == json.loads(person).keys()
+    assert times.startswith("Distribution(count=3,")
+    assert "" == out.stderr
+
+
 def test_the_test_passes(tmp_path: Path) -> None:
     """The test for an application passes where pytest finds the fixtures by itself."""
-    (tmp_path / "test_example.py").write_text(BLOCKS[2])
+    (tmp_path / "test_example.py").write_text(BLOCKS[3])
     command = [sys.executable, "-m", "pytest", "-o", "trio_mode=true", "--rootdir", ".", "-q"]
     out = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (0, True) == (out.returncode, "1 passed" in out.stdout), out.stdout

@@ -1,6 +1,7 @@
 """Slots, the waiting requests and the plan of each batch."""
 
 from itertools import repeat
+from typing import Any
 
 import pytest
 from attrs import evolve as changed
@@ -16,7 +17,7 @@ ENDLESS = repeat(b"a")
 def planned(driver: Driver) -> list[tuple[int, int, int, int | None]]:
     """Return sequence, first position, number of rows and draw of each part of the batch in flight."""
     assert driver.planned is not None
-    return [(part.sequence, part.position, len(part.tokens), part.draw) for part in driver.planned.parts]
+    return [(part.sequence, part.position, len(part.inputs), part.draw) for part in driver.planned.parts]
 
 
 def assigned(driver: Driver) -> list[tuple[int, int]]:
@@ -43,13 +44,14 @@ def test_the_third_request_waits_for_one_of_two_slots() -> None:
     assert ["abc", "d", "e"] == [driver.text(sequence) for sequence in (1, 2, 3)]
 
 
-def test_a_slot_is_emptied_before_its_next_sequence() -> None:
-    """A slot that was used is cleared in the batch with its next sequence's first rows, and only there."""
+def test_a_slot_is_trimmed_before_its_next_sequence() -> None:
+    """What its next sequence cannot use is removed in the batch with that one's first rows, and only there."""
     driver = Driver(n_slots=1)
     for piece in (b"a", b"b"):
         driver.submit(piece)
     driver.run()
-    assert [(), (), (0,), ()] == [plan.clears for plan in driver.events(e.BatchPlanned)]
+    trim = e.Trim(slot=0, length=0)
+    assert [(), (), (trim,), ()] == [plan.trims for plan in driver.events(e.BatchPlanned)]
     assert [200, 201, 202, 2000] == driver.cells[0]
 
 
@@ -170,9 +172,9 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
     """With inputs queued, a plan is made if no batch is in flight and the engine works, and only then."""
     state = b.opened(opened())
     for event in (
-        e.RequestQueued(sequence=1, n_ahead=0),
-        e.InputQueued(sequence=1, tokens=(1, 2), draw=0),
-        e.SlotAssigned(sequence=1, slot=0),
+        e.RequestQueued(sequence=1, priority=0, n_ahead=0),
+        e.InputQueued(sequence=1, inputs=(1, 2), draw=0),
+        e.SlotAssigned(sequence=1, slot=0, reused=0, source=None),
     ):
         state = b.evolve(state, event)
     assert [e.BatchPlanned] == [type(event) for event in b.proceed(state)]
@@ -201,16 +203,17 @@ def test_a_plan_names_the_fact_that_led_to_it() -> None:
         ({"positions": ((1, 2),), "code": -2, "samples": ()}, "positions of slots that are not in it"),
         ({"samples": ()}, "sampled for other sequences than planned"),
         ({"code": 1}, "sampled for other sequences than planned"),
+        ({"vectors": (e.Vector(sequence=1, values=(1.0,), crc32=0),)}, "pooled for other sequences than planned"),
     ],
 )
-def test_an_outcome_that_is_not_the_plans_is_refused(wrong: dict[str, object], reason: str) -> None:
+def test_an_outcome_that_is_not_the_plans_is_refused(wrong: dict[str, Any], reason: str) -> None:
     """What contradicts the batch in flight is no fact: the kernel raises, and nobody has heard of it."""
     driver = Driver()
     driver.submit(b"a")
     before = driver.kernel.state, driver.kernel.digest()
-    outcome = {"batch": 0, "code": 0, "samples": (e.Sample(sequence=1, token=7),), "positions": ((0, 2),)} | wrong
+    right = e.BatchDecoded(batch=0, code=0, samples=(e.Sample(sequence=1, token=7),), vectors=(), positions=((0, 2),))
     with pytest.raises(InternalError, match=reason):
-        driver.kernel.handle(e.BatchDecoded(**outcome))  # type: ignore[arg-type]  # one of them is wrong on purpose
+        driver.kernel.handle(changed(right, **wrong))
     assert before == (driver.kernel.state, driver.kernel.digest())
 
 

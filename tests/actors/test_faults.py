@@ -47,9 +47,32 @@ def test_nan_concerns_one_sequence() -> None:
     driver.step()
     driver.step()
     driver.step(nan=frozenset({number}))
-    assert e.Failure(kind="sequence_failed", reason="the logits for token 1 hold a NaN") == driver.failure(number)
+    assert e.Failure(kind="sequence_failed", reason="no token 1: its logits hold a NaN") == driver.failure(number)
     assert ["x", "<"] == driver.chunks(number)
     assert [] == driver.events(e.BatchFailed)
+    assert_all_well(driver)
+
+
+def test_a_grammars_dead_end_concerns_one_sequence() -> None:
+    """Where the grammar allows no token its sequence ends with a typed error, and the batch's others go on."""
+    driver = beside_another()
+    number = driver.submit(b"x<", b"y", stop=["</s>"])
+    driver.step()
+    driver.step()
+    driver.step(no_token=frozenset({number}))
+    reason = "no token 1: the grammar allows none"
+    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
+    assert_all_well(driver)
+
+
+def test_what_cannot_be_tokenised_ends_alone() -> None:
+    """A prompt or a grammar that the engine refuses ends its request with the failure that the engine named."""
+    driver = beside_another()
+    number = driver.receive(b"x")
+    failure = e.Failure(kind="invalid_request", field="grammar", reason="it has no rule root")
+    driver.give(e.PreparationFailed(sequence=number, failure=failure))
+    assert failure == driver.failure(number)
     assert_all_well(driver)
 
 

@@ -77,6 +77,32 @@ def test_cancel_while_text_is_held() -> None:
     assert_all_well(driver)
 
 
+@pytest.mark.parametrize(("n_steps", "text"), [(0, ""), (1, ""), (2, "x"), (3, "xy<")])
+def test_a_deadline_ends_the_text(n_steps: int, text: str) -> None:
+    """When the time is over the sequence ends with `deadline` and with what it has, held text too."""
+    driver = beside_another()
+    number = driver.submit(b"x", b"y<", b"z", stop=["</s>"])
+    for _ in range(n_steps):
+        driver.step()
+    driver.expire(number)
+    ended = driver.end(number)
+    assert ("deadline", None) == (ended.finish_reason, ended.error)
+    assert text == driver.text(number)
+    assert_all_well(driver)
+
+
+def test_a_deadline_of_who_waits() -> None:
+    """The time that a request waits counts too: it ends without having had a slot."""
+    driver = Driver(n_slots=1)
+    driver.submit(b"a", b"b")
+    waiting, late = driver.submit(b"c"), driver.receive(b"d")
+    driver.expire(waiting)
+    driver.expire(late)
+    driver.run()
+    assert ["stop", "deadline", "deadline"] == [driver.end(number).finish_reason for number in (1, waiting, late)]
+    assert [1] == [event.sequence for event in driver.events(e.SlotAssigned)]
+
+
 def test_cancel_twice_and_after_the_end() -> None:
     """A late cancel is recorded and changes nothing."""
     driver = Driver()
@@ -137,7 +163,9 @@ def test_a_paused_sequence_can_be_cancelled() -> None:
     assert ("cancelled", [None, None], None) == (driver.end(number).finish_reason, driver.holders(), driver.planned)
 
 
-REQUEST = e.RequestReceived(sequence=1, request_id=None, prompt="", options=Options(seed=1))
+REQUEST = e.RequestReceived(
+    sequence=1, request_id=None, prompt="", options=Options(seed=1), embedding=False, continues=None
+)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +174,9 @@ REQUEST = e.RequestReceived(sequence=1, request_id=None, prompt="", options=Opti
         ([], REQUEST),
         ([], e.SessionClosed(digest="")),
         ([opened()], opened()),
-        ([opened()], e.SlotAssigned(sequence=1, slot=0)),
+        ([opened()], e.SlotAssigned(sequence=1, slot=0, reused=0, source=None)),
         ([opened()], e.CancelRequested(sequence=1)),
-        ([opened()], e.PromptTokenized(sequence=0, tokens=(1,), bos_added=False)),
+        ([opened()], e.PromptTokenized(sequence=0, inputs=(1,), bos_added=False, grammar=None)),
         ([opened(), REQUEST], REQUEST),
         ([opened()], changed(REQUEST, sequence=2)),
         ([opened(), REQUEST], e.ReaderPaused(sequence=2)),
@@ -188,7 +216,7 @@ def test_the_fold_knows_what_deciding_knew() -> None:
     driver.step()
     driver.step(nan=frozenset({1}))
     driver.resume(number)
-    driver.submit(prompt=99)
+    driver.submit(prompt=99, truncate=False)
     driver.cancel(number)
     driver.run()
     kernel = Kernel()

@@ -1,12 +1,13 @@
 """What a caller may ask, and how he is told what is wrong."""
 
+import json
 import math
 from typing import Any
 
 import pytest
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS
+from reenact.actors.limits import MAX_GRAMMAR_BYTES, MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS
 from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, options_of, utf8
 
 
@@ -27,6 +28,29 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("temperature", False, "expected a number, got False"),
         ("top_p", 1.1, "expected 0 to 1, got 1.1"),
         ("min_p", "0", "expected a number, got '0'"),
+        ("typical_p", 1.5, "expected 0 to 1, got 1.5"),
+        ("num_keep", -2, "expected -1 to 9007199254740991, got -2"),
+        ("repeat_last_n", -2, "expected -1 to 9007199254740991, got -2"),
+        ("repeat_penalty", 0, "expected more than 0"),
+        ("repeat_penalty", -1, "expected 0 to 100, got -1"),
+        ("presence_penalty", -101, "expected -100 to 100, got -101"),
+        ("frequency_penalty", "1", "expected a number, got '1'"),
+        ("truncate", 1, "expected True or False, got 1"),
+        ("shift", None, "expected True or False, got None"),
+        ("logprobs", "yes", "expected True or False, got 'yes'"),
+        ("top_logprobs", MAX_TOP_LOGPROBS + 1, f"expected 0 to {MAX_TOP_LOGPROBS}, got {MAX_TOP_LOGPROBS + 1}"),
+        ("top_logprobs", 1, "it wants logprobs=True too"),
+        ("priority", 1.0, "expected a whole number, got 1.0"),
+        ("deadline", -1, "expected 0 to 1e+07, got -1"),
+        ("deadline", math.inf, "expected 0 to 1e+07, got inf"),
+        ("dimensions", 0, "expected 1 to 9007199254740991, got 0"),
+        ("grammar", " ", "it is empty: leave it out, or say what the text is to look like"),
+        ("grammar", 7, "expected a string, got 7"),
+        ("grammar", "é" * (MAX_GRAMMAR_BYTES // 2) + "a", f"it has more than {MAX_GRAMMAR_BYTES:,} bytes"),
+        ("format", 7, 'expected "json" or a JSON Schema, got 7'),
+        ("format", {}, "expected \"json\" or a JSON Schema with something in it, got '{}'"),
+        ("format", "[1]", "expected \"json\" or a JSON Schema with something in it, got '[1]'"),
+        ("format", {"type": {1, 2}}, "the schema is not JSON: Object of type set is not JSON serializable"),
         ("stop", "abc", "expected a list of strings, got 'abc'"),
         ("stop", b"abc", "expected a list of strings, got b'abc'"),
         ("stop", 5, "expected a list of strings, got 5"),
@@ -48,7 +72,7 @@ def test_a_wrong_value_is_refused_by_name(field: str, value: object, reason: str
 def test_an_unknown_option_is_refused_by_name() -> None:
     """An option that does not exist is an error that names it and those that do."""
     asked: Any = {"num_predicts": 3}
-    with pytest.raises(InvalidRequest, match=r"num_predicts: there is no such option; .*num_predict, stop"):
+    with pytest.raises(InvalidRequest, match=r"num_predicts: there is no such option; .*num_predict, num_keep, stop"):
         options_of(asked, seed=lambda: 1)
 
 
@@ -83,8 +107,45 @@ def test_a_given_seed_is_kept() -> None:
 
 
 def test_every_option_has_a_default_but_the_seed() -> None:
-    """The names a caller may use are the fields of the options."""
-    assert set(OPTION_NAMES) == {name for name in dir(Options(seed=1)) if not name.startswith("_")}
+    """The names a caller of a completion may use are the fields of the options but the one of embeddings."""
+    fields = {name for name in dir(Options(seed=1)) if not name.startswith("_")}
+    assert set(OPTION_NAMES) == fields - {"dimensions"}
+
+
+def test_the_defaults_are_ollamas() -> None:
+    """Whoever asks for nothing gets what ollama gives: the defaults of docs/runner-semantics.md section 1."""
+    options = Options(seed=1)
+    expected = {
+        "num_predict": -1,
+        "num_keep": 4,
+        "temperature": 0.8,
+        "top_k": 40,
+        "top_p": 0.9,
+        "min_p": 0.0,
+        "typical_p": 1.0,
+        "repeat_last_n": 64,
+        "repeat_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop": (),
+        "truncate": True,
+        "shift": True,
+        "logprobs": False,
+        "top_logprobs": 0,
+    }
+    assert expected == {name: getattr(options, name) for name in expected}
+
+
+def test_a_format_and_a_grammar_are_one_too_many() -> None:
+    """A text can have the form of one of them: both are an error that names the grammar."""
+    with pytest.raises(InvalidRequest, match="grammar: format is given too"):
+        Options(seed=1, format="json", grammar='root ::= "a"')
+
+
+def test_a_schema_keeps_the_order_of_its_properties() -> None:
+    """A schema stands in the log as its text, in the order in which it was given."""
+    schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "null"}}}
+    assert json.dumps(schema) == Options(seed=1, format=schema).format
 
 
 def test_text_that_is_none_is_refused() -> None:

@@ -21,7 +21,7 @@ def raises(*_: object) -> list[e.Event]:
         e.CancelRequested(sequence=9),
         e.CancelRequested(sequence=0),
         e.RequestRejected(sequence=1, failure=e.Failure(kind="overloaded", reason="")),
-        e.PromptTokenized(sequence=2, tokens=(1,), bos_added=False),
+        e.PromptTokenized(sequence=2, inputs=(1,), bos_added=False, grammar=None),
     ],
 )
 def test_a_fact_that_cannot_be_changes_nothing(given: e.GivenEvent) -> None:

@@ -26,7 +26,7 @@ def test_an_eog_token_ends_the_text() -> None:
     """The EOG token is sampled and counted, but neither emitted nor decoded."""
     driver = run(b"a", b"b")
     assert e.SequenceFinished(
-        sequence=1, finish_reason="stop", stop=None, text="", n_prompt=3, n_sampled=3, error=None
+        sequence=1, finish_reason="stop", stop=None, text="", n_prompt=3, n_sampled=3, n_hidden=0, error=None
     ) == driver.end(1)
     assert ["a", "b"] == driver.chunks(1)
     assert [e.EogSampled(sequence=1, index=2, token=1002)] == driver.events(e.EogSampled)
@@ -107,7 +107,7 @@ def test_held_text_goes_out_at_the_end(
 def test_a_full_context_ends_the_text() -> None:
     """A token that has no cell any more is emitted, and the end is `context_full`."""
     driver = Driver(n_ctx=8)
-    driver.submit(script=ENDLESS, prompt=6)
+    driver.submit(script=ENDLESS, prompt=6, shift=False)
     driver.run()
     assert ("aaa", "context_full", 3) == (driver.text(1), driver.end(1).finish_reason, driver.end(1).n_sampled)
     assert [e.SlotReleased(sequence=1, slot=0, length=8)] == driver.events(e.SlotReleased)
@@ -116,7 +116,7 @@ def test_a_full_context_ends_the_text() -> None:
 def test_a_prompt_may_fill_the_context() -> None:
     """A prompt of `n_ctx` tokens still gives one token."""
     driver = Driver(n_ctx=8)
-    driver.submit(script=ENDLESS, prompt=8)
+    driver.submit(script=ENDLESS, prompt=8, shift=False)
     driver.run()
     assert ("a", "context_full") == (driver.text(1), driver.end(1).finish_reason)
 
@@ -124,7 +124,7 @@ def test_a_prompt_may_fill_the_context() -> None:
 def test_held_text_goes_out_when_the_context_is_full() -> None:
     """A full context ends no differently: what was held goes out."""
     driver = Driver(n_ctx=8)
-    driver.submit(b"<", prompt=8, stop=["</s>"])
+    driver.submit(b"<", prompt=8, stop=["</s>"], shift=False)
     driver.run()
     assert ["<"] == driver.chunks(1)
 
@@ -132,15 +132,15 @@ def test_held_text_goes_out_when_the_context_is_full() -> None:
 def test_num_predict_comes_before_a_full_context() -> None:
     """Where the last token asked for is also the last that fits, the end is `length`."""
     driver = Driver(n_ctx=8)
-    driver.submit(script=ENDLESS, prompt=8, num_predict=1)
+    driver.submit(script=ENDLESS, prompt=8, num_predict=1, shift=False)
     driver.run()
     assert "length" == driver.end(1).finish_reason
 
 
-def test_a_prompt_longer_than_the_context_is_refused() -> None:
-    """A prompt that does not fit is the caller's error, which names both numbers."""
+def test_a_prompt_that_may_not_be_truncated_is_refused() -> None:
+    """A prompt that does not fit and may not be truncated is the caller's error, which names both numbers."""
     driver = Driver(n_ctx=8)
-    driver.submit(b"a", prompt=9)
+    driver.submit(b"a", prompt=9, truncate=False)
     reason = "it has 9 tokens, and the context of a sequence (n_ctx) holds 8"
     assert e.Failure(kind="invalid_request", field="prompt", reason=reason) == driver.failure(1)
     assert [e.RequestWithdrawn(sequence=1)] == driver.events(e.RequestWithdrawn)
@@ -166,7 +166,7 @@ def test_an_ended_sequence_decides_nothing() -> None:
         e.CancelRequested(sequence=1),
         e.EngineFailed(error="..."),
         e.ActorFailed(failed="batcher", error="..."),
-        e.PromptTokenized(sequence=1, tokens=(1,), bos_added=False),
+        e.PromptTokenized(sequence=1, inputs=(1,), bos_added=False, grammar=None),
     ]
     assert [[]] * len(heard) == [s.decide(state, event) for event in heard]
 
@@ -175,7 +175,9 @@ def test_an_ended_sequence_decides_nothing() -> None:
     "event",
     [
         e.StopMatched(sequence=1, index=2, token=7, stop="</s>", text=""),
-        e.SequenceFinished(sequence=1, finish_reason="stop", stop="</s>", text="", n_prompt=1, n_sampled=3, error=None),
+        e.SequenceFinished(
+            sequence=1, finish_reason="stop", stop="</s>", text="", n_prompt=1, n_sampled=3, n_hidden=0, error=None
+        ),
     ],
 )
 def test_nothing_is_held_after_the_text_ended(event: e.Event) -> None:

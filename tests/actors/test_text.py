@@ -2,18 +2,23 @@
 
 import pytest
 
-from reenact.actors.text import Assembled, assemble, first_stop, release
+from reenact.actors.text import assemble, first_stop, hidden, release, still_held
+
+
+def put(held: bytes, piece: bytes, stops: tuple[str, ...]) -> tuple[str, bytes, str | None]:
+    """Return what goes out, what is held and which stop string is complete after one more piece."""
+    assembled = assemble(held, (len(held),) if held else (), piece, stops)
+    return assembled.text, assembled.held, assembled.stop
 
 
 def run(pieces: list[bytes], stops: tuple[str, ...]) -> tuple[str, str | None]:
     """Return the whole text of these pieces, and the stop string that ended it."""
     text, held = "", b""
     for piece in pieces:
-        assembled = assemble(held, piece, stops)
-        text += assembled.text
-        if assembled.stop is not None:
-            return text, assembled.stop
-        held = assembled.held
+        out, held, stop = put(held, piece, stops)
+        text += out
+        if stop is not None:
+            return text, stop
     return text + release(held), None
 
 
@@ -57,21 +62,21 @@ def test_a_stop_string_cuts_the_text(pieces: str, stops: list[str], text: str, s
 )
 def test_the_beginning_of_a_stop_string_is_held(pending: bytes, stops: list[str], text: str, held: bytes) -> None:
     """What may still grow into a stop string is held, and no more than that."""
-    assert Assembled(text, held, None) == assemble(b"", pending, tuple(stops))
+    assert (text, held, None) == put(b"", pending, tuple(stops))
 
 
 @pytest.mark.parametrize("incomplete", ["C2", "E0", "E0 A0", "F0", "F0 92", "F0 92 8A"])
 def test_an_incomplete_character_is_held(incomplete: str) -> None:
     """Bytes at the end that may still become a character are held."""
     held = bytes.fromhex(incomplete)
-    assert Assembled("é", held, None) == assemble(b"", "é".encode() + held, ())
+    assert ("é", held, None) == put(b"", "é".encode() + held, ())
 
 
 @pytest.mark.parametrize("complete", ["C2 A3", "E0 A0 80", "F0 92 8A B7"])
 def test_a_complete_character_goes_out(complete: str) -> None:
     """A character goes out with its last byte."""
     character = bytes.fromhex(complete)
-    assert Assembled(character.decode(), b"", None) == assemble(character[:-1], character[-1:], ())
+    assert (character.decode(), b"", None) == put(character[:-1], character[-1:], ())
 
 
 @pytest.mark.parametrize(
@@ -87,17 +92,17 @@ def test_a_complete_character_goes_out(complete: str) -> None:
 )
 def test_bytes_that_cannot_become_valid_are_replaced(pending: str, text: str, held: str) -> None:
     """Bytes that no byte can make valid any more become U+FFFD at once, and what follows them is kept."""
-    assert Assembled(text, bytes.fromhex(held), None) == assemble(b"", bytes.fromhex(pending), ())
+    assert (text, bytes.fromhex(held), None) == put(b"", bytes.fromhex(pending), ())
 
 
 def test_an_incomplete_character_before_a_held_beginning_is_final() -> None:
     """Where the beginning of a stop string follows, an incomplete character cannot become whole."""
-    assert Assembled("\ufffd", b"<", None) == assemble(b"\xf0\x9f", b"<", ("</s>",))
+    assert ("\ufffd", b"<", None) == put(b"\xf0\x9f", b"<", ("</s>",))
 
 
 def test_an_incomplete_character_before_a_stop_string_is_replaced() -> None:
     """An incomplete character that a stop string cuts off goes out as U+FFFD."""
-    assert Assembled("\ufffd", b"", "x") == assemble(b"\xe2\x82", b"xyz", ("x",))
+    assert ("\ufffd", b"", "x") == put(b"\xe2\x82", b"xyz", ("x",))
 
 
 def test_the_first_byte_of_a_stop_string_can_be_half_a_character() -> None:
@@ -114,3 +119,45 @@ def test_released_text_is_all_of_it(held: bytes, text: str) -> None:
 def test_no_stop_string_is_none() -> None:
     """Text without a stop string has no first one."""
     assert first_stop(b"abc", ("abd", "x")) is None
+
+
+@pytest.mark.parametrize(
+    ("held_by", "start", "n_hidden"),
+    [
+        ((), 0, 0),
+        ((1, 2), 0, 2),
+        ((1, 2), 1, 1),
+        ((1, 2), 2, 1),
+        ((1, 2), 3, 0),
+        ((2, 2, 2), 3, 2),
+        ((1, 0, 1), 1, 1),
+    ],
+)
+def test_a_token_that_is_cut_anywhere_is_hidden(held_by: tuple[int, ...], start: int, n_hidden: int) -> None:
+    """Of the tokens that are held, those that end at or before the cut are visible; the rest are not."""
+    assert n_hidden == hidden(held_by, start)
+
+
+@pytest.mark.parametrize(
+    ("held_by", "used", "left"),
+    [
+        ((), 0, ()),
+        ((3,), 0, (3,)),
+        ((3,), 1, (2,)),
+        ((3,), 3, ()),
+        ((1, 2, 3), 1, (2, 3)),
+        ((1, 2, 3), 2, (1, 3)),
+        ((1, 0, 3), 1, (3,)),
+    ],
+)
+def test_what_went_out_is_held_no_more(held_by: tuple[int, ...], used: int, left: tuple[int, ...]) -> None:
+    """Bytes go out oldest first, and a token of which all went out is forgotten."""
+    assert left == still_held(held_by, used)
+
+
+def test_pieces_say_how_many_bytes_they_hold() -> None:
+    """What is held is told token by token, so that a stop string can be cut out of the cells."""
+    first = assemble(b"", (), b"x<", ("</s>",))
+    second = assemble(first.held, first.held_by, b"/s", ("</s>",))
+    assert ((1,), (1, 2)) == (first.held_by, second.held_by)
+    assert 2 == assemble(second.held, second.held_by, b">", ("</s>",)).n_hidden

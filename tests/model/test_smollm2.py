@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from reenact.actors.events import BatchPlanned, Part
+from reenact.actors.events import BatchPlanned, Part, Trim
 from reenact.actors.options import Options
 from reenact.replay import replay_log
 from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime
-from reenact.runtime.engine import ContextSettings
+from reenact.runtime.engine import ContextSettings, Drawing
 from reenact.runtime.models import installed_model
 from tests.sessions import read_fields
 
@@ -73,8 +73,8 @@ async def test_eight_share_their_batches(session_log: Path) -> None:
     async with open_runtime(installed_model(), log=session_log, n_slots=8, n_ctx=256) as runtime:
         completions = await all_at_once(runtime, PROMPTS, num_predict=32)
     tally = replay_log(session_log).tally
-    assert (8, 8) == (len(completions), tally.finished)
-    assert tally.parts / tally.decodes >= 6
+    assert (8, 8) == (len(completions), tally.statistics.n_finished)
+    assert tally.statistics.sequences_per_batch.mean >= 6
 
 
 async def test_logits_do_not_depend_on_the_schedule(session_log: Path, tmp_path: Path) -> None:
@@ -118,12 +118,14 @@ def test_draws_depend_on_seed_and_index() -> None:
     """From the same logits other seeds draw other tokens, and so do other indices."""
     engine = LlamaEngine(installed_model())
     engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=16, n_threads=2))
-    tokens = engine.tokenize("My favourite colour is").tokens
+    tokens = engine.tokenize("My favourite colour is", special=True).tokens
 
     def draw(seed: int, index: int) -> tuple[int, int]:
-        part = Part(sequence=1, slot=0, position=0, tokens=tokens, draw=index)
+        part = Part(sequence=1, slot=0, position=0, inputs=tokens, draw=index)
         options = Options(seed=seed, temperature=1.5)
-        (sample,) = engine.step(BatchPlanned(batch=0, clears=(0,), parts=(part,)), {1: options}).samples
+        drawing = Drawing(options=options, grammar=None, prompt=tokens, sampled=[0] * index)
+        planned = BatchPlanned(batch=0, copies=(), trims=(Trim(slot=0, length=0),), shifts=(), parts=(part,))
+        (sample,) = engine.step(planned, {1: drawing}).samples
         return sample.logits_crc32, sample.token
 
     drawn = {(seed, index): draw(seed, index) for seed in range(10) for index in range(10)}
@@ -187,7 +189,7 @@ async def test_the_model_ends_its_answer(session_log: Path) -> None:
 async def test_the_context_of_a_sequence_is_exactly_as_asked(session_log: Path) -> None:
     """The engine pads its cells, the actors do not: n_ctx cells are used and no more."""
     async with open_runtime(installed_model(), log=session_log, n_slots=2, n_ctx=20) as runtime:
-        completion = await runtime.complete("Once upon a time", seed=1, temperature=1.5)
+        completion = await runtime.complete("Once upon a time", seed=1, temperature=1.5, shift=False)
         assert 256 == runtime.header.context.n_ctx_seq
     assert "context_full" == completion.finish_reason
     assert 20 - completion.n_prompt + 1 == completion.n_sampled
@@ -216,4 +218,4 @@ async def test_generating_goes_on_beside_a_long_prompt(session_log: Path) -> Non
     prefills = [plan for plan in plans if {2} <= {part["sequence"] for part in plan["parts"]}]
     assert math.ceil(long.n_prompt / 63) == len(prefills)
     assert all({1, 2} == {part["sequence"] for part in plan["parts"]} for plan in prefills)
-    assert all(64 == sum(len(part["tokens"]) for part in plan["parts"]) for plan in prefills[:-1])
+    assert all(64 == sum(len(part["inputs"]) for part in plan["parts"]) for plan in prefills[:-1])

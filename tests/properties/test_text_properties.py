@@ -112,12 +112,19 @@ PIECES = st.one_of(
 STOPS = st.lists(st.text("ab<é€😀", min_size=1, max_size=4), max_size=3)
 
 
+def n_wholly_visible(pieces: list[bytes], length: int) -> int:
+    """Return how many of the first pieces are within the first ``length`` bytes."""
+    ends = [len(b"".join(pieces[: n + 1])) for n in range(len(pieces))]
+    return sum(end <= length for end in ends)
+
+
 def run(pieces: list[bytes], stops: list[str]) -> tuple[str, str | None]:
     """Return the whole text of these pieces, and the stop string that ended it."""
     text, held = "", b""
+    held_by: tuple[int, ...] = ()
     for piece in pieces:
-        assembled = assemble(held, piece, tuple(stops))
-        text, held = text + assembled.text, assembled.held
+        assembled = assemble(held, held_by, piece, tuple(stops))
+        text, held, held_by = text + assembled.text, assembled.held, assembled.held_by
         if assembled.stop is not None:
             return text, assembled.stop
     return text + release(held), None
@@ -127,10 +134,13 @@ def run(pieces: list[bytes], stops: list[str]) -> tuple[str, str | None]:
 def test_after_every_piece_all_that_may_go_out_has_gone_out(pieces: list[bytes], stops: list[str]) -> None:
     """After every piece exactly the text has gone out that the rules allow, and exactly the rest is held."""
     text, held, so_far = "", b"", b""
+    held_by: tuple[int, ...] = ()
     for piece in pieces:
-        assembled = assemble(held, piece, tuple(stops))
-        text, held, so_far = text + assembled.text, assembled.held, so_far + piece
+        assembled = assemble(held, held_by, piece, tuple(stops))
+        text, held, held_by = text + assembled.text, assembled.held, assembled.held_by
+        so_far += piece
         assert visible(so_far, stops) == (text, held, assembled.stop)
+        assert len(held) == sum(held_by)
         if assembled.stop is not None:
             break
 
@@ -147,9 +157,10 @@ def test_at_the_end_the_text_is_the_whole(pieces: list[bytes], stops: list[str])
 def test_nothing_is_taken_back(pieces: list[bytes], stops: list[str], future: bytes) -> None:
     """Whatever comes later, what has gone out is the beginning of the whole text."""
     text, held = "", b""
+    held_by: tuple[int, ...] = ()
     for piece in pieces:
-        assembled = assemble(held, piece, tuple(stops))
-        text, held = text + assembled.text, assembled.held
+        assembled = assemble(held, held_by, piece, tuple(stops))
+        text, held, held_by = text + assembled.text, assembled.held, assembled.held_by
         if assembled.stop is not None:
             return
     for later in (future, *(stop.encode()[i:] for stop in stops for i in range(len(stop.encode())))):
@@ -161,3 +172,16 @@ def test_no_stop_string_leaves(data: bytes, stops: list[str]) -> None:
     """The text never holds a stop string."""
     text, _ = run([data], stops)
     assert not any(stop in text for stop in stops)
+
+
+@holds_for(pieces=PIECES, stops=STOPS)
+def test_the_hidden_tokens_are_those_behind_the_cut(pieces: list[bytes], stops: list[str]) -> None:
+    """When a stop string is complete, all earlier tokens are visible but those that the cut runs through or leaves."""
+    held: tuple[bytes, tuple[int, ...]] = (b"", ())
+    for n, piece in enumerate(pieces):
+        assembled = assemble(*held, piece, tuple(stops))
+        if assembled.stop is not None:
+            start, _ = cut(b"".join(pieces[: n + 1]), stops)
+            assert n - n_wholly_visible(pieces[:n], start) == assembled.n_hidden
+            return
+        held = assembled.held, assembled.held_by

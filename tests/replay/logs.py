@@ -1,14 +1,16 @@
-"""Logs for the tests of replay: a kernel driven by hand, and a journal."""
+"""Logs for the tests of replay: the driver that tests share, a clock and a journal."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Unpack
 
 from attrs import evolve
 
 from reenact.actors import events as e
-from reenact.actors.kernel import Kernel
-from reenact.actors.options import Options
+from reenact.actors.inputs import Input
+from reenact.actors.options import RequestOptions, options_of
 from reenact.runtime.journal import Journal, LogFile, sealed
-from tests.support import opened
+from tests.support import Driver
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -17,7 +19,7 @@ EOG = None
 """As a piece: the model ends its text."""
 
 
-class Session:
+class Session(Driver):
     """A session whose facts a test gives one by one; each one happens 10 ms after the last unless said otherwise."""
 
     def __init__(
@@ -29,54 +31,67 @@ class Session:
         n_batch: int = 8,
         max_waiting: int = 4,
         opened_at: str = "2026-03-04T10:00:00.000000Z",
+        **header: Any,
     ) -> None:
         self.path = path
-        self.kernel = Kernel()
         self.journal = Journal(path)
         self.t = 0
-        limits = e.Limits(max_waiting=max_waiting, max_reader_lag=4)
-        header = opened(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch)
-        model = e.ModelFacts(name="none.gguf", size=0, sha256="", description="")
-        self.give(evolve(header, session="5e55", opened_at=opened_at, limits=limits, model=model), after_ms=0)
+        self._opened_at = opened_at
+        super().__init__(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, max_waiting=max_waiting, **header)
 
     def give(self, event: e.GivenEvent, *, after_ms: int = 10) -> list[e.Record]:
         """Hand a fact to the kernel and write what follows."""
-        self.t += after_ms * MS
-        records = self.kernel.handle(event)
+        if isinstance(event, e.SessionOpened):
+            model = evolve(event.model, name="none.gguf")
+            event = evolve(event, session="5e55", opened_at=self._opened_at, model=model)
+        else:
+            self.t += after_ms * MS
+        records = super().give(event)
         self.journal.append(records, self.t)
         return records
 
-    def arrive(self, prompt: str = "Hi", *, request_id: str | None = None, **options: object) -> int:
-        """Let a request arrive; it is not tokenised yet."""
-        sequence = self.kernel.n_requests + 1
-        chosen = Options(seed=7, **options)  # type: ignore[arg-type]  # the validators are the type check
-        self.give(e.RequestReceived(sequence=sequence, request_id=request_id, prompt=prompt, options=chosen))
-        return sequence
-
-    def request(
-        self, prompt: str = "Hi", *, n_tokens: int = 2, request_id: str | None = None, **options: object
+    def arrive(
+        self,
+        prompt: str = "Hi",
+        *,
+        inputs: int | Sequence[Input] = 2,
+        request_id: str | None = None,
+        embedding: bool = False,
+        continues: int | None = None,
+        **asked: Unpack[RequestOptions],
     ) -> int:
-        """Let a request arrive, with so many tokens."""
-        sequence = self.arrive(prompt, request_id=request_id, **options)
-        self.tokenize(sequence, n_tokens)
-        return sequence
+        """Let a request arrive; it is not tokenised yet. ``inputs`` says what its prompt will be, or how much."""
+        number = self.kernel.n_requests + 1
+        self._scripts[number], self._endless[number], self._bos[number] = [], iter(()), False
+        many = range(number * 100, number * 100 + inputs) if isinstance(inputs, int) else inputs
+        self._prompts[number] = tuple(many)
+        self.give(
+            e.RequestReceived(
+                sequence=number,
+                request_id=request_id,
+                prompt=prompt,
+                options=options_of(asked, seed=lambda: 7),
+                embedding=embedding,
+                continues=continues,
+            )
+        )
+        return number
 
-    def tokenize(self, sequence: int, n_tokens: int = 2) -> None:
-        """Give a request's tokens."""
-        self.give(e.PromptTokenized(sequence=sequence, tokens=tuple(range(1, n_tokens + 1)), bos_added=False))
+    def request(self, prompt: str = "Hi", **arriving: Any) -> int:
+        """Let a request arrive, as by `arrive`, and be tokenised."""
+        number = self.arrive(prompt, **arriving)
+        self.tokenize(number)
+        return number
 
-    def decode(self, pieces: dict[int, bytes | None] | None = None, *, code: int = 0, after_ms: int = 10) -> None:
+    def decode(
+        self, pieces: Mapping[int, bytes | None] | None = None, *, after_ms: int = 10, **outcome: Any
+    ) -> list[e.Record]:
         """Give the outcome of the batch in flight: a piece for each sequence that draws, " x" unless said otherwise."""
-        batcher = self.kernel.state.batcher
-        assert batcher is not None
-        assert batcher.plan is not None
-        plan = batcher.plan
-        drawn = [
-            _sample(part, (pieces or {}).get(part.sequence, b" x")) for part in plan.parts if part.draw is not None
-        ]
-        positions = tuple((part.slot, part.position + len(part.tokens) - 1) for part in plan.parts)
-        samples = tuple(drawn) if code == 0 else ()
-        self.give(e.BatchDecoded(batch=plan.batch, code=code, samples=samples, positions=positions), after_ms=after_ms)
+        assert self.planned is not None, "no batch is in flight"
+        for part in self.planned.parts:
+            if part.draw is not None and (piece := (pieces or {}).get(part.sequence, b" x")) is not EOG:
+                self._scripts[part.sequence][part.draw :] = [piece]
+        return self.give(self.decoded(**outcome), after_ms=after_ms)
 
     def close(self) -> None:
         """Close the session."""
@@ -84,19 +99,12 @@ class Session:
         self.journal.close()
 
 
-def _sample(part: e.Part, piece: bytes | None) -> e.Sample:
-    token = 100 * part.sequence + (part.draw or 0)
-    if piece is EOG:
-        return e.Sample(sequence=part.sequence, token=0, eog=True)
-    return e.Sample(sequence=part.sequence, token=token, piece=piece, logits_crc32=token)
-
-
 def short(path: Path) -> Path:
     """Write a session of two sequences that finish: one by a stop string, one by an end-of-generation token."""
     session = Session(path)
     session.request("Why\nnot?", request_id="chat-1", stop=("END",))
     session.decode({1: b"Because"})
-    session.request("Name\ta colour", n_tokens=10)
+    session.request("Name\ta colour", inputs=10)
     session.decode({1: b" it E"})
     session.decode({1: b"ND now"})
     session.decode({2: b" r\xc3"})
@@ -123,7 +131,7 @@ def crashed(path: Path) -> Path:
     session = Session(path)
     session.request("one")
     session.decode({1: b"1"})
-    session.request("two", n_tokens=3)
+    session.request("two", inputs=3)
     session.decode({1: b"1"}, after_ms=30)
     session.journal.close()
     return path
@@ -132,7 +140,7 @@ def crashed(path: Path) -> Path:
 def waiting(path: Path) -> Path:
     """Write a session with one slot taken, a request that is being tokenised and two behind it."""
     session = Session(path, n_slots=1)
-    session.request("long", n_tokens=10)
+    session.request("long", inputs=10)
     session.arrive("slow")
     session.request("third")
     session.request("fourth")

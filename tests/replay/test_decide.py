@@ -5,21 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock
 
 from reenact.actors import sequence, text
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
-from reenact.replay import ReplayDivergence, replay_log
+from reenact.replay import ReplayDivergence, Verdict, replay_log
+from reenact.replay.ends import NOT_CLOSED
 from reenact.runtime import ScriptedEngine, open_runtime
-from reenact.runtime.codec import FORMAT, SCHEMA, Fields
+from reenact.runtime.codec import FORMAT, SCHEMA, Fields, dumps
+from reenact.runtime.journal import LogFile, sealed
 from tests.sessions import eventful_session, read_fields, write_fields
 
 
-@pytest.fixture
-async def eventful(tmp_path: Path, autojump_clock: object) -> Path:
-    """Record the eventful session."""
-    path = tmp_path / "eventful.jsonl"
-    await eventful_session(path)
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Record the eventful session, once."""
+    path = tmp_path_factory.mktemp("eventful") / "eventful.jsonl"
+    trio.run(eventful_session, path, clock=MockClock(autojump_threshold=0))
     return path
 
 
@@ -56,12 +61,41 @@ def changed(value: Any, path: tuple[str | int, ...]) -> Any:
     return [changed(item, path[1:]) if i == path[0] else item for i, item in enumerate(value)]
 
 
+class Editing:
+    """A log of which one line is made another, with the checksums right again."""
+
+    def __init__(self, lines: list[Fields], path: Path) -> None:
+        self._lines = lines
+        self._path = path
+        self._before = [(b"", 0)]
+        """What stands before each line, and its checksum."""
+        for fields in lines:
+            data, crc = self._before[-1]
+            line, crc = sealed(dumps(fields), crc)
+            self._before.append((data + line, crc))
+
+    def replayed(self, n: int, other: Fields, *, to: int | None = None) -> Verdict:
+        """Replay the log with ``other`` as line ``n``, from 0; it ends there or before line ``to``."""
+        data, crc = self._before[n]
+        for fields in (other, *self._lines[n + 1 : to or 0]):
+            line, crc = sealed(dumps(fields), crc)
+            data += line
+        self._path.write_bytes(data)
+        return replay_log(self._path)
+
+    def following(self, n: int) -> int:
+        """Return the number of the given record that comes after line ``n``."""
+        return next(k for k in range(n + 1, len(self._lines)) if not is_derived(self._lines[k]))
+
+
 async def test_everything_happens_in_the_eventful_session(eventful: Path) -> None:
-    """The session that the next tests change holds about 200 records and nearly every type of event."""
+    """The session that the next tests change holds some 300 records and nearly every type of event."""
     lines = read_fields(eventful)
-    rare = {"ActorFailed", "EngineFailed", "TokenizeFailed"}
+    rare = {"ActorFailed", "EmbeddingComputed", "EngineFailed"}
     assert set(EVENT_TYPES) - rare == {fields["type"] for fields in lines}
-    assert 200 <= len(lines) <= 300
+    assert 300 <= len(lines) <= 400
+    assert {"nan", "grammar"} <= {sample.get("fault") for fields in lines for sample in fields.get("samples", [])}
+    assert any(fields.get("shifts") for fields in lines)
 
 
 async def test_every_derived_record_is_compared(eventful: Path) -> None:
@@ -74,15 +108,14 @@ async def test_every_derived_record_is_compared(eventful: Path) -> None:
 async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path, tmp_path: Path) -> None:
     """Whatever scalar of whatever derived record is changed, that record is the first divergence, both sides shown."""
     lines = read_fields(eventful)
-    edited = tmp_path / "edited.jsonl"
+    editing = Editing(lines, tmp_path / "edited.jsonl")
     n_changed = 0
     for n, fields in enumerate(lines):
         if not is_derived(fields):
             continue
         for path in scalars(fields):
             other = changed(fields, path)
-            write_fields(edited, [*lines[:n], other, *lines[n + 1 :]])
-            verdict = replay_log(edited)
+            verdict = editing.replayed(n, other)
             assert (1, n) == (verdict.exit_code, verdict.first_divergence and verdict.first_divergence.n), (n, path)
             divergence = verdict.first_divergence
             assert divergence is not None
@@ -91,20 +124,20 @@ async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path,
     assert n_changed > 1000
 
 
-@pytest.mark.parametrize("field", ["token", "piece", "sequence", "eog", "nan"])
+@pytest.mark.parametrize("field", ["token", "piece", "sequence", "eog", "fault"])
 async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, field: str) -> None:
     """Another token, piece, sequence or end in a recorded sample makes what follows from it diverge."""
     lines = read_fields(eventful)
-    edited = tmp_path / "edited.jsonl"
+    editing = Editing(lines, tmp_path / "edited.jsonl")
     n_changed = 0
     dropped = {(fields["cause"], fields["sequence"]) for fields in lines if fields["type"] == "TokenDropped"}
     for n, fields in enumerate(lines):
         for i, sample in enumerate(fields.get("samples", [])):
-            # An ended sequence's token is accounted for by its number alone, and a NaN has no token.
+            # An ended sequence's token is accounted for by its number alone, and a fault has no token.
             name = "piece_bytes" if field == "piece" and "piece_bytes" in sample else field
-            if sample.get("nan") or (field not in {"eog", "nan"} and name not in sample):
+            if sample.get("fault") or (field not in {"eog", "fault"} and name not in sample):
                 continue
-            if (n, sample["sequence"]) in dropped and field not in {"token", "sequence", "nan"}:
+            if (n, sample["sequence"]) in dropped and field not in {"token", "sequence", "fault"}:
                 continue
             value = {
                 "token": 999,
@@ -112,11 +145,10 @@ async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, fie
                 "piece_bytes": "8J+Y",
                 "sequence": 99,
                 "eog": not sample.get("eog"),
-                "nan": True,
+                "fault": "grammar",
             }[name]
             samples = [*fields["samples"][:i], {**sample, name: value}, *fields["samples"][i + 1 :]]
-            write_fields(edited, [*lines[:n], {**fields, "samples": samples}, *lines[n + 1 :]])
-            verdict = replay_log(edited)
+            verdict = editing.replayed(n, {**fields, "samples": samples}, to=editing.following(n))
             assert 1 == verdict.exit_code, (n, i, verdict)
             assert n <= (verdict.first_divergence.n if verdict.first_divergence else -1)
             n_changed += 1
@@ -130,25 +162,43 @@ async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object
         await runtime.complete("p", stop=["</s>"])
     data = small.read_bytes()
     edited = tmp_path / "edited.jsonl"
-    codes: dict[int, set[int]] = {}
+    found: dict[str, set[int]] = {}
     for position in range(len(data)):
         for bit in range(8):
             flipped = bytearray(data)
             flipped[position] ^= 1 << bit
             edited.write_bytes(flipped)
-            codes.setdefault(replay_log(edited).exit_code, set()).add(position)
-    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":1') + 9}
-    assert {3, 4, 0} == set(codes)
-    assert versions == codes[4]
-    assert {len(data) - 1} == codes[0]
+            found.setdefault(_read(edited), set()).add(position)
+        # What is found while reading is what a replay tells.
+        assert _VERDICTS[_read(edited)] == replay_log(edited).exit_code
+    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":2') + 9}
+    assert {"corrupt", "not comparable", "torn"} == set(found)
+    assert versions == found["not comparable"]
+    assert {len(data) - 1} == found["torn"]
+
+
+_VERDICTS = {"corrupt": 3, "not comparable": 4, "torn": 0}
+
+
+def _read(path: Path) -> str:
+    """Read a log to its end and return what is wrong with its bytes."""
+    try:
+        with LogFile(path) as log:
+            for _ in log:
+                pass
+    except LogCorrupt:
+        return "corrupt"
+    except LogNotComparable:
+        return "not comparable"
+    return "torn" if log.torn else "whole"
 
 
 async def test_a_changed_rule_diverges_on_older_logs(eventful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log in which a stop string cut the text diverges once another rule says where it is cut."""
 
-    def keeps_the_stop(held: bytes, piece: bytes, stops: tuple[str, ...]) -> text.Assembled:
-        assembled = text.assemble(held, piece, stops)
-        return text.Assembled(assembled.text + (assembled.stop or ""), assembled.held, assembled.stop)
+    def keeps_the_stop(held: bytes, held_by: tuple[int, ...], piece: bytes, stops: tuple[str, ...]) -> text.Assembled:
+        assembled = text.assemble(held, held_by, piece, stops)
+        return evolve(assembled, text=assembled.text + (assembled.stop or ""))
 
     monkeypatch.setattr(sequence, "assemble", keeps_the_stop)
     verdict = replay_log(eventful)
@@ -176,15 +226,17 @@ async def test_another_winner_among_stops_diverges(
     assert ("b", "abc") == (verdict.first_divergence.expected["stop"], verdict.first_divergence.actual["stop"])  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("name", "ours"), [("format", FORMAT), ("schema", SCHEMA)])
-async def test_a_newer_log_is_not_comparable(eventful: Path, tmp_path: Path, name: str, ours: int) -> None:
-    """A log of a newer format or schema is refused with exit 4 and the advice to use the program that wrote it."""
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("format", FORMAT + 1), ("schema", SCHEMA + 1), ("format", 0), ("schema", 1)]
+)
+async def test_a_log_of_another_kind_is_not_comparable(eventful: Path, tmp_path: Path, name: str, theirs: int) -> None:
+    """A log of a newer or too old format or schema is refused with exit 4 and the advice to use what wrote it."""
     lines = read_fields(eventful)
-    newer = tmp_path / "newer.jsonl"
-    write_fields(newer, [{**lines[0], name: ours + 1}, *lines[1:]])
-    verdict = replay_log(newer)
+    other = tmp_path / "other.jsonl"
+    write_fields(other, [{**lines[0], name: theirs}, *lines[1:]])
+    verdict = replay_log(other)
     assert 4 == verdict.exit_code
-    assert f"the log's {name} is {ours + 1}" in verdict.lines()[0]
+    assert f"the log's {name} is {theirs}" in verdict.lines()[0]
     with pytest.raises(LogNotComparable):
         verdict.raise_for_divergence()
 
@@ -193,11 +245,12 @@ async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: 
     """A log cut anywhere in its second half is the same up to the last whole record, and says that it did not close."""
     data = eventful.read_bytes()
     torn = tmp_path / "torn.jsonl"
-    for length in range(len(data) // 2, len(data), 61):
+    for length in range(len(data) // 2, len(data), 211):
         torn.write_bytes(data[:length])
         verdict = replay_log(torn)
         assert 0 == verdict.exit_code, length
-        assert f"same up to record {verdict.tally.records - 1:,}: the session did not close" == verdict.notes[0]
+        n = verdict.tally.records - 1
+        assert f"same up to record {n:,}: {NOT_CLOSED}" == verdict.notes[0]
         assert data[:length].count(b"\n") == verdict.tally.records
 
 

@@ -118,6 +118,21 @@ def test_show(capsys: Captured, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [["LOG", "8-10", "--only", "1"], ["LOG", "--only", "1", "8-10"], ["--only", "1", "LOG", "8-10"]]
+)
+def test_a_range_stands_anywhere(capsys: Captured, path: Path, arguments: list[str]) -> None:
+    """The range may stand before the options, behind them and among them."""
+    logs.short(path)
+    code, out, err = replay(capsys, "show", *[path if argument == "LOG" else argument for argument in arguments])
+    assert (0, ["8", "9", "10"], "") == (code, [line.split()[0] for line in out.splitlines()], err)
+
+
+def test_state_says_what_since_means(capsys: Captured) -> None:
+    """The help of the state says up to when its times count."""
+    assert "counts up to the record that is shown" in replay(capsys, "state", "--help")[1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["99"], "there is no record 99: the last one is record 37"),
@@ -192,11 +207,11 @@ def test_torn_tail(capsys: Captured, path: Path) -> None:
     """A torn tail is mentioned and no error."""
     logs.short(path)
     path.write_bytes(path.read_bytes()[:-20])
-    for command in ("show", "texts"):
-        code, _, err = replay(capsys, command, path)
+    for command in ("show", "texts", "state", "run"):
+        code, out, err = replay(capsys, command, path)
         assert 0 == code
-        assert "a write that did not finish" in err
-    assert "bytes of a torn line behind it" in replay(capsys, "state", path)[1]
+        assert "the session did not close: it still runs, or it crashed here" in out + err
+        assert "the last 105 bytes are a write that did not finish" in out + err
 
 
 @pytest.mark.parametrize(("command", "due"), [("show", 0), ("state", 0), ("texts", 0), ("run", 1)])

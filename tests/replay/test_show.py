@@ -6,8 +6,6 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
-from reenact.actors.options import Options
-from reenact.replay import phrases
 from reenact.replay.fold import NotInLog
 from reenact.replay.show import At, Selection, show_records
 from reenact.replay.terminal import Spans, shower
@@ -64,9 +62,9 @@ def test_batches(path: Path) -> None:
     """A planned batch says its rows in all and of each sequence; a decoded one the piece of each sequence."""
     session = logs.Session(path, n_slots=3)
     for _ in range(2):
-        session.request(n_tokens=1)
+        session.request(inputs=1)
     session.decode()
-    session.request(n_tokens=9)
+    session.request(inputs=9)
     session.decode({1: b"a\n", 2: b"\xc3"})
     session.decode(code=-3)
     said = [line[35:] for line in shown(path)[0].lines if "  batch " in line]
@@ -81,47 +79,16 @@ def test_batches(path: Path) -> None:
     ] == said
 
 
-@pytest.mark.parametrize(
-    ("event", "expected"),
-    [
-        (
-            e.PromptTokenized(sequence=1, tokens=tuple(range(20)), bos_added=True),
-            "prompt tokenised: 20 tokens [0, 1, 2, 3, 4, 5, 6, 7, …], BOS added",
-        ),
-        (
-            e.TokenEmitted(sequence=1, index=3, token=9, text=" a", held=b"\xf0"),
-            "token 3 emitted (id 9): ' a', b'\\xf0' held",
-        ),
-        (
-            e.StopMatched(sequence=1, index=3, token=9, stop="\n", text="x"),
-            "stop matched by token 3 (id 9): '\\n', 'x' before it",
-        ),
-        (e.EngineFailed(error="bad\x1b[2J\nluck"), "engine failed: 'bad\\x1b[2J\\nluck'"),
-        (
-            e.RequestRejected(sequence=4, failure=e.Failure(kind="overloaded", reason="2 wait already")),
-            "request rejected: sequence 4, 2 wait already",
-        ),
-        (e.TokenDropped(sequence=1, index=2, token=5), "token 2 dropped (id 5): sequence 1 has ended"),
-        (e.ActorFailed(failed="batcher", error="KeyError: 1"), "actor failed: batcher: KeyError: 1"),
-    ],
-)
-def test_phrases(event: e.Event, expected: str) -> None:
-    """Each event has its phrase, long lists are cut, and nothing in it can move a cursor or begin a line."""
-    assert expected == phrases.phrase(event)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "expected"),
-    [((2,), "sequence 2"), ((2, 1), "sequences 1, 2"), ((1, 2, 3, 5, 7, 8), "sequences 1-3, 5, 7, 8")],
-)
-def test_names_of_many_sequences(numbers: tuple[int, ...], expected: str) -> None:
-    """Three sequences or more with neighbouring numbers are named as a range."""
-    assert expected == phrases.sequences(numbers)
-
-
-def test_long_prompt_is_cut() -> None:
-    """A long text is shown by its beginning and its length."""
-    assert f"'{'a' * 80}'… (1,000 characters)" == phrases.text("a" * 1000)
+def test_a_request_says_what_is_asked_of_it(path: Path) -> None:
+    """A request's phrase names it, the chat that it continues, and every option that is not at its default."""
+    session = logs.Session(path)
+    session.request("Hi", request_id="a", continues=1, format="json", deadline=1.5, priority=2)
+    session.request("text", embedding=True)
+    said = [line[35:] for line in shown(path)[0].lines if "request" in line and "sequence-" in line]
+    assert [
+        "request received as a, continuing sequence 1: 'Hi', seed 7, format 'json', priority 2, deadline 1.5",
+        "embedding requested: 'text'",
+    ] == said
 
 
 def test_range(path: Path) -> None:
@@ -134,13 +101,14 @@ def test_range(path: Path) -> None:
 def test_one_record_is_shown_whole(path: Path) -> None:
     """A record asked for alone stands with every field, however long."""
     session = logs.Session(path, n_ctx=64)
-    session.request("p" * 500, n_tokens=30)
+    session.request("p" * 500, inputs=30)
     screen, _ = shown(path, Selection(first=3, last=3))
     assert [
-        "     3      0.020 s  sequence-1    prompt tokenised: 30 tokens [1, 2, 3, 4, 5, 6, 7, 8, …]",
+        "     3      0.020 s  sequence-1    prompt tokenised: 30 tokens [100, 101, 102, 103, 104, 105, 106, 107, …]",
         "        sequence  1",
-        f"        tokens  {list(range(1, 31))}",
+        f"        inputs  {list(range(100, 130))}",
         "        bos_added  false",
+        "        grammar  null",
     ] == screen.lines
     assert f'        prompt  "{"p" * 500}"' in shown(path, Selection(first=1, last=1))[0].lines
 
@@ -180,6 +148,30 @@ def test_only_holds_a_fault_of_the_engine(path: Path) -> None:
     assert records[0].n in shown(path, Selection(only="2"))[0].numbers()
 
 
+def test_only_holds_an_abort_by_another(path: Path) -> None:
+    """That a batch is to end early concerns every sequence in it: its outcome is not what was planned."""
+    session = logs.Session(path)
+    session.request("long", inputs=16)
+    session.decode()
+    session.request("other", inputs=16)
+    session.decode()
+    records = session.give(e.CancelRequested(sequence=1))
+    (abort,) = [record.n for record in records if isinstance(record.event, e.AbortRequested)]
+    for name in ("1", "2"):
+        assert abort in shown(path, Selection(only=name))[0].numbers()
+
+
+def test_only_holds_who_was_preempted(path: Path) -> None:
+    """A preemption concerns who loses the slot and who gets it."""
+    session = logs.Session(path, n_slots=1)
+    session.request("low")
+    session.request("high", priority=1)
+    session.decode()
+    (lost,) = [record.n for record in session.records if isinstance(record.event, e.SequencePreempted)]
+    for name in ("1", "2"):
+        assert lost in shown(path, Selection(only=name))[0].numbers()
+
+
 def test_only_of_nobody(path: Path) -> None:
     """A name that no request has is an error."""
     with pytest.raises(NotInLog, match=r"^no request has the number or the request_id 'chat-2'$"):
@@ -189,12 +181,15 @@ def test_only_of_nobody(path: Path) -> None:
 def test_at(path: Path) -> None:
     """A minute or a second of the wall clock chooses the records that happened in it, past midnight too."""
     session = logs.Session(path, opened_at="2026-03-04T23:59:58+00:00")
-    session.give(e.RequestReceived(sequence=1, request_id=None, prompt="", options=Options(seed=1)), after_ms=1500)
-    session.tokenize(1)
+    session.t += 1500 * logs.MS
+    session.request()
     session.decode(after_ms=60_000)
     assert [0, 1, 2, 3, 4, 5, 6] == shown(path, Selection(at=At(23, 59)))[0].numbers()
     assert [0] == shown(path, Selection(at=At(23, 59, 58)))[0].numbers()
     assert [7, 8, 9, 10] == shown(path, Selection(at=At.parse("00:00")))[0].numbers()
+
+
+STILL_OPEN = "record 10 is the last one, and the session did not close: it still runs, or it crashed here"
 
 
 def test_nothing_at(path: Path) -> None:
@@ -205,9 +200,9 @@ def test_nothing_at(path: Path) -> None:
     screen, notes = shown(path, Selection(at=At(10, 1)))
     assert [] == screen.lines
     around = "record 6 at 2026-03-04 10:00:00 is the one before, record 7 at 2026-03-04 10:03:00 the one after"
-    assert [f"nothing happened at 10:01 UTC: {around}"] == notes
+    assert [STILL_OPEN, f"nothing happened at 10:01 UTC: {around}"] == notes
     ends = "the log goes from record 0 at 2026-03-04 10:00:00 to record 10 at 2026-03-04 10:03:00"
-    assert [f"nothing happened at 09:00:01 UTC: {ends}"] == shown(path, Selection(at=At(9, 0, 1)))[1]
+    assert [STILL_OPEN, f"nothing happened at 09:00:01 UTC: {ends}"] == shown(path, Selection(at=At(9, 0, 1)))[1]
 
 
 @pytest.mark.parametrize("written", ["", "10", "24:00", "10:60", "10:00:60", "10:0", " 10:00", "10:00:00.5"])
@@ -267,8 +262,10 @@ def test_torn_tail_is_mentioned(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     screen, notes = shown(path)
     assert list(range(37)) == screen.numbers()
-    assert 1 == len(notes)
-    assert notes[0].endswith("bytes are a write that did not finish")
+    assert [
+        "record 36 is the last one, and the session did not close: it still runs, or it crashed here",
+        "the last 105 bytes are a write that did not finish",
+    ] == notes
 
 
 def test_what_came_before_a_corrupt_line_stays(path: Path) -> None:

@@ -51,7 +51,7 @@ def test_page(path: Path) -> None:
     assert [
         "record 18, 0.070 s after session 5e55 opened, at 2026-03-04 10:00:00.070 UTC",
         "  sequence paused until its reader resumes",
-        "  the last record: the session still runs, or it crashed here",
+        "  record 18 is the last one, and the session did not close: it still runs, or it crashed here",
         "",
         "who waits for whom",
         "  sequence 1  ->  the reader of sequence 1 (first client)  since record 11 (0.030 s)",
@@ -109,7 +109,7 @@ def test_a_free_slot_waits_for_the_tokeniser(path: Path) -> None:
     session.request("quicker")
     assert [
         "  sequence 1      ->  the tokeniser, which has the prompt of sequence 1  since record 1 (0.040 s)",
-        "  sequences 2, 3  ->  sequence 1: it came first, and its prompt is being tokenised  since record 4 (0.030 s)",
+        "  sequences 2, 3  ->  sequence 1: it goes first, and its prompt is being tokenised  since record 4 (0.030 s)",
         "  in the end      ->  the tokeniser, which has the prompt of sequence 1",
     ] == who_waits(path)
 
@@ -133,8 +133,7 @@ def test_inputs_queued_behind_a_batch(path: Path) -> None:
     session.give(e.ReaderResumed(sequence=1))
     said = section(path, "sequences")
     assert (
-        "  sequence 1: 1 input queued in slot 0 for the batch after the one in flight"
-        == said[0].partition("  since")[0]
+        "  sequence 1: 1 input queued in slot 0 for a batch after the one in flight" == said[0].partition("  since")[0]
     )
 
 
@@ -154,9 +153,155 @@ def test_rows_of_an_ended_sequence_in_flight(path: Path) -> None:
     session = logs.Session(path, n_slots=1)
     session.request()
     session.give(e.CancelRequested(sequence=1))
-    assert ["  slot 0  free, 0 of 16 cells, 2 in flight"] == section(path, "slots")
+    assert ["  slot 0  free, 0 of 16 cells, last used in batch 0, 2 in flight"] == section(path, "slots")
     assert ["  nobody waits"] == who_waits(path)
     assert "  sequence 1: ended: cancelled  since record 8 (0.000 s)" == section(path, "sequences")[0]
+
+
+def test_kept_cells(path: Path) -> None:
+    """A free slot says how many cells it keeps for whoever begins alike."""
+    session = logs.Session(path)
+    session.request(num_predict=1)
+    session.decode()
+    assert [
+        "  slot 0  free, 2 of 16 cells kept, last used in batch 0",
+        "  slot 1  free, 0 of 16 cells, never used",
+    ] == section(path, "slots")
+
+
+def test_a_higher_priority_waits_for_the_batch_only(path: Path) -> None:
+    """A sequence that takes the slot of a lower one waits until the batch in flight is back, and says whose."""
+    session = logs.Session(path, n_slots=1)
+    session.request("low")
+    session.request("middle")
+    session.request("high", priority=3)
+    assert [
+        "  sequences 1, 3  ->  the engine, which has batch 0  since record 6 (0.040 s)",
+        "  sequence 2      ->  a slot: the only one is taken by sequence 1  since record 8 (0.030 s)",
+        "  in the end      ->  the engine, which has batch 0",
+    ] == who_waits(path)
+    assert "it takes that of sequence 1 after this batch" in "\n".join(section(path, "sequences"))
+    assert "  in the queue, 2 of at most 4: sequences 3 (priority 3), 2" == section(path, "batcher")[1]
+    assert "    2 prompt tokens, 0 sampled, priority 3" == section(path, "sequences")[-1]
+
+
+def test_preempted(path: Path) -> None:
+    """A preempted sequence waits again, in its old place and outside the queue's bound, and says for whom it left."""
+    session = logs.Session(path, n_slots=1)
+    session.request("low")
+    session.request("middle")
+    session.request("high", priority=1)
+    session.decode()
+    assert "  in the queue, 1 of at most 4, and 1 preempted: sequences 1 (preempted), 2" == section(path, "batcher")[1]
+    said = section(path, "sequences")
+    assert (
+        "  sequence 1: preempted by sequence 3; waits for a slot again, number 1 in the queue"
+        == said[0].partition("  since")[0]
+    )
+    assert "  sequence 2: waits for a slot, number 2 in the queue" == said[3].partition("  since")[0]
+    assert (
+        "  sequences 1, 2  ->  a slot: the only one is taken by sequence 3"
+        == who_waits(path)[0].partition("  since")[0]
+    )
+
+
+def test_passed_over(path: Path) -> None:
+    """A preempted sequence whose reader does not read on is passed over: it waits for him, and nobody for it."""
+    session = logs.Session(path, n_slots=1)
+    session.request("low", request_id="slow reader")
+    session.give(e.ReaderPaused(sequence=1))
+    session.decode()
+    session.request("high", priority=1)
+    session.request("next")
+    assert [
+        "  sequence 1  ->  the reader of sequence 1 (slow reader)  since record 7 (0.050 s)",
+        "  sequence 2  ->  the engine, which has batch 1  since record 17 (0.020 s)",
+        "  sequence 3  ->  a slot: the only one is taken by sequence 2  since record 19 (0.010 s)",
+        "  in the end  ->  the reader of sequence 1 (slow reader); the engine, which has batch 1",
+    ] == who_waits(path)
+    assert (
+        "  in the queue, 1 of at most 4, and 1 preempted: sequences 1 (preempted, its reader does not read on), 3"
+    ) == section(path, "batcher")[1]
+    assert "  sequence 3: waits for a slot, number 1 in the queue" == section(path, "sequences")[6].partition("  si")[0]
+
+
+def test_free_slots_go_to_others_first(path: Path) -> None:
+    """Whoever gets none of the slots that are free after the batch waits for those who go first."""
+    session = logs.Session(path)
+    for name in ("one", "two", "three"):
+        session.request(name)
+    assert "  sequence 3      ->  a slot: sequence 2 goes first" == who_waits(path)[1].partition("  since")[0]
+
+
+def test_a_slow_prompt_of_a_higher_priority(path: Path) -> None:
+    """Nobody overtakes a request whose prompt is being tokenised, also where it would have to take somebody's slot."""
+    session = logs.Session(path, n_slots=1)
+    session.request("low")
+    session.arrive("high", priority=1)
+    session.request("next")
+    assert (
+        "  sequence 3  ->  sequence 2: it goes first, and its prompt is being tokenised"
+        == who_waits(path)[2].partition("  since")[0]
+    )
+
+
+def test_an_abort(path: Path) -> None:
+    """A batch that is to end early says so."""
+    session = logs.Session(path)
+    session.request(inputs=8)
+    session.give(e.CancelRequested(sequence=1))
+    assert "is in flight since record 6 (0.010 s), and is to end early: 8 rows" in section(path, "batcher")[0]
+
+
+def test_cells_that_were_shifted(path: Path) -> None:
+    """A slot whose cells were moved says how many of them another may have, and a shift that is due says so."""
+    session = logs.Session(path, n_ctx=8, shift="move")
+    session.request(inputs=8, num_keep=3)
+    records = session.decode()
+    (dropped,) = [record.n for record in records if isinstance(record.event, e.InputsDropped)]
+    assert (
+        "  slot 0  sequence 1, 6 of 8 cells, 0 inputs queued, only the first 3 of use to others, "
+        "to be shifted by 2 behind the first 3"
+    ) == section(path, "slots", dropped)[0]
+    assert (
+        "  slot 0  sequence 1, 6 of 8 cells, 1 in flight, 0 inputs queued, only the first 3 of use to others"
+        == section(path, "slots")[0]
+    )
+
+
+def test_a_copy_that_is_due(path: Path) -> None:
+    """A slot that is to be copied before the next rows is named, and what of the copy is to be trimmed."""
+    session = logs.Session(path, n_ctx=128, n_batch=128)
+    prompt = range(1, 101)
+    session.request("first", inputs=prompt)
+    session.decode()
+    session.request("second", inputs=[*prompt[:80], 7])
+    records = session.decode()
+    (assigned,) = [record.n for record in records if isinstance(record.event, e.SlotAssigned)]
+    assert "  to be copied before the next rows: slot 0 to 1" == section(path, "batcher", assigned)[1]
+    assert (
+        "  slot 1  sequence 2, 80 of 128 cells, 1 input queued, to be trimmed from 101 cells"
+        == section(path, "slots", assigned)[1]
+    )
+
+
+def test_a_deadline(path: Path) -> None:
+    """A sequence's deadline is told from the record that is shown."""
+    session = logs.Session(path)
+    session.request(deadline=0.05)
+    assert "    2 prompt tokens, 0 sampled, its deadline is in 0.040 s" == section(path, "sequences")[-1]
+    session.decode(after_ms=60)
+    assert "    2 prompt tokens, 1 sampled, its deadline was 0.020 s ago" == section(path, "sequences")[-1]
+
+
+def test_an_embedding(path: Path) -> None:
+    """A text that is pooled waits for the engine, and is not said to sample."""
+    session = logs.Session(path, pooling="mean")
+    session.request("text", embedding=True)
+    session.request("text", embedding=True)
+    said = section(path, "sequences")
+    assert "  sequence 1: in the batch in flight: 2 rows, then pooled" == said[0].partition("  since")[0]
+    assert "    2 prompt tokens, for an embedding" == said[2]
 
 
 def test_engine_failed(path: Path) -> None:

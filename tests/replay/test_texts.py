@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from reenact.actors import events as e
-from reenact.replay.fold import entries
-from reenact.replay.texts import Texts, Told, lines_of
+from reenact.replay.texts import Told, lines_of, texts_of
 from reenact.runtime.journal import LogFile
 from tests.replay import logs
 
@@ -17,10 +16,9 @@ def path(tmp_path: Path) -> Path:
 
 def told(path: Path) -> list[Told]:
     """Return what a log tells of each sequence."""
-    texts = Texts()
     with LogFile(path) as log:
-        for entry in entries(log):
-            texts.add(entry)
+        texts, corrupt = texts_of(log)
+    assert corrupt is None
     return texts.all()
 
 
@@ -35,23 +33,33 @@ def test_as_json(path: Path) -> None:
         {
             "sequence": 1,
             "request_id": "chat-1",
+            "continues": None,
             "prompt": "Why\nnot?",
             "text": "Because it ",
+            "embedding": None,
             "finish_reason": "stop",
             "stop": "END",
             "n_prompt": 2,
+            "n_cached": 0,
+            "n_truncated": 0,
             "n_sampled": 3,
+            "n_shifts": 0,
             "error": None,
         },
         {
             "sequence": 2,
             "request_id": None,
+            "continues": None,
             "prompt": "Name\ta colour",
             "text": " röt",
+            "embedding": None,
             "finish_reason": "stop",
             "stop": None,
             "n_prompt": 10,
+            "n_cached": 0,
+            "n_truncated": 0,
             "n_sampled": 3,
+            "n_shifts": 0,
             "error": None,
         },
     ] == [each.as_json() for each in told(logs.short(path))]
@@ -94,7 +102,7 @@ def test_unfinished(path: Path) -> None:
 def test_error(path: Path) -> None:
     """A sequence that failed says why, as a line and as values."""
     session = logs.Session(path)
-    session.request("p", n_tokens=17)
+    session.request("p", inputs=17, truncate=False)
     reason = "it has 17 tokens, and the context of a sequence (n_ctx) holds 16"
     assert f"sequence 1: error (invalid_request: prompt: {reason}), 17 prompt tokens, 0 sampled" == lines(path)[0]
     assert {"kind": "invalid_request", "field": "prompt", "reason": reason} == told(path)[0].as_json()["error"]
@@ -118,3 +126,37 @@ def test_late_facts_change_no_text(path: Path) -> None:
         told(path)[0].as_json()["finish_reason"],
         told(path)[0].n_sampled,
     )
+
+
+def test_what_became_of_the_prompt(path: Path) -> None:
+    """How much of a prompt was cached or left out, and how often the context was shifted, is told with its end."""
+    session = logs.Session(path, n_ctx=8)
+    session.request(inputs=12, num_predict=0)
+    session.request(inputs=[1, 2, 3, 4, 5], num_predict=5)
+    for _ in range(5):
+        session.decode()
+    session.request(inputs=[1, 2, 3, 4, 5], num_predict=1, continues=2)
+    session.decode()
+    assert [
+        "sequence 1: length, 12 prompt tokens (4 left out), 0 sampled",
+        "sequence 2: length, 5 prompt tokens, 5 sampled, 1 context shift",
+        "sequence 3, continuing sequence 2: length, 5 prompt tokens (4 cached), 1 sampled",
+    ] == [line for line in lines(path) if line.startswith("sequence")]
+
+
+def test_embedding(path: Path) -> None:
+    """Of an embedding the vector is told in place of a text."""
+    session = logs.Session(path, pooling="mean")
+    session.request("text", embedding=True)
+    session.decode(vector=(3.0, 4.0))
+    assert ["sequence 1: stop, 2 prompt tokens", "  prompt | text", "  vector | 2 values [0.6, 0.8]"] == lines(path)
+    assert [0.6, 0.8] == list(told(path)[0].as_json()["embedding"])
+
+
+def test_about_nobody(path: Path) -> None:
+    """A record about a sequence that never came is corrupt, whatever its checksum says."""
+    logs.rewritten(logs.short(path), 4, b'"sequence":1', b'"sequence":3')
+    logs.rewritten(path, 4, b'"sequence-1"', b'"sequence-3"')
+    with LogFile(path) as log:
+        texts, corrupt = texts_of(log)
+    assert (1, 4) == (len(texts.all()), corrupt and corrupt.line)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import NOTHING, fields
 
-from reenact.actors.options import Options
+from reenact.actors.options import OPTION_NAMES, Options
 from reenact.replay import replay_log
 from reenact.runtime import models, open_runtime
 from reenact.runtime.cli import main
@@ -100,9 +100,11 @@ def test_the_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None
     for flag, name in (("--slots N", "n_slots"), ("--n-ctx N", "n_ctx"), ("--n-batch N", "n_batch")):
         assert f"(default: {parameters[name].default})" in help_text.split(f" {flag} ")[1].split(" --")[0]
     for option in fields(Options):
-        if option.default not in {NOTHING, ()}:
+        if option.name in OPTION_NAMES and option.default not in {NOTHING, (), None}:
+            default = ("off", "on")[option.default] if option.type is bool else option.default
             flag = option.name.replace("_", "-")
-            assert f"(default: {option.default})" in help_text.split(f" --{flag} ")[1].split(" --")[0]
+            meaning = help_text.split(f"--no-{flag} " if option.type is bool else f" --{flag} ")[1].split(" --")[0]
+            assert f"(default: {default})" in meaning
 
 
 @pytest.mark.model
@@ -144,7 +146,9 @@ def test_json_is_for_machines(capsys: pytest.CaptureFixture[str], monkeypatch: p
 @pytest.mark.model
 def test_one_prompt_that_fails_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     """A prompt that is too long is told on stderr by its number, with exit 1; the other one is completed."""
-    code, out, err = run(capsys, "generate", "--n-ctx", "16", "--num-predict", "2", "word " * 40, "The sky is")
+    code, out, err = run(
+        capsys, "generate", "--n-ctx", "16", "--no-truncate", "--num-predict", "2", "word " * 40, "The sky is"
+    )
     assert 1 == code
     assert "reenact: prompt 1: prompt: it has 4" in err
     assert "2 tokens, length" in out

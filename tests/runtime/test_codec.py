@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.options import Options
-from reenact.actors.routing import EVENT_TYPES
+from reenact.actors.options import OPTION_NAMES, Options
+from reenact.actors.routing import EVENT_TYPES, ROUTES
 from reenact.runtime.codec import UnreadableRecord, UnwritableRecord, decode, dumps, encode, loads, same
 from tests.sessions import eventful_session, read_fields
 
@@ -16,8 +16,10 @@ DECODED = e.BatchDecoded(
     batch=0,
     code=0,
     samples=(e.Sample(sequence=1, token=5, piece=b"ab"), e.Sample(sequence=2, token=6, piece=b"\xf0\x9f", eog=True)),
+    vectors=(),
     positions=((0, 2), (1, 7)),
 )
+QUEUED = e.InputQueued(sequence=3, inputs=(7, (0.5, -1.0)), draw=None)
 
 
 def fields_of(event: e.Event, cause: int | None = None) -> dict[str, Any]:
@@ -50,11 +52,11 @@ async def test_every_event_comes_back(tmp_path: Path, autojump_clock: object) ->
     rare: list[e.Event] = [
         e.EngineFailed(error="OSError: x"),
         e.ActorFailed(failed="batcher", error="KeyError: 'lost'"),
-        e.TokenizeFailed(sequence=1, error="OSError: x"),
+        e.EmbeddingComputed(sequence=1, embedding=(0.6, -0.8)),
     ]
     for event in rare:
         assert event == decode(fields_of(event)).event
-    assert set(EVENT_TYPES) == {fields["type"] for fields in lines} | {"EngineFailed", "ActorFailed", "TokenizeFailed"}
+    assert set(EVENT_TYPES) == {fields["type"] for fields in lines} | {ROUTES[type(event)].name for event in rare}
 
 
 @pytest.mark.parametrize("value", ["7", 7.0, True, None, [7], 2**53, -(2**53)])
@@ -102,13 +104,87 @@ def test_an_array_is_an_array(wrong: object) -> None:
         decode({**fields_of(DECODED), "positions": wrong})
 
 
-REQUEST = e.RequestReceived(sequence=3, request_id=None, prompt="p", options=Options(seed=1))
+def test_an_input_is_a_token_or_a_row() -> None:
+    """A token stands in the log as an integer, a row of numbers as an array, one beside the other."""
+    assert [7, [0.5, -1.0]] == fields_of(QUEUED)["inputs"]
+    assert QUEUED == decode(fields_of(QUEUED, 3)).event
+
+
+@pytest.mark.parametrize(
+    "wrong", ["7", 7.0, True, None, {}, [], [1], [0.5, 1], [0.5, "1"], [[0.5]], [0.5, None], [True], 2**53]
+)
+def test_what_is_no_input_is_refused(wrong: object) -> None:
+    """A row is an array of numbers with a point and at least one of them; nothing else passes for a token or a row."""
+    with pytest.raises(UnreadableRecord, match="inputs"):
+        decode({**fields_of(QUEUED, 3), "inputs": [7, wrong]})
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, -1 / 3])
+def test_numbers_come_back_to_the_last_bit(value: float) -> None:
+    """A number with a point is read as the very one that was written."""
+    vector = e.BatchDecoded(
+        batch=0, code=0, samples=(), vectors=(e.Vector(sequence=1, values=(value,), crc32=0),), positions=()
+    )
+    read = decode(fields_of(vector)).event
+    assert isinstance(read, e.BatchDecoded)
+    assert value.hex() == read.vectors[0].values[0].hex()
+
+
+def sampled(**change: object) -> dict[str, Any]:
+    """Return a decoded batch whose one sample is changed."""
+    return {**fields_of(DECODED), "samples": [{"sequence": 1, "token": 5, "piece": "ab", **change}]}
+
+
+def test_likely_tokens_come_back() -> None:
+    """What a token's probability was, and which were the likeliest, is read back; where nobody asked nothing stands."""
+    likely = e.Likely(token=9, piece=b"\xf0", logprob=-0.25)
+    sample = e.Sample(sequence=1, token=5, piece=b"ab", logprob=-1.5, top=(likely,))
+    event = e.BatchDecoded(batch=0, code=0, samples=(sample,), vectors=(), positions=())
+    assert event == decode(fields_of(event)).event
+    assert {"sequence", "token", "piece"} == set(fields_of(DECODED)["samples"][0])
+
+
+@pytest.mark.parametrize("wrong", ["-1.5", -1, True, [-1.5]])
+def test_an_optional_number_is_none_or_a_number(wrong: object) -> None:
+    """A logprob is null or a number with a point."""
+    assert decode(sampled(logprob=None)) != decode(sampled(logprob=-1.5))
+    with pytest.raises(UnreadableRecord, match="logprob"):
+        decode(sampled(logprob=wrong))
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "", True, 0, ["nan"]])
+def test_one_of_a_few_words(wrong: object) -> None:
+    """A field that holds one of a few words holds no other."""
+    assert decode(sampled(fault="grammar")) != decode(sampled(fault="nan"))
+    with pytest.raises(UnreadableRecord, match="fault"):
+        decode(sampled(fault=wrong))
+
+
+def test_parts_leave_out_that_they_are_not_pooled() -> None:
+    """Most parts of batches are not pooled, and do not say so."""
+    parts = (
+        e.Part(sequence=1, slot=0, position=0, inputs=(1,), draw=0),
+        e.Part(sequence=2, slot=1, position=0, inputs=(1,), draw=None, pool=True),
+    )
+    planned = e.BatchPlanned(
+        batch=0,
+        copies=(e.Copy(source=0, slot=1),),
+        trims=(e.Trim(slot=0, length=3),),
+        shifts=(e.Shift(slot=0, keep=1, discard=2),),
+        parts=parts,
+    )
+    assert [False, True] == ["pool" in part for part in fields_of(planned)["parts"]]
+    assert planned == decode(fields_of(planned, 3)).event
+
+
+REQUEST = e.RequestReceived(
+    sequence=3, request_id=None, prompt="p", options=Options(seed=1), embedding=False, continues=None
+)
 
 
 def test_options_are_written_whole() -> None:
     """Options at their defaults stand in the log too: an old log keeps the defaults of its time."""
-    options = {"seed", "num_predict", "stop", "temperature", "top_k", "top_p", "min_p"}
-    assert options == set(fields_of(REQUEST)["options"])
+    assert {*OPTION_NAMES, "dimensions"} == set(fields_of(REQUEST)["options"])
 
 
 @pytest.mark.parametrize("name", ["num_predict", "stop", "temperature", "top_k"])
@@ -171,8 +247,17 @@ def test_equal_means_equal_in_type(one: object, other: object, expected: bool) -
 def test_names_in_the_log_are_pinned() -> None:
     """The names of events never change: old logs hold them."""
     assert " ".join(sorted(EVENT_TYPES)) == (
-        "ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested EngineFailed EogSampled InputQueued "
-        "PromptTokenized ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected RequestWithdrawn "
-        "SequenceFinished SequencePaused SequenceResumed SessionClosed SessionOpened SlotAssigned SlotReleased "
-        "StopMatched TokenDropped TokenEmitted TokenizeFailed"
+        "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested ContextShifted "
+        "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped PreparationFailed "
+        "PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected "
+        "RequestWithdrawn SequenceFinished SequencePaused SequencePreempted SequenceResumed SessionClosed "
+        "SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted"
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_written(value: float) -> None:
+    """NaN and infinity have no JSON; they are refused and not written as null."""
+    event = e.EmbeddingComputed(sequence=1, embedding=(1.0, value))
+    with pytest.raises(UnwritableRecord, match="no number that a log may hold"):
+        encode(e.Record(1, event, 0), 0)

@@ -13,7 +13,7 @@ from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.codec import Fields
 from reenact.runtime.journal import Journal
-from reenact.runtime.tasks import Runtime
+from reenact.runtime.session import Session
 from tests.sessions import read_fields
 
 
@@ -83,10 +83,10 @@ def test_inside_a_step_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert planned == decoded
 
 
-@pytest.mark.parametrize("name", ["_receive", "_tokenize", "_leave", "_close", "_raise_untold"])
+@pytest.mark.parametrize("name", ["receive", "tokenize", "leave", "close", "raise_untold"])
 def test_around_a_step_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """On the way into and out of the runtime Ctrl-C waits too."""
-    monkeypatch.setattr(Runtime, name, interrupted(getattr(Runtime, name), 1))
+    monkeypatch.setattr(Session, name, interrupted(getattr(Session, name), 1))
     log = tmp_path / "log.jsonl"
     run_and_interrupt(log)
     if log.exists():

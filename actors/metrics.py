@@ -1,0 +1,299 @@
+"""What a session amounts to: counts and times, folded from its records.
+
+The rules that hold here:
+
+* Everything follows from the events and from the time that stands beside each in the log. So a runtime's statistics and
+  the figures that a replay prints are the same.
+* Times are whole nanoseconds of the session's clock. What is shown of many is read from buckets that are at most an
+  eighth apart, so the cost does not grow with the session.
+"""
+
+from typing import Final
+
+from attrs import Factory, define, frozen
+
+from reenact.actors import events as e
+from reenact.actors.batcher import ABORTED
+
+_STEPS: Final = 8
+"""Buckets for each doubling: a value is told to within an eighth."""
+
+_COUNTS: Final = (
+    "requests",
+    "finished",
+    "batches",
+    "rows",
+    "sampled",
+    "prompt",
+    "cached",
+    "truncated",
+    "forks",
+    "shifts",
+    "preempted",
+    "aborted",
+)
+"""What is counted one by one; `Statistics` says what each is."""
+
+
+@frozen(kw_only=True)
+class Distribution:
+    """Many values in a few figures; times are in seconds."""
+
+    count: int = 0
+    mean: float = 0.0
+    median: float = 0.0
+    p95: float = 0.0
+    """95 of 100 values are not above it. Like the median it is exact to an eighth, and never too small."""
+    maximum: float = 0.0
+
+
+@define
+class Histogram:
+    """Whole numbers from 0 on, in buckets."""
+
+    count: int = 0
+    total: int = 0
+    maximum: int = 0
+    buckets: dict[int, int] = Factory(dict)
+    """How many values are at most this, and above the bucket before."""
+
+    def add(self, value: int) -> None:
+        """Count a value."""
+        self.count += 1
+        self.total += value
+        self.maximum = max(self.maximum, value)
+        upper = bucket(value)
+        self.buckets[upper] = self.buckets.get(upper, 0) + 1
+
+    def distribution(self, unit: float = 1.0) -> Distribution:
+        """Return the figures, in units of ``unit``."""
+        if not self.count:
+            return Distribution()
+        return Distribution(
+            count=self.count,
+            mean=self.total / self.count / unit,
+            median=self._quantile(50) / unit,
+            p95=self._quantile(95) / unit,
+            maximum=self.maximum / unit,
+        )
+
+    def _quantile(self, percent: int) -> int:
+        left = -(-self.count * percent // 100)
+        for upper in sorted(self.buckets):
+            left -= self.buckets[upper]
+            if left <= 0:
+                return min(upper, self.maximum)
+        return self.maximum
+
+
+def bucket(value: int) -> int:
+    """Return the largest value that is counted together with ``value``."""
+    shift = max(value.bit_length() - _STEPS.bit_length(), 0)
+    return ((value >> shift) + 1 << shift) - 1
+
+
+@define(kw_only=True)
+class Timeline:
+    """One request: when what happened, in nanoseconds, and how often."""
+
+    received: int
+    assigned: int | None = None
+    """It got its first slot."""
+    first_token: int | None = None
+    last_token: int | None = None
+    finished: int | None = None
+    n_prompt: int = 0
+    """Inputs of its prompt that are to be evaluated or were in cells already."""
+    n_cached: int = 0
+    """Of these, inputs that were in cells when it got its first slot."""
+    n_truncated: int = 0
+    """Inputs of its prompt that were left out."""
+    n_shifts: int = 0
+    n_preempted: int = 0
+
+
+@frozen(kw_only=True)
+class Times:
+    """How long a request took, in seconds; None for what it did not come to."""
+
+    queued: float | None
+    """From its arrival to its slot, tokenising included."""
+    prefill: float | None
+    """From its slot to the first token sampled."""
+    first_token: float | None
+    """From its arrival to the first token sampled."""
+    generation: float | None
+    """From the first token sampled to the last."""
+    total: float
+
+
+@frozen(kw_only=True)
+class Statistics:
+    """A session at one moment."""
+
+    n_slots: int = 0
+    n_active: int = 0
+    """Sequences that have a slot."""
+    n_waiting: int = 0
+    """Requests that wait for one, preempted ones included."""
+    n_requests: int = 0
+    """Requests received, with those that have ended."""
+    n_finished: int = 0
+    """Requests that have ended, however they did."""
+    n_batches: int = 0
+    """Batches decoded."""
+    n_rows: int = 0
+    """Rows planned."""
+    n_sampled: int = 0
+    """Tokens sampled."""
+    n_prompt: int = 0
+    """Inputs of all prompts that got a slot, less those that were left out."""
+    n_cached: int = 0
+    """Of these, inputs that were in cells already."""
+    n_truncated: int = 0
+    """Inputs of prompts that were left out."""
+    n_forks: int = 0
+    n_shifts: int = 0
+    n_preempted: int = 0
+    n_aborted: int = 0
+    """Batches that ended early, because somebody in them left."""
+    n_records: int = 0
+    queue_time: Distribution = Distribution()
+    first_token_time: Distribution = Distribution()
+    inter_token_time: Distribution = Distribution()
+    """Between two tokens of one sequence, with what its reader made it wait."""
+    rows_per_batch: Distribution = Distribution()
+    """Of batches planned, like the next."""
+    sequences_per_batch: Distribution = Distribution()
+
+
+class Metrics:
+    """The fold: give it every record in order."""
+
+    def __init__(self) -> None:
+        self.n_records = 0
+        self.timelines: dict[int, Timeline] = {}
+        """Of the requests that have not ended, or ended last."""
+        self._ended: list[int] = []
+        self._n_slots = 0
+        self._active: set[int] = set()
+        self._waiting: set[int] = set()
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._queue, self._first, self._between = Histogram(), Histogram(), Histogram()
+        self._rows, self._parts = Histogram(), Histogram()
+
+    def add(self, event: e.Event, t: int) -> None:
+        """Take one record's event.
+
+        Args:
+            event: The event.
+            t: Nanoseconds since the session opened.
+        """
+        self.n_records += 1
+        match event:
+            case e.SessionOpened():
+                self._n_slots = event.context.n_slots
+            case e.RequestReceived():
+                self._begin(event, t)
+            case e.BatchPlanned():
+                n_rows = sum(len(part.inputs) for part in event.parts)
+                self._counts["rows"] += n_rows
+                self._rows.add(n_rows)
+                self._parts.add(len(event.parts))
+            case e.BatchDecoded():
+                self._decoded(event, t)
+            case e.SequenceFinished():
+                self._counts["finished"] += 1
+                self._waiting.discard(event.sequence)
+                self._active.discard(event.sequence)
+                self.timelines[event.sequence].finished = t
+                self._ended.append(event.sequence)
+            case _:
+                self._of_scheduling(event, t)
+
+    def _begin(self, event: e.RequestReceived, t: int) -> None:
+        # Whoever reads these figures does so before the next request comes.
+        for number in self._ended:
+            del self.timelines[number]
+        self._ended.clear()
+        self._counts["requests"] += 1
+        self.timelines[event.sequence] = Timeline(received=t)
+
+    def _decoded(self, event: e.BatchDecoded, t: int) -> None:
+        self._counts["batches"] += 1
+        self._counts["aborted"] += event.code == ABORTED
+        for sample in event.samples:
+            if sample.fault is not None:
+                continue
+            self._counts["sampled"] += 1
+            timeline = self.timelines.get(sample.sequence)
+            if timeline is None or timeline.finished is not None:
+                continue
+            if timeline.last_token is None:
+                timeline.first_token = t
+                self._first.add(t - timeline.received)
+            else:
+                self._between.add(t - timeline.last_token)
+            timeline.last_token = t
+
+    def _of_scheduling(self, event: e.Event, t: int) -> None:
+        match event:
+            case e.RequestQueued():
+                self._waiting.add(event.sequence)
+            case e.SlotAssigned():
+                self._waiting.discard(event.sequence)
+                self._active.add(event.sequence)
+                self._counts["forks"] += event.source is not None
+                timeline = self.timelines[event.sequence]
+                if timeline.assigned is None:
+                    timeline.assigned = t
+                    timeline.n_cached = event.reused
+                    self._counts["prompt"] += timeline.n_prompt
+                    self._counts["cached"] += event.reused
+                    self._queue.add(t - timeline.received)
+            case e.SequencePreempted():
+                self._active.discard(event.sequence)
+                self._waiting.add(event.sequence)
+                self._counts["preempted"] += 1
+                self.timelines[event.sequence].n_preempted += 1
+            case e.PromptTruncated():
+                self._counts["truncated"] += event.discard
+                self.timelines[event.sequence].n_truncated = event.discard
+            case e.ContextShifted():
+                self._counts["shifts"] += 1
+                self.timelines[event.sequence].n_shifts += 1
+            case e.InputQueued(draw=None | 0):
+                self.timelines[event.sequence].n_prompt = len(event.inputs)
+            case _:
+                pass
+
+    def statistics(self) -> Statistics:
+        """Return the figures so far."""
+        return Statistics(
+            n_slots=self._n_slots,
+            n_active=len(self._active),
+            n_waiting=len(self._waiting),
+            n_records=self.n_records,
+            queue_time=self._queue.distribution(1e9),
+            first_token_time=self._first.distribution(1e9),
+            inter_token_time=self._between.distribution(1e9),
+            rows_per_batch=self._rows.distribution(),
+            sequences_per_batch=self._parts.distribution(),
+            **{f"n_{name}": count for name, count in self._counts.items()},
+        )
+
+
+def times(timeline: Timeline, now: int) -> Times:
+    """Return how long a request took, until ``now`` if it has not ended."""
+
+    def between(start: int | None, end: int | None) -> float | None:
+        return None if start is None or end is None else (end - start) / 1e9
+
+    end = now if timeline.finished is None else timeline.finished
+    return Times(
+        queued=between(timeline.received, timeline.assigned),
+        prefill=between(timeline.assigned, timeline.first_token),
+        first_token=between(timeline.received, timeline.first_token),
+        generation=between(timeline.first_token, timeline.last_token),
+        total=(end - timeline.received) / 1e9,
+    )

@@ -1,0 +1,168 @@
+"""Slots: what their cells hold, and which one a sequence gets.
+
+A slot remembers the inputs in its cells, also after its sequence has ended. The rules of the choice
+(docs/runner-semantics.md section 2, "Slots and prefix reuse"), the first that applies:
+
+* *Take over* a free slot of whose cells at least half are reused; of several the one with the most.
+* Else take an *empty* slot, and only where there is none the free one that was used *least recently*, counted in
+  batches. Of several the lowest.
+* *Fork* into it the longest common beginning of any slot, free or busy, where that saves more than the copy costs and
+  more than what is in the slot anyway.
+
+At least one input is always evaluated, so that there are logits to sample from.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors.events import Part
+from reenact.actors.inputs import NONE, Inputs
+from reenact.actors.limits import COPIED_CELLS_PER_ROW
+
+NEVER: Final = -1
+"""Where a slot was last used that never was."""
+
+
+@frozen(kw_only=True)
+class Work:
+    """What a sequence wants evaluated."""
+
+    sequence: int
+    priority: int
+    inputs: Inputs = NONE
+    """All that it has, evaluated or not; none before its prompt is tokenised."""
+    draw: int | None = None
+    """The index of the token to sample after the last of them; None while its reader keeps the next one back."""
+    pool: bool = False
+    """A vector is wanted instead."""
+    preempted: bool = False
+    """It had a slot before, and waits outside the queue's limit."""
+
+    @property
+    def wants(self) -> bool:
+        """Whether there is something to evaluate."""
+        return self.draw is not None or self.pool
+
+
+@frozen(kw_only=True)
+class Slot:
+    """One llama.cpp sequence id and its cells."""
+
+    work: Work | None = None
+    cells: Inputs = NONE
+    """What its cells hold, as far as it is of use; for a busy slot the beginning of what its sequence has."""
+    n_cells: int = 0
+    """Cells in use in the engine; those beyond ``cells`` are removed before the next rows."""
+    pure: int | None = None
+    """So many cells are a function of their inputs; None for all. Cells that were moved carry traces of those that were
+    dropped (docs/llama-cpp.md section 2), so nobody else may have them."""
+    shift: tuple[int, int] | None = None
+    """Cells to keep and to discard, that are to be shifted before the next rows."""
+    used: int = NEVER
+    """The last batch it had rows in."""
+
+    @property
+    def sequence(self) -> int | None:
+        """The sequence that has it."""
+        return None if self.work is None else self.work.sequence
+
+    @property
+    def queued(self) -> int:
+        """How many inputs wait to be evaluated."""
+        return 0 if self.work is None or not self.work.wants else len(self.work.inputs) - len(self.cells)
+
+    @property
+    def excess(self) -> bool:
+        """Whether there are cells that are to be removed."""
+        return self.n_cells - (self.shift[1] if self.shift else 0) > len(self.cells)
+
+    @property
+    def reusable(self) -> Inputs:
+        """The cells that another sequence may have."""
+        return self.cells if self.pure is None else self.cells.first(self.pure)
+
+
+@frozen
+class Choice:
+    """A slot for a sequence."""
+
+    slot: int
+    reused: int
+    """Its first inputs that are in cells already."""
+    source: int | None = None
+    """The slot that is to be copied first."""
+
+
+def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | None:
+    """Return the slot that a sequence with these inputs gets; None where none is free.
+
+    Args:
+        inputs: What the sequence has.
+        slots: All slots.
+        n_ctx_seq: Cells of each.
+    """
+    free = [number for number, slot in enumerate(slots) if slot.work is None]
+    if not free:
+        return None
+    common = [inputs.first(len(inputs) - 1).common(slot.reusable) for slot in slots]
+    best = max(free, key=lambda number: (common[number], -number))
+    if takes_over(inputs, slots[best]):
+        return Choice(best, common[best])
+    chosen = min(free, key=lambda number: (recency(slots[number]), number))
+    source = max(range(len(slots)), key=lambda number: (common[number], -number))
+    if forks(common[source] - common[chosen], n_ctx_seq):
+        return Choice(chosen, common[source], source)
+    return Choice(chosen, common[chosen])
+
+
+def takes_over(inputs: Inputs, slot: Slot) -> bool:
+    """Return whether a sequence with these inputs reuses at least half of a slot's cells."""
+    common = inputs.common(slot.reusable)
+    return common > 0 and common >= len(slot.cells) - common
+
+
+def forks(saved: int, n_ctx_seq: int) -> bool:
+    """Return whether ``saved`` inputs, that need not be evaluated, are worth a copy of so many cells."""
+    return saved * COPIED_CELLS_PER_ROW > n_ctx_seq
+
+
+def recency(slot: Slot) -> int:
+    """Return the batch that a slot was last used in; an empty slot comes before all that were used."""
+    return slot.used if len(slot.reusable) else NEVER
+
+
+def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
+    """Return a slot after a batch with rows of it.
+
+    Args:
+        slot: The slot.
+        part: Its rows.
+        position: The last position in its cells, as the engine reports it; None where it reports none.
+        code: The batch's.
+    """
+    start, end = part.position, part.position + len(part.inputs)
+    if code not in {0, 2} or position is None or not start - 1 <= position < end:
+        return unknown(slot)
+    n_cells = position + 1
+    if part.pool:
+        # A text that is pooled begins in an empty slot, and leaves it so.
+        return changed(slot, work=slot.work and changed(slot.work, pool=code != 0), cells=NONE, n_cells=n_cells)
+    work = slot.work
+    if work is None:
+        # It ended while the batch was in flight.
+        if len(slot.cells) < start:
+            return changed(slot, n_cells=n_cells)
+        return changed(slot, cells=slot.cells.first(start).then(part.inputs[: n_cells - start]), n_cells=n_cells)
+    if code == 0 and part.draw is not None:
+        work = changed(work, draw=None)
+        return changed(slot, work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
+    # One at least is left to evaluate: after an aborted decode the logits of the last row are gone.
+    return changed(slot, cells=work.inputs.first(min(n_cells, len(work.inputs) - 1)), n_cells=n_cells)
+
+
+def unknown(slot: Slot) -> Slot:
+    """Return a slot whose cells hold nobody knows what: they are of no use, and are removed before the next rows."""
+    return changed(slot, cells=NONE, n_cells=max(slot.n_cells, 1), pure=None, shift=None)

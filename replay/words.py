@@ -1,0 +1,100 @@
+"""How single values are written for people: texts, lists of inputs, names and numbers.
+
+The rules that hold here:
+
+* Whatever a value holds, it stands on one line, and nothing in it can move a terminal's cursor.
+* What is long is cut, and says how long it is.
+"""
+
+from collections.abc import Collection
+from typing import Final
+from unicodedata import category
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Input
+
+_MAX_ITEMS: Final = 8
+"""Items of a list that are shown; the rest are counted."""
+
+_MAX_TEXT: Final = 80
+"""Characters of a text that are shown; a terminal's width."""
+
+
+def text(value: str) -> str:
+    """Return a text with its spaces and newlines visible, cut where it is long."""
+    if len(value) <= _MAX_TEXT:
+        return repr(value)
+    return f"{value[:_MAX_TEXT]!r}… ({len(value):,} characters)"
+
+
+def piece(value: bytes) -> str:
+    """Return bytes as text where they are, and as bytes where not."""
+    try:
+        return text(value.decode())
+    except UnicodeDecodeError:
+        return repr(value)
+
+
+def plain(value: str) -> str:
+    """Return a text as it is where it fits on a line, and with its escapes where not."""
+    return value if value.isprintable() else repr(value)
+
+
+def named(request_id: str | None) -> str:
+    """Return what a caller calls his request, to stand behind its number."""
+    return "" if request_id is None else f" ({plain(request_id)})"
+
+
+def failure(failed: e.Failure) -> str:
+    """Say what went wrong."""
+    where = f"{failed.field}: " if failed.field else ""
+    return plain(f"{failed.kind}: {where}{failed.reason}")
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where that is due."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def inputs(items: Collection[Input]) -> str:
+    """Return inputs as a list with its length: tokens by their ids, rows by how many numbers they have."""
+    noun = "token" if all(isinstance(one, int) for one in items) else "input"
+    return f"{count(len(items), noun)} {_list([_input(one) for one in items])}"
+
+
+def _input(one: Input) -> str:
+    return str(one) if isinstance(one, int) else f"row of {len(one)}"
+
+
+def vector(values: Collection[float]) -> str:
+    """Return a vector by its length and its first values."""
+    return f"{count(len(values), 'value')} {_list([f'{value:.4g}' for value in values])}"
+
+
+def _list(items: list[str]) -> str:
+    return f"[{', '.join(items[:_MAX_ITEMS])}{', …' if len(items) > _MAX_ITEMS else ''}]"
+
+
+def sequences(numbers: Collection[int]) -> str:
+    """Return the names of sequences, ascending; three neighbours or more as a range."""
+    return f"sequence{'' if len(numbers) == 1 else 's'} {_ranges(numbers)}"
+
+
+def _ranges(numbers: Collection[int]) -> str:
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if run[2:] else ", ".join(map(str, run)) for run in runs)
+
+
+def seconds(value: float) -> str:
+    """Return a time as it is read most easily."""
+    return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:,.2f} s"  # noqa: PLR2004  # what rounds to 1e+03 ms
+
+
+def harmless(line: str) -> str:
+    """Return a line of a text without what would move a terminal's cursor: a model can write anything."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) == "Cc" and c != "\t" else c for c in line)

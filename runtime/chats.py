@@ -1,0 +1,115 @@
+"""Chats that may go on: which tokens stand for the messages so far.
+
+Text that is tokenised again can come out as other tokens than those that were sampled. So a chat that goes on keeps the
+tokens it has, and only what is new is tokenised; its cells can be reused, and the model sees what it said.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.inputs import Input
+from reenact.actors.limits import MAX_CHATS
+from reenact.actors.options import utf8
+from reenact.runtime.engine import Message
+from reenact.runtime.live import Live
+from reenact.runtime.results import Completion
+
+ANSWERS: Final = "assistant"
+"""The role of what the model says, by the name that chat templates use."""
+
+_Key = tuple[tuple[str, str], ...]
+
+
+@frozen
+class Chat:
+    """What there is of a chat that was answered."""
+
+    sequence: int
+    """Of its last answer."""
+    text: str
+    """What the inputs stand for, as the template put it."""
+    inputs: tuple[Input, ...]
+    bos_added: bool
+
+
+class Chats:
+    """The chats of one session, the latest ones."""
+
+    def __init__(self) -> None:
+        self._chats: dict[_Key, Chat] = {}
+
+    def continued(self, messages: list[Message], text: str) -> Chat | None:
+        """Return the longest chat that ``messages`` go on from.
+
+        Args:
+            messages: The messages.
+            text: What the template makes of them. It must begin as that of the chat did: a template may show old
+                messages otherwise than new ones.
+        """
+        key = _key(messages)
+        for length in range(len(key) - 1, 0, -1):
+            chat = self._chats.get(key[:length])
+            if chat is not None and text.startswith(chat.text):
+                return chat
+        return None
+
+    def remember(self, messages: list[Message], text: str, live: Live) -> None:
+        """Keep what a request for ``messages`` was answered.
+
+        Args:
+            messages: The messages.
+            text: What the template made of them.
+            live: The request; it has ended.
+        """
+        if not isinstance(live.result, Completion) or live.result.finish_reason == "error":
+            return
+        visible = live.samples[: len(live.result.tokens)]
+        answer = _text(b"".join(sample.piece for sample in visible))
+        while answer is None or not live.result.text.startswith(answer):
+            # Bytes that are no text went out as U+FFFD, and do not come back as what they were.
+            visible.pop()
+            answer = _text(b"".join(sample.piece for sample in visible))
+        key = (*_key(messages), (ANSWERS, live.result.text))
+        self._chats.pop(key, None)
+        self._chats[key] = Chat(
+            live.sequence, text + answer, (*live.inputs, *(sample.token for sample in visible)), live.bos_added
+        )
+        if len(self._chats) > MAX_CHATS:
+            del self._chats[next(iter(self._chats))]
+
+
+def checked(messages: object) -> list[Message]:
+    """Return messages as they should be.
+
+    Raises:
+        InvalidRequest: They are not; it says which one.
+    """
+    field = "messages"
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise InvalidRequest(field, f"expected a list of messages, got {type(messages).__name__}")
+    found: list[Message] = []
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            raise InvalidRequest(field, f"message {i} is not a mapping with role and content, and nothing else")
+        for name in ("role", "content"):
+            if type(message[name]) is not str:
+                raise InvalidRequest(field, f"the {name} of message {i} is not a string")
+            utf8(field, message[name])
+        found.append({"role": message["role"], "content": message["content"]})
+    if not found:
+        raise InvalidRequest(field, "there are none")
+    return found
+
+
+def _key(messages: list[Message]) -> _Key:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,263 @@
+"""Draws: one token from one row of logits.
+
+The rules that hold here:
+
+* A draw is a function of the row, of the `Drawing` and of the token's index; what is kept is only a cache of these.
+* The order is llama.cpp's (``common_params_sampling::samplers``): grammar, penalties, top_k, typical_p, top_p, min_p,
+  temperature, and last a fresh generator for every draw, keyed by `draw_key`.
+* A grammar is tested on the one token that was drawn without it. Only where it refuses that one, another is drawn, with
+  another key, from those that it allows (docs/llama-cpp.md section 5).
+* A grammar accepts tokens only when the next draw shows them in its history, and none before that, because a drawn
+  token may be dropped.
+* A grammar that takes too long ends its sequence and no other; the log holds the fault, so replay needs no clock.
+* Log-probabilities are those of the raw row.
+"""
+
+import ctypes
+import json
+from collections import Counter, OrderedDict
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.events import Likely, Part, Sample
+from reenact.actors.options import Options
+from reenact.runtime.engine import Drawing
+from reenact.runtime.grammars import Candidates, Grammars, Tokens, TooCostly, Weights
+from reenact.runtime.library import ShortCalls, llama_cpp, piece_of
+from reenact.runtime.sampling import draw_key
+from reenact.runtime.schemas import SchemaError, grammar_of
+
+_MAX_CHAINS: Final = 64
+"""Sampler chains kept, one for each combination of options in use; making one costs microseconds."""
+
+_COLDEST: Final = 1e-30
+"""Below this temperature the likeliest token is taken: dividing by it leaves the range of a float."""
+
+_MOST: Final = 1e6
+"""A penalty takes no logit further from 0, likewise."""
+
+_NEGLIGIBLE: Final = 80.0
+"""So far below the largest logit a probability is nothing. ``llama_sampler_typical_apply`` makes NaN of nothing."""
+
+
+class Draws:
+    """Draws tokens from the rows of one context; only in the compute thread.
+
+    Args:
+        vocabulary: The model's.
+        context: Where the rows are.
+        calls: The short calls.
+        n_ctx: What ``repeat_last_n`` -1 means.
+    """
+
+    def __init__(self, vocabulary: Any, context: Any, calls: ShortCalls, n_ctx: int) -> None:
+        self._vocabulary = vocabulary
+        self._context = context
+        self._calls = calls
+        self._n_ctx = n_ctx
+        self._n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self._all = np.arange(self._n_vocab)
+        self._candidates = Candidates(self._n_vocab, calls)
+        self._grammars = Grammars(vocabulary, calls)
+        self._chains: OrderedDict[_Chain, Any] = OrderedDict()
+        self._pieces: dict[int, bytes] = {}
+
+    def draw(self, row: int, part: Part, drawing: Drawing) -> Sample:
+        """Return the token for ``part`` from a row of the batch that was decoded last."""
+        address = ctypes.cast(self._calls.llama_get_logits_ith(self._context, row), ctypes.c_void_p).value
+        logits: Weights = np.ctypeslib.as_array((ctypes.c_float * self._n_vocab).from_address(address))
+        crc = crc32(logits.data)
+        # min() is NaN if one is; llama.cpp would sample silently.
+        if np.isnan(logits.min()):
+            return Sample(sequence=part.sequence, token=-1, fault="nan", logits_crc32=crc)
+        token = self._token(row, logits, part, drawing)
+        if token is None:
+            return Sample(sequence=part.sequence, token=-1, fault="grammar", logits_crc32=crc)
+        options = drawing.options
+        logprob, top = self._likely(logits, token, options.top_logprobs) if options.logprobs else (None, ())
+        return Sample(
+            sequence=part.sequence,
+            token=token,
+            piece=self._piece(token),
+            eog=self._calls.llama_vocab_is_eog(self._vocabulary, token),
+            logits_crc32=crc,
+            logprob=logprob,
+            top=top,
+        )
+
+    def compile(self, options: Options) -> str | None:
+        """Return the grammar that a request asks for, in GBNF.
+
+        Raises:
+            InvalidRequest: It is none, or one that llama.cpp cannot follow; it names ``grammar`` or ``format``.
+        """
+        name, grammar = ("format", options.format) if options.grammar is None else ("grammar", options.grammar)
+        if grammar is None:
+            return None
+        if name == "format":
+            try:
+                grammar = grammar_of({"type": "object"} if grammar == "json" else json.loads(grammar))
+            except RecursionError:
+                raise InvalidRequest(name, "the schema is nested too deeply") from None
+            except (SchemaError, ValueError) as error:
+                # A schema's own words stand in it, which json.loads lets be half a surrogate pair.
+                raise InvalidRequest(name, str(error).encode("utf-8", "backslashreplace").decode()) from None
+        if wrong := self._grammars.wrong_with(grammar):
+            raise InvalidRequest(name, wrong)
+        return grammar
+
+    def close(self) -> None:
+        """Free all samplers; before the context and the model."""
+        for chain in self._chains.values():
+            llama_cpp.llama_sampler_free(chain)
+        self._chains.clear()
+        self._grammars.close()
+
+    # ------------------------------------------------------------ choosing
+
+    def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | None:
+        """Return the token drawn, or None where the grammar allows none or takes too long to say."""
+        options, index = drawing.options, part.draw or 0
+        weights = self._penalised(logits, drawing)
+        key = draw_key(options.seed, index)
+        plain = weights is logits and options.typical_p == 1 and options.temperature >= _COLDEST
+        token = self._sample(row, options, key) if plain else self._pick(self._all, weights, options, key)
+        if drawing.grammar is None:
+            return token
+        try:
+            grammar = self._grammars.follow(part.sequence, drawing.grammar, drawing.sampled)
+            if grammar is None:
+                return None
+            if self._grammars.allows(grammar, token):
+                return token
+            allowed = self._grammars.allowed(grammar, weights, 1 if options.temperature < _COLDEST else options.top_k)
+        except TooCostly:
+            self._grammars.forget(part.sequence)
+            return None
+        if not len(allowed):
+            return None
+        # With the key of the first draw those tokens would be favoured that lie where the refused one lay.
+        return self._pick(allowed, weights[allowed], options, draw_key(options.seed, index, attempt=1))
+
+    def _sample(self, row: int, options: Options, key: int) -> int:
+        """Draw from a row as it is; the same as `_pick`, and a little faster."""
+        calls, chain = self._calls, self._chain(options)
+        calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_dist(key))
+        token: int = calls.llama_sampler_sample(chain, self._context, row)
+        calls.llama_sampler_free(calls.llama_sampler_chain_remove(chain, calls.llama_sampler_chain_n(chain) - 1))
+        return token
+
+    def _pick(self, tokens: Tokens, weights: Weights, options: Options, key: int) -> int:
+        """Draw one of ``tokens``, whose logits are ``weights``."""
+        if options.temperature < _COLDEST:
+            return int(tokens[weights.argmax()])  # the lower one of equals, as llama_sampler_greedy_apply does
+        if options.typical_p < 1:
+            kept = np.flatnonzero(weights > weights.max() - _NEGLIGIBLE)
+            tokens, weights = tokens[kept], weights[kept]
+        self._candidates.fill(tokens, weights)
+        self._candidates.apply(self._chain(options))
+        generator = self._calls.llama_sampler_init_dist(key)
+        self._candidates.apply(generator)
+        self._calls.llama_sampler_free(generator)
+        return self._candidates.selected
+
+    def _chain(self, options: Options) -> Any:
+        """Return the sampler chain for these options, without its generator."""
+        key = _Chain(options.top_k, options.typical_p, options.top_p, options.min_p, options.temperature)
+        chain = self._chains.get(key)
+        if chain is None:
+            if len(self._chains) == _MAX_CHAINS:
+                self._calls.llama_sampler_free(self._chains.popitem(last=False)[1])
+            chain = self._chains[key] = key.build(self._calls)
+        self._chains.move_to_end(key)
+        return chain
+
+    def _penalised(self, logits: Weights, drawing: Drawing) -> Weights:
+        """Return the logits after penalties, as ``llama_sampler_penalties_apply`` makes them; the row is left alone.
+
+        The same in numpy, because llama.cpp's sampler has a memory: after a shown history of 64 tokens this is faster.
+        """
+        options = drawing.options
+        repeat = np.float32(options.repeat_penalty)
+        if repeat == 1 and options.presence_penalty == options.frequency_penalty == 0:
+            return logits
+        counts = Counter(_window(drawing, self._n_ctx if options.repeat_last_n == -1 else options.repeat_last_n))
+        tokens = np.fromiter(counts.keys(), np.int64, len(counts))
+        times = np.fromiter(counts.values(), np.float32, len(counts))
+        before = logits[tokens]
+        with np.errstate(all="ignore"):
+            after = np.where(before <= 0, before * repeat, before / repeat)
+            after -= times * np.float32(options.frequency_penalty) + np.float32(options.presence_penalty)
+        weights = logits.copy()
+        weights[tokens] = np.where(np.isfinite(before), np.clip(after, -_MOST, _MOST), before)
+        return weights
+
+    # ------------------------------------------------------------ telling
+
+    def _likely(self, logits: Weights, token: int, count: int) -> tuple[float | None, tuple[Likely, ...]]:
+        """Return the log-probabilities of ``token`` and of the ``count`` likeliest ones; none that is not finite."""
+        with np.errstate(invalid="ignore"):
+            raised = logits.astype(np.float64) - np.float64(logits.max())
+            logprobs = raised - np.log(np.exp(raised).sum())
+        first = np.zeros(0, np.int64)
+        if count := min(count, self._n_vocab):
+            first = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
+            first = first[np.lexsort((first, -logits[first]))][:count]
+        top = [
+            Likely(token=one, piece=self._piece(one), logprob=float(logprobs[one]))
+            for one in first.tolist()
+            if np.isfinite(logprobs[one])
+        ]
+        return float(logprobs[token]) if np.isfinite(logprobs[token]) else None, tuple(top)
+
+    def _piece(self, token: int) -> bytes:
+        """Return a token's bytes; none for one that ends the generation."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            eog = self._calls.llama_vocab_is_eog(self._vocabulary, token)
+            piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token)
+        return piece
+
+
+@frozen
+class _Chain:
+    """The options that a sampler chain is made of."""
+
+    top_k: int
+    typical_p: float
+    top_p: float
+    min_p: float
+    temperature: float
+
+    def build(self, calls: ShortCalls) -> Any:
+        """Make the chain, in llama.cpp's usual order; what would change nothing is left out."""
+        chain = calls.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if self.top_k > 0:
+            calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_top_k(min(self.top_k, 2**31 - 1)))
+        if self.typical_p < 1:
+            calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_typical(self.typical_p, 1))
+        if self.top_p < 1:
+            calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_top_p(self.top_p, 1))
+        if self.min_p > 0:
+            calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_min_p(self.min_p, 1))
+        calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_temp(self.temperature))
+        return chain
+
+
+def _window(drawing: Drawing, length: int) -> list[int]:
+    """Return the last ``length`` tokens, the prompt's included; rows of numbers are passed over."""
+    if length == 0:
+        return []
+    window = list(drawing.sampled[-length:])
+    if (missing := length - len(window)) > 0:
+        # Rows are rare: look at them only if there are any near the end.
+        near = drawing.prompt[-missing:]
+        tokens = [one for one in near if isinstance(one, int)]
+        if len(tokens) < len(near):
+            tokens = [one for one in drawing.prompt[:] if isinstance(one, int)][-missing:]
+        window += tokens
+    return window

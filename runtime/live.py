@@ -1,0 +1,173 @@
+"""A request that has not ended, as the session sees it: what its draws depend on, and what is on the way to its caller.
+
+The rules that hold here:
+
+* Chunks are buffered without bound, but the session is told when more than so many are unread, and pauses the sequence:
+  that is the bound.
+* A token goes out with the chunk in which its text becomes whole. One whose text a stop string cut never does.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from reenact.actors import events as e
+from reenact.actors.errors import error_of
+from reenact.actors.inputs import Input
+from reenact.actors.metrics import Timeline, Times
+from reenact.runtime.engine import Drawing
+from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
+
+if TYPE_CHECKING:
+    from reenact.actors.inputs import Input
+
+Said = e.PromptTokenized | e.InputQueued | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
+"""The events that a request carries out."""
+
+
+class Live:
+    """One request."""
+
+    def __init__(self, request: e.RequestReceived, max_lag: int) -> None:
+        self.sequence = request.sequence
+        self.request_id = request.request_id
+        self.options = request.options
+        self.embedding = request.embedding
+        self.inputs: tuple[Input, ...] = ()
+        """Of the prompt, whole."""
+        self.bos_added = False
+        self.samples: list[e.Sample] = []
+        """The tokens of the text, and at the end perhaps some that a stop string cut; without an end-of-generation
+        token."""
+        self.result: Completion | Embedding | None = None
+        self.told = False
+        """Whether the caller knows how it failed."""
+        self.deadline = trio.CancelScope()
+        self._max_lag = max_lag
+        self._paused = False
+        self._error: Exception | None = None
+        self._grammar: str | None = None
+        self._kept: tuple[Input, ...] = ()
+        self._sampled: list[int] = []
+        self._texts: list[str] = []
+        self._n_told = 0
+        self._embedding: tuple[float, ...] = ()
+        self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
+
+    @property
+    def drawing(self) -> Drawing:
+        """What the next draw depends on."""
+        return Drawing(options=self.options, grammar=self._grammar, prompt=self._kept, sampled=self._sampled)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._send.statistics().open_send_channels == 0
+
+    def sampled(self, sample: e.Sample) -> None:
+        """Take a token that was drawn."""
+        if sample.fault is None and not sample.eog:
+            self.samples.append(sample)
+            self._sampled.append(sample.token)
+
+    def carry_out(self, event: Said) -> bool:
+        """Do what an event of this sequence says; the journal is written.
+
+        Returns:
+            Whether the reader lags too far now.
+        """
+        match event:
+            case e.PromptTokenized():
+                self.inputs, self.bos_added, self._grammar = event.inputs, event.bos_added, event.grammar
+            case e.InputQueued(draw=None | 0):
+                self._kept = event.inputs
+            case e.InputQueued():
+                pass
+            case e.TokenEmitted():
+                self._say(event.text, event.index + 1 - len(event.held_by))
+            case e.StopMatched():
+                # What is visible of the tokens before stands in the end, which follows.
+                self._texts.append(event.text)
+            case e.EmbeddingComputed():
+                self._embedding = event.embedding
+        if self._paused or self._unread() < self._max_lag:
+            return False
+        self._paused = True
+        return True
+
+    def caught_up(self) -> bool:
+        """Return whether the reader, who lagged too far, has read enough."""
+        if not self._paused or self.ended or self._unread() > self._max_lag // 2:
+            return False
+        self._paused = False
+        return True
+
+    def finish(self, event: e.SequenceFinished, timeline: Timeline, times: Times) -> None:
+        """Take the end."""
+        matched = event.stop is not None
+        n_visible = len(self.samples) - matched - event.n_hidden
+        text = self._texts.pop() if matched else event.text
+        self._say(text, n_visible)
+        if event.error is not None:
+            self._error = error_of(event.error)
+        if self.embedding:
+            self.result = Embedding(
+                sequence=self.sequence,
+                embedding=self._embedding,
+                n_prompt=event.n_prompt,
+                n_truncated=timeline.n_truncated,
+                times=times,
+            )
+        else:
+            self.result = Completion(
+                sequence=self.sequence,
+                request_id=self.request_id,
+                text="".join(self._texts),
+                tokens=tuple(self._sampled[:n_visible]),
+                logprobs=self._logprobs(0, n_visible),
+                finish_reason=event.finish_reason,
+                stop=event.stop,
+                seed=self.options.seed,
+                n_prompt=event.n_prompt,
+                n_cached=timeline.n_cached,
+                n_truncated=timeline.n_truncated,
+                n_sampled=event.n_sampled,
+                n_shifts=timeline.n_shifts,
+                times=times,
+            )
+        self.close()
+
+    def end_with(self, error: Exception) -> None:
+        """Let the reader have ``error`` when the sequence ends."""
+        self._error = error
+
+    def close(self) -> None:
+        """Let the reader know that nothing comes any more."""
+        self._send.close()
+        self.deadline.cancel()
+
+    def raise_if_failed(self) -> None:
+        """Raise what the reader is to be told, if anything."""
+        if self._error is not None:
+            self.told = True
+            raise self._error
+
+    def _say(self, text: str, n_visible: int) -> None:
+        """Release text, and the first ``n_visible`` tokens with it as far as they have not gone out."""
+        if not text:
+            return
+        self._texts.append(text)
+        tokens = tuple(self._sampled[self._n_told : n_visible])
+        self._send.send_nowait(Chunk(text=text, tokens=tokens, logprobs=self._logprobs(self._n_told, n_visible)))
+        self._n_told = max(self._n_told, n_visible)
+
+    def _logprobs(self, start: int, end: int) -> tuple[Logprob, ...]:
+        return tuple(
+            Logprob(token=sample.token, piece=sample.piece, logprob=sample.logprob, top=sample.top)
+            for sample in self.samples[start:end]
+            if sample.logprob is not None
+        )
+
+    def _unread(self) -> int:
+        return self._send.statistics().current_buffer_used

@@ -1,0 +1,75 @@
+"""Prompts as callers give them: one text, or texts and rows of numbers in turns."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.inputs import Row
+from reenact.actors.limits import MAX_PROMPT_BYTES
+from reenact.actors.options import utf8
+from reenact.runtime.session import Piece
+
+Prompt = str | Iterable[str | Sequence[float]]
+"""A text; or texts and rows, each row as a sequence of numbers."""
+
+ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""What stands for a row where a prompt is told as text."""
+
+
+def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
+    """Return the pieces of a prompt, rows that follow one another as one.
+
+    Args:
+        prompt: What a caller gave.
+        n_embd: How many numbers a row has; 0 where the model takes none.
+
+    Raises:
+        InvalidRequest: It is none, or a row is of the wrong length or holds what is no finite number.
+    """
+    if isinstance(prompt, str):
+        return [prompt]
+    pieces: list[str | list[Row]] = []
+    for piece in _listed(prompt, "a string, or a list of strings and rows"):
+        if isinstance(piece, str):
+            pieces.append(piece)
+        elif pieces and isinstance(pieces[-1], list):
+            pieces[-1].append(_row(piece, n_embd))
+        else:
+            pieces.append([_row(piece, n_embd)])
+    return list(pieces)
+
+
+def _row(row: object, n_embd: int) -> Row:
+    values = tuple(_listed(row, "strings and rows of numbers in the list"))
+    if not n_embd:
+        raise InvalidRequest("prompt", "this model takes no rows")
+    if len(values) != n_embd:
+        raise InvalidRequest("prompt", f"a row has {n_embd} numbers for this model, and one has {len(values)}")
+    numbers = tuple(float(value) for value in values if isinstance(value, int | float) and math.isfinite(value))
+    if len(numbers) != n_embd:
+        raise InvalidRequest("prompt", "a row holds something that is no finite number")
+    return numbers
+
+
+def _listed(value: object, expected: str) -> Iterable[object]:
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise InvalidRequest("prompt", f"expected {expected}, got {type(value).__name__}")
+    return value
+
+
+def text_of(pieces: list[Piece]) -> str:
+    """Return a prompt as text."""
+    return "".join(piece if isinstance(piece, str) else ROW_IN_TEXT * len(piece) for piece in pieces)
+
+
+def check_text(field: str, text: object) -> None:
+    """Refuse what is no text, or too much of it.
+
+    Raises:
+        InvalidRequest: It names the field.
+    """
+    if type(text) is not str:
+        raise InvalidRequest(field, f"expected a string, got {text!r}")
+    if len(utf8(field, text)) > MAX_PROMPT_BYTES:
+        raise InvalidRequest(field, f"it has more than {MAX_PROMPT_BYTES:,} bytes")

@@ -1,0 +1,231 @@
+"""What callers ask of a runtime: completions, chats, embeddings.
+
+Owns the way from arguments to a recorded request, and back to what came of it. Arguments are checked before anything is
+recorded; all that happens afterwards is in the log.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Unpack
+
+import trio
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
+from reenact.actors.metrics import Statistics
+from reenact.actors.options import Options, RequestOptions, options_of
+from reenact.runtime.chats import Chat, Chats, checked
+from reenact.runtime.live import Live
+from reenact.runtime.prompts import Prompt, check_text, pieces_of, text_of
+from reenact.runtime.protected import protected_context
+from reenact.runtime.results import Completion, Embedding
+from reenact.runtime.session import Piece, Session
+from reenact.runtime.sources import Sources
+from reenact.runtime.streams import Stream
+
+
+class Runtime:
+    """A model that is ready; `reenact.runtime.open_runtime` makes one."""
+
+    def __init__(self, session: Session, sources: Sources) -> None:
+        self.header = session.header
+        """Record 0: what this session runs with, as read back."""
+        self._session = session
+        self._sources = sources
+        self._chats = Chats()
+
+    async def complete(
+        self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+    ) -> Completion:
+        """Generate a completion and return it whole.
+
+        Args:
+            prompt: The text to go on from. Special tokens in it are parsed. Or a list of texts and of rows of numbers,
+                each of which stands for a token (a part of a picture, from a projector of one's own).
+            request_id: What the caller calls this request; it stands in the log.
+            **options: See `reenact.actors.options.Options`.
+
+        Raises:
+            InvalidRequest: With the field that is wrong.
+            Overloaded: As many requests wait as may.
+            SequenceFailed, EngineBroken, LogBroken, InternalError: It could not be generated.
+            trio.ClosedResourceError: The runtime was left.
+        """
+        async with self.stream(prompt, request_id=request_id, **options) as stream:
+            async for _ in stream:
+                pass
+        return stream.completion
+
+    @protected_context
+    async def stream(
+        self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+    ) -> AsyncIterator[Stream]:
+        """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
+
+        Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
+        ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
+        """
+        pieces = pieces_of(prompt, self.header.context.n_embd)
+        live = self._receive(text_of(pieces), request_id, self._options(options))
+        try:
+            await self._session.tokenize(live, pieces)
+            yield Stream(live, self._session.resume_reader)
+        finally:
+            self._session.cancel(live)
+
+    async def chat(
+        self,
+        messages: Iterable[Mapping[str, str]],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Completion:
+        """Generate the assistant's answer to a chat and return it whole.
+
+        Where the messages go on from a chat that this runtime has answered (its messages, then
+        ``{"role": "assistant", "content": completion.text}``, then more), its tokens are kept as they were and only
+        what is new is tokenised.
+
+        Args:
+            messages: Each with ``role`` and ``content``; the model's own template renders them.
+            request_id: As for `complete`.
+            **options: As for `complete`.
+
+        Raises:
+            InvalidRequest: Also for messages that the template refuses, or where the model has none.
+        """
+        async with self.stream_chat(messages, request_id=request_id, **options) as stream:
+            async for _ in stream:
+                pass
+        return stream.completion
+
+    @protected_context
+    async def stream_chat(
+        self,
+        messages: Iterable[Mapping[str, str]],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> AsyncIterator[Stream]:
+        """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
+        asked, told = self._options(options), checked(messages)
+        self._session.check_open()
+        text = await self._session.compute.run(self._session.engine.render, told)
+        chat = self._chats.continued(told, text)
+        live = self._receive(text, request_id, asked, continues=chat)
+        try:
+            if chat is None:
+                await self._session.tokenize(live, [text])
+            else:
+                pieces: list[Piece] = [chat.inputs, text[len(chat.text) :]]
+                await self._session.tokenize(live, pieces, bos_added=chat.bos_added)
+            yield Stream(live, self._session.resume_reader)
+        finally:
+            self._session.cancel(live)
+            self._chats.remember(told, text, live)
+
+    async def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        dimensions: int | None = None,
+        truncate: bool = True,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> list[Embedding]:
+        """Return the embedding of each text, in their order.
+
+        Args:
+            texts: The texts. Each one is a request of its own; as many wait as there are slots, and the rest comes when
+                these have ended.
+            dimensions: So many first values, of length 1 again; None for all.
+            truncate: Shorten a text that is longer than the context; if not, it is an error.
+            priority: As for `complete`.
+            deadline: Seconds for each text; one that is not done by then is an error.
+
+        Raises:
+            InvalidRequest: Also where the model generates and makes no embeddings.
+            SequenceFailed: One could not be computed, or not in time.
+        """
+        asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
+        if isinstance(texts, str):
+            raise InvalidRequest("texts", "expected a list of texts, got one string")
+        todo = list(texts)
+        for text in todo:
+            check_text("texts", text)
+        found: list[Embedding] = []
+        turns = trio.Semaphore(self.header.context.n_slots)
+        errors: list[Exception] = []
+
+        async def finish(live: Live, text: str) -> None:
+            try:
+                found.append(await self._embed(live, text))
+            except (ReenactError, trio.ClosedResourceError) as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+            finally:
+                turns.release()
+
+        async with trio.open_nursery() as nursery:
+            for text in todo:
+                await turns.acquire()
+                try:
+                    live = self._receive(text, None, asked, embedding=True)
+                except (ReenactError, trio.ClosedResourceError) as error:
+                    errors.append(error)
+                    nursery.cancel_scope.cancel()
+                    break
+                nursery.start_soon(finish, live, text)
+        if errors:
+            raise errors[0]
+        return sorted(found, key=lambda embedding: embedding.sequence)
+
+    async def _embed(self, live: Live, text: str) -> Embedding:
+        try:
+            await self._session.tokenize(live, [text])
+            async for _ in live.chunks:
+                pass
+            live.raise_if_failed()
+        finally:
+            self._session.cancel(live)
+        if not isinstance(live.result, Embedding) or not live.result.embedding:
+            raise SequenceFailed("the embedding was not computed before its deadline")
+        return live.result
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot of what the session amounts to so far: a fold over its records."""
+        return self._session.metrics.statistics()
+
+    # ------------------------------------------------------------ from arguments to a request
+
+    def _options(self, asked: RequestOptions) -> Options:
+        return options_of(asked, seed=self._sources.seed)
+
+    @trio.lowlevel.enable_ki_protection
+    def _receive(
+        self,
+        prompt: str,
+        request_id: str | None,
+        options: Options,
+        *,
+        continues: Chat | None = None,
+        embedding: bool = False,
+    ) -> Live:
+        self._session.check_open()
+        if not embedding:
+            check_text("prompt", prompt)
+        if request_id is not None:
+            check_text("request_id", request_id)
+        pooling = self.header.context.pooling
+        if embedding and pooling == "none":
+            raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
+        if not embedding and pooling != "none":
+            raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
+        request = e.RequestReceived(
+            sequence=self._session.next_sequence,
+            request_id=request_id,
+            prompt=prompt,
+            options=options,
+            embedding=embedding,
+            continues=None if continues is None else continues.sequence,
+        )
+        return self._session.receive(request)

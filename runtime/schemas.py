@@ -1,0 +1,314 @@
+"""JSON Schemas as grammars: a guard around llama-cpp-python's converter, ``llama_cpp.llama_grammar.SchemaConverter``.
+
+The rules that hold here:
+
+* A schema is kept or refused: whatever the converter would pass over, get wrong or never come back from is an error
+  that names the place. Only notes for people (``title``, ``description`` and the like) are left out.
+* Every text that a grammar allows fits its schema, but not the reverse: the properties come in the schema's order, and
+  none that it does not list; at most one space stands where JSON allows white space, because small models loop in more.
+* The converter is handed a copy that says the same in words that it gets right: each ``$ref`` under a name that nothing
+  else has, each type by itself, a small range of integers as an ``enum``.
+* What is wrong in the converter itself `_Converter` corrects, and nothing else. tests/runtime/test_draws.py shows for
+  each correction that the library is wrong there, so that it can go when that is mended.
+* Nothing is fetched: a ``$ref`` is a JSON pointer into the schema itself, and may recur.
+"""
+
+# The library's converter has no types.
+# mypy: allow-untyped-calls
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from attrs import define, field
+
+from reenact.runtime.gbnf import MAX_REPEAT
+from reenact.runtime.library import llama_grammar
+
+MAX_DEPTH: Final = 64
+"""Schemas in schemas, also by way of ``$ref``: the converter recurs."""
+
+MAX_RANGE: Final = 1000
+"""Integers between a minimum and a maximum, which become an ``enum``: llama.cpp has no better way."""
+
+_MAX_SHOWN: Final = 60
+_NOTES: Final = frozenset(
+    ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "example", "examples")
+) | {"deprecated", "readOnly", "writeOnly", "discriminator"}
+_OF_TYPE: Final = {
+    "object": frozenset(("properties", "required", "additionalProperties")),
+    "array": frozenset(("items", "prefixItems", "minItems", "maxItems")),
+    "string": frozenset(("minLength", "maxLength", "format")),
+    "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "number": frozenset[str](),
+    "boolean": frozenset[str](),
+    "null": frozenset[str](),
+}
+_PYTHONS: Final = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
+_INSTEAD: Final = ("$ref", "anyOf", "oneOf", "allOf", "const", "enum")
+_FORMATS: Final = ("date", "time", "date-time", "uuid")
+
+_Schema = dict[str, Any]
+
+
+class SchemaError(Exception):
+    """What is wrong with a schema, and where."""
+
+
+def grammar_of(schema: object) -> str:
+    """Return the grammar, in GBNF, of the texts that fit a schema.
+
+    Raises:
+        SchemaError: It is no schema, or one that is not kept.
+    """
+    guard = _Guard(schema)
+    root = guard.copy(schema, "$")
+    converter = _Converter(guard.targets)
+    converter.visit(root, "")
+    return str(converter.format_grammar()) + "\n"
+
+
+class _Converter(llama_grammar.SchemaConverter):
+    """The library's converter without its mistakes."""
+
+    def __init__(self, targets: Mapping[str, _Schema]) -> None:
+        super().__init__(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+        self._refs = dict(targets)
+
+    def _format_literal(self, literal: str) -> str:
+        """Escape backslashes too, and write what is not ASCII as itself; a literal is a JSON value here."""
+        text = json.dumps(json.loads(literal), ensure_ascii=False)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def _add_primitive(self, name: str, rule: llama_grammar.BuiltinRule) -> str:
+        """Let no raw control characters into strings."""
+        if name == "char":
+            rule = llama_grammar.BuiltinRule(r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})')
+        return str(super()._add_primitive(name, rule))
+
+    def visit(self, schema: _Schema, name: str) -> str:
+        """Take ``{}`` for anything and not for an object, and write counts as counts, not as groups in groups."""
+        rule = name or "root"
+        kind, value = schema.get("type"), llama_grammar.PRIMITIVE_RULES["value"]
+        if not schema:
+            return str(self._add_rule(rule, self._add_primitive("value", value)))
+        if kind == "string" and "format" not in schema and len(schema) > 1:
+            char = self._add_primitive("char", llama_grammar.PRIMITIVE_RULES["char"])
+            body = f'"\\"" {char}{_times(schema["minLength"], schema["maxLength"])} "\\"" space'
+            return str(self._add_rule(rule, body))
+        if kind == "array" and "items" in schema:
+            low, high = schema["minItems"], schema["maxItems"]
+            body = ""
+            if high != 0:
+                item = self.visit(schema["items"], f"{name}-item")
+                body = f'{item} ("," space {item}){_times(max(low - 1, 0), None if high is None else high - 1)}'
+            return str(self._add_rule(rule, f'"[" space {body if low else f"({body})?" if body else ""} "]" space'))
+        return str(super().visit(schema, name))
+
+    def _build_object_rule(
+        self, properties: list[tuple[str, _Schema]], required: set[str], name: str, additional_properties: object
+    ) -> str:
+        """Keep the order, which the library does among the required ones and then among the others.
+
+        No rule that is made here has a name that another rule could have: all begin or go on with a dash.
+        """
+        if not properties:
+            return str(super()._build_object_rule(properties, required, name, additional_properties))
+        first, following = '""', ""
+        """What may stand from here on, where nothing stands before and where something does."""
+        for title, schema in reversed(properties):
+            rule = f"{name}-{title}"
+            key = self._format_literal(json.dumps(title))
+            member = self._add_rule(f"{rule}-kv", f'{key} space ":" space {self.visit(schema, rule)}')
+            if title in required:
+                first, following = f"{member} {following}", f'"," space {member} {following}'
+            else:
+                first, following = f"{member} {following} | {first}", f'( "," space {member} )? {following}'
+            first = self._add_rule(f"{rule}-first", first)
+            following = self._add_rule(f"{rule}-rest", following)
+        return f'"{{" space {first} "}}" space'
+
+
+def _times(low: int, high: int | None) -> str:
+    return "{" + f"{low},{'' if high is None else high}" + "}"
+
+
+@define
+class _Guard:
+    """Copies a schema for the converter, and refuses what it would not keep."""
+
+    schema: object
+    targets: dict[str, _Schema] = field(factory=dict)
+    """What each ``$ref`` leads to, by its new name."""
+    _names: dict[str, str] = field(factory=dict)
+    _depth: int = 0
+
+    def copy(self, schema: object, at: str) -> _Schema:
+        """Return what says the same as ``schema`` in words that the converter gets right."""
+        if schema is True:
+            return {}
+        if not isinstance(schema, Mapping):
+            raise SchemaError(f"at {at}: expected a schema, got {_shown(schema)}")
+        given = {name: value for name, value in schema.items() if name not in _NOTES}
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise SchemaError(f"at {at}: more than {MAX_DEPTH} schemas stand in each other")
+        found = next((name for name in _INSTEAD if name in given), None)
+        copied = self._typed(given, at) if found is None else self._instead(found, given, at)
+        self._depth -= 1
+        return copied
+
+    # ------------------------------------------------------------ without a type
+
+    def _instead(self, name: str, given: _Schema, at: str) -> _Schema:
+        """Copy a keyword that says everything by itself."""
+        value, types = given[name], given.get("type") if name in {"const", "enum"} else None
+        if others := sorted(set(given) - {name} - ({"type"} if types is not None else set())):
+            raise SchemaError(f"at {at}: {name} and {others[0]} together cannot be kept")
+        if name == "$ref":
+            return self._reference(value, at)
+        if name != "const" and (not isinstance(value, list) or not value):
+            raise SchemaError(f"at {at}: {name} wants a list with something in it")
+        if name in {"const", "enum"}:
+            return _literals([value] if name == "const" else value, types, at)
+        copies = [self.copy(one, f"{at}.{name}[{index}]") for index, one in enumerate(value)]
+        if name == "allOf" and len(copies) > 1:
+            raise SchemaError(f"at {at}: allOf of more than one schema cannot be kept; merge them")
+        return copies[0] if len(copies) == 1 else {"anyOf": copies}
+
+    def _reference(self, pointer: object, at: str) -> _Schema:
+        if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
+            raise SchemaError(f"at {at}: $ref {_shown(pointer)} does not point into this schema (#/...)")
+        if pointer not in self._names:
+            target: Any = self.schema
+            for step in pointer.split("/")[1:]:
+                key = unquote(step).replace("~1", "/").replace("~0", "~")
+                if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+                    target = target[int(key)]
+                elif isinstance(target, Mapping) and key in target:
+                    target = target[key]
+                else:
+                    raise SchemaError(f"at {at}: $ref {pointer!r}: there is no {key!r}")
+            name = self._names[pointer] = f"ref{len(self._names)}"  # No other rule is called so.
+            self.targets[name] = self.copy(target, pointer)
+        return {"$ref": self._names[pointer]}
+
+    # ------------------------------------------------------------ by type
+
+    def _typed(self, given: _Schema, at: str) -> _Schema:
+        words = set(given) - {"type"}
+        if not words and "type" not in given:
+            return {}
+        implied = [kind for kind, known in _OF_TYPE.items() if known & words]
+        types = _types(given["type"], at) if "type" in given else implied
+        if len(implied) > 1 and "type" not in given:
+            raise SchemaError(f"at {at}: {' and '.join(sorted(words))} are of unequal types; name the type")
+        if others := sorted(words.difference(*(_OF_TYPE[kind] for kind in types))):
+            raise SchemaError(f"at {at}: {others[0]} cannot be kept{' for ' if types else ''}{' or '.join(types)}")
+        copiers = {"object": self._object, "array": self._array, "string": _string, "integer": _integer}
+        copies = [
+            copiers[kind](own, at)
+            if (own := {word: given[word] for word in words & _OF_TYPE[kind]})
+            else {"type": kind}
+            for kind in types
+        ]
+        return copies[0] if len(copies) == 1 else {"anyOf": copies}
+
+    def _object(self, own: _Schema, at: str) -> _Schema:
+        properties, required = own.get("properties", {}), own.get("required", [])
+        more = own.get("additionalProperties", "properties" not in own)
+        if not isinstance(properties, Mapping):
+            raise SchemaError(f"at {at}: properties wants an object, got {_shown(properties)}")
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise SchemaError(f"at {at}: required wants a list of names, got {_shown(required)}")
+        if missing := [name for name in required if name not in properties]:
+            raise SchemaError(f"at {at}: {missing[0]!r} is required and not among the properties")
+        if properties and not isinstance(more, bool):
+            raise SchemaError(f"at {at}: properties and a schema as additionalProperties cannot be kept together")
+        if not properties and more is True:
+            return {"type": "object"}
+        copied = {
+            "type": "object",
+            "properties": {name: self.copy(one, f"{at}.{name}") for name, one in properties.items()},
+            "required": required,
+        }
+        if not isinstance(more, bool):
+            copied["additionalProperties"] = self.copy(more, f"{at}.additionalProperties")
+        return copied
+
+    def _array(self, own: _Schema, at: str) -> _Schema:
+        low, high = _counts(own, "minItems", "maxItems", at)
+        if (prefix := own.get("prefixItems")) is None:
+            items = self.copy(own.get("items", True), f"{at}[]")
+            return {"type": "array", "items": items, "minItems": low, "maxItems": high}
+        if not isinstance(prefix, list) or not prefix:
+            raise SchemaError(f"at {at}: prefixItems wants a list with something in it, got {_shown(prefix)}")
+        if low not in {0, len(prefix)} or high not in {None, len(prefix)} or own.get("items", False) is not False:
+            raise SchemaError(f"at {at}: with prefixItems there are exactly these items")
+        return {"type": "array", "prefixItems": [self.copy(one, f"{at}[{i}]") for i, one in enumerate(prefix)]}
+
+
+def _string(own: _Schema, at: str) -> _Schema:
+    if "format" not in own:
+        low, high = _counts(own, "minLength", "maxLength", at)
+        return {"type": "string", "minLength": low, "maxLength": high}
+    if own["format"] not in _FORMATS:
+        raise SchemaError(f"at {at}: format {_shown(own['format'])} cannot be kept; there are {', '.join(_FORMATS)}")
+    if len(own) > 1:
+        raise SchemaError(f"at {at}: format and a length together cannot be kept")
+    return {"type": "string", "format": own["format"]}
+
+
+def _integer(own: _Schema, at: str) -> _Schema:
+    for name, bound in own.items():
+        if type(bound) is not int:
+            raise SchemaError(f"at {at}: {name} wants a whole number, got {_shown(bound)}")
+    lows = [own[name] + step for name, step in (("minimum", 0), ("exclusiveMinimum", 1)) if name in own]
+    highs = [own[name] - step for name, step in (("maximum", 0), ("exclusiveMaximum", 1)) if name in own]
+    if not lows or not highs or min(highs) - max(lows) > MAX_RANGE:
+        raise SchemaError(f"at {at}: of an integer both ends are kept, at most {MAX_RANGE} apart, or none")
+    if min(highs) < max(lows):
+        raise SchemaError(f"at {at}: no whole number is at least {max(lows)} and at most {min(highs)}")
+    return {"enum": list(range(max(lows), min(highs) + 1))}
+
+
+def _literals(values: list[Any], types: object, at: str) -> _Schema:
+    try:
+        texts = list(dict.fromkeys(json.dumps(value, allow_nan=False) for value in values))
+    except ValueError as error:  # json.loads takes NaN
+        raise SchemaError(f"at {at}: {error}") from None
+    for value in values if types is not None else ():
+        if not any(_is_of(value, kind) for kind in _types(types, at)):
+            raise SchemaError(f"at {at}: {_shown(value)} is not of the type {_shown(types)}")
+    return {"enum": [json.loads(text) for text in texts]}
+
+
+def _types(types: object, at: str) -> list[str]:
+    names: list[Any] = types if isinstance(types, list) and types else [types]
+    for name in names:
+        if not isinstance(name, str) or name not in _OF_TYPE:
+            raise SchemaError(f"at {at}: there is no type {_shown(name)}; there are {', '.join(_OF_TYPE)}")
+    return names
+
+
+def _counts(own: _Schema, least: str, most: str, at: str) -> tuple[int, int | None]:
+    low, high = own.get(least, 0), own.get(most)
+    for name, value in ((least, low), (most, high)):
+        if name in own and (type(value) is not int or not 0 <= value < MAX_REPEAT):
+            raise SchemaError(f"at {at}: {name} wants a whole number below {MAX_REPEAT}, got {_shown(value)}")
+    if high is not None and high < low:
+        raise SchemaError(f"at {at}: {least} {low} is more than {most} {high}")
+    return low, high
+
+
+def _is_of(value: object, name: str) -> bool:
+    """Return whether a JSON value is of a type."""
+    if name == "number" or isinstance(value, bool):
+        return name == ("boolean" if isinstance(value, bool) else "number") and isinstance(value, int | float)
+    return isinstance(value, _PYTHONS[name])
+
+
+def _shown(value: object) -> str:
+    shown = json.dumps(value, ensure_ascii=False, default=repr)
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"

@@ -1,0 +1,286 @@
+"""A session: between the callers, the kernel, the journal and the engine.
+
+The rules that hold here:
+
+* Tasks only hand given events to the kernel (`Session.give`) and carry out what its records say. Nothing is decided
+  here.
+* The journal is written in `Session.give`, with one ``write`` for a given event and all that follows from it, before
+  any of it is carried out: so before a batch crosses to the compute thread, and before text is released.
+* One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
+  outcome.
+* Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
+* Errors arrive where the caller waits. A session that cannot go on ends every stream at once and takes no more
+  requests.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import trio
+
+from reenact.actors import events as e
+from reenact.actors.errors import InternalError, InvalidRequest, LogBroken, again, description
+from reenact.actors.inputs import Input
+from reenact.actors.kernel import Kernel
+from reenact.actors.metrics import Metrics, times
+from reenact.actors.options import Options
+from reenact.runtime import console
+from reenact.runtime.compute import Compute
+from reenact.runtime.engine import Drawing, Engine, Tokenized
+from reenact.runtime.journal import Journal
+from reenact.runtime.live import Live
+
+# A batch to cross with, and how to draw for the sequences in it.
+_Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]
+
+Piece = str | Sequence[Input]
+"""A piece of a prompt: a text that is to be tokenised, or inputs."""
+
+
+class Session:
+    """A session of one engine, and the tasks that serve it."""
+
+    def __init__(
+        self,
+        header: e.SessionOpened,
+        engine: Engine,
+        compute: Compute,
+        journal: Journal | None,
+    ) -> None:
+        self.header = header
+        self.engine = engine
+        self.compute = compute
+        self.metrics = Metrics()
+        self._journal = journal
+        self._nursery: trio.Nursery | None = None
+        self._kernel = Kernel()
+        self._given: deque[e.GivenEvent] = deque()
+        self._giving = False
+        self._live: dict[int, Live] = {}
+        # One batch is in flight at a time, so there is always room for one.
+        self._send_plan, self._receive_plan = trio.open_memory_channel[_Crossing](1)
+        self._left = False
+        """Whether the runtime's block is being left."""
+        self._broken: LogBroken | InternalError | None = None
+        """Why nothing can be recorded any more."""
+        self._told = False
+        """Whether a caller who came later knows."""
+        self._broken_live: list[Live] = []
+        self._show = console.subscriber()
+        self._started = trio.current_time()
+        self.give(header)
+
+    def serve(self, nursery: trio.Nursery) -> None:
+        """Start the tasks."""
+        self._nursery = nursery
+        nursery.start_soon(self._run_batcher)
+
+    # ------------------------------------------------------------ a request
+
+    def check_open(self) -> None:
+        """Refuse a request that cannot be recorded, or that comes when the runtime is being left."""
+        if self._broken is not None:
+            self._told = True
+            raise again(self._broken)
+        if self._left:
+            raise trio.ClosedResourceError("the runtime was left")
+
+    @property
+    def next_sequence(self) -> int:
+        """The number of the next request."""
+        return self._kernel.n_requests + 1
+
+    @trio.lowlevel.enable_ki_protection
+    def receive(self, request: e.RequestReceived) -> Live:
+        """Record a request.
+
+        Raises:
+            Overloaded, EngineBroken, LogBroken, InternalError: It is rejected.
+        """
+        live = Live(request, self.header.limits.max_reader_lag)
+        self._live[request.sequence] = live
+        self.give(request)
+        live.raise_if_failed()
+        if request.options.deadline is not None and self._nursery is not None and not live.ended:
+            self._nursery.start_soon(self._expire, live, request.options.deadline)
+        return live
+
+    async def tokenize(self, live: Live, pieces: Sequence[Piece], *, bos_added: bool = False) -> None:
+        """Have a request's texts tokenised and its grammar compiled, and record what came out.
+
+        Args:
+            live: The request.
+            pieces: What the prompt is made of, in order: texts, and inputs that stay as they are.
+            bos_added: Whether inputs that come first begin with BOS; before a text the vocabulary decides.
+        """
+        try:
+            tokenized, grammar = await self.compute.run(self._tokenize, pieces, live.options)
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
+            if isinstance(error, InvalidRequest):
+                failure = e.Failure(kind="invalid_request", field=error.field, reason=error.reason)
+            else:
+                reason = f"the prompt could not be tokenised: {description(error)}"
+                failure = e.Failure(kind="sequence_failed", reason=reason)
+            if not live.ended:
+                self.give(e.PreparationFailed(sequence=live.sequence, failure=failure))
+        else:
+            if not live.ended:
+                inputs = tuple(
+                    one for part in tokenized for one in (part.tokens if isinstance(part, Tokenized) else part)
+                )
+                bos = bos_added or any(isinstance(part, Tokenized) and part.bos_added for part in tokenized)
+                self.give(e.PromptTokenized(sequence=live.sequence, inputs=inputs, bos_added=bos, grammar=grammar))
+        live.raise_if_failed()
+
+    def _tokenize(
+        self, pieces: Sequence[Piece], options: Options
+    ) -> tuple[list[Tokenized | Sequence[Input]], str | None]:
+        """Ask the engine; in the compute thread."""
+        tokenized = [
+            self.engine.tokenize(piece, special=i == 0) if isinstance(piece, str) else piece
+            for i, piece in enumerate(pieces)
+        ]
+        return tokenized, self.engine.compile(options)
+
+    def cancel(self, live: Live) -> None:
+        """Record that the caller left, if the sequence has not ended."""
+        if not live.ended:
+            self.give(e.CancelRequested(sequence=live.sequence))
+
+    async def _expire(self, live: Live, deadline: float) -> None:
+        with live.deadline:
+            await trio.sleep(deadline)
+        if not live.ended:
+            self.give(e.DeadlineExpired(sequence=live.sequence))
+
+    def resume_reader(self, sequence: int) -> None:
+        """Record that a reader who lagged has caught up."""
+        self.give(e.ReaderResumed(sequence=sequence))
+
+    # ------------------------------------------------------------ the Batcher's task, and leaving
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_batcher(self) -> None:
+        """Cross to the engine with each batch that is planned, until the runtime is left."""
+        with trio.CancelScope(shield=True):
+            async for planned, drawings in self._receive_plan:
+                try:
+                    decoded = await self.compute.run(self.engine.step, planned, drawings)
+                except Exception as error:  # noqa: BLE001  # as above
+                    self.give(e.EngineFailed(error=description(error)))
+                else:
+                    self.give(decoded)
+
+    @trio.lowlevel.enable_ki_protection
+    def leave(self) -> None:
+        """Cancel every sequence and take no more requests; the batch in flight is awaited by the Batcher's task."""
+        self._left = True
+        for live in list(self._live.values()):
+            live.end_with(trio.ClosedResourceError("the runtime was left"))
+            self.give(e.CancelRequested(sequence=live.sequence))
+        self._send_plan.close()
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Record the end of the session and close the log."""
+        self.give(e.SessionClosed(digest=self._kernel.digest()))
+        if self._journal is not None:
+            self._journal.close()
+
+    def raise_untold(self) -> None:
+        """Raise what broke the runtime if nobody has been told of it."""
+        if self._broken is not None and not self._told and not any(live.told for live in self._broken_live):
+            raise self._broken
+
+    # ------------------------------------------------------------ the kernel
+
+    @trio.lowlevel.enable_ki_protection
+    def give(self, given: e.GivenEvent) -> None:
+        """Hand a given event to the kernel, write the journal, carry out what follows.
+
+        What is given while this goes on has its turn after it.
+        """
+        self._given.append(given)
+        if self._giving:
+            return
+        self._giving = True
+        try:
+            while self._given:
+                self._handle(self._given.popleft())
+        finally:
+            self._giving = False
+
+    def _handle(self, given: e.GivenEvent) -> None:
+        if self._broken is not None:
+            return
+        t = 0 if given is self.header else round((trio.current_time() - self._started) * 1e9)
+        try:
+            records, error = self._kernel.handle(given), None
+        except Exception as raised:  # noqa: BLE001  # a bug of ours or of the engine
+            # The fact that the kernel could not take is the one to find in the log.
+            records = [e.Record(self.metrics.n_records, given, None)]
+            error = raised
+        try:
+            if self._journal is not None:
+                self._journal.append(records, t)
+        except LogBroken as raised:
+            self._break(raised)
+            return
+        except Exception as raised:  # noqa: BLE001  # an engine's value that no log can hold
+            error = raised
+        if error is not None:
+            fact = f"{type(given).__name__} cannot be recorded and worked off: {description(error)}"
+            self._break(InternalError(fact), error)
+            return
+        for record in records:
+            self.metrics.add(record.event, t)
+        for record in records:
+            self._carry_out(record.event, t)
+        self._show_all(records)
+
+    def _show_all(self, records: list[e.Record]) -> None:
+        """Show records on the console; one that fails is off from then on, because nothing may depend on it."""
+        if self._show is not None:
+            try:
+                for record in records:
+                    self._show(record)
+            except Exception:  # noqa: BLE001  # it is the application's own
+                self._show = None
+
+    def _carry_out(self, event: e.Event, t: int) -> None:
+        """Do what a record says is to be done outside the core."""
+        match event:
+            case e.BatchPlanned():
+                drawings = {
+                    part.sequence: self._live[part.sequence].drawing for part in event.parts if part.draw is not None
+                }
+                self._send_plan.send_nowait((event, drawings))
+            case e.AbortRequested():
+                self.engine.abort(event.batch)
+            case e.BatchDecoded():
+                for sample in event.samples:
+                    if sample.sequence in self._live:
+                        self._live[sample.sequence].sampled(sample)
+            case e.SequenceFinished():
+                timeline = self.metrics.timelines[event.sequence]
+                self._live.pop(event.sequence).finish(event, timeline, times(timeline, t))
+            case e.PromptTokenized() | e.InputQueued() | e.TokenEmitted() | e.StopMatched() | e.EmbeddingComputed() if (
+                event.sequence in self._live
+            ):
+                if self._live[event.sequence].carry_out(event):
+                    self.give(e.ReaderPaused(sequence=event.sequence))
+            case _:
+                pass  # All else is the core's own.
+
+    def _break(self, error: LogBroken | InternalError, cause: Exception | None = None) -> None:
+        """End everybody at once: nothing can be recorded, so nothing may happen."""
+        error.__cause__ = cause or error.__cause__
+        self._broken = error
+        self._broken_live = list(self._live.values())
+        for live in self._broken_live:
+            live.end_with(again(error))
+            live.close()
+        self._live.clear()
+        self._send_plan.close()
+        if self._journal is not None:
+            self._journal.close()

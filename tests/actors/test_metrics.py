@@ -1,0 +1,155 @@
+"""What a session amounts to, folded from its records with a time beside each."""
+
+import pytest
+
+from reenact.actors import events as e
+from reenact.actors.metrics import Distribution, Histogram, Metrics, Times, bucket, times
+from tests.support import Driver
+
+SHARED = 64
+
+SECOND = 10**9
+
+
+class Clock:
+    """Folds a driver's records; each fact comes a second after the one before."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.metrics = Metrics()
+        self.t = 0
+        for record in driver.records:
+            if record.cause is None and not isinstance(record.event, e.SessionOpened):
+                self.t += SECOND
+            self.metrics.add(record.event, self.t)
+
+    def times(self, sequence: int) -> Times:
+        """Return how long a request took."""
+        return times(self.metrics.timelines[sequence], self.t)
+
+
+def test_the_times_of_a_request() -> None:
+    """Queueing ends with the slot, the prefill with the first token sampled, generation with the last."""
+    driver = Driver()
+    driver.submit(b"a", b"b")
+    driver.run()
+    assert Times(queued=1.0, prefill=1.0, first_token=2.0, generation=2.0, total=4.0) == Clock(driver).times(1)
+
+
+def test_the_times_of_a_request_that_waits() -> None:
+    """What a request did not come to has no time; the total runs on until it ends."""
+    driver = Driver(n_slots=1)
+    driver.submit(b"a", b"b")
+    driver.submit(b"c")
+    driver.step()
+    assert Times(queued=None, prefill=None, first_token=None, generation=None, total=2.0) == Clock(driver).times(2)
+
+
+def test_what_is_counted() -> None:
+    """Requests, batches, rows and tokens are counted as they come."""
+    driver = Driver(n_slots=1)
+    driver.submit(b"a", b"b")
+    driver.submit(b"c")
+    driver.step()
+    now = Clock(driver).metrics.statistics()
+    assert (1, 1, 1, 2, 0) == (now.n_slots, now.n_active, now.n_waiting, now.n_requests, now.n_finished)
+    driver.run()
+    end = Clock(driver).metrics.statistics()
+    assert (0, 0, 2, 2) == (end.n_active, end.n_waiting, end.n_requests, end.n_finished)
+    assert (5, 5 + 4, 5, 6) == (end.n_batches, end.n_rows, end.n_sampled, end.n_prompt)
+    assert len(driver.records) == end.n_records
+    assert Distribution(count=5, mean=9 / 5, median=1.0, p95=3.0, maximum=3.0) == end.rows_per_batch
+    assert (2, 2, 3) == (end.queue_time.count, end.first_token_time.count, end.inter_token_time.count)
+    assert (1.0, 1.0) == (end.inter_token_time.median, end.inter_token_time.maximum)
+
+
+def test_reuse_is_counted() -> None:
+    """What was in cells already is counted for the request and the session, and so are forks."""
+    driver = Driver(n_ctx=200, n_batch=200)
+    driver.submit(b"a", prompt=SHARED * 3)
+    driver.run()
+    driver.submit(prompt=range(100, 100 + SHARED + 1))
+    driver.run()
+    clock = Clock(driver)
+    assert SHARED == clock.metrics.timelines[2].n_cached
+    end = clock.metrics.statistics()
+    assert (SHARED, 1, SHARED * 4 + 1) == (end.n_cached, end.n_forks, end.n_prompt)
+
+
+def test_shifts_and_truncation_are_counted() -> None:
+    """How much of a prompt was left out, and how often a context was shifted, is told by request and in all."""
+    driver = Driver(n_ctx=8)
+    driver.submit(*[b"a"] * 9, prompt=11, num_keep=3, num_predict=5)
+    driver.run()
+    clock = Clock(driver)
+    assert (3, 2) == (clock.metrics.timelines[1].n_truncated, clock.metrics.timelines[1].n_shifts)
+    assert (3, 2) == (clock.metrics.statistics().n_truncated, clock.metrics.statistics().n_shifts)
+
+
+def test_preemption_is_counted() -> None:
+    """Who lost his slot waits again, and his times are those of the first slot."""
+    driver = Driver(n_slots=1)
+    driver.submit(*[b"a"] * 9)
+    driver.step()
+    driver.submit(b"x", b"y", priority=1)
+    driver.step()
+    clock = Clock(driver)
+    now = clock.metrics.statistics()
+    assert (1, 1, 1) == (now.n_active, now.n_waiting, now.n_preempted)
+    driver.run()
+    clock = Clock(driver)
+    assert (1, 2) == (clock.metrics.timelines[1].n_preempted, clock.metrics.statistics().queue_time.count)
+    assert 1.0 == clock.times(1).queued
+
+
+def test_an_abort_is_counted() -> None:
+    """A batch that ended early is counted, and not one that was done before it could."""
+    driver = Driver(n_batch=8)
+    for outcome in (2, 0):
+        driver.cancel(driver.submit(prompt=40))
+        driver.step(code=outcome)
+    assert (2, 1) == (len(driver.events(e.AbortRequested)), Clock(driver).metrics.statistics().n_aborted)
+
+
+def test_what_was_not_sampled_is_not_counted() -> None:
+    """Where the logits hold a NaN there is no token, and a token of who has ended is nobody's last."""
+    driver = Driver()
+    driver.submit(b"a")
+    driver.submit(b"b")
+    driver.step()
+    driver.cancel(2)
+    driver.step(nan=frozenset({1}))
+    clock = Clock(driver)
+    assert 2 == clock.metrics.statistics().n_sampled
+    assert 0.0 == clock.times(1).generation
+
+
+def test_a_session_without_requests_has_no_figures() -> None:
+    """Nothing has no mean."""
+    assert Distribution() == Metrics().statistics().queue_time
+
+
+def test_who_ended_is_forgotten_when_the_next_one_comes() -> None:
+    """Times of ended requests are kept until the next request: a session of any length costs no more."""
+    driver = Driver()
+    driver.submit(b"a")
+    driver.run()
+    assert [1] == list(Clock(driver).metrics.timelines)
+    driver.submit(b"a")
+    assert [2] == list(Clock(driver).metrics.timelines)
+
+
+@pytest.mark.parametrize(("value", "upper"), [(0, 0), (1, 1), (15, 15), (16, 17), (17, 17), (18, 19), (32, 35)])
+def test_buckets_are_an_eighth_apart(value: int, upper: int) -> None:
+    """Values up to 15 are told exactly, larger ones to an eighth, and never too small."""
+    assert upper == bucket(value)
+
+
+def test_quantiles() -> None:
+    """The median and the 95th of 100 values, exact to an eighth, and the mean and the maximum exactly."""
+    histogram = Histogram()
+    for value in range(1, 101):
+        histogram.add(value)
+    figures = histogram.distribution()
+    assert (100, 50.5, 100.0) == (figures.count, figures.mean, figures.maximum)
+    assert 50 <= figures.median <= 50 * 9 / 8
+    assert 95 <= figures.p95 <= 100

@@ -1,0 +1,173 @@
+"""Which slot a sequence gets, and what a slot's cells hold after a batch."""
+
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Inputs
+from reenact.actors.limits import COPIED_CELLS_PER_ROW
+from reenact.actors.slots import Choice, Slot, Work, choose, decoded
+
+MIN_FORKED = 64
+"""Inputs in common from which on a fork pays, with slots of so many cells:"""
+N_CTX_SEQ = (MIN_FORKED - 1) * COPIED_CELLS_PER_ROW
+
+LONG = range(MIN_FORKED + 10)
+
+
+def chosen(inputs: Inputs, slots: list[Slot]) -> Choice | None:
+    """Choose among slots of the size above."""
+    return choose(inputs, slots, N_CTX_SEQ)
+
+
+def free(length: int, *, used: int = 0, start: int = 0) -> Slot:
+    """Return a free slot whose cells hold ``start``, ``start`` + 1, ..."""
+    return Slot(cells=Inputs(range(start, start + length)), n_cells=length, used=used)
+
+
+def busy(length: int, *, start: int = 0) -> Slot:
+    """Return a slot that a sequence has; as in `free`."""
+    cells = Inputs(range(start, start + length))
+    return changed(free(length, start=start), work=Work(sequence=9, priority=0, inputs=cells.then([7])))
+
+
+EMPTY = Slot()
+
+
+def test_a_slot_is_taken_over_if_half_of_it_is_reused() -> None:
+    """A free slot of whose cells at least half are reused is taken over, also where another is empty."""
+    wanted = Inputs([0, 1, 2, -1])
+    assert Choice(1, 3) == chosen(wanted, [EMPTY, free(6)])
+    assert Choice(0, 0) == chosen(wanted, [EMPTY, free(7)])
+
+
+def test_the_slot_of_which_most_is_reused_is_taken_over() -> None:
+    """Of several slots that could be taken over it is the one with the longest common beginning, then the lowest."""
+    wanted = Inputs(range(10))
+    assert Choice(1, 5) == chosen(wanted, [free(4), free(5), free(5)])
+
+
+def test_a_busy_slot_is_not_taken_over() -> None:
+    """Whatever a busy slot holds, its sequence keeps it."""
+    assert Choice(1, 0) == chosen(Inputs(range(10)), [busy(9), EMPTY])
+    assert None is chosen(Inputs(range(10)), [busy(9), busy(3)])
+
+
+def test_one_input_at_least_is_evaluated() -> None:
+    """Where all inputs are in cells the last one is evaluated again, because its logits are wanted."""
+    assert Choice(0, 2) == chosen(Inputs(range(3)), [free(3)])
+    assert Choice(0, 2) == chosen(Inputs(range(3)), [free(5)])
+    assert Choice(0, 0) == chosen(Inputs([0]), [free(1)])
+
+
+def test_an_empty_slot_comes_before_a_used_one() -> None:
+    """Where nothing is to be reused an empty slot is taken, and what others hold stays."""
+    assert Choice(2, 0) == chosen(Inputs([5]), [free(3, used=4), free(3, used=1), EMPTY, EMPTY])
+
+
+def test_then_comes_the_least_recently_used_slot() -> None:
+    """Where no slot is empty, the one whose last batch is the longest ago loses what it holds; then the lowest."""
+    assert Choice(1, 0) == chosen(Inputs([50]), [free(3, used=4), free(3, used=1), free(3, used=2)])
+    assert Choice(0, 0) == chosen(Inputs([50]), [free(3, used=1), free(3, used=1)])
+
+
+def test_a_slot_whose_cells_are_of_no_use_is_empty() -> None:
+    """A slot that was used, and holds nothing that can be reused, is as good as an empty one."""
+    assert Choice(1, 0) == chosen(Inputs([50]), [free(3, used=1), free(0, used=9)])
+
+
+def test_a_long_common_beginning_is_forked_from_a_free_slot() -> None:
+    """Where too little of a slot is reused to take it over, its beginning is copied into an empty one."""
+    wanted = Inputs([*range(MIN_FORKED), -1])
+    assert Choice(1, MIN_FORKED, source=0) == chosen(wanted, [free(MIN_FORKED * 3), EMPTY])
+
+
+def test_a_long_common_beginning_is_forked_from_a_busy_slot() -> None:
+    """A busy slot gives its beginning away by a copy; of several with the same beginning the lowest."""
+    assert Choice(2, len(LONG), source=0) == chosen(Inputs([*LONG, -1]), [busy(len(LONG)), busy(len(LONG)), EMPTY])
+
+
+def test_a_short_common_beginning_is_not_forked() -> None:
+    """A copy of so many cells costs as much as evaluating some inputs: less than those are evaluated."""
+    wanted = Inputs([*range(MIN_FORKED - 1), -1])
+    assert Choice(1, 0) == chosen(wanted, [busy(MIN_FORKED * 3), EMPTY])
+
+
+def test_what_the_slot_has_anyway_counts_against_a_fork() -> None:
+    """A fork must save more than its cost beyond what the chosen slot holds itself."""
+    mine = free(100, used=0)
+    other = busy(MIN_FORKED + 20)
+    near, far = Inputs([*range(20 + MIN_FORKED - 1), -1]), Inputs([*range(20 + MIN_FORKED), -1])
+    short = changed(mine, cells=Inputs([*range(20), *range(-100, -50)]), n_cells=70)
+    assert Choice(0, 20) == chosen(near, [short, other])
+    assert Choice(0, 20 + MIN_FORKED, source=1) == chosen(far, [short, other])
+
+
+def test_cells_that_were_moved_are_nobody_elses() -> None:
+    """Of a slot that was shifted only the kept beginning is reused: the rest carries traces of what was dropped."""
+    shifted = changed(busy(len(LONG)), pure=5)
+    assert Choice(1, 0) == chosen(Inputs(LONG), [shifted, EMPTY])
+
+
+def part(position: int, *inputs: int, draw: int | None = None) -> e.Part:
+    """Return rows in slot 0."""
+    return e.Part(sequence=9, slot=0, position=position, inputs=inputs, draw=draw)
+
+
+def holding(length: int, n_inputs: int, draw: int | None = 0) -> Slot:
+    """Return a busy slot with some of its sequence's inputs in cells."""
+    inputs = Inputs(range(n_inputs))
+    work = Work(sequence=9, priority=0, inputs=inputs, draw=draw)
+    return Slot(work=work, cells=inputs.first(length), n_cells=length)
+
+
+def test_cells_count_after_a_decode_that_succeeded() -> None:
+    """What was evaluated is in the cells then, and no sooner."""
+    after = decoded(holding(2, 6), part(2, 2, 3), 3, code=0)
+    assert (Inputs(range(4)), 4, 2) == (after.cells, after.n_cells, after.queued)
+
+
+def test_what_was_drawn_is_not_wanted_any_more() -> None:
+    """After the last row, with its token sampled, nothing is queued."""
+    after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=0)
+    assert (Inputs(range(4)), 0, False) == (after.cells, after.queued, after.work is None or after.work.wants)
+
+
+def test_cells_of_a_failed_decode_are_of_no_use() -> None:
+    """After a failure nobody knows what the cells hold: they count for nothing and are removed before the next rows."""
+    after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=-2)
+    assert (Inputs(), True) == (after.cells, after.excess)
+
+
+def test_positions_that_cannot_be_are_believed_by_nobody() -> None:
+    """Where the engine reports cells that neither were there nor were planned, the slot counts as unknown."""
+    for position in (None, 0, 4):
+        after = decoded(holding(2, 4), part(2, 2, 3, draw=0), position, code=2)
+        assert (Inputs(), True) == (after.cells, after.excess)
+
+
+def test_an_aborted_decode_keeps_what_was_evaluated() -> None:
+    """After an aborted decode the rows that the engine reports are in the cells, the rest is queued again."""
+    after = decoded(holding(2, 6), part(2, 2, 3, 4, 5, draw=0), 3, code=2)
+    assert (Inputs(range(4)), 2, False) == (after.cells, after.queued, after.excess)
+
+
+def test_after_an_abort_the_last_input_is_evaluated_again() -> None:
+    """The logits of an aborted decode are gone: where all rows are in the cells, the last one is taken out again."""
+    after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=2)
+    assert (Inputs(range(3)), 1, True) == (after.cells, after.queued, after.excess)
+
+
+def test_rows_in_flight_of_an_ended_sequence_are_kept() -> None:
+    """Rows that were in flight when their sequence ended can be reused like those before."""
+    released = changed(free(2), work=None)
+    after = decoded(released, part(2, 2, 3), 3, code=0)
+    assert (Inputs(range(4)), 4) == (after.cells, after.n_cells)
+    aborted = decoded(released, part(2, 2, 3), 2, code=2)
+    assert (Inputs(range(3)), 3) == (aborted.cells, aborted.n_cells)
+
+
+def test_rows_behind_a_cut_are_not_kept() -> None:
+    """Where the end took inputs out of the reusable cells, rows in flight behind them are of no use either."""
+    cut = changed(free(4), cells=Inputs(range(2)))
+    after = decoded(cut, part(4, 4, 5), 5, code=0)
+    assert (Inputs(range(2)), 6) == (after.cells, after.n_cells)

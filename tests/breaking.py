@@ -1,0 +1,78 @@
+"""What a rule is here, and how one is broken: a function of the program is replaced by one that does otherwise."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any, Final
+
+from attrs import frozen
+
+BREAK_NAME: Final = "REENACT_BREAK"
+"""The environment variable that names the rule that a test run is to do without."""
+
+
+@frozen
+class Rule:
+    """A rule, one way to break it, and the tests that are there to notice."""
+
+    name: str
+    """The paragraph of docs/runner-semantics.md section 2, or "Case" for section 3, and which of its rules."""
+    says: str
+    """The rule, word for word as it stands there."""
+    target: str
+    """What is replaced: "module:name" or "module:Class.name"."""
+    broken: Callable[[Any], Any]
+    """Makes the replacement of the original."""
+    tests: tuple[str, ...]
+    """Which tests hold the rule: "test_text::test_..." of tests/actors, or a whole node id."""
+
+    @property
+    def nodes(self) -> list[str]:
+        """The tests as pytest names them."""
+        return [test if "/" in test else "tests/actors/" + test.replace("::", ".py::", 1) for test in self.tests]
+
+
+def always(value: object) -> Callable[[Any], Any]:
+    """Replace a function by one that returns ``value``."""
+    return lambda _original: lambda *_args, **_names: value
+
+
+def asked(change: Callable[..., tuple[Any, ...]]) -> Callable[[Any], Any]:
+    """Have the function asked something else: ``change`` makes its positional arguments of those it is given."""
+    return lambda original: lambda *args, **names: original(*change(*args), **names)
+
+
+def answered(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have the function answer something else."""
+    return lambda original: lambda *args, **names: change(original(*args, **names))
+
+
+def found(target: str) -> tuple[Any, str, Any]:
+    """Return who has the target as an attribute, the attribute's name, and what it is."""
+    module, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    owner = reduce(getattr, owners, importlib.import_module(module))
+    original = vars(owner)[name]
+    return owner, name, original
+
+
+def replace(target: str, broken: Callable[[Any], Any]) -> None:
+    """Replace the target for good, also where it was imported by its name."""
+    owner, name, original = found(target)
+    replacement = property(broken(original.fget)) if isinstance(original, property) else broken(original)
+    setattr(owner, name, replacement)
+    for module in [module for path, module in sys.modules.items() if path.startswith(("reenact.", "tests."))]:
+        if vars(module).get(name) is original:
+            setattr(module, name, replacement)
+
+
+def break_asked_for(rules: Iterable[Rule], environment: Mapping[str, str] = os.environ) -> Rule | None:
+    """Break the rule that the environment names, if it names one, and return it."""
+    name = environment.get(BREAK_NAME)
+    if not name:
+        return None
+    rule = next(rule for rule in rules if rule.name == name)
+    replace(rule.target, rule.broken)
+    return rule

@@ -1,0 +1,121 @@
+"""Random sessions: what callers, readers and the engine may do, in whatever order."""
+
+from itertools import product
+from typing import Any, Literal
+
+from attrs import field, frozen
+from hypothesis import strategies as st
+
+from reenact.actors.inputs import Input
+
+
+@frozen
+class Submit:
+    """A request; one whose prompt is tokenised late waits for `Tell` or the end of the program."""
+
+    prompt: tuple[Input, ...]
+    follows: int | None
+    """Which request's prompt and text stand before this prompt, as in a chat."""
+    bos: bool
+    options: dict[str, Any]
+    late: bool
+
+
+@frozen
+class Tell:
+    """A fact about one of the requests so far: ``which`` counts, around, the living ones and then the ended ones."""
+
+    what: str
+    which: int
+
+
+@frozen
+class Step:
+    """The batch in flight is carried out: a return code, or what else may become of it."""
+
+    outcome: int | Literal["nan", "grammar", "abort", "leave", "refuse", "raise"] = 0
+    times: int = 1
+    rows: int = 0
+    """How many of its rows were evaluated before a decode ended early."""
+
+
+@frozen
+class Program:
+    """A session's settings, and all that happens in it."""
+
+    header: dict[str, Any]
+    commands: list[Submit | Tell | Step] = field(repr=lambda commands: "\n  " + "\n  ".join(map(repr, commands)))
+
+
+TAILS: list[tuple[Input, ...]] = [
+    (),
+    (500,),
+    (500, 501),
+    (500, (0.5, 1.0)),
+    ((0.5, 1.0), (0.25, 1.0)),
+    ((0.5, 0.75), 500),
+]
+# Long beginnings in common, longer than the smallest contexts, and tails of both kinds.
+PROMPT = st.builds(
+    lambda family, length, tail: (*range(family, family + length), *tail),
+    st.sampled_from([100, 100, 200]),
+    st.sampled_from([0, 1, 3, 3, 5, 5, 8, 8, 12, 20]),
+    st.sampled_from(TAILS),
+)
+# What stands here more than once comes more often. One draw for all of them is quicker than one for each.
+OPTIONS = st.sampled_from(
+    [
+        dict(zip(("num_predict", "num_keep", "stop", "shift", "truncate", "priority"), values, strict=True))
+        for values in product(
+            [-1, -1, -1, -1, 20, 9, 2, 0],
+            [4, 4, 0, 2, 30, -1],
+            [[], ["</s>"], ["ab", "é"], ["bb", "</s>"]],
+            [True, True, True, False],
+            [True, True, True, False],
+            [0, 0, 1, 2, 3, -1],
+        )
+    ]
+)
+SUBMIT = st.builds(
+    Submit,
+    prompt=PROMPT,
+    follows=st.one_of(st.none(), st.none(), st.integers(0, 5)),
+    bos=st.booleans(),
+    options=OPTIONS,
+    late=st.sampled_from([False, False, False, True]),
+)
+TELL = st.builds(
+    Tell,
+    what=st.sampled_from(["pause", "pause", "pause", "resume", "resume", "cancel", "expire", "tokenize"]),
+    which=st.integers(0, 5),
+)
+GOOD_STEP = st.builds(Step, times=st.sampled_from([1, 1, 2, 4]))
+# An abort that nobody asked for is code 2; one that was asked for is "abort", and a good step where none was. Before
+# "leave" the caller with the most rows leaves.
+STEP = st.builds(
+    Step,
+    outcome=st.sampled_from(["abort"] * 4 + ["leave"] * 10 + ["nan", "grammar", "refuse", 1, 2, -1, -2, "raise"]),
+    rows=st.integers(0, 12),
+)
+# Steps that succeed stand here more than once, so that sequences come to an end of their own.
+COMMAND = st.one_of(GOOD_STEP, SUBMIT, GOOD_STEP, TELL, GOOD_STEP, GOOD_STEP, SUBMIT, GOOD_STEP, STEP)
+
+
+def programs(**header: st.SearchStrategy[Any]) -> st.SearchStrategy[Program]:
+    """Return programs in small contexts, with these settings beside."""
+    settings = st.integers(1, 3).flatmap(
+        lambda n_slots: st.fixed_dictionaries(
+            {
+                "n_slots": st.just(n_slots),
+                "n_ctx": st.integers(4, 18),
+                "n_batch": st.integers(n_slots, 10),
+                "max_waiting": st.sampled_from([0, 2, 9, 9]),
+                **header,
+            }
+        )
+    )
+    return st.builds(Program, header=settings, commands=st.lists(COMMAND, min_size=15, max_size=45))
+
+
+GENERATING = programs(shift=st.sampled_from(["move", "evaluate"]))
+POOLING = programs(pooling=st.just("mean"), alone=st.booleans())

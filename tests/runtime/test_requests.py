@@ -1,0 +1,407 @@
+"""What a request can ask for, on a whole runtime without a model."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from reenact.actors.events import BatchDecoded, BatchPlanned
+from reenact.runtime import InvalidRequest, Overloaded, ScriptedEngine, SequenceFailed, Stream, open_runtime
+from reenact.runtime.pytest_plugin import OpenScripted
+from reenact.runtime.scripted import DEAD_END, EOG, NAN
+from tests.sessions import read_fields
+
+LONG = ["a"] * 1000
+
+
+def of(log: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the fields of the records of one type."""
+    return [fields for fields in read_fields(log) if fields["type"] == kind]
+
+
+async def text_of(stream: Stream) -> str:
+    """Read a stream to its end."""
+    return "".join([chunk.text async for chunk in stream])
+
+
+# ---------------------------------------------------------------- what a completion tells
+
+
+async def test_a_completion_tells_what_it_took(scripted_runtime: OpenScripted) -> None:
+    """The same prompt twice: the second time all but one of its tokens come from the cache."""
+    async with scripted_runtime(["x", "y"]) as runtime:
+        one, other = await runtime.complete("abc"), await runtime.complete("abc")
+    assert (3, 0, 0, 0, 3) == (one.n_prompt, one.n_cached, one.n_truncated, one.n_shifts, one.n_sampled)
+    assert (3, 2) == (other.n_prompt, other.n_cached)
+    assert one.text == other.text
+
+
+async def test_times_add_up(scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock) -> None:
+    """Queue, prefill and generation are measured by the session's clock; a reader who sleeps does not count."""
+    async with scripted_runtime(["x", "y"]) as runtime, runtime.stream("abc", num_predict=2) as stream:
+        async for _ in stream:
+            await trio.sleep(1)
+    times = stream.completion.times
+    assert (0.0, 0.0, 0.0, 0.0, 0.0) == (
+        times.queued,
+        times.prefill,
+        times.first_token,
+        times.generation,
+        times.total,
+    )
+    assert autojump_clock.current_time() >= 2
+
+
+async def test_a_truncated_prompt_is_told(scripted_runtime: OpenScripted) -> None:
+    """A prompt that is too long keeps its beginning and its end, and the completion says how much is missing."""
+    async with scripted_runtime({"0123456789"[:3] + "56789": ["x"]}, n_ctx=8) as runtime:
+        completion = await runtime.complete("0123456789", num_keep=3, num_predict=1)
+    assert (10, 2, "x") == (completion.n_prompt, completion.n_truncated, completion.text)
+
+
+async def test_shifts_are_counted(scripted_runtime: OpenScripted) -> None:
+    """A generation beyond its context goes on, and the completion says how often inputs were dropped."""
+    async with scripted_runtime(LONG, n_ctx=8) as runtime:
+        completion = await runtime.complete("abcdef", num_keep=3, num_predict=20)
+        ended = await runtime.complete("abcdef", num_keep=3, num_predict=20, shift=False)
+    assert ("length", 20, 9) == (completion.finish_reason, completion.n_sampled, completion.n_shifts)
+    assert ("context_full", 3, 0) == (ended.finish_reason, ended.n_sampled, ended.n_shifts)
+
+
+async def test_cells_are_moved_where_the_schedule_may_matter(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """With "recorded-schedule" a shift moves cells; the text is the same."""
+    async with scripted_runtime(LONG, n_ctx=8, determinism="recorded-schedule") as runtime:
+        await runtime.complete("abcdef", num_keep=3, num_predict=9)
+    plans = of(session_log, "BatchPlanned")
+    assert [{"slot": 0, "keep": 3, "discard": 2}] * 3 == [shift for plan in plans for shift in plan["shifts"]]
+    assert [1] * 8 == [len(plan["parts"][0]["inputs"]) for plan in plans[1:]]
+
+
+# ---------------------------------------------------------------- logprobs
+
+
+async def test_logprobs_are_aligned_with_the_tokens(scripted_runtime: OpenScripted) -> None:
+    """Each token of the text has its logprob and the likeliest beside it, in chunks as in the completion."""
+    async with (
+        scripted_runtime(["a", "<", "b", EOG]) as runtime,
+        runtime.stream("p", logprobs=True, top_logprobs=2, stop=["<<"]) as stream,
+    ):
+        chunks = [chunk async for chunk in stream]
+    completion = stream.completion
+    assert ["a", "<b"] == [chunk.text for chunk in chunks]
+    assert [(257,), (258, 259)] == [chunk.tokens for chunk in chunks]
+    assert completion.tokens == tuple(logprob.token for logprob in completion.logprobs)
+    assert completion.logprobs == tuple(logprob for chunk in chunks for logprob in chunk.logprobs)
+    assert [b"a", b"<", b"b"] == [logprob.piece for logprob in completion.logprobs]
+    assert [2, 2, 2] == [len(logprob.top) for logprob in completion.logprobs]
+
+
+async def test_tokens_that_a_stop_string_cut_are_not_told(scripted_runtime: OpenScripted) -> None:
+    """Nothing from the stop string on is in the tokens or the logprobs, whoever brought it."""
+    async with scripted_runtime(["a", "b<", "/", "s>c"]) as runtime:
+        completion = await runtime.complete("p", logprobs=True, stop=["</s>"])
+    assert ("ab", (257,), 4) == (completion.text, completion.tokens, completion.n_sampled)
+    assert [257] == [logprob.token for logprob in completion.logprobs]
+
+
+async def test_nobody_pays_for_logprobs_he_does_not_want(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Without logprobs there are none, in the completion and in the log."""
+    async with scripted_runtime(["a"]) as runtime:
+        assert () == (await runtime.complete("p")).logprobs
+    assert all("logprob" not in sample for decoded in of(session_log, "BatchDecoded") for sample in decoded["samples"])
+
+
+# ---------------------------------------------------------------- grammar
+
+
+async def test_a_grammar_that_does_not_compile(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """It is the caller's error, told before any work, with the field and the reason."""
+    async with scripted_runtime(["a"]) as runtime:
+        with pytest.raises(InvalidRequest) as raised:
+            await runtime.complete("p", grammar="start ::= 'a'")
+    assert ("grammar", "it has no rule root") == (raised.value.field, raised.value.reason)
+    assert [] == of(session_log, "BatchPlanned")
+
+
+async def test_a_grammar_that_allows_no_token(scripted_runtime: OpenScripted) -> None:
+    """It ends its own sequence, typed, and nobody else's."""
+    async with scripted_runtime({"bad": ["a", DEAD_END], "good": ["b"]}) as runtime, runtime.stream("good") as good:
+        with pytest.raises(SequenceFailed, match="no token 1: the grammar allows none"):
+            await runtime.complete("bad", grammar='root ::= "a"')
+        assert ["b"] == [chunk.text async for chunk in good]
+
+
+async def test_the_engine_is_told_the_history(session_log: Path) -> None:
+    """What a draw depends on: the options, the grammar, the prompt as evaluated and the tokens sampled so far."""
+    seen: list[tuple[str | None, tuple[object, ...], tuple[int, ...]]] = []
+
+    class Watched(ScriptedEngine):
+        def step(self, planned: BatchPlanned, drawings: Any) -> BatchDecoded:
+            seen.extend((of_.grammar, tuple(of_.prompt), tuple(of_.sampled)) for of_ in drawings.values())
+            return super().step(planned, drawings)
+
+    async with open_runtime(Watched(["x", "y"]), log=session_log) as runtime:
+        await runtime.complete("ab", grammar='root ::= "xy"')
+    grammar, prompt = 'root ::= "xy"', (97, 98)
+    assert [(grammar, prompt, ()), (grammar, prompt, (257,)), (grammar, prompt, (257, 258))] == seen
+
+
+# ---------------------------------------------------------------- deadlines and priorities
+
+
+async def test_a_deadline_ends_a_sequence_with_what_it_has(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """When its time is over a sequence ends with reason "deadline"; the clock enters as an event."""
+    async with (
+        scripted_runtime(LONG, max_reader_lag=3) as runtime,
+        runtime.stream("p", deadline=2.5) as stream,
+    ):
+        await trio.sleep(5)
+        text = "".join([chunk.text async for chunk in stream])
+    assert ("deadline", "aaaa", 2.5) == (stream.completion.finish_reason, text, stream.completion.times.total)
+    assert [stream.sequence] == [fields["sequence"] for fields in of(session_log, "DeadlineExpired")]
+    assert autojump_clock.current_time() >= 5
+
+
+async def test_a_deadline_while_waiting(scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock) -> None:
+    """A request that never got a slot ends in time too, with nothing."""
+    async with scripted_runtime(LONG, n_slots=1, max_reader_lag=2) as runtime, runtime.stream("p"):
+        completion = await runtime.complete("q", deadline=1)
+    assert ("deadline", "", 0) == (completion.finish_reason, completion.text, completion.n_sampled)
+    assert autojump_clock.current_time() >= 1
+
+
+async def test_a_deadline_that_is_not_needed_keeps_nobody(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A sequence that ended before its deadline is forgotten by the clock."""
+    start = autojump_clock.current_time()
+    async with scripted_runtime(["a"]) as runtime:
+        await runtime.complete("p", deadline=1000)
+    assert start == autojump_clock.current_time()
+    assert [] == of(session_log, "DeadlineExpired")
+
+
+async def test_a_higher_priority_takes_a_slot(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The youngest of a lower priority makes room, and goes on later with the same text."""
+    scripts = {name: [f"{name}{i}" for i in range(30)] for name in ("one", "two", "high")}
+    async with (
+        scripted_runtime(scripts, n_slots=2, max_reader_lag=9) as runtime,
+        runtime.stream("one") as one,
+        runtime.stream("two") as two,
+    ):
+        await trio.sleep(1)
+        async with runtime.stream("high", priority=1) as high:
+            texts = {"high": await text_of(high)}
+        texts |= {"one": await text_of(one), "two": await text_of(two)}
+    assert {name: "".join(script) for name, script in scripts.items()} == texts
+    (preempted,) = of(session_log, "SequencePreempted")
+    assert (2, 3) == (preempted["sequence"], preempted["by"])
+    assert autojump_clock.current_time() >= 1
+
+
+# ---------------------------------------------------------------- cancelling inside a prefill
+
+
+def is_later_chunk(planned: dict[str, Any]) -> bool:
+    """Return whether a batch goes on with a prompt."""
+    return any(part["position"] > 0 and len(part["inputs"]) > 1 for part in planned["parts"])
+
+
+async def test_leaving_in_a_prefill_aborts_the_batch(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """The batch in flight ends early, and what was prefilled of it is reused; the neighbour's text is what it was."""
+    prompt = "x" * 60
+    async with scripted_runtime(["a"] * 20, n_slots=2, n_batch=16) as runtime:
+        async with runtime.stream("neighbour") as neighbour:
+            with trio.CancelScope() as scope:
+                async with runtime.stream(prompt):
+                    while not any(is_later_chunk(plan) for plan in of(session_log, "BatchPlanned")):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+            assert "a" * 20 == "".join([chunk.text async for chunk in neighbour])
+        assert 1 == runtime.statistics().n_aborted
+        again = await runtime.complete(prompt)
+    assert [2] == [fields["code"] for fields in of(session_log, "BatchDecoded") if fields["code"]]
+    assert 0 < again.n_cached < 60
+
+
+# ---------------------------------------------------------------- chats
+
+
+async def test_a_chat_keeps_its_tokens(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """A chat that goes on has the tokens that were sampled, not the bytes of their text, and reuses their cells."""
+    messages = [{"role": "user", "content": "Hi"}]
+    counts = []
+    async with scripted_runtime(["Hel", "lo"]) as runtime:
+        for turn in range(3):
+            completion = await runtime.chat(messages)
+            counts.append(completion.n_prompt - completion.n_cached)
+            messages += [
+                {"role": "assistant", "content": completion.text},
+                {"role": "user", "content": f"Go on {turn}"},
+            ]
+    assert [len("user: Hi\nassistant: "), *[len("\nuser: Go on 0\nassistant: ")] * 2] == counts
+    received = of(session_log, "RequestReceived")
+    assert [None, 1, 2] == [fields["continues"] for fields in received]
+    for before, after in pairwise(of(session_log, "PromptTokenized")):
+        assert [*before["inputs"], 257, 258] == after["inputs"][: len(before["inputs"]) + 2]
+
+
+async def test_a_chat_after_a_stop_string(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Where a stop string cut the answer, its tokens are kept as far as they are wholly in the text."""
+    messages = [{"role": "user", "content": "Hi"}]
+    async with scripted_runtime(["one", " two<", "/s>"]) as runtime:
+        completion = await runtime.chat(messages, stop=["</s>"])
+        messages += [{"role": "assistant", "content": completion.text}, {"role": "user", "content": "Go on"}]
+        await runtime.chat(messages, num_predict=1)
+    first, second = of(session_log, "PromptTokenized")
+    rest = tuple(b" two\nuser: Go on\nassistant: ")
+    assert [*first["inputs"], 257, *rest] == second["inputs"]
+
+
+async def test_a_chat_that_was_edited_is_another_chat(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """If the answer is not what was generated, all is tokenised anew."""
+    messages = [{"role": "user", "content": "Hi"}]
+    async with scripted_runtime(["Hello"]) as runtime:
+        await runtime.chat(messages)
+        messages += [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Go on"}]
+        await runtime.chat(messages)
+    assert [None, None] == [fields["continues"] for fields in of(session_log, "RequestReceived")]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        "Hi",
+        [{"role": "user"}],
+        ["Hi"],
+        [{"role": "user", "content": 7}],
+        [{"role": "user", "content": "\ud800"}],
+        7,
+    ],
+)
+async def test_wrong_messages_are_refused(scripted_runtime: OpenScripted, session_log: Path, messages: Any) -> None:
+    """What is no list of messages is the caller's error, and nothing is recorded."""
+    async with scripted_runtime(["a"]) as runtime:
+        with pytest.raises(InvalidRequest) as raised:
+            await runtime.chat(messages)
+    assert "messages" == raised.value.field
+    assert [] == of(session_log, "RequestReceived")
+
+
+# ---------------------------------------------------------------- embeddings
+
+VECTORS = {"a": (3.0, 4.0), "b": (0.0, 0.0), "c": (1.0, float("nan")), "long": (1.0, 0.0), "log": (0.0, 2.0)}
+
+
+async def test_embeddings(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Each text has its vector, of length 1 or of zeros, in the order of the texts."""
+    async with scripted_runtime(vectors=VECTORS, n_slots=2) as runtime:
+        embeddings = await runtime.embed(["a", "b", "a", "a", "b"])
+        (short,) = await runtime.embed(["a"], dimensions=1)
+    assert [(0.6, 0.8), (0, 0), (0.6, 0.8), (0.6, 0.8), (0, 0)] == [e.embedding for e in embeddings]
+    assert ((1.0,), 1, 0) == (short.embedding, short.n_prompt, short.n_truncated)
+    assert 6 == len(of(session_log, "EmbeddingComputed"))
+    assert {1} == {len(plan["parts"]) for plan in of(session_log, "BatchPlanned")}
+
+
+async def test_a_text_that_is_too_long(scripted_runtime: OpenScripted) -> None:
+    """It loses what does not fit before its last token; or it is an error."""
+    async with scripted_runtime(vectors=VECTORS, n_ctx=3) as runtime:
+        (embedding,) = await runtime.embed(["long"])
+        with pytest.raises(InvalidRequest, match="texts: it has 4 tokens"):
+            await runtime.embed(["long"], truncate=False)
+    assert ((0, 1), 4, 1) == (embedding.embedding, embedding.n_prompt, embedding.n_truncated)
+
+
+async def test_a_vector_with_a_nan_is_an_error(scripted_runtime: OpenScripted) -> None:
+    """It ends that text, typed, and with it the others of the same call."""
+    async with scripted_runtime(vectors=VECTORS) as runtime:
+        with pytest.raises(SequenceFailed, match="NaN or infinite"):
+            await runtime.embed(["a", "c"])
+        assert 1 == len(await runtime.embed(["a"]))
+
+
+async def test_models_are_asked_for_what_they_can(tmp_path: Path) -> None:
+    """A model that generates makes no embeddings, and the other way round."""
+    async with open_runtime(ScriptedEngine(["a"])) as runtime:
+        with pytest.raises(InvalidRequest, match="texts: this model generates"):
+            await runtime.embed(["a"])
+    async with open_runtime(ScriptedEngine(vectors=VECTORS)) as runtime:
+        with pytest.raises(InvalidRequest, match="prompt: this model makes embeddings"):
+            await runtime.complete("a")
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "field"),
+    [
+        ("a", {}, "texts"),
+        ([7], {}, "texts"),
+        ([""], {}, "texts"),
+        (["a"], {"dimensions": 0}, "dimensions"),
+        (["a"], {"truncate": 1}, "truncate"),
+    ],
+)
+async def test_wrong_texts_are_refused(
+    scripted_runtime: OpenScripted, texts: Any, options: dict[str, Any], field: str
+) -> None:
+    """A wrong argument of embed is told with its name."""
+    async with scripted_runtime(vectors=VECTORS) as runtime:
+        with pytest.raises(InvalidRequest) as raised:
+            await runtime.embed(texts, **options)
+    assert field == raised.value.field
+
+
+async def test_an_embedding_has_a_deadline(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A deadline that is over at once is an error: half a vector is none."""
+    async with scripted_runtime(vectors=VECTORS) as runtime:
+        with pytest.raises((SequenceFailed, Overloaded), match="deadline"):
+            await runtime.embed(["a"], deadline=0)
+    assert autojump_clock.current_time() >= 0
+
+
+async def test_nan_and_dead_end_are_told_apart(scripted_runtime: OpenScripted) -> None:
+    """Each fault of a draw has its own words."""
+    async with scripted_runtime({"n": [NAN], "d": [DEAD_END]}) as runtime:
+        with pytest.raises(SequenceFailed, match="its logits hold a NaN"):
+            await runtime.complete("n")
+        with pytest.raises(SequenceFailed, match="the grammar allows none"):
+            await runtime.complete("d")
+
+
+# ---------------------------------------------------------------- rows
+
+
+async def test_a_prompt_of_texts_and_rows(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Rows stand where tokens do; they are batched apart from tokens, cached, and told as U+FFFC."""
+    async with scripted_runtime(["x"], n_slots=1) as runtime:
+        first = await runtime.complete(["ab", (0.5, 1), (1, 2), "c"])
+        second = await runtime.complete(["ab", (0.5, 1), (1, 2), "d"])
+    assert (5, 0, 4) == (first.n_prompt, first.n_cached, second.n_cached)
+    assert (
+        "ab\N{OBJECT REPLACEMENT CHARACTER}\N{OBJECT REPLACEMENT CHARACTER}c"
+        == of(session_log, "RequestReceived")[0]["prompt"]
+    )
+    parts = [plan["parts"][0]["inputs"] for plan in of(session_log, "BatchPlanned")]
+    assert [[97, 98], [[0.5, 1.0], [1.0, 2.0]], [99]] == parts[:3]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[(1, 2, 3)], [(1, float("nan"))], [("a", "b")], [7], 7, ["a", None], [(True, b"")], []],
+)
+async def test_wrong_rows_are_refused(scripted_runtime: OpenScripted, prompt: Any) -> None:
+    """A row has as many finite numbers as the model wants; anything else is the caller's error."""
+    async with scripted_runtime(["x"]) as runtime:
+        with pytest.raises(InvalidRequest) as raised:
+            await runtime.complete(prompt)
+    assert "prompt" == raised.value.field
