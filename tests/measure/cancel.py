@@ -26,8 +26,7 @@ async def one_try(log: Path, *, cancel: bool) -> float:
                 nursery.start_soon(_ask, runtime.complete, RULES * 8)
                 await engine.begun(0)
                 if cancel:
-                    # The decode is well under way, and has some 400 ms to go.
-                    await trio.sleep(0.1)
+                    await trio.sleep(0.1)  # The decode is well under way, and far from its end.
                     scope.cancel()
     lines = read_fields(log)
     (start,) = of(lines, "CancelRequested") if cancel else of(lines, "BatchPlanned")[:1]

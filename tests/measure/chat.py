@@ -21,14 +21,14 @@ async def measure(log: Path) -> dict[int, list[Turn]]:
 
         async def chat(seed: int) -> None:
             taken[seed] = await turns(runtime, seed, num_predict=NUM_PREDICT)
-            sys.stderr.write(f"\r{len(taken)} of {N_SEEDS} chats")
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{len(taken)} of {N_SEEDS} chats ")
 
         # As many at once as there are slots: a chat whose slot somebody else took evaluates all of it again.
         for first in range(0, N_SEEDS, 8):
             async with trio.open_nursery() as nursery:
                 for seed in range(first, min(first + 8, N_SEEDS)):
                     nursery.start_soon(chat, seed)
-    sys.stderr.write("\n")
     return taken
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 import trio
 
+from reenact.replay import replay_log
 from reenact.runtime import open_runtime
 from reenact.runtime.models import installed_model
 from tests.model.scenarios import RULES, STORY, Lines, WatchedEngine, of, smollm2
@@ -57,6 +58,7 @@ async def alone(path: Path, **settings: Any) -> dict[str, Drawn]:
         log = path / f"{name}.jsonl"
         async with smollm2(log, n_slots=1, **settings) as runtime:
             await ask(runtime, name)
+        replay_log(log).raise_for_divergence()
         found |= drawn(read_fields(log))
     return found
 

@@ -88,6 +88,7 @@ async def test_logits_do_not_depend_on_the_schedule(session_log: Path, tmp_path:
             else:
                 for i, prompt in enumerate(prompts):
                     await runtime.complete(prompt, seed=i, num_predict=8)
+        replay_log(log).raise_for_divergence()
         lines = read_fields(log)
         prompt_of = {f["sequence"]: f["prompt"] for f in lines if f["type"] == "RequestReceived"}
         counts = dict.fromkeys(prompt_of, 0)
