@@ -7,15 +7,14 @@ The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix re
 * Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one. It waits outside that
   bound, and what it has is evaluated again.
 * One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
-* A batch holds inputs of one kind; kinds take turns. A text that is pooled is not cut.
-* Rows go by slot number.
+* A cancel ends a prefill in flight early, but never two batches in a row that others are in.
 
-Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here. `actors/slots.py`
-says which slot a sequence gets, `actors/schedule.py` how rows are shared.
+Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here. Which slot a
+sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule.py`, what may come of it
+`actors/outcomes.py`.
 """
 
-from collections.abc import Callable, Collection
-from itertools import takewhile
+from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve as changed
@@ -23,15 +22,13 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
-from reenact.actors.inputs import NONE, Input, Kind, kind_of
-from reenact.actors.schedule import share_rows
-from reenact.actors.slots import Slot, Work, choose, decoded, unknown
+from reenact.actors.inputs import NONE
+from reenact.actors.outcomes import check, failure
+from reenact.actors.schedule import generating, pooled
+from reenact.actors.slots import Gap, Slot, Work, choose, decoded, unknown
 
 POLICIES: Final = {"schedule": "even shares", "slots": "longest prefix, forks, least recently used"}
 """What the Batcher does in one of several possible ways, by name; it stands in a session's header."""
-
-ABORTED: Final = 2
-"""What ``llama_decode`` returns when it was asked to end early."""
 
 
 @frozen(kw_only=True)
@@ -41,7 +38,7 @@ class Batcher:
     n_batch: int
     n_ctx_seq: int
     max_waiting: int
-    moves: bool
+    moves_cells: bool
     """Whether a context is shifted by moving cells; otherwise the inputs behind the gap are evaluated again."""
     pools_alone: bool
     slots: tuple[Slot, ...]
@@ -54,6 +51,8 @@ class Batcher:
     in_flight: bool = False
     aborting: bool = False
     """The last batch planned is to end early."""
+    spared: bool = False
+    """The batch before did: this one comes to its end, unless nobody else is in it."""
     broken: e.Failure | None = None
     """Why the engine cannot be used any more; then nothing is planned."""
 
@@ -67,7 +66,7 @@ def opened(session: e.SessionOpened) -> Batcher:
         n_batch=context.n_batch,
         n_ctx_seq=context.n_ctx_seq,
         max_waiting=session.limits.max_waiting,
-        moves=context.shift == "move",
+        moves_cells=context.shift == "move",
         pools_alone=context.alone,
         slots=(Slot(),) * context.n_slots,
     )
@@ -97,7 +96,9 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
         case e.AbortRequested():
             return changed(state, aborting=True)
         case e.BatchDecoded():
-            _check(state, event)
+            if state.plan is None or not state.in_flight or event.batch != state.plan.batch:
+                raise InternalError(f"batch {event.batch} was decoded and is not in flight")
+            check(state.plan, event)
             return _committed(state, event)
         case e.EngineFailed():
             return changed(state, in_flight=False, broken=event.failure)
@@ -155,15 +156,11 @@ def turn(work: Work) -> tuple[int, int]:
 def _next(state: Batcher) -> Work | None:
     """Return the sequence that gets the next slot.
 
-    One that is still being tokenised keeps its place: nobody overtakes it. One whose reader does not read on wants
-    nothing, and is passed over.
+    One that is still being tokenised keeps its place: nobody behind it overtakes it. One whose reader does not read on
+    is passed over.
     """
-    for work in state.waiting:
-        if not work.inputs:
-            return None
-        if work.wants:
-            return work
-    return None
+    work = next((work for work in state.waiting if not work.kept_back), None)
+    return work if work is not None and work.inputs else None
 
 
 def _assign(state: Batcher) -> list[e.Event]:
@@ -210,8 +207,13 @@ def _let_go(state: Batcher, event: e.SequenceFinished) -> list[e.Event]:
 
 
 def _abort(state: Batcher, sequence: int) -> list[e.Event]:
-    """End a batch early that evaluates several rows of a sequence that has ended."""
+    """End a batch early that evaluates several rows of a sequence that has ended.
+
+    Of two batches in a row one comes to its end, so that cancels, however many, only slow the others down.
+    """
     if state.plan is None or not state.in_flight or state.aborting:
+        return []
+    if state.spared and any(part.sequence != sequence for part in state.plan.parts):
         return []
     if any(part.sequence == sequence and len(part.inputs) > 1 for part in state.plan.parts):
         return [e.AbortRequested(batch=state.plan.batch, sequence=sequence)]
@@ -241,7 +243,7 @@ def _assigned(state: Batcher, event: e.SlotAssigned) -> Batcher:
 
 def _freed(slot: Slot) -> Slot:
     """Return a slot without its sequence; what its cells hold is remembered."""
-    return changed(slot, work=None, cells=slot.reusable, shift=None, pure=None)
+    return changed(slot, work=None, cells=slot.reusable, gap=None, pure=None)
 
 
 def _lengthened(state: Batcher, event: e.InputQueued) -> Batcher:
@@ -262,11 +264,11 @@ def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
         if slot.work is None:
             return slot
         work = shortened(slot.work)
-        if state.moves:
+        if state.moves_cells:
             length = len(slot.cells) - event.discard
             pure = event.keep if slot.pure is None else min(event.keep, slot.pure)
-            shift = (event.keep, event.discard)
-            return changed(slot, work=work, cells=work.inputs.first(length), pure=pure, shift=shift)
+            gap = Gap(event.keep, event.discard)
+            return changed(slot, work=work, cells=work.inputs.first(length), pure=pure, gap=gap)
         return changed(slot, work=work, cells=work.inputs.first(event.keep))
 
     return _reworked(state, event.sequence, shifted, shortened)
@@ -293,68 +295,21 @@ def _replaced(state: Batcher, number: int, slot: Slot) -> Batcher:
 def _plan(state: Batcher) -> list[e.Event]:
     """Plan the next batch, if any slot has inputs queued."""
     # A model either pools or generates, so neither waits for the other.
-    parts = _pooled(state) or _parts(state)
+    parts = pooled(state.slots, state.n_batch, alone=state.pools_alone)
+    parts = parts or generating(state.slots, state.n_batch, state.plan)
     if not parts:
         return []
     busy = [(number, slot) for number, slot in enumerate(state.slots) if slot.work is not None]
     planned = e.BatchPlanned(
         batch=0 if state.plan is None else state.plan.batch + 1,
         copies=state.copies,
-        trims=tuple(e.Trim(slot=number, length=len(slot.cells)) for number, slot in busy if slot.excess),
+        trims=tuple(e.Trim(slot=number, length=len(slot.cells)) for number, slot in busy if slot.has_excess),
         shifts=tuple(
-            e.Shift(slot=number, keep=slot.shift[0], discard=slot.shift[1]) for number, slot in busy if slot.shift
+            e.Shift(slot=number, keep=slot.gap.keep, discard=slot.gap.discard) for number, slot in busy if slot.gap
         ),
         parts=tuple(parts),
     )
     return [planned]
-
-
-def _pooled(state: Batcher) -> list[e.Part]:
-    """Return whole texts whose vectors are wanted: who came first goes first, as many as fit, or one alone."""
-    ready = [
-        (slot.work.sequence, number, slot.work.inputs[:])
-        for number, slot in enumerate(state.slots)
-        if slot.work is not None and slot.work.pool
-    ]
-    parts: list[e.Part] = []
-    room = state.n_batch
-    for sequence, number, inputs in sorted(ready):
-        room -= len(inputs)
-        if room < 0 or (parts and state.pools_alone):
-            break
-        parts.append(e.Part(sequence=sequence, slot=number, position=0, inputs=inputs, draw=None, pool=True))
-    return sorted(parts, key=lambda part: part.slot)
-
-
-def _parts(state: Batcher) -> list[e.Part]:
-    """Return the rows of every slot that has inputs of the kind whose turn it is."""
-    ready = [(number, slot, slot.work) for number, slot in enumerate(state.slots) if slot.work and slot.queued]
-    kind = _turn_of({kind_of(work.inputs[len(slot.cells)]) for _, slot, work in ready}, state.plan)
-    wanted: list[tuple[int, Slot, Work, tuple[Input, ...]]] = []
-    for number, slot, work in ready:
-        inputs = work.inputs[len(slot.cells) : len(slot.cells) + state.n_batch]
-        of_kind = tuple(takewhile(lambda one: kind_of(one) == kind, inputs))
-        if of_kind:
-            wanted.append((number, slot, work, of_kind))
-    rows = share_rows([len(inputs) for *_, inputs in wanted], state.n_batch)
-    return [
-        e.Part(
-            sequence=work.sequence,
-            slot=number,
-            position=len(slot.cells),
-            inputs=inputs[:n_rows],
-            draw=work.draw if n_rows == slot.queued else None,
-        )
-        for (number, slot, work, inputs), n_rows in zip(wanted, rows, strict=True)
-    ]
-
-
-def _turn_of(kinds: Collection[Kind], last: e.BatchPlanned | None) -> Kind:
-    """Return the kind of inputs whose turn it is: where there are both, the one that the last batch had not."""
-    last_kind = "row" if last is None else kind_of(last.parts[0].inputs[0])
-    if last_kind == "token":
-        return "row" if "row" in kinds else "token"
-    return "token" if "token" in kinds else "row"
 
 
 def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
@@ -364,7 +319,7 @@ def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
         changed(
             slot,
             n_cells=len(slot.cells) if slot.work is not None else slot.n_cells,
-            shift=None,
+            gap=None,
             used=event.batch if number in in_batch else slot.used,
         )
         for number, slot in enumerate(state.slots)
@@ -385,15 +340,15 @@ def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
             operations: tuple[e.Copy | e.Trim | e.Shift, ...] = (*planned.copies, *planned.trims, *planned.shifts)
             for operation in operations:
                 slots[operation.slot] = unknown(slots[operation.slot])
-    return changed(state, slots=tuple(slots), in_flight=False)
+    return changed(state, slots=tuple(slots), in_flight=False, spared=event.code == e.ABORTED)
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
     """End the sequences of a batch that failed, or account for tokens that nobody waits for any more."""
     parts = () if state.plan is None else state.plan.parts
-    if event.code != 0 and not (event.code == ABORTED and state.aborting):
+    if event.code != e.DONE and not (event.code == e.ABORTED and state.aborting):
         sequences = tuple(sorted(part.sequence for part in parts))
-        return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=_failure(event.code))]
+        return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=failure(event.code))]
     holders = {slot.sequence for slot in state.slots}
     draws = {part.sequence: part.draw or 0 for part in parts}
     return [
@@ -401,31 +356,3 @@ def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
         for sample in event.samples
         if sample.sequence not in holders and sample.fault is None
     ]
-
-
-def _check(state: Batcher, event: e.BatchDecoded) -> None:
-    """Refuse an outcome that is none of the batch in flight: then our picture of the cells is wrong."""
-    planned = state.plan
-    if planned is None or not state.in_flight or event.batch != planned.batch:
-        raise InternalError(f"batch {event.batch} was decoded and is not in flight")
-    done = planned.parts if event.code == 0 else ()
-    drawn = [part.sequence for part in done if part.draw is not None]
-    pooled = [part.sequence for part in done if part.pool]
-    if [sample.sequence for sample in event.samples] != drawn:
-        raise InternalError(f"batch {event.batch} was sampled for other sequences than planned")
-    if [vector.sequence for vector in event.vectors] != pooled:
-        raise InternalError(f"batch {event.batch} was pooled for other sequences than planned")
-    due = tuple((part.slot, -1 if part.pool else part.position + len(part.inputs) - 1) for part in planned.parts)
-    if event.code == 0 and event.positions != due:
-        raise InternalError(f"the last positions are {list(event.positions)}, and by the plan {list(due)}")
-    if not {slot for slot, _ in event.positions} <= {slot for slot, _ in due}:
-        raise InternalError(f"batch {event.batch} has positions of slots that are not in it")
-
-
-def _failure(code: int) -> e.Failure:
-    """Say whose fault a return code of llama_decode is (docs/runner-semantics.md section 2, "Faults")."""
-    if code in {1, -1}:
-        # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
-        meaning = "no room in the cells" if code == 1 else "an invalid batch"
-        return e.Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
-    return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")

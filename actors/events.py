@@ -136,8 +136,8 @@ class Sample:
     piece: bytes = b""
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
     eog: bool = False
-    fault: Literal["nan", "grammar"] | None = None
-    """Why there is no token (-1): the logits held a NaN, or the grammar allows none."""
+    fault: Literal["nan", "grammar", "cost"] | None = None
+    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or following it takes too long."""
     logits_crc32: int = 0
     """CRC-32 of the row of logits as it lies in memory."""
     logprob: float | None = None
@@ -233,7 +233,7 @@ class RequestReceived:
 
 @frozen(kw_only=True)
 class PromptTokenized:
-    """The prompt's inputs, special tokens parsed, and what was made of its other texts."""
+    """The prompt's inputs, special tokens parsed."""
 
     sequence: int
     inputs: tuple[Input, ...]
@@ -243,11 +243,11 @@ class PromptTokenized:
 
 
 @frozen(kw_only=True)
-class PreparationFailed:
-    """The prompt cannot be tokenised or the grammar does not compile: the caller's fault, or the engine raised."""
+class TokenizeFailed:
+    """The engine raised while it tokenised the prompt."""
 
     sequence: int
-    failure: Failure
+    error: str
 
 
 @frozen(kw_only=True)
@@ -465,19 +465,26 @@ class AbortRequested:
     sequence: int
 
 
+DONE, NO_ROOM, ABORTED, INVALID = 0, 1, 2, -1
+"""What ``llama_decode`` returns; below -1 it failed."""
+
+
 @frozen(kw_only=True)
 class BatchDecoded:
     """What the engine did."""
 
     batch: int
     code: int
-    """``llama_decode``'s: 0 done, 1 no room, 2 aborted, -1 invalid batch, below -1 failed."""
+    """``llama_decode``'s: done, no room, aborted, an invalid batch, or failed."""
     samples: tuple[Sample, ...]
     """One for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
     vectors: tuple[Vector, ...]
     """One for each part that is pooled, likewise."""
     positions: tuple[tuple[int, int], ...]
-    """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells."""
+    """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells.
+
+    Empty where the engine refused the batch: then it did nothing of what was planned, with cells neither.
+    """
 
 
 @frozen(kw_only=True)
@@ -527,7 +534,7 @@ GivenEvent = (
     | SessionClosed
     | RequestReceived
     | PromptTokenized
-    | PreparationFailed
+    | TokenizeFailed
     | CancelRequested
     | DeadlineExpired
     | ReaderPaused

@@ -1,6 +1,7 @@
-"""The limits that are our choice, each with its unit and its reason.
+"""The limits of the core and of the API that are our choice, each with its unit and its reason.
 
-Those that a caller may set are fields of `SessionOpened` too. Bounds that llama.cpp has stand where it is called.
+Those that a caller may set are fields of `SessionOpened` too. Bounds that llama.cpp has stand where it is called, and a
+grammar's own in `reenact.runtime.gbnf` and `reenact.runtime.grammars`.
 """
 
 from typing import Final
@@ -41,9 +42,9 @@ COPIED_CELLS_PER_ROW: Final = 64
 Measured on SmolLM2: 4.2 ms for 2,048 cells, and 0.7 to 3.6 ms for a row of a prefill, so the copy costs at most a fifth
 of what it saves; two unrelated chats that share a template's first 20 tokens are not worth it."""
 
-MAX_CHATS: Final = 256
-"""Chats that a runtime remembers the tokens of, the latest ones: an integer each, some 30 kB for 4,000. One that is
-forgotten is tokenised again."""
+MAX_CHAT_INPUTS: Final = 2**20
+"""Inputs of all chats that a runtime remembers, those answered latest: some 40 MB. One that is forgotten is tokenised
+again."""
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer a log may hold: what every JSON reader keeps exact."""

@@ -13,7 +13,6 @@ from typing import Final
 from attrs import Factory, define, frozen
 
 from reenact.actors import events as e
-from reenact.actors.batcher import ABORTED
 
 _STEPS: Final = 8
 """Buckets for each doubling: a value is told to within an eighth."""
@@ -147,7 +146,7 @@ class Statistics:
     n_sampled: int = 0
     """Tokens sampled."""
     n_prompt: int = 0
-    """Inputs of all prompts that got a slot, less those that were left out."""
+    """Inputs of all prompts that got a slot, those that were left out too."""
     n_cached: int = 0
     """Of these, inputs that were in cells already."""
     n_truncated: int = 0
@@ -221,7 +220,7 @@ class Metrics:
 
     def _decoded(self, event: e.BatchDecoded, t: int) -> None:
         self._counts["batches"] += 1
-        self._counts["aborted"] += event.code == ABORTED
+        self._counts["aborted"] += event.code == e.ABORTED
         for sample in event.samples:
             if sample.fault is not None:
                 continue
@@ -263,7 +262,8 @@ class Metrics:
                 self._counts["shifts"] += 1
                 self.timelines[event.sequence].n_shifts += 1
             case e.InputQueued(draw=None | 0):
-                self.timelines[event.sequence].n_prompt = len(event.inputs)
+                timeline = self.timelines[event.sequence]
+                timeline.n_prompt = len(event.inputs) + timeline.n_truncated
             case _:
                 pass
 

@@ -209,7 +209,7 @@ class Options:
         if self.format is not None and self.grammar is not None:
             raise InvalidRequest("grammar", "format is given too; a text can have the form of one")
         if self.top_logprobs and not self.logprobs:
-            raise InvalidRequest("top_logprobs", "it wants logprobs=True too")
+            raise InvalidRequest("top_logprobs", "logprobs is wanted with it")
 
 
 OPTION_NAMES = tuple(RequestOptions.__annotations__)

@@ -52,7 +52,7 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
     e.RequestReceived: Route("RequestReceived", _GIVEN, _SEQUENCE, (_BATCHER,)),
     e.PromptTokenized: Route("PromptTokenized", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
-    e.PreparationFailed: Route("PreparationFailed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.TokenizeFailed: Route("TokenizeFailed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.CancelRequested: Route("CancelRequested", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.DeadlineExpired: Route("DeadlineExpired", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.ReaderPaused: Route("ReaderPaused", _GIVEN, _SEQUENCE),

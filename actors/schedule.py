@@ -1,11 +1,80 @@
-"""How one step's rows are shared out.
+"""Whose rows one step has, and how many of each.
 
-One rule covers prompts and generation (docs/runner-semantics.md section 2, "Batch"): every sequence with queued
-inputs gets a row, and what is left of the budget is shared evenly among those that want more. A generating sequence
-wants one row, so it never waits for another's prompt; a prompt of any length advances in every batch; nobody is
-skipped.
-The budget covers one row for each slot, because ``n_batch >= n_slots``.
+The rules (docs/runner-semantics.md section 2, "Batch" and "Embeddings"):
+
+* A batch holds inputs of one kind; kinds take turns.
+* Every sequence with queued inputs of that kind gets a row, and what is left of the budget is shared evenly among those
+  that want more. A generating sequence wants one row, so it never waits for another's prompt; a prompt of any length
+  advances in every batch; nobody is skipped. The budget covers one row for each slot, because ``n_batch >= n_slots``.
+* A text that is pooled is not cut, and is alone where neighbours would change its vector.
+* Parts go by slot number (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3).
 """
+
+from collections.abc import Collection, Sequence
+from itertools import takewhile
+
+from reenact.actors.events import BatchPlanned, Part
+from reenact.actors.inputs import Input, Kind, kind_of
+from reenact.actors.slots import Slot, Work
+
+
+def generating(slots: Sequence[Slot], n_batch: int, last: BatchPlanned | None) -> list[Part]:
+    """Return the rows of every slot that has inputs of the kind whose turn it is.
+
+    Args:
+        slots: All slots.
+        n_batch: Rows of a batch.
+        last: The batch before.
+    """
+    ready = [(number, slot, slot.work) for number, slot in enumerate(slots) if slot.work and slot.queued]
+    kind = turn_of({kind_of(work.inputs[len(slot.cells)]) for _, slot, work in ready}, last)
+    wanted: list[tuple[int, Slot, Work, tuple[Input, ...]]] = []
+    for number, slot, work in ready:
+        inputs = work.inputs[len(slot.cells) : len(slot.cells) + n_batch]
+        of_kind = tuple(takewhile(lambda one: kind_of(one) == kind, inputs))
+        if of_kind:
+            wanted.append((number, slot, work, of_kind))
+    rows = share_rows([len(inputs) for *_, inputs in wanted], n_batch)
+    return [
+        Part(
+            sequence=work.sequence,
+            slot=number,
+            position=len(slot.cells),
+            inputs=inputs[:n_rows],
+            draw=work.draw if n_rows == slot.queued else None,
+        )
+        for (number, slot, work, inputs), n_rows in zip(wanted, rows, strict=True)
+    ]
+
+
+def turn_of(kinds: Collection[Kind], last: BatchPlanned | None) -> Kind:
+    """Return the kind of inputs whose turn it is: where there are both, the one that the last batch had not."""
+    last_kind = "row" if last is None else kind_of(last.parts[0].inputs[0])
+    if last_kind == "token":
+        return "row" if "row" in kinds else "token"
+    return "token" if "token" in kinds else "row"
+
+
+def pooled(slots: Sequence[Slot], n_batch: int, *, alone: bool) -> list[Part]:
+    """Return whole texts whose vectors are wanted: who came first goes first, as many as fit, or one.
+
+    Args:
+        slots: All slots.
+        n_batch: Rows of a batch.
+        alone: Whether a text has a batch of its own.
+    """
+    ready = [
+        (slot.work.sequence, number, slot.work.inputs[:])
+        for number, slot in enumerate(slots)
+        if slot.work is not None and slot.work.pool
+    ]
+    parts: list[Part] = []
+    for sequence, number, inputs in sorted(ready):
+        n_batch -= len(inputs)
+        if n_batch < 0 or (parts and alone):
+            break
+        parts.append(Part(sequence=sequence, slot=number, position=0, inputs=inputs, draw=None, pool=True))
+    return sorted(parts, key=lambda part: part.slot)
 
 
 def share_rows(wanted: list[int], budget: int) -> list[int]:

@@ -9,6 +9,8 @@ rules (docs/runner-semantics.md section 2, "Admission", "Context shift", "Text",
 * The inputs of a sequence never exceed ``n_ctx``, as asked: a prompt is truncated, a full context is shifted.
 """
 
+from typing import Final
+
 from attrs import evolve as changed
 from attrs import frozen
 
@@ -20,6 +22,12 @@ from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
 from reenact.actors.vectors import normalised
+
+_FAULTS: Final = {
+    "nan": "its logits hold a NaN",
+    "grammar": "the grammar allows none",
+    "cost": "its grammar is so ambiguous that following it takes too long",
+}
 
 
 @frozen(kw_only=True)
@@ -95,7 +103,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
             return changed(state, paused=False)
         case e.SequenceFinished():
             return changed(state, finish_reason=event.finish_reason, held=b"", held_by=(), paused=False)
-        case e.CancelRequested() | e.DeadlineExpired() | e.PreparationFailed() | e.EmbeddingComputed():
+        case e.CancelRequested() | e.DeadlineExpired() | e.TokenizeFailed() | e.EmbeddingComputed():
             return state
         case _:
             raise InternalError(f"{type(event).__name__} is not an event of a Sequence")
@@ -120,7 +128,10 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
             return [_finished(state, "cancelled")]
         case e.DeadlineExpired():
             return [_finished(state, "deadline")]
-        case e.PreparationFailed() | e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
+        case e.TokenizeFailed():
+            reason = f"the prompt could not be tokenised: {event.error}"
+            return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+        case e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
         case e.ActorFailed():
             if event.failed != BATCHER:
@@ -163,8 +174,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     """Turn a sampled token into text, and go on or end."""
     index = state.n_sampled
     if sample.fault is not None:
-        fault = "its logits hold a NaN" if sample.fault == "nan" else "the grammar allows none"
-        return [failed(state, e.Failure(kind="sequence_failed", reason=f"no token {index}: {fault}"))]
+        return [failed(state, e.Failure(kind="sequence_failed", reason=f"no token {index}: {_FAULTS[sample.fault]}"))]
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),

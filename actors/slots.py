@@ -18,7 +18,7 @@ from typing import Final
 from attrs import evolve as changed
 from attrs import frozen
 
-from reenact.actors.events import Part
+from reenact.actors.events import ABORTED, DONE, Part
 from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 
@@ -46,6 +46,20 @@ class Work:
         """Whether there is something to evaluate."""
         return self.draw is not None or self.pool
 
+    @property
+    def kept_back(self) -> bool:
+        """Whether there is nothing to evaluate because its reader does not read on; not because it has no inputs."""
+        return bool(self.inputs) and not self.wants
+
+
+@frozen
+class Gap:
+    """Cells that a shift discards."""
+
+    keep: int
+    """Cells before them."""
+    discard: int
+
 
 @frozen(kw_only=True)
 class Slot:
@@ -59,8 +73,8 @@ class Slot:
     pure: int | None = None
     """So many cells are a function of their inputs; None for all. Cells that were moved carry traces of those that were
     dropped (docs/llama-cpp.md section 2), so nobody else may have them."""
-    shift: tuple[int, int] | None = None
-    """Cells to keep and to discard, that are to be shifted before the next rows."""
+    gap: Gap | None = None
+    """Cells that are to be discarded, and those behind them moved down, before the next rows."""
     used: int = NEVER
     """The last batch it had rows in."""
 
@@ -75,9 +89,9 @@ class Slot:
         return 0 if self.work is None or not self.work.wants else len(self.work.inputs) - len(self.cells)
 
     @property
-    def excess(self) -> bool:
+    def has_excess(self) -> bool:
         """Whether there are cells that are to be removed."""
-        return self.n_cells - (self.shift[1] if self.shift else 0) > len(self.cells)
+        return self.n_cells - (self.gap.discard if self.gap else 0) > len(self.cells)
 
     @property
     def reusable(self) -> Inputs:
@@ -108,8 +122,9 @@ def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | No
     if not free:
         return None
     common = [inputs.first(len(inputs) - 1).common(slot.reusable) for slot in slots]
-    best = max(free, key=lambda number: (common[number], -number))
-    if takes_over(inputs, slots[best]):
+    fitting = [number for number in free if takes_over(inputs, slots[number])]
+    if fitting:
+        best = max(fitting, key=lambda number: (common[number], -number))
         return Choice(best, common[best])
     chosen = min(free, key=lambda number: (recency(slots[number]), number))
     source = max(range(len(slots)), key=lambda number: (common[number], -number))
@@ -144,19 +159,19 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
         code: The batch's.
     """
     start, end = part.position, part.position + len(part.inputs)
-    if code not in {0, 2} or position is None or not start - 1 <= position < end:
+    if code not in {DONE, ABORTED} or position is None or not start - 1 <= position < end:
         return unknown(slot)
     n_cells = position + 1
     if part.pool:
         # A text that is pooled begins in an empty slot, and leaves it so.
-        return changed(slot, work=slot.work and changed(slot.work, pool=code != 0), cells=NONE, n_cells=n_cells)
+        return changed(slot, work=slot.work and changed(slot.work, pool=code != DONE), cells=NONE, n_cells=n_cells)
     work = slot.work
     if work is None:
         # It ended while the batch was in flight.
         if len(slot.cells) < start:
             return changed(slot, n_cells=n_cells)
         return changed(slot, cells=slot.cells.first(start).then(part.inputs[: n_cells - start]), n_cells=n_cells)
-    if code == 0 and part.draw is not None:
+    if code == DONE and part.draw is not None:
         work = changed(work, draw=None)
         return changed(slot, work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
     # One at least is left to evaluate: after an aborted decode the logits of the last row are gone.
@@ -165,4 +180,4 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
 
 def unknown(slot: Slot) -> Slot:
     """Return a slot whose cells hold nobody knows what: they are of no use, and are removed before the next rows."""
-    return changed(slot, cells=NONE, n_cells=max(slot.n_cells, 1), pure=None, shift=None)
+    return changed(slot, cells=NONE, n_cells=max(slot.n_cells, 1), pure=None, gap=None)

@@ -23,7 +23,7 @@ _Session = e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed
 _Fact = (
     e.RequestReceived
     | e.PromptTokenized
-    | e.PreparationFailed
+    | e.TokenizeFailed
     | e.CancelRequested
     | e.DeadlineExpired
     | e.ReaderPaused
@@ -65,7 +65,7 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         case (
             e.RequestReceived()
             | e.PromptTokenized()
-            | e.PreparationFailed()
+            | e.TokenizeFailed()
             | e.CancelRequested()
             | e.DeadlineExpired()
             | e.ReaderPaused()
@@ -118,8 +118,8 @@ def _of_request(event: _Fact) -> str:
         case e.PromptTokenized():
             grammar = "" if event.grammar is None else f", grammar {text(event.grammar)}"
             return f"prompt tokenised: {inputs(event.inputs)}{', BOS added' if event.bos_added else ''}{grammar}"
-        case e.PreparationFailed():
-            return f"tokenising failed: {failure(event.failure)}"
+        case e.TokenizeFailed():
+            return f"tokenising failed: {plain(event.error)}"
         case e.CancelRequested():
             return "cancel requested"
         case e.DeadlineExpired():
@@ -192,11 +192,11 @@ def _request(event: e.RequestReceived) -> str:
     what = "embedding requested" if event.embedding else "request received"
     name = "" if event.request_id is None else f" as {plain(event.request_id)}"
     chat = "" if event.continues is None else f", continuing sequence {event.continues}"
-    options = _options(event.options, skip={"seed"} if event.embedding else ())
+    options = options_of(event.options, skip={"seed"} if event.embedding else ())
     return f"{what}{name}{chat}: {', '.join([text(event.prompt), *options])}"
 
 
-def _options(options: Options, skip: Collection[str]) -> list[str]:
+def options_of(options: Options, skip: Collection[str]) -> list[str]:
     """Return the seed, and every option that is not at its default."""
     return [
         f"{a.name} {_option(getattr(options, a.name))}"

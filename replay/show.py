@@ -15,7 +15,6 @@ from typing import Final
 from attrs import field, frozen
 
 from reenact.actors import events as e
-from reenact.actors.batcher import ABORTED
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
 from reenact.replay.ends import not_closed, torn
@@ -257,7 +256,7 @@ def _actor_style(actor: str) -> str:
 def _style(event: e.Event) -> str:
     """Return red for what went wrong, yellow for what holds up or cuts short, bold for other facts from outside."""
     match event:
-        case e.ActorFailed() | e.EngineFailed() | e.BatchFailed() | e.RequestRejected() | e.PreparationFailed():
+        case e.ActorFailed() | e.EngineFailed() | e.BatchFailed() | e.RequestRejected() | e.TokenizeFailed():
             return "red"
         case e.SequenceFinished():
             return "green" if event.error is None else "red"
@@ -273,6 +272,6 @@ def _style(event: e.Event) -> str:
         ):
             return "yellow"
         case e.BatchDecoded():
-            return {0: "bold", ABORTED: "yellow"}.get(event.code, "red")
+            return {e.DONE: "bold", e.ABORTED: "yellow"}.get(event.code, "red")
         case _:
             return "bold" if ROUTES[type(event)].origin is Origin.GIVEN else ""

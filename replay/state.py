@@ -17,7 +17,7 @@ from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, Moment, wall_clock
 from reenact.replay.phrases import phrase
 from reenact.replay.terminal import Spans
-from reenact.replay.waits import Wait, holding_up, passed_over, waits_at
+from reenact.replay.waits import Wait, holding_up, waits_at
 from reenact.replay.words import count, named, piece, plain, sequences
 
 _MAX_WAITING: Final = 20
@@ -113,7 +113,7 @@ def _waiting(work: Work) -> str:
     said += ["preempted"] if work.preempted else []
     if not work.inputs:
         said.append("being tokenised")
-    elif passed_over(work):
+    elif work.kept_back:
         said.append("its reader does not read on")
     return f"{work.sequence}" + (f" ({', '.join(said)})" if said else "")
 
@@ -152,9 +152,9 @@ def _slot(batcher: Batcher, number: int, slot: Slot, n_ctx: int) -> str:
     if slot.work is not None:
         # What is in flight is queued until it comes back.
         parts.append(f"{count(slot.queued - n_rows, 'input')} queued")
-        parts += [f"to be trimmed from {count(slot.n_cells, 'cell')}"] if slot.excess else []
+        parts += [f"to be trimmed from {count(slot.n_cells, 'cell')}"] if slot.has_excess else []
     parts += [f"only the first {slot.pure:,} of use to others"] if slot.pure is not None else []
-    parts += [f"to be shifted by {slot.shift[1]:,} behind the first {slot.shift[0]:,}"] if slot.shift else []
+    parts += [f"to be shifted by {slot.gap.discard:,} behind the first {slot.gap.keep:,}"] if slot.gap else []
     return ", ".join(parts)
 
 

@@ -15,6 +15,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.metrics import Metrics, Timeline
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, entries
+from reenact.replay.phrases import options_of
 from reenact.replay.terminal import Spans
 from reenact.replay.words import count, failure, harmless, named, text, vector
 from reenact.runtime.journal import LogFile
@@ -140,6 +141,9 @@ def lines_of(told: Told) -> Iterator[Spans]:
     chat = "" if request.continues is None else f", continuing sequence {request.continues}"
     yield [(f"sequence {request.sequence}{named(request.request_id)}{chat}: ", "bold"), _end(told)]
     yield from _with_margin("prompt", request.prompt, "dim")
+    options = ", ".join(options_of(request.options, {"seed"} if request.embedding else ()))
+    if options:
+        yield from _with_margin("with", options, "dim")
     if request.embedding:
         values = "none" if told.embedding is None else vector(told.embedding)
         yield from _with_margin("vector", values, "")
@@ -170,4 +174,6 @@ def _figures(told: Told) -> str:
         figures.append(f"{told.n_sampled:,} sampled")
     if of.n_shifts:
         figures.append(count(of.n_shifts, "context shift"))
+    if of.n_preempted:
+        figures.append(f"{of.n_preempted:,} times preempted" if of.n_preempted > 1 else "preempted once")
     return ", ".join(figures)

@@ -112,7 +112,7 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
     again = " again" if mine.preempted else ""
     if state.paused:
         return _on_reader(moment, state, "preempted, and passed over for a slot")
-    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not passed_over(work)]
+    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
     phase = f"waits for a slot{again}, number {len(ahead) + 1} in the queue"
     if mine.preempted and since is not None and isinstance(since.record.event, e.SequencePreempted):
         phase = f"preempted by sequence {since.record.event.by}; {phase}"
@@ -127,11 +127,6 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
         return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
     on, behind = _for_whom(batcher, after, ahead)
     return Wait(sequence=me, phase=phase, on=on, behind=behind, since=since)
-
-
-def passed_over(work: Work) -> bool:
-    """Return whether a waiting sequence gets no slot although its turn may have come: its reader does not read on."""
-    return bool(work.inputs) and not work.wants
 
 
 def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:

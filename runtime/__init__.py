@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         ReenactError,
         SequenceFailed,
     )
-    from reenact.actors.metrics import Statistics
+    from reenact.actors.events import Likely
+    from reenact.actors.metrics import Distribution, Statistics, Times
     from reenact.runtime.api import open_runtime
     from reenact.runtime.engine import Engine
     from reenact.runtime.llama import LlamaEngine
@@ -37,6 +38,9 @@ _MODULE_OF = {
     "Embedding": "reenact.runtime.results",
     "Logprob": "reenact.runtime.results",
     "Statistics": "reenact.actors.metrics",
+    "Times": "reenact.actors.metrics",
+    "Distribution": "reenact.actors.metrics",
+    "Likely": "reenact.actors.events",
     "Engine": "reenact.runtime.engine",
     "LlamaEngine": "reenact.runtime.llama",
     "ScriptedEngine": "reenact.runtime.scripted",
@@ -53,11 +57,13 @@ _MODULE_OF = {
 __all__ = [
     "Chunk",
     "Completion",
+    "Distribution",
     "Embedding",
     "Engine",
     "EngineBroken",
     "InternalError",
     "InvalidRequest",
+    "Likely",
     "LlamaEngine",
     "LogBroken",
     "Logprob",
@@ -69,6 +75,7 @@ __all__ = [
     "Sources",
     "Statistics",
     "Stream",
+    "Times",
     "open_runtime",
 ]
 

@@ -49,7 +49,8 @@ async def open_runtime(
         n_slots: Sequences evaluated together.
         n_ctx: Cells one sequence may use: tokens of its prompt and of what it generates.
         n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
-        n_threads: Threads that compute; by default as many as there are CPUs for this process.
+        n_threads: Threads that compute; by default as many as there are CPUs for this process. They wait for each
+            other: where other programs use the CPUs too, fewer are several times faster.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
             options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too.
         max_waiting: Requests that may wait for a slot.

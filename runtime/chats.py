@@ -11,7 +11,7 @@ from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.inputs import Input
-from reenact.actors.limits import MAX_CHATS
+from reenact.actors.limits import MAX_CHAT_INPUTS
 from reenact.actors.options import utf8
 from reenact.runtime.engine import Message
 from reenact.runtime.live import Live
@@ -36,10 +36,11 @@ class Chat:
 
 
 class Chats:
-    """The chats of one session, the latest ones."""
+    """The chats of one session; those that were answered latest, as far as there is room."""
 
     def __init__(self) -> None:
         self._chats: dict[_Key, Chat] = {}
+        self._n_inputs = 0
 
     def continued(self, messages: list[Message], text: str) -> Chat | None:
         """Return the longest chat that ``messages`` go on from.
@@ -64,21 +65,38 @@ class Chats:
             text: What the template made of them.
             live: The request; it has ended.
         """
-        if not isinstance(live.result, Completion) or live.result.finish_reason == "error":
-            return
-        visible = live.samples[: len(live.result.tokens)]
-        answer = _text(b"".join(sample.piece for sample in visible))
-        while answer is None or not live.result.text.startswith(answer):
-            # Bytes that are no text went out as U+FFFD, and do not come back as what they were.
-            visible.pop()
-            answer = _text(b"".join(sample.piece for sample in visible))
+        if not isinstance(live.result, Completion) or live.result.finish_reason == "error" or not live.inputs:
+            return  # Without inputs it ended before it was tokenised: nothing stands for the messages.
+        pieces = [sample.piece for sample in live.samples[: len(live.result.tokens)]]
+        n_kept, answer = kept(pieces, live.result.text)
+        tokens = (sample.token for sample in live.samples[:n_kept])
         key = (*_key(messages), (ANSWERS, live.result.text))
-        self._chats.pop(key, None)
-        self._chats[key] = Chat(
-            live.sequence, text + answer, (*live.inputs, *(sample.token for sample in visible)), live.bos_added
-        )
-        if len(self._chats) > MAX_CHATS:
-            del self._chats[next(iter(self._chats))]
+        self._forget(key)
+        self._chats[key] = Chat(live.sequence, text + answer, (*live.inputs, *tokens), live.bos_added)
+        self._n_inputs += len(self._chats[key].inputs)
+        while self._n_inputs > MAX_CHAT_INPUTS and len(self._chats) > 1:
+            self._forget(next(iter(self._chats)))
+
+    def _forget(self, key: _Key) -> None:
+        chat = self._chats.pop(key, None)
+        self._n_inputs -= 0 if chat is None else len(chat.inputs)
+
+
+def kept(pieces: list[bytes], text: str) -> tuple[int, str]:
+    """Return how many of an answer's tokens are text as it went out, and that text.
+
+    A token whose bytes went out as U+FFFD does not come back as what it was, and neither do those behind it; nor one
+    that ends in the middle of a character.
+    """
+    raw = text.encode()
+    n_kept, end, position = 0, 0, 0
+    for n_pieces, piece in enumerate(pieces, 1):
+        if not raw.startswith(piece, position):
+            break
+        position += len(piece)
+        if position == len(raw) or raw[position] & 0xC0 != 0x80:  # noqa: PLR2004  # a byte that goes on with a character
+            n_kept, end = n_pieces, position
+    return n_kept, raw[:end].decode()
 
 
 def checked(messages: object) -> list[Message]:
@@ -106,10 +124,3 @@ def checked(messages: object) -> list[Message]:
 
 def _key(messages: list[Message]) -> _Key:
     return tuple((message["role"], message["content"]) for message in messages)
-
-
-def _text(raw: bytes) -> str | None:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return None

@@ -120,7 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--n-ctx", type=int, metavar="N", help="cells of a sequence (default: 2048)")
     generate.add_argument("--n-batch", type=int, metavar="N", help="rows of a batch (default: 64)")
     generate.add_argument(
-        "--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU"
+        "--n-threads",
+        type=int,
+        metavar="N",
+        help="threads that compute; by default one for each CPU: give fewer where others use them too",
     )
     for option in fields(Options):
         if option.name in OPTION_NAMES:
@@ -159,6 +162,8 @@ def _generate(parsed: argparse.Namespace) -> int:
     options = {name: given[name] for name in OPTION_NAMES if name in given}
     settings = {name: given[name] for name in _SETTINGS if name in given}
     Options(**{"seed": 0, **options})
+    if options.get("logprobs") and not parsed.json:
+        raise InvalidRequest("logprobs", "they are told in JSON: add --json")
     model = parsed.model or installed_model()
     if parsed.verbose:
         _configure_console()

@@ -124,6 +124,18 @@ def decode(fields: Fields) -> e.Record:
     return record
 
 
+def recordable(decoded: object) -> e.BatchDecoded:
+    """Return what an engine says of a batch, if a log can hold it and it reads as it was written.
+
+    Raises:
+        UnwritableRecord, UnreadableRecord: It is something else, or has a value that no log may hold.
+    """
+    if not isinstance(decoded, e.BatchDecoded):
+        raise UnwritableRecord(f"expected BatchDecoded, got {decoded!r}")
+    decode(loads(dumps(encode(e.Record(0, decoded, None), 0))))
+    return decoded
+
+
 def same(one: object, other: object) -> bool:
     """Return whether two plain values are equal, types and all: 7, 7.0 and true are three values."""
     if type(one) is not type(other):

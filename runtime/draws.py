@@ -16,7 +16,7 @@ The rules that hold here:
 import ctypes
 import json
 from collections import Counter, OrderedDict
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zlib import crc32
 
 import numpy as np
@@ -75,8 +75,8 @@ class Draws:
         if np.isnan(logits.min()):
             return Sample(sequence=part.sequence, token=-1, fault="nan", logits_crc32=crc)
         token = self._token(row, logits, part, drawing)
-        if token is None:
-            return Sample(sequence=part.sequence, token=-1, fault="grammar", logits_crc32=crc)
+        if isinstance(token, str):
+            return Sample(sequence=part.sequence, token=-1, fault=token, logits_crc32=crc)
         options = drawing.options
         logprob, top = self._likely(logits, token, options.top_logprobs) if options.logprobs else (None, ())
         return Sample(
@@ -119,8 +119,8 @@ class Draws:
 
     # ------------------------------------------------------------ choosing
 
-    def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | None:
-        """Return the token drawn, or None where the grammar allows none or takes too long to say."""
+    def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | Literal["grammar", "cost"]:
+        """Return the token drawn; or why there is none: the grammar allows none, or takes too long to say."""
         options, index = drawing.options, part.draw or 0
         weights = self._penalised(logits, drawing)
         key = draw_key(options.seed, index)
@@ -131,15 +131,15 @@ class Draws:
         try:
             grammar = self._grammars.follow(part.sequence, drawing.grammar, drawing.sampled)
             if grammar is None:
-                return None
+                return "grammar"
             if self._grammars.allows(grammar, token):
                 return token
             allowed = self._grammars.allowed(grammar, weights, 1 if options.temperature < _COLDEST else options.top_k)
         except TooCostly:
             self._grammars.forget(part.sequence)
-            return None
+            return "cost"
         if not len(allowed):
-            return None
+            return "grammar"
         # With the key of the first draw those tokens would be favoured that lie where the refused one lay.
         return self._pick(allowed, weights[allowed], options, draw_key(options.seed, index, attempt=1))
 

@@ -1,21 +1,18 @@
-"""Grammars in GBNF: what is wrong with one, found before llama.cpp sees it.
+"""Grammars in GBNF: reading them, as llama.cpp does.
 
 The rules that hold here:
 
 * llama.cpp prints what is wrong with a grammar's text to stderr and says nothing in its log
-  (``llama_grammar_parser::parse``), so all of that is found here. What passes here compiles there, but for a few
-  cases of left recursion, which llama.cpp reports properly.
-* Some grammars kill or hang the process. They are refused: groups nested too deeply (``parse_alternates`` recurses),
-  a rule that begins with itself by way of one that may be empty (``llama_grammar_advance_stack`` never ends, because
-  ``llama_grammar_detect_left_recursion`` sees only rules that are empty themselves), ``{5,2}`` (counts down from 2^64),
-  rules whose beginnings multiply (both functions walk every path), copies that would fill the memory.
+  (``llama_grammar_parser::parse``), so all of that is found here.
+* Some texts kill or hang the process. They are refused: groups nested too deeply (``parse_alternates`` recurses),
+  ``{5,2}`` (counts down from 2^64), copies that would fill the memory.
 * Nothing is silently something else: llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and
   ``[]`` for the empty text.
 
 A grammar is a function of its text alone: tokens in angle brackets, which depend on the vocabulary, are refused.
+What its rules come to is for `reenact.runtime.soundness`.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -30,9 +27,6 @@ MAX_REPEAT: Final = 2000
 MAX_ELEMENTS: Final = 200_000
 """Characters and references, once all repetitions are written out: some 2 MB."""
 
-MAX_BEGINNINGS: Final = 10_000
-"""Ways in which a rule can begin. llama.cpp keeps a stack for each, and walks them all for every token."""
-
 _NO_TEXT: Final = frozenset((0, *range(0xD800, 0xE000)))
 _SHOWN: Final = 40
 _SPACE: Final = " \t"
@@ -45,48 +39,47 @@ class GrammarError(Exception):
 
 
 @frozen
-class _Text:
+class Text:
     """So many characters, each of which is one of some."""
 
     length: int
 
 
 @frozen
-class _Reference:
+class Reference:
+    """What a rule of this name allows."""
+
     name: str
 
 
 @frozen
-class _Group:
-    alternatives: tuple[tuple["_Item", ...], ...]
+class Group:
+    """One of several sequences."""
+
+    alternatives: tuple[tuple["Item", ...], ...]
 
 
 @frozen
-class _Repetition:
-    item: "_Item"
+class Repetition:
+    """An item, so many times one after the other."""
+
+    item: "Item"
     low: int
     high: int | None
 
 
-_Item = _Text | _Reference | _Group | _Repetition
+Item = Text | Reference | Group | Repetition
 
 
-def check(grammar: str) -> None:
-    """Look whether llama.cpp can compile a grammar and follow it.
+def read(grammar: str) -> dict[str, Group]:
+    """Return a grammar's rules by their names.
 
     Raises:
-        GrammarError: It cannot; the error says why.
+        GrammarError: It is none; the error says where.
     """
     if "\0" in grammar:
         raise GrammarError("it holds a NUL character, where llama.cpp would take it to end")
-    rules = _Reader(grammar).read()
-    if "root" not in rules:
-        raise GrammarError("it has no rule 'root'")
-    for name, body in rules.items():
-        for other in _references(body):
-            if other not in rules:
-                raise GrammarError(f"rule {name!r} wants a rule {other!r}, which is not there")
-    _check_beginnings(rules)
+    return _Reader(grammar).read()
 
 
 @define
@@ -101,8 +94,8 @@ class _Reader:
     made: int = 0
     """Rules that the parser would make up for groups and repetitions."""
 
-    def read(self) -> dict[str, _Group]:
-        rules: dict[str, _Group] = {}
+    def read(self) -> dict[str, Group]:
+        rules: dict[str, Group] = {}
         self._skip(lines=True)
         while self.at < len(self.text):
             name = self._name()
@@ -118,15 +111,15 @@ class _Reader:
             self._skip(lines=True)
         return rules
 
-    def _alternatives(self) -> _Group:
+    def _alternatives(self) -> Group:
         alternatives = [self._sequence()]
         while self._take("|"):
             self._skip(lines=True)
             alternatives.append(self._sequence())
-        return _Group(tuple(alternatives))
+        return Group(tuple(alternatives))
 
-    def _sequence(self) -> tuple[_Item, ...]:
-        items: list[_Item] = []
+    def _sequence(self) -> tuple[Item, ...]:
+        items: list[Item] = []
         size = weight = 0
         """Elements and rules that a repetition of the last item would copy."""
         while self.at < len(self.text):
@@ -141,13 +134,13 @@ class _Reader:
                 size = size * max(low, 1) + 1
                 self.made += 1 if high is None else high - low
                 self._grow(size * (2 if high is None else high - low + 1))
-                items.append(_Repetition(items.pop(), low, high))
+                items.append(Repetition(items.pop(), low, high))
                 size = size if high is None or high > 0 else 0
             elif sign in '"[.(' or _is_word(sign):
                 before = len(self.names) + self.made
                 items.append(self._item(sign))
                 made = len(self.names) + self.made - before
-                size = items[-1].length if isinstance(items[-1], _Text) else 1
+                size = items[-1].length if isinstance(items[-1], Text) else 1
                 weight = max(made, 1) if sign == "(" else 1
                 self._grow(size)
             elif sign in "<!":
@@ -157,24 +150,24 @@ class _Reader:
             self._skip(lines=self.depth > 0)
         return tuple(items)
 
-    def _item(self, sign: str) -> _Item:
+    def _item(self, sign: str) -> Item:
         if _is_word(sign):
             name = self._name()
             self.names.add(name)
-            return _Reference(name)
+            return Reference(name)
         self.at += 1
         if sign == '"':
             codes = list(self._characters('"'))
             if any(code in _NO_TEXT for code in codes):
                 raise self._error("no text holds a NUL or half a surrogate pair")
-            return _Text(len(codes))
+            return Text(len(codes))
         if sign == "[":
             return self._class()
         if sign == "(":
             return self._group()
-        return _Text(1)
+        return Text(1)
 
-    def _group(self) -> _Group:
+    def _group(self) -> Group:
         self.depth += 1
         self.made += 1
         if self.depth > MAX_DEPTH:
@@ -186,7 +179,7 @@ class _Reader:
         self.depth -= 1
         return group
 
-    def _class(self) -> _Text:
+    def _class(self) -> Text:
         self._take("^")
         length = 0
         last: int | None = None
@@ -200,7 +193,7 @@ class _Reader:
                 last = code
         if not length:
             raise self._error("a class of characters is empty")
-        return _Text(1)
+        return Text(1)
 
     def _characters(self, end: str) -> Iterator[int]:
         """Take characters as far as ``end``, and it too."""
@@ -291,106 +284,3 @@ class _Reader:
 
 def _is_word(sign: str) -> bool:
     return sign == "-" or (sign.isascii() and sign.isalnum())
-
-
-def _references(item: _Item) -> Iterator[str]:
-    if isinstance(item, _Reference):
-        yield item.name
-    elif isinstance(item, _Repetition):
-        yield from _references(item.item)
-    elif isinstance(item, _Group):
-        for alternative in item.alternatives:
-            for one in alternative:
-                yield from _references(one)
-
-
-def _may_be_empty(item: _Item, empty: set[str]) -> bool:
-    if isinstance(item, _Text):
-        return item.length == 0
-    if isinstance(item, _Reference):
-        return item.name in empty
-    if isinstance(item, _Repetition):
-        return item.low == 0 or _may_be_empty(item.item, empty)
-    return any(all(_may_be_empty(one, empty) for one in alternative) for alternative in item.alternatives)
-
-
-def _empty_rules(rules: dict[str, _Group]) -> set[str]:
-    """Return the rules that the empty text has the form of."""
-    users: dict[str, set[str]] = {name: set() for name in rules}
-    for name, body in rules.items():
-        for other in _references(body):
-            users[other].add(name)
-    empty: set[str] = set()
-    todo = deque(rules)
-    while todo:
-        name = todo.popleft()
-        if name not in empty and _may_be_empty(rules[name], empty):
-            empty.add(name)
-            todo.extend(users[name])
-    return empty
-
-
-def _first(item: _Item, empty: set[str]) -> Iterator[str]:
-    """Yield the rules that an item can begin with, once for each way."""
-    if isinstance(item, _Reference):
-        yield item.name
-    elif isinstance(item, _Repetition):
-        yield from _first(item.item, empty)
-    elif isinstance(item, _Group):
-        for alternative in item.alternatives:
-            for one in alternative:
-                yield from _first(one, empty)
-                if not _may_be_empty(one, empty):
-                    break
-
-
-def _ways(item: _Item, empty: set[str], known: dict[str, int]) -> int:
-    """Return in how many ways an item can begin."""
-    if isinstance(item, _Text):
-        return 1
-    if isinstance(item, _Reference):
-        return known[item.name]
-    if isinstance(item, _Repetition):
-        copies = (item.high or item.low) + 1 if _may_be_empty(item.item, empty) else 2
-        return copies * _ways(item.item, empty, known)
-    ways = 1
-    for alternative in item.alternatives:
-        for one in alternative:
-            ways += _ways(one, empty, known)
-            if not _may_be_empty(one, empty):
-                break
-    return ways
-
-
-def _check_beginnings(rules: dict[str, _Group]) -> None:
-    """Refuse rules that begin with themselves, and those that can begin in too many ways."""
-    empty = _empty_rules(rules)
-    begins = {name: set(_first(body, empty)) for name, body in rules.items()}
-    users: dict[str, list[str]] = {name: [] for name in rules}
-    for name, others in begins.items():
-        for other in others:
-            users[other].append(name)
-    left = {name: len(others) for name, others in begins.items()}
-    ready = deque(name for name, count in left.items() if not count)
-    ways: dict[str, int] = {}
-    while ready:
-        name = ready.popleft()
-        ways[name] = _ways(rules[name], empty, ways)
-        if ways[name] > MAX_BEGINNINGS:
-            raise GrammarError(f"rule {name!r} can begin in more than {MAX_BEGINNINGS:,} ways")
-        for user in users[name]:
-            left[user] -= 1
-            if not left[user]:
-                ready.append(user)
-    if len(ways) < len(rules):
-        raise GrammarError(f"left recursion: rule {_in_cycle(begins, ways)!r} can begin with itself")
-
-
-def _in_cycle(begins: dict[str, set[str]], done: dict[str, int]) -> str:
-    """Return a rule that begins with itself: every rule that is not ``done`` leads to one."""
-    name = next(one for one in begins if one not in done)
-    seen: set[str] = set()
-    while name not in seen:
-        seen.add(name)
-        name = min(one for one in begins[name] if one not in done)
-    return name

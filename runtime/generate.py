@@ -6,7 +6,8 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from reenact.actors.errors import ReenactError
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.options import OPTION_NAMES
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.display import Display
 from reenact.runtime.requests import Runtime
@@ -68,6 +69,8 @@ async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
             async for chunk in stream:
                 job.display.grow(i, chunk.text)
     except ReenactError as error:
+        if isinstance(error, InvalidRequest) and error.field in OPTION_NAMES:
+            raise  # It is about none of the prompts.
         errors[i] = error
         job.display.finish(i, error)
     else:

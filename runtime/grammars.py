@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 from attrs import define, field, frozen
 
-from reenact.runtime.gbnf import GrammarError, check
+from reenact.runtime.gbnf import GrammarError
 from reenact.runtime.library import ShortCalls, complaint, forget_complaints, llama_cpp, piece_of
+from reenact.runtime.soundness import check
 
 Weights = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -129,6 +130,7 @@ class Grammars:
                 self.forget(next(iter(self._followed)))
             followed = self._followed[sequence] = _Followed(grammar, sampler)
         self._followed.move_to_end(sequence)
+        followed.history = sampled
         for token in sampled[len(followed.accepted) :]:
             if not self.allows(followed.sampler, token):
                 self.forget(sequence)
@@ -270,11 +272,15 @@ class _Followed:
 
     grammar: str
     sampler: Any
+    history: Sequence[int] = ()
+    """The list that was followed last; it only grows."""
     accepted: list[int] = field(factory=list)
 
     def leads_to(self, grammar: str, sampled: Sequence[int]) -> bool:
         """Return whether it is ``grammar``, and has accepted a beginning of what was sampled and nothing else."""
-        return self.grammar == grammar and list(sampled[: len(self.accepted)]) == self.accepted
+        if self.grammar != grammar or len(sampled) < len(self.accepted):
+            return False
+        return self.history is sampled or list(sampled[: len(self.accepted)]) == self.accepted
 
 
 def _look_at_cost(since: float, most: float) -> None:

@@ -14,7 +14,6 @@ import trio
 
 from reenact.actors import events as e
 from reenact.actors.errors import error_of
-from reenact.actors.inputs import Input
 from reenact.actors.metrics import Timeline, Times
 from reenact.runtime.engine import Drawing
 from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
@@ -51,7 +50,9 @@ class Live:
         self._kept: tuple[Input, ...] = ()
         self._sampled: list[int] = []
         self._texts: list[str] = []
-        self._n_told = 0
+        self._cut = ""
+        """What stood before a stop string and had not gone out."""
+        self._n_sent = 0
         self._embedding: tuple[float, ...] = ()
         self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
 
@@ -87,8 +88,7 @@ class Live:
             case e.TokenEmitted():
                 self._say(event.text, event.index + 1 - len(event.held_by))
             case e.StopMatched():
-                # What is visible of the tokens before stands in the end, which follows.
-                self._texts.append(event.text)
+                self._cut = event.text  # Which tokens it is of says the end, which follows.
             case e.EmbeddingComputed():
                 self._embedding = event.embedding
         if self._paused or self._unread() < self._max_lag:
@@ -107,8 +107,7 @@ class Live:
         """Take the end."""
         matched = event.stop is not None
         n_visible = len(self.samples) - matched - event.n_hidden
-        text = self._texts.pop() if matched else event.text
-        self._say(text, n_visible)
+        self._say(self._cut if matched else event.text, n_visible, last=True)
         if event.error is not None:
             self._error = error_of(event.error)
         if self.embedding:
@@ -153,14 +152,17 @@ class Live:
             self.told = True
             raise self._error
 
-    def _say(self, text: str, n_visible: int) -> None:
-        """Release text, and the first ``n_visible`` tokens with it as far as they have not gone out."""
-        if not text:
+    def _say(self, text: str, n_visible: int, *, last: bool = False) -> None:
+        """Release text, and the first ``n_visible`` tokens with it as far as they have not gone out.
+
+        Tokens without text wait for text, or for the end.
+        """
+        if not text and not (last and n_visible > self._n_sent):
             return
         self._texts.append(text)
-        tokens = tuple(self._sampled[self._n_told : n_visible])
-        self._send.send_nowait(Chunk(text=text, tokens=tokens, logprobs=self._logprobs(self._n_told, n_visible)))
-        self._n_told = max(self._n_told, n_visible)
+        tokens = tuple(self._sampled[self._n_sent : n_visible])
+        self._send.send_nowait(Chunk(text=text, tokens=tokens, logprobs=self._logprobs(self._n_sent, n_visible)))
+        self._n_sent = max(self._n_sent, n_visible)
 
     def _logprobs(self, start: int, end: int) -> tuple[Logprob, ...]:
         return tuple(

@@ -30,7 +30,7 @@ def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
     if isinstance(prompt, str):
         return [prompt]
     pieces: list[str | list[Row]] = []
-    for piece in _listed(prompt, "a string, or a list of strings and rows"):
+    for piece in _listed("prompt", prompt, "a string, or a list of strings and rows"):
         if isinstance(piece, str):
             pieces.append(piece)
         elif pieces and isinstance(pieces[-1], list):
@@ -41,20 +41,39 @@ def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
 
 
 def _row(row: object, n_embd: int) -> Row:
-    values = tuple(_listed(row, "strings and rows of numbers in the list"))
+    values = tuple(_listed("prompt", row, "strings and rows of numbers in the list"))
     if not n_embd:
         raise InvalidRequest("prompt", "this model takes no rows")
     if len(values) != n_embd:
         raise InvalidRequest("prompt", f"a row has {n_embd} numbers for this model, and one has {len(values)}")
-    numbers = tuple(float(value) for value in values if isinstance(value, int | float) and math.isfinite(value))
-    if len(numbers) != n_embd:
+    return tuple(map(_number, values))
+
+
+def _number(value: object) -> float:
+    """Return a number as a float; numpy's are numbers too."""
+    try:
+        number = math.nan if isinstance(value, str | bool) else float(value)  # type: ignore[arg-type]  # it may be any
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise InvalidRequest("prompt", "a row holds something that is no finite number")
-    return numbers
+    return number
 
 
-def _listed(value: object, expected: str) -> Iterable[object]:
+def texts_of(texts: object) -> list[str]:
+    """Return the texts of a list.
+
+    Raises:
+        InvalidRequest: It is none, or one of them is no text.
+    """
+    if isinstance(texts, str):
+        raise InvalidRequest("texts", "expected a list of strings, got one string")
+    return [check_text("texts", text) for text in _listed("texts", texts, "a list of strings")]
+
+
+def _listed(field: str, value: object, expected: str) -> Iterable[object]:
     if isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise InvalidRequest("prompt", f"expected {expected}, got {type(value).__name__}")
+        raise InvalidRequest(field, f"expected {expected}, got {type(value).__name__}")
     return value
 
 
@@ -63,8 +82,8 @@ def text_of(pieces: list[Piece]) -> str:
     return "".join(piece if isinstance(piece, str) else ROW_IN_TEXT * len(piece) for piece in pieces)
 
 
-def check_text(field: str, text: object) -> None:
-    """Refuse what is no text, or too much of it.
+def check_text(field: str, text: object) -> str:
+    """Return what is a text, and not too much of it.
 
     Raises:
         InvalidRequest: It names the field.
@@ -73,3 +92,4 @@ def check_text(field: str, text: object) -> None:
         raise InvalidRequest(field, f"expected a string, got {text!r}")
     if len(utf8(field, text)) > MAX_PROMPT_BYTES:
         raise InvalidRequest(field, f"it has more than {MAX_PROMPT_BYTES:,} bytes")
+    return text

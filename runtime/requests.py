@@ -15,7 +15,7 @@ from reenact.actors.metrics import Statistics
 from reenact.actors.options import Options, RequestOptions, options_of
 from reenact.runtime.chats import Chat, Chats, checked
 from reenact.runtime.live import Live
-from reenact.runtime.prompts import Prompt, check_text, pieces_of, text_of
+from reenact.runtime.prompts import Prompt, check_text, pieces_of, text_of, texts_of
 from reenact.runtime.protected import protected_context
 from reenact.runtime.results import Completion, Embedding
 from reenact.runtime.session import Piece, Session
@@ -65,12 +65,8 @@ class Runtime:
         ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
         """
         pieces = pieces_of(prompt, self.header.context.n_embd)
-        live = self._receive(text_of(pieces), request_id, self._options(options))
-        try:
-            await self._session.tokenize(live, pieces)
+        async with self._asked(pieces, self._options(options), request_id=request_id) as live:
             yield Stream(live, self._session.resume_reader)
-        finally:
-            self._session.cancel(live)
 
     async def chat(
         self,
@@ -109,19 +105,15 @@ class Runtime:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
         asked, told = self._options(options), checked(messages)
         self._session.check_open()
-        text = await self._session.compute.run(self._session.engine.render, told)
+        text = await self._session.render(told)
         chat = self._chats.continued(told, text)
-        live = self._receive(text, request_id, asked, continues=chat)
-        try:
-            if chat is None:
-                await self._session.tokenize(live, [text])
-            else:
-                pieces: list[Piece] = [chat.inputs, text[len(chat.text) :]]
-                await self._session.tokenize(live, pieces, bos_added=chat.bos_added)
-            yield Stream(live, self._session.resume_reader)
-        finally:
-            self._session.cancel(live)
-            self._chats.remember(told, text, live)
+        pieces: list[Piece] = [text] if chat is None else [chat.inputs, text[len(chat.text) :]]
+        async with self._asked(pieces, asked, request_id=request_id, told=text, continues=chat) as live:
+            try:
+                yield Stream(live, self._session.resume_reader)
+            finally:
+                self._session.cancel(live)
+                self._chats.remember(told, text, live)
 
     async def embed(
         self,
@@ -135,8 +127,7 @@ class Runtime:
         """Return the embedding of each text, in their order.
 
         Args:
-            texts: The texts. Each one is a request of its own; as many wait as there are slots, and the rest comes when
-                these have ended.
+            texts: The texts. Each one is a request of its own; as many are under way as there are slots.
             dimensions: So many first values, of length 1 again; None for all.
             truncate: Shorten a text that is longer than the context; if not, it is an error.
             priority: As for `complete`.
@@ -147,49 +138,36 @@ class Runtime:
             SequenceFailed: One could not be computed, or not in time.
         """
         asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
-        if isinstance(texts, str):
-            raise InvalidRequest("texts", "expected a list of texts, got one string")
-        todo = list(texts)
-        for text in todo:
-            check_text("texts", text)
+        todo = texts_of(texts)
+        if self.header.context.pooling == "none":
+            raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
         found: list[Embedding] = []
-        turns = trio.Semaphore(self.header.context.n_slots)
         errors: list[Exception] = []
+        turns = trio.Semaphore(self.header.context.n_slots)
 
-        async def finish(live: Live, text: str) -> None:
+        async def embed(text: str, task_status: trio.TaskStatus[None]) -> None:
+            begun = False
             try:
-                found.append(await self._embed(live, text))
+                async with self._asked([text], asked, embedding=True) as live:
+                    task_status.started()
+                    begun = True
+                    found.append(await _embedding(live))
             except (ReenactError, trio.ClosedResourceError) as error:
                 errors.append(error)
                 nursery.cancel_scope.cancel()
+                if not begun:
+                    task_status.started()
             finally:
                 turns.release()
 
         async with trio.open_nursery() as nursery:
             for text in todo:
                 await turns.acquire()
-                try:
-                    live = self._receive(text, None, asked, embedding=True)
-                except (ReenactError, trio.ClosedResourceError) as error:
-                    errors.append(error)
-                    nursery.cancel_scope.cancel()
-                    break
-                nursery.start_soon(finish, live, text)
+                # The next one is asked when this one is tokenised, so they are served in the order of the texts.
+                await nursery.start(embed, text)
         if errors:
             raise errors[0]
         return sorted(found, key=lambda embedding: embedding.sequence)
-
-    async def _embed(self, live: Live, text: str) -> Embedding:
-        try:
-            await self._session.tokenize(live, [text])
-            async for _ in live.chunks:
-                pass
-            live.raise_if_failed()
-        finally:
-            self._session.cancel(live)
-        if not isinstance(live.result, Embedding) or not live.result.embedding:
-            raise SequenceFailed("the embedding was not computed before its deadline")
-        return live.result
 
     def statistics(self) -> Statistics:
         """Return a snapshot of what the session amounts to so far: a fold over its records."""
@@ -200,26 +178,28 @@ class Runtime:
     def _options(self, asked: RequestOptions) -> Options:
         return options_of(asked, seed=self._sources.seed)
 
-    @trio.lowlevel.enable_ki_protection
-    def _receive(
+    @protected_context
+    async def _asked(
         self,
-        prompt: str,
-        request_id: str | None,
+        pieces: list[Piece],
         options: Options,
         *,
+        request_id: str | None = None,
+        told: str | None = None,
         continues: Chat | None = None,
         embedding: bool = False,
-    ) -> Live:
+    ) -> AsyncIterator[Live]:
+        """Record a request, have it tokenised, and cancel it when its caller leaves."""
         self._session.check_open()
-        if not embedding:
-            check_text("prompt", prompt)
         if request_id is not None:
             check_text("request_id", request_id)
-        pooling = self.header.context.pooling
-        if embedding and pooling == "none":
-            raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
-        if not embedding and pooling != "none":
+        if not embedding and self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
+        prompt = text_of(pieces) if told is None else told
+        if not embedding:
+            check_text("prompt", prompt)
+        grammar = await self._session.compile(options)
+        self._session.check_open()
         request = e.RequestReceived(
             sequence=self._session.next_sequence,
             request_id=request_id,
@@ -228,4 +208,19 @@ class Runtime:
             embedding=embedding,
             continues=None if continues is None else continues.sequence,
         )
-        return self._session.receive(request)
+        live = self._session.receive(request)
+        try:
+            bos_added = continues is not None and continues.bos_added
+            await self._session.tokenize(live, pieces, grammar=grammar, bos_added=bos_added)
+            yield live
+        finally:
+            self._session.cancel(live)
+
+
+async def _embedding(live: Live) -> Embedding:
+    async for _ in live.chunks:
+        pass
+    live.raise_if_failed()
+    if not isinstance(live.result, Embedding) or not live.result.embedding:
+        raise SequenceFailed("the embedding was not computed before its deadline")
+    return live.result

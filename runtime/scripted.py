@@ -103,12 +103,14 @@ class ScriptedEngine:
             raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
         self._cells = [[] for _ in range(settings.n_slots)]
         self._aborted = -1
+        # A text is pooled whole, so a batch must hold any.
+        n_batch = settings.n_batch if self._vectors is None else max(settings.n_batch, settings.n_ctx)
         self.context_facts = ContextFacts(
             n_slots=settings.n_slots,
             n_ctx=settings.n_ctx,
             n_ctx_seq=padded(settings.n_ctx),
-            n_batch=settings.n_batch,
-            n_ubatch=settings.n_batch,
+            n_batch=n_batch,
+            n_ubatch=n_batch,
             n_threads=settings.n_threads,
             type_k="tokens",
             type_v="none",

@@ -14,24 +14,29 @@ The rules that hold here:
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import trio
 
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError, InvalidRequest, LogBroken, again, description
+from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, again, description
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
+from reenact.runtime.codec import recordable
 from reenact.runtime.compute import Compute
-from reenact.runtime.engine import Drawing, Engine, Tokenized
+from reenact.runtime.engine import Drawing, Engine, Message
 from reenact.runtime.journal import Journal
 from reenact.runtime.live import Live
 
 # A batch to cross with, and how to draw for the sequences in it.
 _Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]
+
+T = TypeVar("T")
 
 Piece = str | Sequence[Input]
 """A piece of a prompt: a text that is to be tokenised, or inputs."""
@@ -105,42 +110,73 @@ class Session:
             self._nursery.start_soon(self._expire, live, request.options.deadline)
         return live
 
-    async def tokenize(self, live: Live, pieces: Sequence[Piece], *, bos_added: bool = False) -> None:
-        """Have a request's texts tokenised and its grammar compiled, and record what came out.
+    async def compile(self, options: Options) -> str | None:
+        """Return the grammar that options ask for, in GBNF.
+
+        Raises:
+            InvalidRequest: It does not compile.
+            EngineBroken: The engine raised something else.
+        """
+        if options.format is None and options.grammar is None:
+            return None
+        return await self._ask(self.engine.compile, options)
+
+    async def render(self, messages: list[Message]) -> str:
+        """Return a chat as the model's template puts it.
+
+        Raises:
+            InvalidRequest: The template refuses it.
+            EngineBroken: The engine raised something else.
+        """
+        return await self._ask(self.engine.render, messages) or ""
+
+    async def _ask(self, call: Callable[[T], str | None], about: T) -> str | None:
+        try:
+            answer = await self.compute.run(call, about)
+        except ReenactError:
+            raise
+        except Exception as error:
+            raise EngineBroken(f"the engine failed: {description(error)}") from error
+        if answer is not None and type(answer) is not str:
+            raise EngineBroken(f"the engine failed: expected a string, got {answer!r}")
+        return answer
+
+    async def tokenize(
+        self, live: Live, pieces: Sequence[Piece], *, grammar: str | None, bos_added: bool = False
+    ) -> None:
+        """Have a request's texts tokenised, and record what came out.
 
         Args:
             live: The request.
             pieces: What the prompt is made of, in order: texts, and inputs that stay as they are.
+            grammar: The one in force.
             bos_added: Whether inputs that come first begin with BOS; before a text the vocabulary decides.
         """
         try:
-            tokenized, grammar = await self.compute.run(self._tokenize, pieces, live.options)
+            inputs, bos_found = await self.compute.run(self._tokenize, pieces)
         except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
-            if isinstance(error, InvalidRequest):
-                failure = e.Failure(kind="invalid_request", field=error.field, reason=error.reason)
-            else:
-                reason = f"the prompt could not be tokenised: {description(error)}"
-                failure = e.Failure(kind="sequence_failed", reason=reason)
             if not live.ended:
-                self.give(e.PreparationFailed(sequence=live.sequence, failure=failure))
+                self.give(e.TokenizeFailed(sequence=live.sequence, error=description(error)))
         else:
             if not live.ended:
-                inputs = tuple(
-                    one for part in tokenized for one in (part.tokens if isinstance(part, Tokenized) else part)
-                )
-                bos = bos_added or any(isinstance(part, Tokenized) and part.bos_added for part in tokenized)
+                bos = bos_added or bos_found
                 self.give(e.PromptTokenized(sequence=live.sequence, inputs=inputs, bos_added=bos, grammar=grammar))
         live.raise_if_failed()
 
-    def _tokenize(
-        self, pieces: Sequence[Piece], options: Options
-    ) -> tuple[list[Tokenized | Sequence[Input]], str | None]:
-        """Ask the engine; in the compute thread."""
-        tokenized = [
-            self.engine.tokenize(piece, special=i == 0) if isinstance(piece, str) else piece
-            for i, piece in enumerate(pieces)
-        ]
-        return tokenized, self.engine.compile(options)
+    def _tokenize(self, pieces: Sequence[Piece]) -> tuple[tuple[Input, ...], bool]:
+        """Return the inputs of a prompt, and whether a BOS was added; in the compute thread."""
+        inputs: list[Input] = []
+        bos_added = False
+        for i, piece in enumerate(pieces):
+            if isinstance(piece, str):
+                tokenized = self.engine.tokenize(piece, special=i == 0)
+                if not set(map(type, tokenized.tokens)) <= {int}:
+                    raise TypeError("a token is no whole number")
+                inputs += tokenized.tokens
+                bos_added |= tokenized.bos_added
+            else:
+                inputs += piece
+        return tuple(inputs), bos_added
 
     def cancel(self, live: Live) -> None:
         """Record that the caller left, if the sequence has not ended."""
@@ -165,7 +201,7 @@ class Session:
         with trio.CancelScope(shield=True):
             async for planned, drawings in self._receive_plan:
                 try:
-                    decoded = await self.compute.run(self.engine.step, planned, drawings)
+                    decoded = recordable(await self.compute.run(self.engine.step, planned, drawings))
                 except Exception as error:  # noqa: BLE001  # as above
                     self.give(e.EngineFailed(error=description(error)))
                 else:
@@ -256,7 +292,8 @@ class Session:
                 }
                 self._send_plan.send_nowait((event, drawings))
             case e.AbortRequested():
-                self.engine.abort(event.batch)
+                with suppress(Exception):  # A batch that is not aborted comes to its end.
+                    self.engine.abort(event.batch)
             case e.BatchDecoded():
                 for sample in event.samples:
                     if sample.sequence in self._live:

@@ -113,7 +113,7 @@ def all_that_was_reached(original: Any) -> Any:
 
     def decoded(slot: Slot, part: e.Part, position: int | None, *, code: int) -> Slot:
         after: Slot = original(slot, part, position, code=code)
-        if code != batcher.ABORTED or after.work is None or position is None:
+        if code != e.ABORTED or after.work is None or position is None:
             return after
         return changed(after, cells=after.work.inputs.first(position + 1))
 

@@ -1,6 +1,7 @@
 """What every test shares: the seed of this run's fresh properties, shown in the header, and a rule to do without."""
 
 import os
+import signal
 
 from tests.breaking import BREAK_NAME
 from tests.support import FRESH_SEED, FRESH_SEED_NAME
@@ -18,3 +19,9 @@ def pytest_report_header() -> list[str]:
     seed = f"properties: fixed examples, and fresh ones by {FRESH_SEED_NAME}={FRESH_SEED} (set it to run them again)"
     broken = os.environ.get(BREAK_NAME)
     return [seed, *([f"broken on purpose: {broken}"] if broken else [])]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C do what it does, also where the shell that started the tests in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

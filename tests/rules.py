@@ -234,7 +234,7 @@ BATCH: Final = [
     Rule(
         "Batch: kinds take turns",
         "kinds take turns",
-        "reenact.actors.batcher:_turn_of",
+        "reenact.actors.schedule:turn_of",
         lambda _original: lambda kinds, _last: max(kinds, default="token"),
         ("test_kinds::test_the_kinds_take_turns",),
     ),
@@ -255,7 +255,7 @@ BATCH: Final = [
     Rule(
         "Batch: logits",
         "Logits are asked for only in a sequence's last row.",
-        "reenact.actors.batcher:_parts",
+        "reenact.actors.schedule:generating",
         answered(lambda parts: [changed(part, draw=part.draw or 0) for part in parts]),
         ("test_batcher::test_a_long_prompt_goes_in_chunks", "test_shift::test_what_is_evaluated_again_goes_in_chunks"),
     ),
@@ -297,14 +297,14 @@ SHIFT: Final = [
         "Context shift: moving",
         "cells `[keep, keep + discard)` go, the rest moves down",
         "reenact.actors.batcher:_shortened",
-        broken.with_state(moves=False),
+        broken.with_state(moves_cells=False),
         ("test_shift::test_cells_are_moved",),
     ),
     Rule(
         "Context shift: evaluating again",
         "clear the slot and evaluate the kept inputs again",
         "reenact.actors.batcher:_shortened",
-        broken.with_state(moves=True),
+        broken.with_state(moves_cells=True),
         ("test_shift::test_inputs_are_evaluated_again", "test_shift::test_what_is_evaluated_again_goes_in_chunks"),
     ),
     Rule(
@@ -534,7 +534,7 @@ FAULTS: Final = [
     Rule(
         "Faults: codes 1 and -1",
         "code 1 (no room) or -1 (invalid batch) means that our picture of the cells is wrong",
-        "reenact.actors.batcher:_failure",
+        "reenact.actors.outcomes:failure",
         answered(lambda failure: changed(failure, kind="sequence_failed")),
         ("test_faults::test_a_failed_decode_ends_the_sequences_of_its_batch",),
     ),
@@ -555,7 +555,7 @@ FAULTS: Final = [
     Rule(
         "Faults: positions",
         "our picture of the cells is wrong",
-        "reenact.actors.batcher:_check",
+        "reenact.actors.outcomes:check",
         always(None),
         ("test_batcher::test_an_outcome_that_is_not_the_plans_is_refused",),
     ),
@@ -654,15 +654,15 @@ EMBEDDINGS: Final = [
     Rule(
         "Embeddings: one text a decode",
         "where results must not depend on neighbours it gets one text a decode",
-        "reenact.actors.batcher:_pooled",
-        broken.with_state(pools_alone=False),
+        "reenact.actors.schedule:pooled",
+        lambda original: lambda slots, n_batch, *, alone: original(slots, n_batch, alone=alone and False),
         ("test_embedding::test_one_text_a_batch_where_neighbours_matter",),
     ),
     Rule(
         "Embeddings: several texts a decode",
         "where results must not depend on neighbours",
-        "reenact.actors.batcher:_pooled",
-        broken.with_state(pools_alone=True),
+        "reenact.actors.schedule:pooled",
+        lambda original: lambda slots, n_batch, *, alone: original(slots, n_batch, alone=alone or True),
         ("test_embedding::test_several_texts_a_batch_where_they_do_not",),
     ),
     Rule(

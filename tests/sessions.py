@@ -53,7 +53,6 @@ async def eventful_session(path: Path) -> None:
                 nursery.start_soon(_ask, runtime, prompt)
         await _ask(runtime, "full to the brim", shift=False)
         await _ask(runtime, _LONG, logprobs=True, top_logprobs=1)
-        await _ask(runtime, "queued", grammar="no rule is the first")
         # It leaves with its prompt in flight.
         async with runtime.stream("plain prompt"):
             pass

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from reenact.replay.phrases import phrase
+from reenact.runtime.codec import decode, loads
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -43,3 +46,13 @@ def test_the_test_passes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-o", "trio_mode=true", "--rootdir", ".", "-q"]
     out = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (0, True) == (out.returncode, "1 passed" in out.stdout), out.stdout
+
+
+def test_the_lines_of_a_log_are_todays() -> None:
+    """Each line of a log that is shown is one that today's program reads, and its phrase stands above it."""
+    lines = [line for line in README.splitlines() if line.startswith('{"n":')]
+    assert len(lines) >= 4
+    for line in lines:
+        fields = loads(line.encode())
+        del fields["crc"]
+        assert f"  {phrase(decode(fields).event)}" in README

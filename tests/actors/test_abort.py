@@ -145,3 +145,30 @@ def test_an_abort_excuses_no_other_code(code: int) -> None:
     driver.cancel(2)
     driver.step(code=code)
     assert ("error", 1) == (driver.end(1).finish_reason, len(driver.events(e.BatchFailed)))
+
+
+def test_cancels_do_not_starve_the_others() -> None:
+    """Though in every batch somebody leaves a prefill, one that generates comes to its end."""
+    driver = Driver(n_slots=3, n_batch=8)
+    driver.submit(script=[b"a"] * 10)
+    leavers = [driver.submit(prompt=50) for _ in range(2)]
+    driver.step()
+    n_batches = 0
+    while driver.holders()[0] == 1:
+        driver.cancel(leavers.pop(0))
+        leavers.append(driver.submit(prompt=50))
+        aborted = [event.batch for event in driver.events(e.AbortRequested)][-1:]
+        assert driver.planned is not None
+        driver.step(code=2 if [driver.planned.batch] == aborted else 0)
+        n_batches += 1
+    assert "a" * 10 == driver.text(1)
+    assert (n_batches // 2, True) == (len(driver.events(e.AbortRequested)), n_batches > 10)
+
+
+def test_a_batch_of_nobody_else_is_aborted_always() -> None:
+    """Two batches in a row are aborted if only those who left were in the second."""
+    driver = Driver(n_slots=1, n_batch=8)
+    for _ in range(2):
+        driver.cancel(driver.submit(prompt=20))
+        driver.step(code=2)
+    assert 2 == len(driver.events(e.AbortRequested))

@@ -67,12 +67,12 @@ def test_a_grammars_dead_end_concerns_one_sequence() -> None:
 
 
 def test_what_cannot_be_tokenised_ends_alone() -> None:
-    """A prompt or a grammar that the engine refuses ends its request with the failure that the engine named."""
+    """A prompt that the engine cannot tokenise ends its request, and nobody else's."""
     driver = beside_another()
     number = driver.receive(b"x")
-    failure = e.Failure(kind="invalid_request", field="grammar", reason="it has no rule root")
-    driver.give(e.PreparationFailed(sequence=number, failure=failure))
-    assert failure == driver.failure(number)
+    driver.give(e.TokenizeFailed(sequence=number, error="OSError: no such word"))
+    reason = "the prompt could not be tokenised: OSError: no such word"
+    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert_all_well(driver)
 
 

@@ -1,11 +1,15 @@
 """Which slot a sequence gets, and what a slot's cells hold after a batch."""
 
+from itertools import takewhile
+
 from attrs import evolve as changed
+from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import Choice, Slot, Work, choose, decoded
+from tests.support import holds_for
 
 MIN_FORKED = 64
 """Inputs in common from which on a fork pays, with slots of so many cells:"""
@@ -135,26 +139,26 @@ def test_what_was_drawn_is_not_wanted_any_more() -> None:
 def test_cells_of_a_failed_decode_are_of_no_use() -> None:
     """After a failure nobody knows what the cells hold: they count for nothing and are removed before the next rows."""
     after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=-2)
-    assert (Inputs(), True) == (after.cells, after.excess)
+    assert (Inputs(), True) == (after.cells, after.has_excess)
 
 
 def test_positions_that_cannot_be_are_believed_by_nobody() -> None:
     """Where the engine reports cells that neither were there nor were planned, the slot counts as unknown."""
     for position in (None, 0, 4):
         after = decoded(holding(2, 4), part(2, 2, 3, draw=0), position, code=2)
-        assert (Inputs(), True) == (after.cells, after.excess)
+        assert (Inputs(), True) == (after.cells, after.has_excess)
 
 
 def test_an_aborted_decode_keeps_what_was_evaluated() -> None:
     """After an aborted decode the rows that the engine reports are in the cells, the rest is queued again."""
     after = decoded(holding(2, 6), part(2, 2, 3, 4, 5, draw=0), 3, code=2)
-    assert (Inputs(range(4)), 2, False) == (after.cells, after.queued, after.excess)
+    assert (Inputs(range(4)), 2, False) == (after.cells, after.queued, after.has_excess)
 
 
 def test_after_an_abort_the_last_input_is_evaluated_again() -> None:
     """The logits of an aborted decode are gone: where all rows are in the cells, the last one is taken out again."""
     after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=2)
-    assert (Inputs(range(3)), 1, True) == (after.cells, after.queued, after.excess)
+    assert (Inputs(range(3)), 1, True) == (after.cells, after.queued, after.has_excess)
 
 
 def test_rows_in_flight_of_an_ended_sequence_are_kept() -> None:
@@ -171,3 +175,47 @@ def test_rows_behind_a_cut_are_not_kept() -> None:
     cut = changed(free(4), cells=Inputs(range(2)))
     after = decoded(cut, part(4, 4, 5), 5, code=0)
     assert (Inputs(range(2)), 6) == (after.cells, after.n_cells)
+
+
+def test_every_slot_that_fits_is_looked_at() -> None:
+    """A slot that has more in common, but not half of its cells, hides none that fits."""
+    system = Inputs([*range(60), -1])
+    assert Choice(1, 60) == chosen(system, [free(960), free(60), EMPTY])
+    assert Choice(2, 60) == chosen(system, [free(960), free(20), free(60), EMPTY])
+
+
+@holds_for(
+    examples=300,
+    wanted=st.lists(st.integers(0, 2), min_size=1, max_size=8),
+    cells=st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=8), st.booleans(), st.integers(0, 5)), min_size=1),
+)
+def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[list[int], bool, int]]) -> None:
+    """Whatever the slots hold, the choice is that of the rules read one after the other."""
+    inputs = Inputs(wanted)
+    slots = [
+        Slot(
+            cells=Inputs(held),
+            n_cells=len(held),
+            used=used if held else -1,
+            work=Work(sequence=9, priority=0) if is_busy else None,
+        )
+        for held, is_busy, used in cells
+    ]
+    common = [
+        len([*takewhile(lambda pair: pair[0] == pair[1], zip(wanted, held, strict=False))]) for held, _, _ in cells
+    ]
+    n_free = [i for i, (_, is_busy, _) in enumerate(cells) if not is_busy]
+    reused = [min(length, len(wanted) - 1) for length in common]
+    half = [i for i in n_free if common[i] and 2 * common[i] >= len(cells[i][0])]
+    empty = [i for i in n_free if not cells[i][0]]
+    if not n_free:
+        expected = None
+    elif half:
+        best = max(half, key=lambda i: (reused[i], -i))
+        expected = Choice(best, reused[best])
+    else:
+        taken = empty[0] if empty else min(n_free, key=lambda i: (cells[i][2], i))
+        source = max(range(len(cells)), key=lambda i: (reused[i], -i))
+        pays = (reused[source] - reused[taken]) * COPIED_CELLS_PER_ROW > 100
+        expected = Choice(taken, reused[source], source) if pays else Choice(taken, reused[taken])
+    assert expected == choose(inputs, slots, 100)

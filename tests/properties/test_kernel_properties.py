@@ -46,9 +46,8 @@ def check_slot(slot: Slot, cells: list[Input], traces: list[int]) -> None:
     reusable = list(slot.reusable[:])
     assert reusable == cells[: len(reusable)]
     assert pure(reusable) == traces[: len(reusable)]
-    if slot.shift is not None:
-        keep, discard = slot.shift
-        del cells[keep : keep + discard]
+    if slot.gap is not None:
+        del cells[slot.gap.keep : slot.gap.keep + slot.gap.discard]
     assert list(slot.cells[:]) == cells[: len(slot.cells)]
     if slot.work is not None:
         assert slot.cells[:] == slot.work.inputs[: len(slot.cells)]
@@ -139,7 +138,8 @@ def test_slots_go_by_priority_and_then_by_arrival(program: Program) -> None:
                 by = next(work for work in batcher.waiting if work.sequence == preempted.by)
                 held = [slot.work for slot in batcher.slots if slot.work is not None]
                 assert len(batcher.slots) == len(held)
-                assert max(w.sequence for w in held if w.priority < by.priority) == preempted.sequence
+                lower = [work for work in held if work.priority < by.priority]
+                assert min(lower, key=lambda w: (w.priority, -w.sequence)).sequence == preempted.sequence
             case _:
                 pass
 

@@ -16,10 +16,8 @@ from reenact.replay import phrases, words
             "prompt tokenised: 2 inputs [7, row of 2], grammar 'root ::= \"a\"\\n'",
         ),
         (
-            e.PreparationFailed(
-                sequence=1, failure=e.Failure(kind="invalid_request", field="grammar", reason="it has no rule root")
-            ),
-            "tokenising failed: invalid_request: grammar: it has no rule root",
+            e.TokenizeFailed(sequence=1, error="OSError: no such word"),
+            "tokenising failed: OSError: no such word",
         ),
         (e.DeadlineExpired(sequence=1), "deadline expired"),
         (

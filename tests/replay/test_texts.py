@@ -71,9 +71,11 @@ def test_lines(path: Path) -> None:
         "sequence 1 (chat-1): stop at 'END', 2 prompt tokens, 3 sampled",
         "  prompt | Why",
         "         | not?",
+        "  with   | seed 7, stop ['END']",
         "  text   | Because it ",
         "sequence 2: stop, 10 prompt tokens, 3 sampled",
         "  prompt | Name\ta colour",
+        "  with   | seed 7",
         "  text   |  röt",
     ] == lines(logs.short(path))
 

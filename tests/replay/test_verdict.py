@@ -56,7 +56,7 @@ def test_what_happens_seldom(path: Path) -> None:
     session.decode()
     assert {
         "sequences": "3 (2 length, 1 cancelled)",
-        "prompt tokens": "19 (4 of them cached)",
+        "prompt tokens": "21 (4 of them cached)",
         "prompt tokens left out": "2",
         "context shifts": "1",
         "preemptions": "1",

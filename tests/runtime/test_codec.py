@@ -53,6 +53,7 @@ async def test_every_event_comes_back(tmp_path: Path, autojump_clock: object) ->
         e.EngineFailed(error="OSError: x"),
         e.ActorFailed(failed="batcher", error="KeyError: 'lost'"),
         e.EmbeddingComputed(sequence=1, embedding=(0.6, -0.8)),
+        e.TokenizeFailed(sequence=1, error="OSError: x"),
     ]
     for event in rare:
         assert event == decode(fields_of(event)).event
@@ -248,10 +249,10 @@ def test_names_in_the_log_are_pinned() -> None:
     """The names of events never change: old logs hold them."""
     assert " ".join(sorted(EVENT_TYPES)) == (
         "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested ContextShifted "
-        "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped PreparationFailed "
+        "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped "
         "PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected "
         "RequestWithdrawn SequenceFinished SequencePaused SequencePreempted SequenceResumed SessionClosed "
-        "SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted"
+        "SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted TokenizeFailed"
     )
 
 

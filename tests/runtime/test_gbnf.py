@@ -1,6 +1,7 @@
 import pytest
 
-from reenact.runtime.gbnf import GrammarError, check
+from reenact.runtime.gbnf import GrammarError
+from reenact.runtime.soundness import check
 
 CHAIN = "\n".join(f"a{index} ::= a{index + 1} | a{index + 1}" for index in range(40))
 
@@ -79,3 +80,25 @@ def test_what_would_stop_llama_cpp_is_refused(grammar: str, reason: str) -> None
     with pytest.raises(GrammarError) as caught:
         check(grammar)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        ('root ::= "a" root', "no text that ends"),
+        ('root ::= "a" s\ns ::= "b" root', "no text that ends"),
+        ("root ::= ", "only the empty text"),
+        ('root ::= ""', "only the empty text"),
+        ("root ::= s*\ns ::= (t)?\nt ::= ", "only the empty text"),
+    ],
+)
+def test_a_grammar_without_texts_is_refused(grammar: str, reason: str) -> None:
+    """A form that no text has, or the empty one alone, is a mistake of whoever wrote it."""
+    with pytest.raises(GrammarError, match=reason):
+        check(grammar)
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "a" root | "b"', 'root ::= "a"?', 'root ::= s\ns ::= ("x" s)?'])
+def test_a_grammar_with_texts_is_taken(grammar: str) -> None:
+    """One text is enough, and the empty one may be among them."""
+    check(grammar)

@@ -4,11 +4,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 
-from reenact.actors.events import BatchDecoded, BatchPlanned
-from reenact.runtime import InvalidRequest, Overloaded, ScriptedEngine, SequenceFailed, Stream, open_runtime
+from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
+from reenact.runtime import EngineBroken, InvalidRequest, ScriptedEngine, SequenceFailed, Stream, open_runtime
+from reenact.runtime.chats import kept
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import DEAD_END, EOG, NAN
 from tests.sessions import read_fields
@@ -39,19 +41,28 @@ async def test_a_completion_tells_what_it_took(scripted_runtime: OpenScripted) -
 
 
 async def test_times_add_up(scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock) -> None:
-    """Queue, prefill and generation are measured by the session's clock; a reader who sleeps does not count."""
-    async with scripted_runtime(["x", "y"]) as runtime, runtime.stream("abc", num_predict=2) as stream:
-        async for _ in stream:
+    """Waiting, prefill and generation are measured by the session's clock, a reader's pauses included."""
+    async with (
+        scripted_runtime(["x"] * 6, n_slots=1, max_reader_lag=1) as runtime,
+        runtime.stream("first") as first,
+        runtime.stream("second") as second,
+    ):
+        await trio.sleep(3)
+        await text_of(first)
+        async for _ in second:
             await trio.sleep(1)
-    times = stream.completion.times
-    assert (0.0, 0.0, 0.0, 0.0, 0.0) == (
+    times, later = first.completion.times, second.completion.times
+    assert (0.0, 0.0, 0.0, 3.0, 3.0) == (
         times.queued,
         times.prefill,
         times.first_token,
         times.generation,
         times.total,
     )
-    assert autojump_clock.current_time() >= 2
+    assert (3.0, 0.0, 3.0) == (later.queued, later.prefill, later.first_token)
+    assert later.generation is not None
+    assert later.first_token is not None
+    assert later.total == later.first_token + later.generation > 3
 
 
 async def test_a_truncated_prompt_is_told(scripted_runtime: OpenScripted) -> None:
@@ -106,6 +117,15 @@ async def test_tokens_that_a_stop_string_cut_are_not_told(scripted_runtime: Open
     assert [257] == [logprob.token for logprob in completion.logprobs]
 
 
+async def test_tokens_without_text_go_out_at_the_end(scripted_runtime: OpenScripted) -> None:
+    """The chunks together have every token of the completion, those without text too."""
+    async with scripted_runtime(["a", "", "b", "", ""]) as runtime, runtime.stream("p") as stream:
+        chunks = [chunk async for chunk in stream]
+    assert ["a", "b", ""] == [chunk.text for chunk in chunks]
+    assert stream.completion.tokens == tuple(token for chunk in chunks for token in chunk.tokens)
+    assert 5 == len(stream.completion.tokens)
+
+
 async def test_nobody_pays_for_logprobs_he_does_not_want(scripted_runtime: OpenScripted, session_log: Path) -> None:
     """Without logprobs there are none, in the completion and in the log."""
     async with scripted_runtime(["a"]) as runtime:
@@ -122,7 +142,7 @@ async def test_a_grammar_that_does_not_compile(scripted_runtime: OpenScripted, s
         with pytest.raises(InvalidRequest) as raised:
             await runtime.complete("p", grammar="start ::= 'a'")
     assert ("grammar", "it has no rule root") == (raised.value.field, raised.value.reason)
-    assert [] == of(session_log, "BatchPlanned")
+    assert [] == of(session_log, "RequestReceived")
 
 
 async def test_a_grammar_that_allows_no_token(scripted_runtime: OpenScripted) -> None:
@@ -265,6 +285,35 @@ async def test_a_chat_after_a_stop_string(scripted_runtime: OpenScripted, sessio
     assert [*first["inputs"], 257, *rest] == second["inputs"]
 
 
+async def test_a_chat_that_was_not_heard_is_forgotten(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Where an answer ended before its messages were tokenised, the next turn tokenises all of them."""
+    messages = [{"role": "user", "content": "My name is Bob"}]
+    async with scripted_runtime(["Hello"]) as runtime:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await runtime.chat(messages)
+        messages += [{"role": "assistant", "content": ""}, {"role": "user", "content": "Who am I?"}]
+        completion = await runtime.chat(messages)
+    assert len("user: My name is Bob\nassistant: \nuser: Who am I?\nassistant: ") == completion.n_prompt
+    assert {None} == {fields["continues"] for fields in of(session_log, "RequestReceived")}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "expected"),
+    [
+        ([b"ab", b"c"], "abc", (2, "abc")),
+        ([b"a", b"\xff", b"c"], "a\ufffdc", (1, "a")),
+        ([b"\xc3", b"\xa9", b"!"], "\xe9!", (3, "\xe9!")),
+        ([b"a", b"\xc3"], "a\ufffd", (1, "a")),
+        ([b"a\xc3", b"\xa9"], "a\xe9", (2, "a\xe9")),
+        ([], "", (0, "")),
+    ],
+)
+def test_tokens_that_are_kept_are_text(pieces: list[bytes], text: str, expected: tuple[int, str]) -> None:
+    """Of an answer those tokens are kept that went out as what they are, up to the end of a character."""
+    assert expected == kept(pieces, text)
+
+
 async def test_a_chat_that_was_edited_is_another_chat(scripted_runtime: OpenScripted, session_log: Path) -> None:
     """If the answer is not what was generated, all is tokenised anew."""
     messages = [{"role": "user", "content": "Hi"}]
@@ -332,8 +381,9 @@ async def test_a_vector_with_a_nan_is_an_error(scripted_runtime: OpenScripted) -
 async def test_models_are_asked_for_what_they_can(tmp_path: Path) -> None:
     """A model that generates makes no embeddings, and the other way round."""
     async with open_runtime(ScriptedEngine(["a"])) as runtime:
-        with pytest.raises(InvalidRequest, match="texts: this model generates"):
-            await runtime.embed(["a"])
+        for texts in (["a"], []):
+            with pytest.raises(InvalidRequest, match="texts: this model generates"):
+                await runtime.embed(texts)
     async with open_runtime(ScriptedEngine(vectors=VECTORS)) as runtime:
         with pytest.raises(InvalidRequest, match="prompt: this model makes embeddings"):
             await runtime.complete("a")
@@ -343,6 +393,7 @@ async def test_models_are_asked_for_what_they_can(tmp_path: Path) -> None:
     ("texts", "options", "field"),
     [
         ("a", {}, "texts"),
+        (5, {}, "texts"),
         ([7], {}, "texts"),
         ([""], {}, "texts"),
         (["a"], {"dimensions": 0}, "dimensions"),
@@ -359,14 +410,11 @@ async def test_wrong_texts_are_refused(
     assert field == raised.value.field
 
 
-async def test_an_embedding_has_a_deadline(
-    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_embedding_has_a_deadline(scripted_runtime: OpenScripted) -> None:
     """A deadline that is over at once is an error: half a vector is none."""
     async with scripted_runtime(vectors=VECTORS) as runtime:
-        with pytest.raises((SequenceFailed, Overloaded), match="deadline"):
+        with pytest.raises(SequenceFailed, match="deadline"):
             await runtime.embed(["a"], deadline=0)
-    assert autojump_clock.current_time() >= 0
 
 
 async def test_nan_and_dead_end_are_told_apart(scripted_runtime: OpenScripted) -> None:
@@ -397,7 +445,7 @@ async def test_a_prompt_of_texts_and_rows(scripted_runtime: OpenScripted, sessio
 
 @pytest.mark.parametrize(
     "prompt",
-    [[(1, 2, 3)], [(1, float("nan"))], [("a", "b")], [7], 7, ["a", None], [(True, b"")], []],
+    [[(1, 2, 3)], [(1, float("nan"))], [("a", "b")], [7], 7, ["a", None], [(True, 1)], [(10**400, 1)], []],
 )
 async def test_wrong_rows_are_refused(scripted_runtime: OpenScripted, prompt: Any) -> None:
     """A row has as many finite numbers as the model wants; anything else is the caller's error."""
@@ -405,3 +453,78 @@ async def test_wrong_rows_are_refused(scripted_runtime: OpenScripted, prompt: An
         with pytest.raises(InvalidRequest) as raised:
             await runtime.complete(prompt)
     assert "prompt" == raised.value.field
+
+
+async def test_numbers_of_other_kinds_are_numbers(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """A row may come from numpy, in any of its kinds of numbers."""
+    async with scripted_runtime(["x"]) as runtime:
+        await runtime.complete([np.array([0.5, 1], np.float32), np.array([1, 2])])  # type: ignore[list-item]
+    assert [[0.5, 1.0], [1.0, 2.0]] == of(session_log, "PromptTokenized")[0]["inputs"]
+
+
+# ---------------------------------------------------------------- engines that do not behave
+
+
+class Rude(ScriptedEngine):
+    """An engine that raises or returns what it should not, where it is told to."""
+
+    def __init__(self, where: str, what: object) -> None:
+        super().__init__(["a"] * 50)
+        self._where, self._what = where, what
+
+    def _rude(self, where: str, polite: Any) -> Any:
+        if where != self._where:
+            return polite()
+        if isinstance(self._what, Exception):
+            raise self._what
+        return self._what
+
+    def compile(self, options: Any) -> Any:
+        return self._rude("compile", lambda: super(Rude, self).compile(options))
+
+    def render(self, messages: Any) -> Any:
+        return self._rude("render", lambda: super(Rude, self).render(messages))
+
+    def tokenize(self, text: str, *, special: bool) -> Any:
+        return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, special=special))
+
+    def step(self, planned: BatchPlanned, drawings: Any) -> Any:
+        return self._rude("step", lambda: super(Rude, self).step(planned, drawings))
+
+    def abort(self, batch: int) -> None:
+        self._rude("abort", lambda: super(Rude, self).abort(batch))
+
+
+NONSENSE = BatchDecoded(batch=0, code="0", samples=(), vectors=(), positions=((0, 15),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "error"),
+    [
+        ("compile", KeyError("x"), EngineBroken),
+        ("compile", 5, EngineBroken),
+        ("render", KeyError("x"), EngineBroken),
+        ("render", b"x", EngineBroken),
+        ("tokenize", KeyError("x"), SequenceFailed),
+        ("tokenize", None, SequenceFailed),
+        ("step", None, EngineBroken),
+        ("step", SessionClosed(digest=""), EngineBroken),
+        ("step", NONSENSE, EngineBroken),
+    ],
+)
+async def test_a_rude_engine_is_told_by_a_typed_error(
+    session_log: Path, where: str, what: object, error: type[Exception]
+) -> None:
+    """Whatever an engine raises or returns, its caller gets an error of reenact's, and the log replays the same."""
+    async with open_runtime(Rude(where, what), log=session_log) as runtime:
+        with pytest.raises(error):
+            await runtime.chat([{"role": "user", "content": "Hi"}], grammar='root ::= "a"')
+
+
+async def test_an_abort_that_raises_is_none(session_log: Path) -> None:
+    """Leaving while a prefill is in flight ends, also where the engine cannot abort."""
+    async with open_runtime(Rude("abort", KeyError("x")), log=session_log, n_batch=8) as runtime:
+        async with runtime.stream("x" * 60), runtime.stream("y" * 60):
+            while not any(len(plan["parts"]) > 1 for plan in of(session_log, "BatchPlanned")):
+                await trio.lowlevel.checkpoint()
+    assert ["cancelled"] * 2 == [fields["finish_reason"] for fields in of(session_log, "SequenceFinished")]

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from reenact.runtime.gbnf import check
 from reenact.runtime.schemas import SchemaError, grammar_of
+from reenact.runtime.soundness import check
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -27,14 +27,14 @@ def nested(depth: int) -> dict[str, Any]:
         ({"propertys": {}}, "at $: propertys cannot be kept"),
         (
             {"properties": {"a": {}}, "additionalProperties": {"type": "null"}},
-            "at $: properties and a schema as additionalProperties cannot be kept together",
+            "at $: properties and a schema as additionalProperties cannot both be kept; leave it out",
         ),
         ({"properties": []}, "at $: properties wants an object"),
         ({"properties": {}, "required": "a"}, "at $: required wants a list of names"),
         ({"properties": {}, "required": ["a"]}, "at $: 'a' is required and not among the properties"),
         ({"uniqueItems": True}, "at $: uniqueItems cannot be kept"),
         ({"items": {}, "minLength": 1}, "of unequal types; name the type"),
-        ({"type": "array", "items": {}, "uniqueItems": True}, "at $: uniqueItems cannot be kept for array"),
+        ({"type": "array", "items": {}, "uniqueItems": True}, "at $: uniqueItems cannot be kept for array; leave it"),
         ({"type": "array", "minItems": 3, "maxItems": 2}, "at $: minItems 3 is more than maxItems 2"),
         ({"type": "array", "minItems": -1}, "at $: minItems wants a whole number below 2000, got -1"),
         ({"type": "string", "maxLength": 2000}, "at $: maxLength wants a whole number below 2000, got 2000"),
@@ -43,12 +43,23 @@ def nested(depth: int) -> dict[str, Any]:
         ({"prefixItems": [{}], "minItems": 2}, "with prefixItems there are exactly these items"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no whole number is at least 5 and at most 4"),
         ({"type": "integer", "minimum": 0.5}, "minimum wants a whole number"),
-        ({"type": "integer", "minimum": 5}, "of an integer both ends are kept, at most 1000 apart, or none"),
-        ({"type": "integer", "minimum": 0, "maximum": 1001}, "both ends are kept, at most 1000 apart, or none"),
+        ({"type": "integer", "minimum": 5}, "at $: these bounds cannot be kept; give both ends, at most 1000 apart;"),
+        ({"type": "integer", "minimum": 0, "maximum": 1001}, "or minimum 0 or 1 alone; or leave it out and check"),
+        ({"type": "integer", "maximum": 0}, "at $: these bounds cannot be kept; give both ends"),
+        ({"type": "integer", "exclusiveMinimum": -2}, "at $: these bounds cannot be kept; give both ends"),
         ({"type": "integer", "minimum": True, "maximum": 5}, "minimum wants a whole number, got true"),
-        ({"type": "number", "minimum": 0}, "minimum cannot be kept for number"),
-        ({"type": "string", "pattern": "^]$"}, "pattern cannot be kept for string"),
-        ({"type": "string", "format": "email"}, 'format "email" cannot be kept'),
+        ({"type": "number", "minimum": 0.5}, "of a number no bound but minimum 0 can be kept; leave it out and check"),
+        ({"type": "number", "minimum": 0, "maximum": 1}, "of a number no bound but minimum 0 can be kept"),
+        ({"type": "number", "minimum": False}, "of a number no bound but minimum 0 can be kept"),
+        ({"type": ["integer", "number"], "minimum": 0, "maximum": 9}, "of a number no bound but minimum 0 can be kept"),
+        ({"type": "string", "nullable": True}, 'nullable cannot be kept for string; use anyOf with {"type": "null"}'),
+        ({"anyOf": [{}], "nullable": True}, 'together cannot be kept; use anyOf with {"type": "null"}'),
+        ({"type": "string", "pattern": "^]$"}, "pattern cannot be kept for string; leave it out and check the answer"),
+        (
+            {"type": "string", "format": "email"},
+            'format "email" cannot be kept; use one of date, time, date-time, uuid without a length, or leave it out',
+        ),
+        ({"type": "string", "format": "date", "minLength": 1}, 'format "date" cannot be kept; use one of date'),
         ({"enum": []}, "enum wants a list with something in it"),
         ({"anyOf": []}, "anyOf wants a list with something in it"),
         ({"anyOf": [{}], "type": "string"}, "anyOf and type together cannot be kept"),
@@ -59,6 +70,18 @@ def nested(depth: int) -> dict[str, Any]:
         ({"$ref": "#/$defs/a"}, "there is no '$defs'"),
         ({"enum": [math.nan]}, "at $: Out of range float values are not JSON compliant"),
         ({"$ref": 7}, "$ref 7 does not point into this schema"),
+        ({"$ref": "#"}, "at $: it leads to itself with no property and no item in between"),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "at $: it leads to itself with no property and no item"),
+        (
+            {"items": {"$ref": "#/$defs/a"}}
+            | {
+                "$defs": {
+                    "a": {"anyOf": [{"items": {}}, {"$ref": "#/$defs/b"}]},
+                    "b": {"oneOf": [{"$ref": "#/$defs/a"}]},
+                }
+            },
+            "at $/$defs/a: it leads to itself with no property and no item in between",
+        ),
         (nested(100), "more than 64 schemas stand in each other"),
     ],
 )
@@ -67,6 +90,63 @@ def test_what_cannot_be_kept_is_refused(schema: dict[str, Any], reason: str) -> 
     with pytest.raises(SchemaError) as caught:
         grammar_of(schema)
     assert reason in str(caught.value)
+
+
+CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
+DOG = {"type": "object", "properties": {"kind": {"enum": ["dog", "hound"]}}, "required": ["kind"]}
+TIN = {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": ["kind"]}
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [{"type": "string"}],
+        [{"type": "string"}, {"type": "null"}, {"type": ["array", "number"]}],
+        [{"const": 1}, {"enum": [2, "1", True]}],
+        [{"type": "integer", "minimum": 1, "maximum": 5}, {"type": "integer", "minimum": 6, "maximum": 9}],
+        [{"const": 0}, {"const": False}, {"const": None}, {"const": ""}],
+        [{"type": "boolean"}, {"const": 1}],
+        [CAT, DOG, {"type": "array"}],
+        [{"oneOf": [{"$ref": "#/$defs/cat"}, {"type": "null"}]}, {"allOf": [{"$ref": "#/$defs/dog"}]}],
+        [{"type": "null"}, {"properties": {"next": {"$ref": "#"}}, "type": "object"}],
+        [CAT | {"properties": {"kind": {"$ref": "#/$defs/name"}}}, DOG],
+    ],
+)
+def test_one_of_is_kept_where_no_value_fits_two(branches: list[Any]) -> None:
+    """As types, constants, or constants of a property that all require show, also behind references."""
+    check(grammar_of({"oneOf": branches, "$defs": {"cat": CAT, "dog": DOG, "name": {"const": "cat"}}}))
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [{"const": 1}, {"enum": [1, 2]}],
+        [{"const": 1}, {"const": 1.0}],
+        [{"const": {"a": 1}}, {"const": {"a": 1.0}}],
+        [{"type": "integer"}, {"type": "number"}],
+        [{"type": "integer", "minimum": 1, "maximum": 5}, {"const": 5.0}],
+        [{"type": "string"}, {"const": "a"}],
+        [{"type": "string"}, {}],
+        [{"type": "string"}, True],
+        [{"type": "string"}, {"properties": {"a": {}}}],
+        [{"type": "string"}, {"minimum": 1, "maximum": 2}],
+        [{"type": ["string", "null"]}, {"type": "null"}],
+        [CAT, CAT],
+        [CAT, {"type": "object"}],
+        [CAT, {"const": {"kind": "dog"}}],
+        [CAT, DOG, TIN],
+        [CAT, DOG | {"required": []}],
+        [CAT, DOG | {"properties": {"kind": {"anyOf": [{"const": "dog"}, {"type": "string"}]}}}],
+        [{"$ref": "#/$defs/cat"}, {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/cat"}]}],
+        [CAT | {"properties": {"kind": {"minimum": 1, "maximum": 2}}}, DOG],
+        [{"properties": {"a": {}}, "type": "object"}, {"properties": {"a": {}, "b": {}}, "type": "object"}],
+    ],
+)
+def test_one_of_is_refused_where_a_value_may_fit_two(branches: list[Any]) -> None:
+    """What fits two branches does not fit the schema; the error says what to do instead."""
+    with pytest.raises(SchemaError) as caught:
+        grammar_of({"items": {"oneOf": branches}, "$defs": {"cat": CAT}})
+    assert "at $[]: a value may fit two branches of oneOf; use anyOf, or give the branches" in str(caught.value)
 
 
 def test_references_that_end_alike_are_told_apart() -> None:
