@@ -51,7 +51,9 @@ _OF_TYPE: Final = {
 _PYTHONS: Final = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
 _INSTEAD: Final = ("$ref", "anyOf", "oneOf", "allOf", "const", "enum")
 _APART: Final = "use anyOf, or give the branches different types, or a required property with different constants"
-_RANGE: Final = f"give both ends, at most {MAX_RANGE} apart; or minimum 0 or 1 alone; or {_OUT}"
+_RANGE: Final = (
+    f"give both ends, at most {MAX_RANGE} apart; or minimum 0 or 1 alone; or leave the bound out and check the answer"
+)
 _CURES: Final = {"nullable": 'use anyOf with {"type": "null"}'}
 _FORMATS: Final = ("date", "time", "date-time", "uuid")
 _FORMAT: Final = f"use one of {', '.join(_FORMATS)} without a length, or {_OUT}"
@@ -265,15 +267,9 @@ class _Guard:
         if others := sorted(words.difference(*(_OF_TYPE[kind] for kind in types))):
             kept = f"kept for {' or '.join(types)}" if types else "kept"
             raise SchemaError(f"at {at}: {others[0]} cannot be {kept}; {_CURES.get(others[0], _OUT)}")
-        makers = {
-            "object": self._object,
-            "array": self._array,
-            "string": _string,
-            "integer": _integer,
-            "number": _number,
-        }
+        by = {"object": self._object, "array": self._array, "string": _string, "integer": _integer, "number": _number}
         copies: list[_Schema] = [
-            makers[kind](own, at) if (own := {word: given[word] for word in words & _OF_TYPE[kind]}) else {"type": kind}
+            by[kind](own, at) if (own := {word: given[word] for word in words & _OF_TYPE[kind]}) else {"type": kind}
             for kind in types
         ]
         if "type" not in given:

@@ -44,7 +44,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no whole number is at least 5 and at most 4"),
         ({"type": "integer", "minimum": 0.5}, "minimum wants a whole number"),
         ({"type": "integer", "minimum": 5}, "at $: these bounds cannot be kept; give both ends, at most 1000 apart;"),
-        ({"type": "integer", "minimum": 0, "maximum": 1001}, "or minimum 0 or 1 alone; or leave it out and check"),
+        ({"type": "integer", "minimum": 0, "maximum": 1001}, "or minimum 0 or 1 alone; or leave the bound out and"),
         ({"type": "integer", "maximum": 0}, "at $: these bounds cannot be kept; give both ends"),
         ({"type": "integer", "exclusiveMinimum": -2}, "at $: these bounds cannot be kept; give both ends"),
         ({"type": "integer", "minimum": True, "maximum": 5}, "minimum wants a whole number, got true"),
