@@ -8,13 +8,13 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test rules golden measure measure-chat measure-schema measure-cancel format clean
+.PHONY: help demo test rules golden measure measure-chat measure-schema measure-cancel measure-copy measure-core format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and the replay of their log'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
-	@echo 'make measure  what the turns of a chat evaluate, how many JSON texts end, how soon a cancel stops a prefill'
+	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what a copy and the core cost'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make format   let ruff lay the code out'
 	@echo 'make clean    remove what the others made, .venv included'
@@ -42,9 +42,9 @@ test: .venv/.installed
 rules: .venv/.installed
 	$(BIN)/python -m tests.break_rules
 
-measure: measure-chat measure-schema measure-cancel
+measure: measure-chat measure-schema measure-cancel measure-copy measure-core
 
-measure-chat measure-schema measure-cancel: measure-%: .venv/.installed
+measure-chat measure-schema measure-cancel measure-copy measure-core: measure-%: .venv/.installed
 	$(BIN)/python -m tests.measure.$*
 
 golden: .venv/.installed

@@ -143,9 +143,9 @@ def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
     if sum(not work.preempted for work in state.waiting) >= state.max_waiting + n_free:
         reason = f"{state.max_waiting} requests may wait for a slot, and so many do; try again later"
         return e.RequestRejected(sequence=event.sequence, failure=e.Failure(kind="overloaded", reason=reason))
-    priority = event.options.priority
-    n_ahead = sum(turn(work) < (-priority, event.sequence) for work in state.waiting)
-    return e.RequestQueued(sequence=event.sequence, priority=priority, n_ahead=n_ahead)
+    asked = Work(sequence=event.sequence, priority=event.options.priority)
+    n_ahead = sum(turn(work) < turn(asked) for work in state.waiting)
+    return e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=n_ahead)
 
 
 def turn(work: Work) -> tuple[int, int]:

@@ -39,8 +39,9 @@ end."""
 
 COPIED_CELLS_PER_ROW: Final = 64
 """Cells that may be copied to save the evaluation of one input. A copy moves the cells of a whole slot, in use or not.
-Measured on SmolLM2: 4.2 ms for 2,048 cells, and 0.7 to 3.6 ms for a row of a prefill, so the copy costs at most a fifth
-of what it saves; two unrelated chats that share a template's first 20 tokens are not worth it."""
+On SmolLM2 a copy of 2,048 cells takes about as long as a row of a prefill (``make measure-copy``), or as six rows of
+its fastest quantisation (docs/llama-cpp.md section 1), so it costs at most a fifth of what it saves; two unrelated
+chats that share a template's first 20 tokens are not worth it."""
 
 MAX_CHAT_INPUTS: Final = 2**20
 """Inputs of all chats that a runtime remembers, those answered latest: some 40 MB. One that is forgotten is tokenised

@@ -28,26 +28,6 @@ class Tally:
     computing: float = 0.0
     """Seconds from its first plan to the last outcome."""
 
-    @property
-    def records(self) -> int:
-        """Records, given and derived."""
-        return self.statistics.n_records
-
-    @property
-    def decodes(self) -> int:
-        """Batches decoded."""
-        return self.statistics.n_batches
-
-    @property
-    def rows(self) -> int:
-        """Rows planned."""
-        return self.statistics.n_rows
-
-    @property
-    def tokens(self) -> int:
-        """Tokens sampled."""
-        return self.statistics.n_sampled
-
     def figures(self) -> list[tuple[str, str]]:
         """Return the session's figures with their names, for people. What happens seldom stands there if it did."""
         of = self.statistics
@@ -55,8 +35,8 @@ class Tally:
         figures = [
             ("sequences", self._sequences()),
             ("prompt tokens", f"{of.n_prompt:,}" + (f" ({of.n_cached:,} of them cached)" if of.n_cached else "")),
-            ("tokens", f"{self.tokens:,}"),
-            ("steps", f"{self.decodes:,}"),
+            ("tokens", f"{of.n_sampled:,}"),
+            ("steps", f"{of.n_batches:,}"),
             ("rows per batch", f"{rows.mean:.1f} mean, {rows.maximum:,.0f} max" if rows.count else "-"),
             ("sequences per batch", f"{parts.mean:.1f} mean, {parts.maximum:,.0f} max" if parts.count else "-"),
         ]
@@ -72,9 +52,9 @@ class Tally:
             *figures,
             ("time to first token", _spread(of.first_token_time)),
             ("time between tokens", _spread(of.inter_token_time)),
-            ("tokens per second", f"{self.tokens / self.computing:,.1f}" if self.tokens and self.computing else "-"),
+            ("tokens per second", f"{of.n_sampled / self.computing:,.1f}" if of.n_sampled and self.computing else "-"),
             ("session", seconds(self.total)),
-            ("bytes of log per token", f"{self.n_bytes / self.tokens:,.0f}" if self.tokens else "-"),
+            ("bytes of log per token", f"{self.n_bytes / of.n_sampled:,.0f}" if of.n_sampled else "-"),
         ]
 
     def _sequences(self) -> str:

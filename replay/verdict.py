@@ -67,10 +67,10 @@ class Verdict:
         return {
             "verdict": self.verdict,
             "tier": self.tier,
-            "records": self.tally.records,
-            "decodes": self.tally.decodes,
-            "rows": self.tally.rows,
-            "tokens": self.tally.tokens,
+            "records": self.tally.statistics.n_records,
+            "decodes": self.tally.statistics.n_batches,
+            "rows": self.tally.statistics.n_rows,
+            "tokens": self.tally.statistics.n_sampled,
             "first_divergence": None if self.first_divergence is None else self.first_divergence.as_json(),
         }
 
@@ -79,7 +79,8 @@ class Verdict:
         compared = f"{self.tally.derived:,} derived records compared"
         match self.verdict:
             case "same":
-                head = f"same: {self.path}: {compared}, all equal; {self.tally.records:,} records ({self.tier} tier)"
+                n_records = self.tally.statistics.n_records
+                head = f"same: {self.path}: {compared}, all equal; {n_records:,} records ({self.tier} tier)"
             case "diverged":
                 n = self.first_divergence.n if self.first_divergence else 0
                 equal = f"the {self.tally.derived:,} derived records before it are equal"

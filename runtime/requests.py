@@ -5,6 +5,7 @@ recorded; all that happens afterwards is in the log.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
@@ -50,10 +51,7 @@ class Runtime:
             SequenceFailed, EngineBroken, LogBroken, InternalError: It could not be generated.
             trio.ClosedResourceError: The runtime was left.
         """
-        async with self.stream(prompt, request_id=request_id, **options) as stream:
-            async for _ in stream:
-                pass
-        return stream.completion
+        return await _whole(self.stream(prompt, request_id=request_id, **options))
 
     @protected_context
     async def stream(
@@ -89,10 +87,7 @@ class Runtime:
         Raises:
             InvalidRequest: Also for messages that the template refuses, or where the model has none.
         """
-        async with self.stream_chat(messages, request_id=request_id, **options) as stream:
-            async for _ in stream:
-                pass
-        return stream.completion
+        return await _whole(self.stream_chat(messages, request_id=request_id, **options))
 
     @protected_context
     async def stream_chat(
@@ -103,17 +98,17 @@ class Runtime:
         **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
-        asked, told = self._options(options), checked(messages)
+        asked, said = self._options(options), checked(messages)
         self._session.check_open()
-        text = await self._session.render(told)
-        chat = self._chats.continued(told, text)
+        text = await self._session.render(said)
+        chat = self._chats.continued(said, text)
         pieces: list[Piece] = [text] if chat is None else [chat.inputs, text[len(chat.text) :]]
-        async with self._asked(pieces, asked, request_id=request_id, told=text, continues=chat) as live:
+        async with self._asked(pieces, asked, request_id=request_id, prompt=text, continues=chat) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
                 self._session.cancel(live)
-                self._chats.remember(told, text, live)
+                self._chats.remember(said, text, live)
 
     async def embed(
         self,
@@ -185,17 +180,26 @@ class Runtime:
         options: Options,
         *,
         request_id: str | None = None,
-        told: str | None = None,
+        prompt: str | None = None,
         continues: Chat | None = None,
         embedding: bool = False,
     ) -> AsyncIterator[Live]:
-        """Record a request, have it tokenised, and cancel it when its caller leaves."""
+        """Record a request, have it tokenised, and cancel it when its caller leaves.
+
+        Args:
+            pieces: What the prompt is made of.
+            options: As checked.
+            request_id: What the caller calls it.
+            prompt: The prompt as text, where the pieces do not tell it.
+            continues: The chat that it goes on from.
+            embedding: A vector is wanted.
+        """
         self._session.check_open()
         if request_id is not None:
             check_text("request_id", request_id)
         if not embedding and self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
-        prompt = text_of(pieces) if told is None else told
+        prompt = text_of(pieces) if prompt is None else prompt
         if not embedding:
             check_text("prompt", prompt)
         grammar = await self._session.compile(options)
@@ -215,6 +219,13 @@ class Runtime:
             yield live
         finally:
             self._session.cancel(live)
+
+
+async def _whole(streaming: AbstractAsyncContextManager[Stream]) -> Completion:
+    async with streaming as stream:
+        async for _ in stream:
+            pass
+    return stream.completion
 
 
 async def _embedding(live: Live) -> Embedding:

@@ -116,10 +116,12 @@ class WatchedKernel(Kernel):
     def __init__(self) -> None:
         super().__init__()
         self.moments: list[Moment] = []
+        self.watching = True
 
     def _record(self, event: e.Event, cause: int | None) -> e.Record:
         record = super()._record(event, cause)
-        self.moments.append(Moment(record, self.state))
+        if self.watching:
+            self.moments.append(Moment(record, self.state))
         return record
 
 

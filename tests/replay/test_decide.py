@@ -249,9 +249,9 @@ async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: 
         torn.write_bytes(data[:length])
         verdict = replay_log(torn)
         assert 0 == verdict.exit_code, length
-        n = verdict.tally.records - 1
+        n = verdict.tally.statistics.n_records - 1
         assert f"same up to record {n:,}: {NOT_CLOSED}" == verdict.notes[0]
-        assert data[:length].count(b"\n") == verdict.tally.records
+        assert data[:length].count(b"\n") == verdict.tally.statistics.n_records
 
 
 async def test_missing_last_derivations_are_listed(eventful: Path, tmp_path: Path) -> None:

@@ -6,6 +6,13 @@ from reenact.runtime.soundness import check
 CHAIN = "\n".join(f"a{index} ::= a{index + 1} | a{index + 1}" for index in range(40))
 
 
+def refused(grammar: str) -> str:
+    """Return why a grammar is refused."""
+    with pytest.raises(GrammarError) as caught:
+        check(grammar)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
@@ -55,9 +62,7 @@ def test_a_grammar_passes(grammar: str) -> None:
 )
 def test_what_is_wrong_is_told(grammar: str, reason: str) -> None:
     """With the line, and what stands there."""
-    with pytest.raises(GrammarError) as caught:
-        check(grammar)
-    assert reason in str(caught.value)
+    assert reason in refused(grammar)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +82,7 @@ def test_what_is_wrong_is_told(grammar: str, reason: str) -> None:
 )
 def test_what_would_stop_llama_cpp_is_refused(grammar: str, reason: str) -> None:
     """Each of them crashed it, kept it busy for ever, filled the memory or was taken for something else."""
-    with pytest.raises(GrammarError) as caught:
-        check(grammar)
-    assert reason in str(caught.value)
+    assert reason in refused(grammar)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +97,7 @@ def test_what_would_stop_llama_cpp_is_refused(grammar: str, reason: str) -> None
 )
 def test_a_grammar_without_texts_is_refused(grammar: str, reason: str) -> None:
     """A form that no text has, or the empty one alone, is a mistake of whoever wrote it."""
-    with pytest.raises(GrammarError, match=reason):
-        check(grammar)
+    assert reason in refused(grammar)
 
 
 @pytest.mark.parametrize("grammar", ['root ::= "a" root | "b"', 'root ::= "a"?', 'root ::= s\ns ::= ("x" s)?'])

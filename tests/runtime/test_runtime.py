@@ -592,7 +592,7 @@ async def test_statistics_count_the_session(scripted_runtime: OpenScripted, sess
         statistics.n_waiting,
     )
     tally = replay_log(session_log).tally
-    assert statistics.n_sampled == tally.tokens
+    assert statistics.n_sampled == tally.statistics.n_sampled
     assert len(read_fields(session_log)) - 1 == statistics.n_records
 
 
