@@ -102,6 +102,9 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
             return _committed(state, event)
         case e.EngineFailed():
             return changed(state, in_flight=False, broken=event.failure)
+        case e.CellsLost():
+            slots = tuple(changed(slot, cells=NONE, n_cells=0, pure=None, gap=None) for slot in state.slots)
+            return changed(state, slots=slots, copies=(), in_flight=False, aborting=False)
         case e.SlotReleased():
             freed_slot = _freed(state.slots[event.slot])
             return _replaced(state, event.slot, changed(freed_slot, cells=freed_slot.cells.first(event.length)))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Parent
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 
@@ -19,62 +20,6 @@ FinishReason = Literal["stop", "length", "context_full", "cancelled", "deadline"
 FailureKind = Literal["invalid_request", "overloaded", "sequence_failed", "engine_broken", "internal_error"]
 
 # ---------------------------------------------------------------- values inside events
-
-
-@frozen(kw_only=True)
-class ModelFacts:
-    """Which weights: a replay that computes needs the same ones."""
-
-    name: str
-    size: int
-    """Bytes."""
-    sha256: str
-    description: str
-
-
-@frozen(kw_only=True)
-class EngineFacts:
-    """What computes: program, build and machine."""
-
-    name: str
-    versions: dict[str, str]
-    system_info: str
-
-
-@frozen(kw_only=True)
-class ContextFacts:
-    """The context's parameters: as read back where the engine tells them, else as given to it."""
-
-    n_slots: int
-    """Sequences evaluated together (llama.cpp's ``n_seq_max``)."""
-    n_ctx: int
-    """Cells one sequence may use, as asked; the actors enforce it."""
-    n_ctx_seq: int
-    """Cells one sequence has in the engine, which pads."""
-    n_batch: int
-    """Rows of one batch at most."""
-    n_ubatch: int
-    n_threads: int
-    type_k: str
-    type_v: str
-    flash_attn: str
-    kv_unified: bool
-    shift: Literal["move", "evaluate"]
-    """How a full context makes room: cells are moved, or the inputs behind the gap are evaluated again."""
-    n_embd: int
-    """Numbers of a row that stands for a token; 0 where the model takes none."""
-    pooling: str
-    """How a text's vectors become one; "none" where the model generates instead."""
-    alone: bool
-    """A text that is pooled has a batch of its own, because neighbours would change its vector."""
-
-
-@frozen(kw_only=True)
-class Limits:
-    """The limits of this session that its opener could set."""
-
-    max_waiting: int
-    max_reader_lag: int
 
 
 @frozen(kw_only=True)
@@ -138,8 +83,8 @@ class Sample:
     eog: bool = False
     fault: Literal["nan", "grammar", "cost"] | None = None
     """Why there is no token (-1): the logits held a NaN, the grammar allows none, or following it takes too long."""
-    logits_crc32: int = 0
-    """CRC-32 of the row of logits as it lies in memory."""
+    logits_crc32: int | None = None
+    """CRC-32 of the row of logits as it lies in memory; None where the session takes none."""
     logprob: float | None = None
     """As in `Likely`; None where nobody asked."""
     top: tuple[Likely, ...] = ()
@@ -189,11 +134,12 @@ class SessionOpened:
     context: ContextFacts
     limits: Limits
     policies: dict[str, str]
-    """What was done in one of several possible ways, by name: schedule, slots, cache, draws."""
+    """What was done in one of several possible ways, by name: schedule, slots, draws, logits_hash."""
     rules: dict[str, int]
     """A flag for each rule that changed since the first release; under it old logs keep the old rule."""
-    determinism: str
-    """What a probe of this model, build and machine found; "not probed" is an answer."""
+    determinism: DeterminismFacts
+    parent: Parent | None
+    """Where it was forked from; None for a session that a runtime opened."""
 
 
 @frozen(kw_only=True)
@@ -276,6 +222,14 @@ class ReaderResumed:
     """The caller has read them."""
 
     sequence: int
+
+
+@frozen(kw_only=True)
+class SequenceForked:
+    """The session was forked, and this sequence goes on in the child with these options."""
+
+    sequence: int
+    options: Options
 
 
 @frozen(kw_only=True)
@@ -509,6 +463,11 @@ class EngineFailed:
 
 
 @frozen(kw_only=True)
+class CellsLost:
+    """The engine's context is a new one: its cells are empty, and a batch that was in flight never came back."""
+
+
+@frozen(kw_only=True)
 class TokenDropped:
     """A token was sampled for a sequence that had ended meanwhile."""
 
@@ -541,6 +500,8 @@ GivenEvent = (
     | ReaderResumed
     | BatchDecoded
     | EngineFailed
+    | SequenceForked
+    | CellsLost
 )
 SequenceEvent = (
     PromptTruncated

@@ -57,6 +57,7 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.DeadlineExpired: Route("DeadlineExpired", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.ReaderPaused: Route("ReaderPaused", _GIVEN, _SEQUENCE),
     e.ReaderResumed: Route("ReaderResumed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
+    e.SequenceForked: Route("SequenceForked", _GIVEN, _SEQUENCE),
     e.PromptTruncated: Route("PromptTruncated", _DERIVED, _SEQUENCE),
     e.ContextShifted: Route("ContextShifted", _DERIVED, _SEQUENCE, (_BATCHER,)),
     e.TokenEmitted: Route("TokenEmitted", _DERIVED, _SEQUENCE),
@@ -78,6 +79,7 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.BatchDecoded: Route("BatchDecoded", _GIVEN, _BATCHER, (_BATCHER, _SEQUENCE)),
     e.BatchFailed: Route("BatchFailed", _DERIVED, _BATCHER, (_SEQUENCE,)),
     e.EngineFailed: Route("EngineFailed", _GIVEN, _BATCHER, (_EVERY_SEQUENCE,)),
+    e.CellsLost: Route("CellsLost", _GIVEN, _BATCHER),
     e.TokenDropped: Route("TokenDropped", _DERIVED, _BATCHER),
     e.SlotReleased: Route("SlotReleased", _DERIVED, _BATCHER),
 }
@@ -104,7 +106,7 @@ def sequences_of(event: e.Event) -> tuple[int, ...]:
             return sequences
         case e.BatchPlanned(parts=parts):
             return tuple(sorted(part.sequence for part in parts))
-        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed():
+        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed() | e.CellsLost():
             return ()
         case _:
             return (event.sequence,)

@@ -17,6 +17,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.context import discarded, num_kept, truncated
 from reenact.actors.errors import InternalError
+from reenact.actors.header import ContextFacts
 from reenact.actors.limits import NUM_PREDICT_CONTEXTS
 from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
@@ -56,7 +57,7 @@ class Sequence:
     finish_reason: e.FinishReason | None = None
 
 
-def received(request: e.RequestReceived, context: e.ContextFacts) -> Sequence:
+def received(request: e.RequestReceived, context: ContextFacts) -> Sequence:
     """Return the state of a sequence that just arrived."""
     return Sequence(
         sequence=request.sequence,
@@ -93,6 +94,8 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
         case e.StopMatched() | e.EogSampled():
             held = b"" if isinstance(event, e.StopMatched) else state.held
             return changed(state, n_sampled=event.index + 1, last_token=event.token, held=held)
+        case e.SequenceForked():
+            return changed(state, options=event.options)
         case e.ReaderPaused():
             return changed(state, reader_paused=True)
         case e.ReaderResumed():

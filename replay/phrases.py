@@ -19,7 +19,7 @@ from reenact.actors.options import Options
 from reenact.replay.words import count, failure, inputs, piece, plain, sequences, text, vector
 from reenact.runtime.codec import ENVELOPE, Fields
 
-_Session = e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed
+_Session = e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed | e.CellsLost
 _Fact = (
     e.RequestReceived
     | e.PromptTokenized
@@ -28,6 +28,7 @@ _Fact = (
     | e.DeadlineExpired
     | e.ReaderPaused
     | e.ReaderResumed
+    | e.SequenceForked
 )
 _Scheduling = (
     e.RequestQueued
@@ -60,7 +61,7 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         case e.BatchFailed():
             which = sequences([k for k in event.sequences if not only or k in only])
             return f"batch {event.batch} failed: {which}: {failure(event.failure)}"
-        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed():
+        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed() | e.CellsLost():
             return _of_session(event)
         case (
             e.RequestReceived()
@@ -70,6 +71,7 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
             | e.DeadlineExpired()
             | e.ReaderPaused()
             | e.ReaderResumed()
+            | e.SequenceForked()
         ):
             return _of_request(event)
         case (
@@ -99,7 +101,8 @@ def _of_session(event: _Session) -> str:
             )
             return (
                 f"session {plain(event.session)} opened at {plain(event.opened_at)}: reenact {plain(event.reenact)},"
-                f" engine {plain(event.engine.name)}, model {plain(event.model.name)}, {sizes}"
+                f" engine {plain(event.engine.name)}, model {plain(event.model.name)}, {sizes},"
+                f" {event.determinism.policy}{_parent(event)}"
             )
         case e.SessionClosed():
             return f"session closed, with digest {plain(event.digest)}"
@@ -107,8 +110,15 @@ def _of_session(event: _Session) -> str:
             return f"actor failed: {plain(event.failed)}: {plain(event.error)}"
         case e.EngineFailed():
             return f"engine failed: {plain(event.error)}"
+        case e.CellsLost():
+            return "cells lost: the context is a new one, and no batch is in flight"
         case _:
             assert_never(event)
+
+
+def _parent(event: e.SessionOpened) -> str:
+    parent = event.parent
+    return "" if parent is None else f", forked from session {plain(parent.session)} at record {parent.n}"
 
 
 def _of_request(event: _Fact) -> str:
@@ -128,6 +138,8 @@ def _of_request(event: _Fact) -> str:
             return "reader paused"
         case e.ReaderResumed():
             return "reader resumed"
+        case e.SequenceForked():
+            return f"sequence forked: it goes on with {', '.join(options_of(event.options, skip=()))}"
         case _:
             assert_never(event)
 

@@ -12,6 +12,7 @@ import trio
 from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
@@ -34,7 +35,8 @@ async def open_runtime(
     n_ctx: int = 2048,
     n_batch: int = 64,
     n_threads: int | None = None,
-    determinism: Determinism = "schedule-independent",
+    determinism: Determinism = "auto",
+    logits_hash: bool = True,
     max_waiting: int = MAX_WAITING,
     max_reader_lag: int = MAX_READER_LAG,
     sources: Sources = _THE_WORLD,
@@ -52,18 +54,30 @@ async def open_runtime(
         n_threads: Threads that compute; by default as many as there are CPUs for this process. They wait for each
             other: where other programs use the CPUs too, fewer are several times faster.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
-            options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too.
+            options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too, and
+            the session can be executed again all the same. "auto" takes the first where this model, build and machine
+            allow it, by what is known of them and by a probe of a few seconds that is kept; ``runtime.determinism``
+            and the header say which it is, and why.
+        logits_hash: Record the checksum of every row of logits that a token is drawn from, so that a re-execution can
+            compare each of them. Without it only tokens are compared.
         max_waiting: Requests that may wait for a slot.
         max_reader_lag: Chunks a reader may leave unread before his sequence pauses.
         sources: The wall clock, session id and seeds.
 
     Raises:
-        InvalidRequest: A setting that cannot be, or a file that is not a model.
+        InvalidRequest: A setting that cannot be had, or a file that is not a model.
         OSError: The model cannot be read or the log cannot be made; FileExistsError for a log that exists.
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
     """
-    settings = _settings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, determinism=determinism)
+    settings = _settings(
+        n_slots=n_slots,
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_threads=n_threads,
+        determinism=determinism,
+        logits_hash=logits_hash,
+    )
     limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
     engine = _engine(model)
     journal = None if log is None else Journal(log)
@@ -126,7 +140,7 @@ async def _ungrouped() -> AsyncIterator[None]:
 
 
 def _settings(
-    *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism
+    *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism, logits_hash: bool
 ) -> ContextSettings:
     n_threads = _cpus() if n_threads is None else n_threads
     _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
@@ -135,13 +149,22 @@ def _settings(
     _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
     if determinism not in get_args(Determinism):
         raise InvalidRequest("determinism", f"expected one of {', '.join(get_args(Determinism))}, got {determinism!r}")
-    return ContextSettings(n_slots=n_slots, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads, determinism=determinism)
+    if type(logits_hash) is not bool:
+        raise InvalidRequest("logits_hash", f"expected True or False, got {logits_hash!r}")
+    return ContextSettings(
+        n_slots=n_slots,
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_threads=n_threads,
+        determinism=determinism,
+        logits_hash=logits_hash,
+    )
 
 
-def _limits(*, max_waiting: int, max_reader_lag: int) -> e.Limits:
+def _limits(*, max_waiting: int, max_reader_lag: int) -> Limits:
     _check("max_waiting", max_waiting, 0, MAX_INTEGER)
     _check("max_reader_lag", max_reader_lag, 1, MAX_INTEGER)
-    return e.Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
+    return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
@@ -177,7 +200,7 @@ def llama_engine(path: str | os.PathLike[str], *, on_progress: Callable[[str, fl
     return LlamaEngine(path, on_progress=on_progress)
 
 
-def _header(loaded: Loaded, limits: e.Limits, sources: Sources) -> e.SessionOpened:
+def _header(loaded: Loaded, limits: Limits, sources: Sources) -> e.SessionOpened:
     return e.SessionOpened(
         format=FORMAT,
         schema=SCHEMA,
@@ -192,5 +215,6 @@ def _header(loaded: Loaded, limits: e.Limits, sources: Sources) -> e.SessionOpen
         limits=limits,
         policies=POLICIES | loaded.policies,
         rules={},
-        determinism="not probed",
+        determinism=loaded.determinism,
+        parent=None,
     )

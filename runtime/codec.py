@@ -29,11 +29,11 @@ from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 FORMAT: Final = 1
 """Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Of the events and of the states whose digest closes a log."""
 
-OLDEST: Final = {"format": 1, "schema": 2}
-"""What is read of older logs. Schema 1 was never released."""
+OLDEST: Final = {"format": 1, "schema": 3}
+"""What is read of older logs. Schemas 1 and 2 were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 

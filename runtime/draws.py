@@ -52,13 +52,15 @@ class Draws:
         context: Where the rows are.
         calls: The short calls.
         n_ctx: What ``repeat_last_n`` -1 means.
+        logits_hash: Take the checksum of each row.
     """
 
-    def __init__(self, vocabulary: Any, context: Any, calls: ShortCalls, n_ctx: int) -> None:
+    def __init__(self, vocabulary: Any, context: Any, calls: ShortCalls, n_ctx: int, *, logits_hash: bool) -> None:
         self._vocabulary = vocabulary
         self._context = context
         self._calls = calls
         self._n_ctx = n_ctx
+        self._logits_hash = logits_hash
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self._all = np.arange(self._n_vocab)
         self._candidates = Candidates(self._n_vocab, calls)
@@ -68,9 +70,8 @@ class Draws:
 
     def draw(self, row: int, part: Part, drawing: Drawing) -> Sample:
         """Return the token for ``part`` from a row of the batch that was decoded last."""
-        address = ctypes.cast(self._calls.llama_get_logits_ith(self._context, row), ctypes.c_void_p).value
-        logits: Weights = np.ctypeslib.as_array((ctypes.c_float * self._n_vocab).from_address(address))
-        crc = crc32(logits.data)
+        logits = self.logits(row)
+        crc = crc32(logits.data) if self._logits_hash else None
         # min() is NaN if one is; llama.cpp would sample silently.
         if np.isnan(logits.min()):
             return Sample(sequence=part.sequence, token=-1, fault="nan", logits_crc32=crc)
@@ -82,12 +83,26 @@ class Draws:
         return Sample(
             sequence=part.sequence,
             token=token,
-            piece=self._piece(token),
+            piece=self.piece(token),
             eog=self._calls.llama_vocab_is_eog(self._vocabulary, token),
             logits_crc32=crc,
             logprob=logprob,
             top=top,
         )
+
+    def logits(self, row: int) -> Weights:
+        """Return a row of the batch that was decoded last, as it lies in memory until the next one."""
+        address = ctypes.cast(self._calls.llama_get_logits_ith(self._context, row), ctypes.c_void_p).value
+        logits: Weights = np.ctypeslib.as_array((ctypes.c_float * self._n_vocab).from_address(address))
+        return logits
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's bytes; none for one that ends the generation."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            eog = self._calls.llama_vocab_is_eog(self._vocabulary, token)
+            piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token)
+        return piece
 
     def compile(self, options: Options) -> str | None:
         """Return the grammar that a request asks for, in GBNF.
@@ -208,19 +223,11 @@ class Draws:
             first = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
             first = first[np.lexsort((first, -logits[first]))][:count]
         top = [
-            Likely(token=one, piece=self._piece(one), logprob=float(logprobs[one]))
+            Likely(token=one, piece=self.piece(one), logprob=float(logprobs[one]))
             for one in first.tolist()
             if np.isfinite(logprobs[one])
         ]
         return float(logprobs[token]) if np.isfinite(logprobs[token]) else None, tuple(top)
-
-    def _piece(self, token: int) -> bytes:
-        """Return a token's bytes; none for one that ends the generation."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            eog = self._calls.llama_vocab_is_eog(self._vocabulary, token)
-            piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token)
-        return piece
 
 
 @frozen

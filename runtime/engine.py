@@ -11,12 +11,13 @@ from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
 
-from reenact.actors.events import BatchDecoded, BatchPlanned, ContextFacts, EngineFacts, ModelFacts
+from reenact.actors.events import BatchDecoded, BatchPlanned
+from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input, kind_of
 from reenact.actors.options import Options
 
-Determinism = Literal["schedule-independent", "recorded-schedule"]
-"""What results may depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
+Determinism = Literal["auto", "schedule-independent", "recorded-schedule"]
+"""What is asked of results: a policy by its name, or "auto", schedule-independent where that can be had."""
 
 
 @frozen(kw_only=True)
@@ -28,7 +29,12 @@ class ContextSettings:
     """Cells for one sequence."""
     n_batch: int
     n_threads: int
-    determinism: Determinism = "schedule-independent"
+    determinism: Determinism = "auto"
+    logits_hash: bool = True
+    """Take the checksum of every row of logits that a token is drawn from."""
+    numerics: Numerics | None = None
+    """Those of a recorded session, which is to be executed again under the policy that ``determinism`` names; nothing
+    is chosen and nothing probed then."""
 
 
 @frozen(kw_only=True)
@@ -38,6 +44,7 @@ class Loaded:
     engine: EngineFacts
     model: ModelFacts
     context: ContextFacts
+    determinism: DeterminismFacts
     policies: dict[str, str]
     """The engine's choices that results depend on, by name."""
 
@@ -84,7 +91,8 @@ class Engine(Protocol):
 
         Raises:
             OSError: The model's file cannot be read.
-            InvalidRequest: The file is not a model, or a setting is beyond what the engine can do.
+            InvalidRequest: The file is not a model, or a setting is beyond what the engine can do; it names
+                ``determinism`` where that policy cannot be had.
             EngineBroken: Loading failed; or it is loaded already: an engine serves one runtime at a time.
         """
 

@@ -11,8 +11,11 @@ The rules that hold here:
 """
 
 import ctypes
+import hashlib
 from collections import deque
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import llama_cpp
@@ -24,6 +27,8 @@ __all__ = [
     "bindings",
     "complaint",
     "forget_complaints",
+    "library_path",
+    "library_sha256",
     "listen",
     "llama_chat_format",
     "llama_cpp",
@@ -74,7 +79,7 @@ class ShortCalls:
     """
 
     def __init__(self) -> None:
-        library = ctypes.PyDLL(bindings._lib._name)  # the bindings keep the path nowhere else
+        library = ctypes.PyDLL(library_path())
         for name in _SHORT:
             call = library[name]
             bound = getattr(bindings, name)
@@ -83,6 +88,22 @@ class ShortCalls:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         raise AttributeError(f"{name} is not among the short calls")
+
+
+def library_path() -> str:
+    """Return where libllama lies; what it loads with it lies beside it."""
+    path: str = bindings._lib._name  # the bindings keep the path nowhere else
+    return path
+
+
+@cache
+def library_sha256() -> str:
+    """Return the digest of the library that computes: builds of one version can differ."""
+    libraries = {path.resolve() for path in Path(library_path()).parent.glob("*ggml-cpu*")}
+    digest = hashlib.sha256()
+    for path in sorted(libraries or {Path(library_path())}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def listen() -> None:

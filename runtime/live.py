@@ -1,4 +1,4 @@
-"""A request that has not ended, as the session sees it: what its draws depend on, and what is on the way to its caller.
+"""A request that has not ended, as the session sees it: what is on the way to its caller.
 
 The rules that hold here:
 
@@ -15,13 +15,12 @@ import trio
 from reenact.actors import events as e
 from reenact.actors.errors import error_of
 from reenact.actors.metrics import Timeline, Times
-from reenact.runtime.engine import Drawing
 from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
 
 if TYPE_CHECKING:
     from reenact.actors.inputs import Input
 
-Said = e.PromptTokenized | e.InputQueued | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
+Said = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
 """The events that a request carries out."""
 
 
@@ -46,8 +45,6 @@ class Live:
         self._max_lag = max_lag
         self._paused = False
         self._error: Exception | None = None
-        self._grammar: str | None = None
-        self._kept: tuple[Input, ...] = ()
         self._sampled: list[int] = []
         self._texts: list[str] = []
         self._cut = ""
@@ -55,11 +52,6 @@ class Live:
         self._n_sent = 0
         self._embedding: tuple[float, ...] = ()
         self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
-
-    @property
-    def drawing(self) -> Drawing:
-        """What the next draw depends on."""
-        return Drawing(options=self.options, grammar=self._grammar, prompt=self._kept, sampled=self._sampled)
 
     @property
     def ended(self) -> bool:
@@ -80,11 +72,7 @@ class Live:
         """
         match event:
             case e.PromptTokenized():
-                self.inputs, self.bos_added, self._grammar = event.inputs, event.bos_added, event.grammar
-            case e.InputQueued(draw=None | 0):
-                self._kept = event.inputs
-            case e.InputQueued():
-                pass
+                self.inputs, self.bos_added = event.inputs, event.bos_added
             case e.TokenEmitted():
                 self._say(event.text, event.index + 1 - len(event.held_by))
             case e.StopMatched():

@@ -2,9 +2,8 @@
 
 The rules that hold here:
 
-* Where results may not depend on the schedule, the cache is so from the start (docs/llama-cpp.md section 2): a stream a
-  slot, flash attention, and K and V of different types, so that neither the split of the KV range by thread nor the
-  tiled kernel is ever taken. Where they may, K and V are both F16 and cells can be moved.
+* Whatever the policy, a slot has a stream of its own. How numbers are rounded says `reenact.runtime.numerics`; cells
+  are moved only where results may depend on the schedule.
 * A text that is pooled is never chunked, because it may attend to all of itself: an embedding model's batches and
   ubatches hold a whole context.
 * A model that cannot give single cells back, or that wants an encoder first, is refused: what is asked of an engine
@@ -12,23 +11,17 @@ The rules that hold here:
 """
 
 import ctypes
-import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from attrs import frozen
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
-from reenact.actors.events import ContextFacts, ModelFacts
+from reenact.actors.header import ContextFacts, ModelFacts, Numerics, Policy
 from reenact.runtime.engine import ContextSettings, padded
 from reenact.runtime.library import bindings, complaint, forget_complaints, llama_cpp, text_of
-
-OnProgress = Callable[[str, float], None]
-"""Told what is being done and how much of it, from 0 to 1; called in the compute thread."""
-
-_HASH_BLOCK: Final = 1 << 22
+from reenact.runtime.modelfile import ModelFile, OnProgress
 
 _MAX_UBATCH: Final = 512
 """llama.cpp's own default."""
@@ -42,30 +35,21 @@ _POOLINGS: Final = {
 }
 
 
-def read_facts(path: Path, on_progress: OnProgress) -> tuple[int, str]:
-    """Return the file's size and SHA-256.
+@frozen(kw_only=True)
+class Basis:
+    """What results rest on."""
 
-    Raises:
-        OSError: It cannot be read.
-        InvalidRequest: It is not a GGUF file.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        block = file.read(_HASH_BLOCK)
-        if not block.startswith(b"GGUF"):
-            raise InvalidRequest("model", f"{path} is not a GGUF file")
-        done = 0
-        while block:
-            digest.update(block)
-            done += len(block)
-            on_progress("reading", done / size)
-            block = file.read(_HASH_BLOCK)
-    return size, digest.hexdigest()
+    policy: Policy
+    numerics: Numerics
 
 
-def load_model(path: Path, on_progress: OnProgress) -> Any:
+def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
     """Return the model, on the CPU; its owner frees it.
+
+    Args:
+        path: Its file.
+        on_progress: Told how it goes.
+        repack: Lay weights out anew for other kernels.
 
     Raises:
         EngineBroken: llama.cpp cannot load it.
@@ -77,6 +61,7 @@ def load_model(path: Path, on_progress: OnProgress) -> Any:
 
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
+    parameters.use_extra_bufts = repack
     parameters.progress_callback = callback = bindings.llama_progress_callback(progress)
     forget_complaints()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
@@ -99,35 +84,25 @@ def check_served(model: Any) -> None:
         raise InvalidRequest("model", "it has an encoder beside its decoder, which is not supported")
 
 
-def model_facts(model: Any, path: Path, size: int, sha256: str) -> ModelFacts:
+def model_facts(model: Any, file: ModelFile) -> ModelFacts:
     """Return what the log's header says of the model."""
     description = ctypes.create_string_buffer(256)
     llama_cpp.llama_model_desc(model, description, len(description))
-    name = os.fsencode(path.name).decode(errors="backslashreplace")
-    return ModelFacts(name=name, size=size, sha256=sha256, description=text_of(description.value))
+    name = os.fsencode(file.path.name).decode(errors="backslashreplace")
+    return ModelFacts(name=name, size=file.size, sha256=file.sha256, description=text_of(description.value))
 
 
-@frozen
-class _Cache:
-    """What decides how results depend on the schedule."""
+_TYPES: Final = {"q8_0": bindings.GGML_TYPE_Q8_0, "f16": bindings.GGML_TYPE_F16}
+_FLASH_ATTN: Final = {
+    "enabled": bindings.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "auto": bindings.LLAMA_FLASH_ATTN_TYPE_AUTO,
+}
 
-    type_k: int
-    type_v: int
-    flash_attn: int
-    names: tuple[str, str, str]
-    """Of the three, for the log."""
-
-
-_INDEPENDENT: Final = _Cache(
-    bindings.GGML_TYPE_Q8_0,
-    bindings.GGML_TYPE_F16,
-    bindings.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    ("q8_0", "f16", "enabled"),
+_TOLD: Final = frozenset(
+    {"n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "kv_unified", "type_k", "type_v", "flash_attn_type"}
+    | {"pooling_type"}
 )
-_FASTEST: Final = _Cache(
-    bindings.GGML_TYPE_F16, bindings.GGML_TYPE_F16, bindings.LLAMA_FLASH_ATTN_TYPE_AUTO, ("f16", "f16", "auto")
-)
-
+"""Parameters that `ContextFacts` tells by themselves, as read back or by name."""
 
 _SEVERAL_POSITIONS: Final = frozenset(
     {bindings.LLAMA_ROPE_TYPE_MROPE, bindings.LLAMA_ROPE_TYPE_IMROPE, bindings.LLAMA_ROPE_TYPE_VISION}
@@ -135,47 +110,51 @@ _SEVERAL_POSITIONS: Final = frozenset(
 """How models turn positions that want several for a row of numbers; llama_decode would read beyond the one it gets."""
 
 
-def make_context(model: Any, settings: ContextSettings) -> tuple[Any, ContextFacts]:
+def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: Basis) -> tuple[Any, ContextFacts]:
     """Return a context, which its owner frees, and its parameters as read back.
+
+    Args:
+        model: The model.
+        file: What its file says.
+        settings: What is asked.
+        basis: What was chosen.
 
     Raises:
         EngineBroken: llama.cpp cannot make it.
     """
-    pools = _pools(model)
-    independent = settings.determinism == "schedule-independent"
-    # A text that is pooled is alone where nothing may change its vector, so its cache need not be independent too.
-    cache = _INDEPENDENT if independent and not pools else _FASTEST
-    n_batch = _whole_texts(settings) if pools else settings.n_batch
+    n_batch = _whole_texts(settings) if file.pools else settings.n_batch
+    numerics = basis.numerics
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = settings.n_slots * padded(settings.n_ctx)
     parameters.n_batch = n_batch
     # More rows than n_ubatch abort the process in a model that attends both ways.
-    parameters.n_ubatch = n_batch if pools else min(n_batch, _MAX_UBATCH)
+    parameters.n_ubatch = n_batch if file.pools else min(n_batch, _MAX_UBATCH)
     parameters.n_seq_max = settings.n_slots
     parameters.n_threads = parameters.n_threads_batch = settings.n_threads
     parameters.kv_unified = False
-    parameters.type_k, parameters.type_v, parameters.flash_attn_type = cache.type_k, cache.type_v, cache.flash_attn
+    parameters.type_k, parameters.type_v = _TYPES[numerics.type_k], _TYPES[numerics.type_v]
+    parameters.flash_attn_type = _FLASH_ATTN[numerics.flash_attn]
     parameters.offload_kqv = parameters.op_offload = False
-    parameters.embeddings = pools
-    if pools and _said_of(model, "pooling_type") in {"", "0"}:
+    parameters.embeddings = file.pools
+    if file.pools and not file.pooling_type:
         parameters.pooling_type = bindings.LLAMA_POOLING_TYPE_MEAN
     forget_complaints()
     context = llama_cpp.llama_init_from_model(model, parameters)
     if context is None:
         raise EngineBroken(f"no context of {settings.n_slots} x {settings.n_ctx} cells for it: {complaint()}")
-    return context, _context_facts(model, context, settings, cache)
+    return context, _facts(model, context, file, settings, basis=basis, given=_given(parameters))
 
 
-def _context_facts(model: Any, context: Any, settings: ContextSettings, cache: _Cache) -> ContextFacts:
-    pools = _pools(model)
-    takes_rows = not pools and llama_cpp.llama_model_rope_type(model) not in _SEVERAL_POSITIONS
-    independent = settings.determinism == "schedule-independent"
+def _facts(
+    model: Any, context: Any, file: ModelFile, settings: ContextSettings, *, basis: Basis, given: dict[str, str]
+) -> ContextFacts:
+    takes_rows = not file.pools and llama_cpp.llama_model_rope_type(model) not in _SEVERAL_POSITIONS
+    independent = basis.policy == "schedule-independent"
     n_ctx, n_ctx_seq = settings.n_ctx, llama_cpp.llama_n_ctx_seq(context)
-    if pools or llama_cpp.llama_model_rope_type(model) == bindings.LLAMA_ROPE_TYPE_NONE:
+    if file.pools or llama_cpp.llama_model_rope_type(model) == bindings.LLAMA_ROPE_TYPE_NONE:
         # Positions may be looked up in a table as long as the trained context; ggml_get_rows aborts the process beyond.
         trained = llama_cpp.llama_model_n_ctx_train(model)
         n_ctx, n_ctx_seq = min(n_ctx, trained), min(n_ctx_seq, trained)
-    type_k, type_v, flash_attn = cache.names
     return ContextFacts(
         n_slots=llama_cpp.llama_n_seq_max(context),
         n_ctx=n_ctx,
@@ -183,15 +162,21 @@ def _context_facts(model: Any, context: Any, settings: ContextSettings, cache: _
         n_batch=llama_cpp.llama_n_batch(context),
         n_ubatch=llama_cpp.llama_n_ubatch(context),
         n_threads=llama_cpp.llama_n_threads(context),
-        type_k=type_k,
-        type_v=type_v,
-        flash_attn=flash_attn,
+        numerics=basis.numerics,
         kv_unified=False,
-        shift=_shift(context, independent=independent or pools),
+        shift=_shift(context, independent=independent or file.pools),
         n_embd=llama_cpp.llama_model_n_embd_inp(model) if takes_rows else 0,
-        pooling=_POOLINGS[llama_cpp.llama_pooling_type(context)] if pools else "none",
-        alone=pools and independent,
+        pooling=_POOLINGS[llama_cpp.llama_pooling_type(context)] if file.pools else "none",
+        alone=file.pools and independent,
+        parameters=given,
     )
+
+
+def _given(parameters: Any) -> dict[str, str]:
+    """Return what else a context is made with, by llama.cpp's names; pointers say nothing."""
+    plain = (bool, int, float)
+    values = {name: getattr(parameters, name) for name, *_ in parameters._fields_}
+    return {name: f"{value}" for name, value in values.items() if name not in _TOLD and isinstance(value, plain)}
 
 
 def _whole_texts(settings: ContextSettings) -> int:
@@ -205,21 +190,3 @@ def _shift(context: Any, *, independent: bool) -> Literal["move", "evaluate"]:
     """Return how room is made: cells that were moved are no function of their tokens, so only where that is allowed."""
     memory = llama_cpp.llama_get_memory(context)
     return "evaluate" if independent or not memory or not llama_cpp.llama_memory_can_shift(memory) else "move"
-
-
-def _pools(model: Any) -> bool:
-    """Return whether a model is for embeddings: it says how to pool, or that it attends both ways."""
-    return _said_of(model, "pooling_type") not in {"", "0"} or _said_of(model, "attention.causal") == "false"
-
-
-def _said_of(model: Any, name: str) -> str:
-    """Return what the file says of the architecture's ``name``, or nothing."""
-    architecture = _metadata(model, "general.architecture")
-    return _metadata(model, f"{architecture}.{name}")
-
-
-def _metadata(model: Any, key: str) -> str:
-    value = ctypes.create_string_buffer(256)
-    # Below 0 where there is no such key (llama_model_meta_val_str).
-    found = llama_cpp.llama_model_meta_val_str(model, key.encode(), value, len(value))
-    return text_of(value.value) if found >= 0 else ""

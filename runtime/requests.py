@@ -12,6 +12,7 @@ import trio
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
+from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
 from reenact.actors.options import Options, RequestOptions, options_of
 from reenact.runtime.chats import Chat, Chats, checked
@@ -33,6 +34,11 @@ class Runtime:
         self._session = session
         self._sources = sources
         self._chats = Chats()
+
+    @property
+    def determinism(self) -> DeterminismFacts:
+        """What is promised of results, and why."""
+        return self.header.determinism
 
     async def complete(
         self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[RequestOptions]

@@ -12,17 +12,8 @@ from typing import Final, Literal
 from zlib import crc32
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
-from reenact.actors.events import (
-    BatchDecoded,
-    BatchPlanned,
-    ContextFacts,
-    EngineFacts,
-    Likely,
-    ModelFacts,
-    Part,
-    Sample,
-    Vector,
-)
+from reenact.actors.events import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
+from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics, Policy
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.engine import (
@@ -95,6 +86,7 @@ class ScriptedEngine:
         self._pieces = {token: piece for piece, token in self._tokens.items()}
         self._cells: list[list[Input]] = []
         self._aborted = -1
+        self._logits_hash = True
         self.context_facts: ContextFacts | None = None
 
     def load(self, settings: ContextSettings) -> Loaded:
@@ -103,6 +95,8 @@ class ScriptedEngine:
             raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
         self._cells = [[] for _ in range(settings.n_slots)]
         self._aborted = -1
+        policy: Policy = "schedule-independent" if settings.determinism == "auto" else settings.determinism
+        self._logits_hash = settings.logits_hash
         # A text is pooled whole, so a batch must hold any.
         n_batch = settings.n_batch if self._vectors is None else max(settings.n_batch, settings.n_ctx)
         self.context_facts = ContextFacts(
@@ -112,20 +106,22 @@ class ScriptedEngine:
             n_batch=n_batch,
             n_ubatch=n_batch,
             n_threads=settings.n_threads,
-            type_k="tokens",
-            type_v="none",
-            flash_attn="none",
+            numerics=Numerics(type_k="tokens", type_v="none", flash_attn="none", repack=False, tiled=False),
             kv_unified=False,
-            shift="evaluate" if settings.determinism == "schedule-independent" else "move",
+            shift="evaluate" if policy == "schedule-independent" else "move",
             n_embd=2,
             pooling="none" if self._vectors is None else "mean",
-            alone=settings.determinism == "schedule-independent",
+            alone=policy == "schedule-independent",
+            parameters={},
         )
         return Loaded(
-            engine=EngineFacts(name="scripted", versions={}, system_info=""),
+            engine=EngineFacts(name="scripted", versions={}, system_info="", cpu="", library_sha256=""),
             model=ModelFacts(name="script", size=0, sha256="", description="plays given pieces"),
             context=self.context_facts,
-            policies={"determinism": settings.determinism},
+            determinism=DeterminismFacts(
+                asked=settings.determinism, policy=policy, reason="nothing is computed", probe={}
+            ),
+            policies={},
         )
 
     def tokenize(self, text: str, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
@@ -188,7 +184,7 @@ class ScriptedEngine:
             del self._cells[shift.slot][shift.keep : shift.keep + shift.discard]
 
     def _sample(self, part: Part, drawing: Drawing) -> Sample:
-        crc = crc32(repr(self._cells[part.slot]).encode())
+        crc = crc32(repr(self._cells[part.slot]).encode()) if self._logits_hash else None
         script = self._script(self._text(drawing.prompt))
         piece = script[part.draw] if part.draw is not None and part.draw < len(script) else EOG
         if isinstance(piece, Special) and piece is not EOG:

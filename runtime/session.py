@@ -29,6 +29,7 @@ from reenact.actors.options import Options
 from reenact.runtime import console
 from reenact.runtime.codec import recordable
 from reenact.runtime.compute import Compute
+from reenact.runtime.drawings import Drawings
 from reenact.runtime.engine import Drawing, Engine, Message
 from reenact.runtime.journal import Journal
 from reenact.runtime.live import Live
@@ -62,6 +63,7 @@ class Session:
         self._given: deque[e.GivenEvent] = deque()
         self._giving = False
         self._live: dict[int, Live] = {}
+        self._drawings = Drawings()
         # One batch is in flight at a time, so there is always room for one.
         self._send_plan, self._receive_plan = trio.open_memory_channel[_Crossing](1)
         self._left = False
@@ -271,6 +273,7 @@ class Session:
         for record in records:
             self.metrics.add(record.event, t)
         for record in records:
+            self._drawings.add(record.event)
             self._carry_out(record.event, t)
         self._show_all(records)
 
@@ -287,10 +290,7 @@ class Session:
         """Do what a record says is to be done outside the core."""
         match event:
             case e.BatchPlanned():
-                drawings = {
-                    part.sequence: self._live[part.sequence].drawing for part in event.parts if part.draw is not None
-                }
-                self._send_plan.send_nowait((event, drawings))
+                self._send_plan.send_nowait((event, self._drawings.of(event)))
             case e.AbortRequested():
                 with suppress(Exception):  # A batch that is not aborted comes to its end.
                     self.engine.abort(event.batch)
@@ -301,7 +301,7 @@ class Session:
             case e.SequenceFinished():
                 timeline = self.metrics.timelines[event.sequence]
                 self._live.pop(event.sequence).finish(event, timeline, times(timeline, t))
-            case e.PromptTokenized() | e.InputQueued() | e.TokenEmitted() | e.StopMatched() | e.EmbeddingComputed() if (
+            case e.PromptTokenized() | e.TokenEmitted() | e.StopMatched() | e.EmbeddingComputed() if (
                 event.sequence in self._live
             ):
                 if self._live[event.sequence].carry_out(event):

@@ -3,6 +3,9 @@
 import os
 import signal
 
+import pytest
+
+from reenact.runtime.kept import FOLDER_NAME
 from tests.breaking import BREAK_NAME
 from tests.support import FRESH_SEED, FRESH_SEED_NAME
 
@@ -21,7 +24,9 @@ def pytest_report_header() -> list[str]:
     return [seed, *([f"broken on purpose: {broken}"] if broken else [])]
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C do what it does, also where the shell that started the tests in the background ignores it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what is kept apart from the user's; let Ctrl-C work, also where the shell that started us ignores it."""
+    if config.cache is not None:
+        os.environ[FOLDER_NAME] = str(config.cache.mkdir("reenact"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

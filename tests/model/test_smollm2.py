@@ -121,7 +121,7 @@ def test_draws_depend_on_seed_and_index() -> None:
     engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=16, n_threads=2))
     tokens = engine.tokenize("My favourite colour is", special=True).tokens
 
-    def draw(seed: int, index: int) -> tuple[int, int]:
+    def draw(seed: int, index: int) -> tuple[int | None, int]:
         part = Part(sequence=1, slot=0, position=0, inputs=tokens, draw=index)
         options = Options(seed=seed, temperature=1.5)
         drawing = Drawing(options=options, grammar=None, prompt=tokens, sampled=[0] * index)

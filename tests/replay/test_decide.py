@@ -91,7 +91,7 @@ class Editing:
 async def test_everything_happens_in_the_eventful_session(eventful: Path) -> None:
     """The session that the next tests change holds some 300 records and nearly every type of event."""
     lines = read_fields(eventful)
-    rare = {"ActorFailed", "EmbeddingComputed", "EngineFailed", "TokenizeFailed"}
+    rare = {"ActorFailed", "CellsLost", "EmbeddingComputed", "EngineFailed", "SequenceForked", "TokenizeFailed"}
     assert set(EVENT_TYPES) - rare == {fields["type"] for fields in lines}
     assert 300 <= len(lines) <= 400
     assert {"nan", "grammar"} <= {sample.get("fault") for fields in lines for sample in fields.get("samples", [])}
@@ -171,7 +171,7 @@ async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object
             found.setdefault(_read(edited), set()).add(position)
         # What is found while reading is what a replay tells.
         assert _VERDICTS[_read(edited)] == replay_log(edited).exit_code
-    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":2') + 9}
+    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":3') + 9}
     assert {"corrupt", "not comparable", "torn"} == set(found)
     assert versions == found["not comparable"]
     assert {len(data) - 1} == found["torn"]

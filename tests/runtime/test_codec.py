@@ -54,6 +54,8 @@ async def test_every_event_comes_back(tmp_path: Path, autojump_clock: object) ->
         e.ActorFailed(failed="batcher", error="KeyError: 'lost'"),
         e.EmbeddingComputed(sequence=1, embedding=(0.6, -0.8)),
         e.TokenizeFailed(sequence=1, error="OSError: x"),
+        e.SequenceForked(sequence=1, options=Options(seed=1, stop=("</s>",))),
+        e.CellsLost(),
     ]
     for event in rare:
         assert event == decode(fields_of(event)).event
@@ -248,11 +250,11 @@ def test_equal_means_equal_in_type(one: object, other: object, expected: bool) -
 def test_names_in_the_log_are_pinned() -> None:
     """The names of events never change: old logs hold them."""
     assert " ".join(sorted(EVENT_TYPES)) == (
-        "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested ContextShifted "
+        "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested CellsLost ContextShifted "
         "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped "
         "PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected "
-        "RequestWithdrawn SequenceFinished SequencePaused SequencePreempted SequenceResumed SessionClosed "
-        "SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted TokenizeFailed"
+        "RequestWithdrawn SequenceFinished SequenceForked SequencePaused SequencePreempted SequenceResumed "
+        "SessionClosed SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted TokenizeFailed"
     )
 
 

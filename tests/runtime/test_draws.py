@@ -127,7 +127,7 @@ def bench() -> Iterator[Bench]:
     context: Any = llama_cpp.llama_init_from_model(model, settings)
     vocabulary: Any = llama_cpp.llama_model_get_vocab(model)
     calls = ShortCalls()
-    made = Bench(vocabulary, context, calls, Draws(vocabulary, context, calls, N_CTX))
+    made = Bench(vocabulary, context, calls, Draws(vocabulary, context, calls, N_CTX, logits_hash=True))
     made.decode(made.tokens("The pet is"))
     yield made
     made.draws.close()

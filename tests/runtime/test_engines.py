@@ -81,11 +81,11 @@ def test_settings_are_read_back(engine: Engine) -> None:
 
 @both
 def test_an_engine_says_what_its_results_depend_on(kind: str) -> None:
-    """The policies name what was asked for, and only where the schedule may matter are cells moved."""
+    """The policy is what was asked for, and only where the schedule may matter are cells moved."""
     engine = made(kind)
     loaded = engine.load(settings("recorded-schedule"))
     engine.close()
-    assert ("recorded-schedule", "move") == (loaded.policies["determinism"], loaded.context.shift)
+    assert ("recorded-schedule", "move") == (loaded.determinism.policy, loaded.context.shift)
 
 
 @both
@@ -138,6 +138,7 @@ def test_a_prompt_in_one_step(engine: Engine) -> None:
     (sample,) = decoded.samples
     assert (1, False, None) == (sample.sequence, sample.eog, sample.fault)
     assert sample.piece
+    assert sample.logits_crc32 is not None
     assert 0 <= sample.logits_crc32 < 2**32
 
 
@@ -346,7 +347,7 @@ def test_rows_take_the_place_of_tokens(engine: Engine) -> None:
     tokens = tokens_of(engine, "Hello")
     rows = [tuple((column * row % 7 - 3) / 10 for column in range(WIDTH)) for row in (1, 2)]
 
-    def sampled(first: Any, second: Any) -> int:
+    def sampled(first: Any, second: Any) -> int | None:
         step(engine, part((first, second)), trims=emptied(0))
         decoded = step(engine, part(tokens, position=2, draw=0))
         assert ((0, 1 + len(tokens)),) == decoded.positions

@@ -60,7 +60,7 @@ def pooling(embedding_model: Path) -> Iterator[LlamaEngine]:
     engine.close()
 
 
-def crcs(decoded: BatchDecoded) -> list[int]:
+def crcs(decoded: BatchDecoded) -> list[int | None]:
     """Return the checksums of the logits that were drawn from."""
     return [sample.logits_crc32 for sample in decoded.samples]
 
@@ -106,10 +106,10 @@ def test_cells_move_twenty_times() -> None:
     """A slot is shifted again and again; each time its rows follow, and in another slot they are the same."""
     engine = LlamaEngine(installed_model())
     context = engine.load(settings(n_slots=2, n_ctx=64, n_batch=64, determinism="recorded-schedule")).context
-    assert ("move", "f16", "f16") == (context.shift, context.type_k, context.type_v)
+    assert ("move", "f16", "f16") == (context.shift, context.numerics.type_k, context.numerics.type_v)
     tokens = prose(engine, 24)
 
-    def history(slot: int) -> list[int]:
+    def history(slot: int) -> list[int | None]:
         seen = crcs(step(engine, part(tokens, slot=slot, draw=0)))
         for _ in range(20):
             shift = Shift(slot=slot, keep=4, discard=4)

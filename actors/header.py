@@ -1,0 +1,119 @@
+"""What the header of a session says: the model, the engine, the context, and what was promised of them.
+
+The rule that holds here: a re-execution depends on nothing beside these values and the records behind them. No clock
+and no path is among them: where a file lies on one machine says nothing on another.
+"""
+
+from typing import Literal
+
+from attrs import frozen
+
+Policy = Literal["schedule-independent", "recorded-schedule"]
+"""What results depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
+
+Probed = Literal["same", "differs", "not tried"]
+"""What a probe found of one way to schedule."""
+
+
+@frozen(kw_only=True)
+class ModelFacts:
+    """Which weights: a replay that computes needs the same ones."""
+
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+    description: str
+
+
+@frozen(kw_only=True)
+class EngineFacts:
+    """What computes: program, build and machine."""
+
+    name: str
+    versions: dict[str, str]
+    system_info: str
+    """What the program was compiled for: the CPU's features, as llama.cpp lists them."""
+    cpu: str
+    """The machine's CPU, as the system calls it."""
+    library_sha256: str
+    """Of what computes: builds of one version can differ."""
+
+
+@frozen(kw_only=True)
+class Numerics:
+    """What decides how numbers are rounded, beside the weights and the build (docs/llama-cpp.md section 2)."""
+
+    type_k: str
+    type_v: str
+    flash_attn: str
+    repack: bool
+    """Weights are laid out anew for other kernels (``use_extra_bufts``)."""
+    tiled: bool
+    """Matrices of some types are multiplied by tiles (``GGML_CPU_TILED_MM``)."""
+
+
+@frozen(kw_only=True)
+class ContextFacts:
+    """The context's parameters: as read back where the engine tells them, else as given to it."""
+
+    n_slots: int
+    """Sequences evaluated together (llama.cpp's ``n_seq_max``)."""
+    n_ctx: int
+    """Cells one sequence may use, as asked; the actors enforce it."""
+    n_ctx_seq: int
+    """Cells one sequence has in the engine, which pads."""
+    n_batch: int
+    """Rows of one batch at most."""
+    n_ubatch: int
+    n_threads: int
+    numerics: Numerics
+    kv_unified: bool
+    shift: Literal["move", "evaluate"]
+    """How a full context makes room: cells are moved, or the inputs behind the gap are evaluated again."""
+    n_embd: int
+    """Numbers of a row that stands for a token; 0 where the model takes none."""
+    pooling: str
+    """How a text's vectors become one; "none" where the model generates instead."""
+    alone: bool
+    """A text that is pooled has a batch of its own, because neighbours would change its vector."""
+    parameters: dict[str, str]
+    """All else that the engine was given, by its own names."""
+
+
+@frozen(kw_only=True)
+class DeterminismFacts:
+    """What was promised, and why."""
+
+    asked: Literal["auto", "schedule-independent", "recorded-schedule"]
+    policy: Policy
+    """The one in force."""
+    reason: str
+    """Why this one, for people."""
+    probe: dict[str, Probed]
+    """What a probe of this model, build and machine compared, by name; empty where nothing was probed."""
+
+    @property
+    def verdict(self) -> Literal["same", "differs", "not probed"]:
+        """What the probe says as a whole: of all ways "same", of one at least "differs", or neither."""
+        found = self.probe.values()
+        if "differs" in found:
+            return "differs"
+        return "same" if found and "not tried" not in found else "not probed"
+
+
+@frozen(kw_only=True)
+class Parent:
+    """The session that a session was forked from."""
+
+    session: str
+    n: int
+    """The first record of the parent that is not in the child."""
+
+
+@frozen(kw_only=True)
+class Limits:
+    """The limits of this session that its opener could set."""
+
+    max_waiting: int
+    max_reader_lag: int

@@ -1,0 +1,71 @@
+"""What is promised of a model's results, and the numerics that the promise rests on.
+
+The rules that hold here:
+
+* "auto" and "schedule-independent" take the fastest settings under which, as far as is known of the file's types,
+  nothing depends on the schedule; then a probe is asked. What it finds counts: where bits differ the first one gives
+  way to "recorded-schedule", and the second one is refused. A probe that ran out of time changes nothing.
+* A text that is pooled is alone in its batch where nothing may change its vector; no probe is needed for that.
+* A session that is executed again has the policy and the numerics of its log, as far as this process can have them.
+"""
+
+from collections.abc import Callable
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.header import DeterminismFacts, Numerics, Policy, Probed
+from reenact.runtime.engine import ContextSettings, Determinism
+from reenact.runtime.modelfile import ModelFile
+from reenact.runtime.numerics import fastest, has_tiles, independent, obstacle
+
+Ask = Callable[[Numerics], dict[str, Probed]]
+"""Probes a model under these numerics."""
+
+
+@frozen
+class Promise:
+    """What is promised, and the numerics that keep it."""
+
+    facts: DeterminismFacts
+    numerics: Numerics
+
+
+def promise(file: ModelFile, settings: ContextSettings, ask: Ask) -> Promise:
+    """Return what can be promised.
+
+    Raises:
+        InvalidRequest: Not what was asked for by name; it names ``determinism``.
+    """
+    asked, types = settings.determinism, file.matrix_types
+    if settings.numerics is not None and asked != "auto":
+        tiled = settings.numerics.tiled
+        numerics = changed(settings.numerics, tiled=tiled if has_tiles(types, tiled=tiled) else not tiled)
+        return _promise(asked, asked, numerics, "as recorded")
+    if asked == "recorded-schedule":
+        return _promise(asked, asked, fastest(types), "it was asked for")
+    if file.pools:
+        numerics = changed(fastest(types), repack=independent(types).repack)
+        return _promise(asked, "schedule-independent", numerics, "a text is alone in its batch")
+    against = obstacle(types)
+    found: dict[str, Probed] = {}
+    if against is None:
+        found = ask(independent(types))
+        differing = [case for case, outcome in found.items() if outcome == "differs"]
+        if not differing:
+            whole = "not tried" not in found.values()
+            reason = "a probe found no other bits" if whole else "nothing is known against it; the probe's time ran out"
+            return _promise(asked, "schedule-independent", independent(types), reason, found)
+        against = f"a probe found other bits {differing[0]}"
+    if asked == "schedule-independent":
+        cure = 'determinism="auto" takes "recorded-schedule" here'
+        raise InvalidRequest("determinism", f'"schedule-independent" cannot be had: {against}; {cure}')
+    return _promise(asked, "recorded-schedule", fastest(types), against, found)
+
+
+def _promise(
+    asked: Determinism, policy: Policy, numerics: Numerics, reason: str, found: dict[str, Probed] | None = None
+) -> Promise:
+    facts = DeterminismFacts(asked=asked, policy=policy, reason=reason, probe=found or {})
+    return Promise(facts, numerics)

@@ -1,0 +1,81 @@
+"""What is kept between sessions, so that it need not be found out again: digests of files, verdicts of probes.
+
+The rules that hold here:
+
+* It lies in a folder of the user's cache (``REENACT_CACHE`` names another), and can be removed at any time.
+* Nothing depends on it: what cannot be read or written is found out again. A kept digest counts only while path, size
+  and time of change are what they were.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final
+
+import orjson
+from platformdirs import user_cache_path
+
+FOLDER_NAME: Final = "REENACT_CACHE"
+"""The environment variable that names the folder."""
+
+
+def folder() -> Path:
+    """Return the folder."""
+    named = os.environ.get(FOLDER_NAME)
+    return Path(named) if named else user_cache_path("reenact")
+
+
+def read(kind: str, key: str) -> dict[str, Any] | None:
+    """Return what is kept under a key, or None."""
+    with suppress(OSError, ValueError):
+        kept = orjson.loads(_path(kind, key).read_bytes())
+        if isinstance(kept, dict) and kept.get("key") == key:
+            return kept
+    return None
+
+
+def write(kind: str, key: str, values: dict[str, Any]) -> None:
+    """Keep values under a key, in place of what was kept there."""
+    path = _path(kind, key)
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Another process may do the same: whoever is last wins, and nobody sees half of it.
+        new = path.with_suffix(f".{token_hex(4)}")
+        new.write_bytes(orjson.dumps({"key": key, **values}))
+        new.replace(path)
+
+
+def kept_sha256(path: Path, status: os.stat_result) -> str | None:
+    """Return the digest of a file as it was when it had this status; None where it is not known."""
+    kept = read("files", _name(path))
+    if kept is None or (kept.get("size"), kept.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
+        return None
+    found = kept.get("sha256")
+    return found if isinstance(found, str) else None
+
+
+def keep_sha256(path: Path, status: os.stat_result, digest: str) -> None:
+    """Keep the digest of a file."""
+    values = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
+    write("files", _name(path), values)
+
+
+def files_of(digest: str) -> Iterator[Path]:
+    """Return the files that had this digest when they were last opened, and still have their size and time."""
+    with suppress(OSError):
+        for entry in sorted((folder() / "files").glob("*.json")):
+            with suppress(OSError, ValueError):
+                path = Path(orjson.loads(entry.read_bytes())["key"])
+                if kept_sha256(path, path.stat()) == digest:
+                    yield path
+
+
+def _name(path: Path) -> str:
+    return os.fsencode(path.resolve()).decode(errors="backslashreplace")
+
+
+def _path(kind: str, key: str) -> Path:
+    return folder() / kind / f"{sha256(key.encode()).hexdigest()[:32]}.json"

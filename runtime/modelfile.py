@@ -1,0 +1,148 @@
+"""What a model's file says of itself before it is loaded: its digest, the types of its matrices, what it is for.
+
+The rules that hold here:
+
+* Nothing is loaded: ggml reads the head of the file.
+* The digest of a file is kept by its path, size and time of change (`reenact.runtime.kept`), because reading all of a
+  large one takes longer than loading it.
+"""
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from attrs import frozen
+
+from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.runtime.kept import keep_sha256, kept_sha256
+from reenact.runtime.library import complaint, forget_complaints, library_path, listen, text_of
+
+OnProgress = Callable[[str, float], None]
+"""Told what is being done and how much of it, from 0 to 1; called in the compute thread."""
+
+_HASH_BLOCK: Final = 1 << 22
+_MAX_DIMENSIONS: Final = 4
+"""GGML_MAX_DIMS"""
+_UINT32, _BOOL, _STRING = 4, 7, 8
+"""gguf_type"""
+
+
+@frozen(kw_only=True)
+class ModelFile:
+    """A GGUF file."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    sha256: str
+    matrix_types: frozenset[str]
+    """By ggml's names; what is no matrix is not multiplied."""
+    pooling_type: int | None
+    """What it says of pooling; None where it says nothing."""
+    is_causal: bool
+    """Whether a token attends to those before it only."""
+
+    @property
+    def pools(self) -> bool:
+        """Whether it is for embeddings: it says how to pool, or that it attends both ways."""
+        return bool(self.pooling_type) or not self.is_causal
+
+
+def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
+    """Return what a file says of itself.
+
+    Raises:
+        OSError: It cannot be read.
+        InvalidRequest: It is not a GGUF file.
+        EngineBroken: It begins like one, and cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InvalidRequest("model", f"{path} is not a GGUF file")
+        status = os.fstat(file.fileno())
+        sha256 = kept_sha256(path, status)
+        if sha256 is None:
+            file.seek(0)
+            sha256 = _digest(file, status.st_size, on_progress)
+            keep_sha256(path, status, sha256)
+    calls = _calls()
+    listen()
+    forget_complaints()
+    head = calls["gguf_init_from_file"](os.fsencode(path), _Parameters(no_alloc=True, ctx=None))
+    if not head:
+        raise EngineBroken(f"{path} cannot be loaded: {complaint()}")
+    try:
+        architecture = _said(head, "general.architecture", _STRING)
+        name = "" if architecture is None else text_of(architecture)
+        return ModelFile(
+            path=path,
+            size=status.st_size,
+            sha256=sha256,
+            matrix_types=frozenset(_matrix_types(head)),
+            pooling_type=_said(head, f"{name}.pooling_type", _UINT32),
+            is_causal=_said(head, f"{name}.attention.causal", _BOOL) is not False,
+        )
+    finally:
+        calls["gguf_free"](head)
+
+
+def _digest(file: BinaryIO, size: int, on_progress: OnProgress) -> str:
+    digest, done = hashlib.sha256(), 0
+    while block := file.read(_HASH_BLOCK):
+        digest.update(block)
+        done += len(block)
+        on_progress("reading", done / size)
+    return digest.hexdigest()
+
+
+def _matrix_types(head: Any) -> Iterator[str]:
+    calls = _calls()
+    for i in range(calls["gguf_get_n_tensors"](head)):
+        lengths = calls["gguf_get_tensor_ne"](head, i)[:_MAX_DIMENSIONS]
+        if sum(length > 1 for length in lengths) > 1:
+            yield text_of(calls["ggml_type_name"](calls["gguf_get_tensor_type"](head, i)))
+
+
+def _said(head: Any, key: str, kind: int) -> Any:
+    """Return the value of a key, or None where there is none of this kind."""
+    calls = _calls()
+    i = calls["gguf_find_key"](head, key.encode())
+    if i < 0 or calls["gguf_get_kv_type"](head, i) != kind:
+        return None
+    getter = {_UINT32: "gguf_get_val_u32", _BOOL: "gguf_get_val_bool", _STRING: "gguf_get_val_str"}[kind]
+    return calls[getter](head, i)
+
+
+class _Parameters(ctypes.Structure):
+    """``gguf_init_params``."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+@cache
+def _calls() -> dict[str, Any]:
+    """Return calls of ggml that the bindings leave out; libllama has loaded the library that holds them."""
+    library = ctypes.CDLL(library_path())
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
+    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "gguf_init_from_file": (pointer, (text, _Parameters)),
+        "gguf_free": (None, (pointer,)),
+        "gguf_find_key": (number, (pointer, text)),
+        "gguf_get_kv_type": (ctypes.c_int, (pointer, number)),
+        "gguf_get_val_u32": (ctypes.c_uint32, (pointer, number)),
+        "gguf_get_val_bool": (ctypes.c_bool, (pointer, number)),
+        "gguf_get_val_str": (text, (pointer, number)),
+        "gguf_get_n_tensors": (number, (pointer,)),
+        "gguf_get_tensor_type": (ctypes.c_int, (pointer, number)),
+        "gguf_get_tensor_ne": (ctypes.POINTER(number), (pointer, number)),
+        "ggml_type_name": (text, (ctypes.c_int,)),
+    }
+    calls = {}
+    for name, (returns, takes) in signatures.items():
+        call = calls[name] = library[name]
+        call.restype, call.argtypes = returns, takes
+    return calls
