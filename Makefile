@@ -8,13 +8,16 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test rules golden measure measure-chat measure-schema measure-cancel measure-copy measure-core format clean
+MEASURES := chat schema cancel copy core prices shift
+
+.PHONY: help demo test rules golden soak measure $(MEASURES:%=measure-%) format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and the replay of their log'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
-	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what a copy and the core cost'
+	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
+	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make format   let ruff lay the code out'
 	@echo 'make clean    remove what the others made, .venv included'
@@ -42,10 +45,13 @@ test: .venv/.installed
 rules: .venv/.installed
 	$(BIN)/python -m tests.break_rules
 
-measure: measure-chat measure-schema measure-cancel measure-copy measure-core
+measure: $(MEASURES:%=measure-%)
 
-measure-chat measure-schema measure-cancel measure-copy measure-core: measure-%: .venv/.installed
+$(MEASURES:%=measure-%): measure-%: .venv/.installed
 	$(BIN)/python -m tests.measure.$*
+
+soak: .venv/.installed
+	$(BIN)/python -m tests.measure.soak $(SOAK)
 
 golden: .venv/.installed
 	$(BIN)/python -m tests.golden.record

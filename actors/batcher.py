@@ -267,12 +267,12 @@ def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
         if slot.work is None:
             return slot
         work = shortened(slot.work)
-        if state.moves_cells:
+        if state.moves_cells and len(slot.cells) >= event.keep + event.discard:
             length = len(slot.cells) - event.discard
             pure = event.keep if slot.pure is None else min(event.keep, slot.pure)
             gap = Gap(event.keep, event.discard)
             return changed(slot, work=work, cells=work.inputs.first(length), pure=pure, gap=gap)
-        return changed(slot, work=work, cells=work.inputs.first(event.keep))
+        return changed(slot, work=work, cells=work.inputs.first(min(event.keep, len(slot.cells))))
 
     return _reworked(state, event.sequence, shifted, shortened)
 
@@ -340,8 +340,7 @@ def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
             slots[part.slot] = decoded(slots[part.slot], part, positions.get(part.slot), code=event.code)
         if not positions:
             # The engine refused the batch, and did nothing of what was planned.
-            operations: tuple[e.Copy | e.Trim | e.Shift, ...] = (*planned.copies, *planned.trims, *planned.shifts)
-            for operation in operations:
+            for operation in planned.operations:
                 slots[operation.slot] = unknown(slots[operation.slot])
     return changed(state, slots=tuple(slots), in_flight=False, spared=event.code == e.ABORTED)
 

@@ -62,6 +62,10 @@ class Shift:
     discard: int
 
 
+Operation = Copy | Trim | Shift
+"""What is done to the cells of ``slot``."""
+
+
 @frozen(kw_only=True)
 class Likely:
     """One of the likeliest tokens."""
@@ -100,6 +104,10 @@ class Vector:
     """As the model gives them; none where one of them is NaN or infinite."""
     crc32: int
     """Of the vector as it lies in memory."""
+
+
+Outcome = Sample | Vector
+"""What comes of a part."""
 
 
 @frozen(kw_only=True)
@@ -410,6 +418,11 @@ class BatchPlanned:
     parts: tuple[Part, ...]
     """Ascending by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3)."""
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What is done to cells before the rows, in this order."""
+        return (*self.copies, *self.trims, *self.shifts)
+
 
 @frozen(kw_only=True)
 class AbortRequested:
@@ -439,6 +452,11 @@ class BatchDecoded:
 
     Empty where the engine refused the batch: then it did nothing of what was planned, with cells neither.
     """
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What came of its parts."""
+        return (*self.samples, *self.vectors)
 
 
 @frozen(kw_only=True)

@@ -1,8 +1,10 @@
 """Replay: the same actors, driven by the file.
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
-Nothing here imports trio or llama.cpp. The public names are loaded when they are used, so that `replay --version` is
-quick: `replay_log`, `Verdict`, `Tally`, `Divergence`, and what `Verdict.raise_for_divergence` raises.
+`compute_log` executes its batches again on the model, too. Nothing here imports trio, and llama.cpp is loaded only
+where a log is executed again. The public names are loaded when they are used, so that `replay --version` is quick:
+`replay_log`, `compute_log` and how it is `Asked`, `Verdict`, `Tally`, `Divergence`, and what
+`Verdict.raise_for_divergence` raises.
 """
 
 from importlib import import_module
@@ -10,12 +12,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
+    from reenact.replay.compute import Asked, compute_log
     from reenact.replay.decide import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
     from reenact.replay.tally import Tally
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
+    "Asked": "reenact.replay.compute",
+    "compute_log": "reenact.replay.compute",
     "replay_log": "reenact.replay.decide",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
@@ -25,7 +30,17 @@ _MODULE_OF = {
     "Verdict": "reenact.replay.verdict",
 }
 
-__all__ = ["Divergence", "LogCorrupt", "LogNotComparable", "ReplayDivergence", "Tally", "Verdict", "replay_log"]
+__all__ = [
+    "Asked",
+    "Divergence",
+    "LogCorrupt",
+    "LogNotComparable",
+    "ReplayDivergence",
+    "Tally",
+    "Verdict",
+    "compute_log",
+    "replay_log",
+]
 
 
 def __getattr__(name: str) -> object:

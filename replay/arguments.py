@@ -5,7 +5,8 @@ The rule that holds here: an error in the arguments is one line on standard erro
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     from reenact.replay.show import At
@@ -14,6 +15,26 @@ _EXIT_CODES = """\
 exit codes:
   0  done; of run: same    2  usage, or a file that cannot be read    4  not comparable, or nothing there
   1  diverged              3  corrupt                                 5  a fault of this program"""
+
+
+_CHANGEABLE: Final[dict[str, type]] = {
+    "seed": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "typical_p": float,
+    "repeat_last_n": int,
+    "repeat_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "num_predict": int,
+    "stop": str,
+    "shift": bool,
+    "logprobs": bool,
+    "top_logprobs": int,
+}
+"""Options that a fork may change; `reenact.replay.fork` says why the others may not."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,9 +81,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = _command(commands, "run", "run the actors on a log's facts again and compare what they decide")
-    run.add_argument("log", nargs="+", metavar="LOG", help="with several, the exit code is the worst")
-    run.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
-    run.epilog = f"example: replay run logs/*.jsonl --json\n\n{_EXIT_CODES}"
+    _arguments_of_run(run)
 
     show = _command(commands, "show", "print records for people, one a line")
     _arguments_of_show(show)
@@ -79,7 +98,59 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     texts.add_argument("log", metavar="LOG")
     texts.add_argument("--json", action="store_true", help="print one JSON array")
     texts.epilog = "example: replay texts session.jsonl --json | jq -r '.[].text'"
-    return parser, {"run": run, "show": show, "state": state, "texts": texts}
+
+    fork = _command(commands, "fork", "let a session go on from before a record, with other options, on its model")
+    _arguments_of_fork(fork)
+
+    diff = _command(commands, "diff", "print where two logs part: sequence by sequence, token by token")
+    diff.add_argument(
+        "log", nargs=2, metavar=("A", "B"), help="two logs; sequences are matched by request_id or number"
+    )
+    diff.add_argument("--json", action="store_true", help="print one JSON object")
+    diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
+    return parser, {"run": run, "show": show, "state": state, "texts": texts, "fork": fork, "diff": diff}
+
+
+def _arguments_of_run(run: _Parser) -> None:
+    run.add_argument("log", nargs="+", metavar="LOG", help="with several, the exit code is the worst")
+    run.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
+    computing = run.add_argument_group(
+        "executing it again", "every operation on cells, every decode and every draw, compared to the last bit"
+    )
+    computing.add_argument("--model", type=Path, metavar="FILE.gguf", help="execute the log again on this model")
+    computing.add_argument("--compute", action="store_true", help="the same on the recorded file, if it is still there")
+    computing.add_argument("--only", metavar="ID", help="one sequence, by number or request_id, alone in a context")
+    computing.add_argument("--tokens", action="store_true", help="compare tokens only: the log is of another machine")
+    computing.add_argument("--force", action="store_true", help="compare although model, build or context differ")
+    computing.add_argument("--keep-logits", type=Path, metavar="FILE.npy", help="write the first row that differs")
+    run.epilog = (
+        "examples:\n  replay run logs/*.jsonl --json\n  replay run session.jsonl --model model.gguf\n"
+        f"  replay run session.jsonl --compute --only chat-7\n\n{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_fork(fork: _Parser) -> None:
+    fork.add_argument("log", metavar="LOG")
+    fork.add_argument("--at", type=_number, required=True, metavar="N", help="the first record that is left out")
+    fork.add_argument("-o", "--out", required=True, metavar="CHILD", help="the log to write; it must not exist")
+    fork.add_argument("--only", metavar="ID", help="the sequence whose options change; all unless given")
+    fork.add_argument("--model", type=Path, metavar="FILE.gguf", help="the model; the recorded file unless given")
+    fork.add_argument("--force", action="store_true", help="go on although model, build or context differ")
+    fork.add_argument("--json", action="store_true", help="print one JSON object")
+    options = fork.add_argument_group("options that may change", "as a request's own; see reenact generate --help")
+    for name, kind in _CHANGEABLE.items():
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            options.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        elif name == "stop":
+            options.add_argument(flag, action="append", metavar="TEXT")
+        else:
+            options.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
+    fork.epilog = (
+        "What was generated until then is evaluated, not generated again; requests that came later are left out.\n\n"
+        "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
+        "  replay diff session.jsonl child.jsonl"
+    )
 
 
 def _arguments_of_show(show: _Parser) -> None:

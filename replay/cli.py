@@ -13,10 +13,21 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from reenact.actors.errors import InternalError, LogCorrupt, LogNotComparable, description
+from reenact.actors.errors import (
+    EngineBroken,
+    InternalError,
+    InvalidRequest,
+    LogBroken,
+    LogCorrupt,
+    LogNotComparable,
+    description,
+)
 from reenact.replay.arguments import parsed
+
+if TYPE_CHECKING:
+    from reenact.replay.verdict import Verdict
 
 _FOLLOW_EVERY: Final = 0.2
 """Seconds between two looks at a log that is followed: soon enough for eyes, and no load."""
@@ -48,11 +59,16 @@ def main(argv: list[str] | None = None) -> int:
 def _failed(path: str, error: Exception) -> int:
     """Say in one line what went wrong, and return the exit code for it."""
     from reenact.replay.fold import NotInLog
+    from reenact.replay.machine import NoModel
 
     if isinstance(error, _Usage):
         return _say(str(error), 2)
     if isinstance(error, OSError):
-        return _say(f"{path}: {error.strerror or error}", 2)
+        return _say(f"{error.filename or path}: {error.strerror or error}", 2)
+    if isinstance(error, InvalidRequest):
+        return _say(f"--{error.field.replace('_', '-')}: {error.reason}", 2)
+    if isinstance(error, EngineBroken | LogBroken | NoModel):
+        return _say(f"{path}: {error}", 2)
     if isinstance(error, NotInLog):
         return _say(f"{path}: {error}", 2)
     if isinstance(error, LogCorrupt):
@@ -80,18 +96,48 @@ def _close_stdout() -> None:
 # ---------------------------------------------------------------- commands
 
 
+def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
+    """Return what replays a log in the way that was asked for."""
+    computes = args.compute or args.model is not None or args.only is not None
+    for name in ("force", "tokens", "keep_logits"):
+        if getattr(args, name) and not computes:
+            raise _Usage(f"--{name.replace('_', '-')} is about executing a log again: add --model FILE or --compute")
+    if not computes:
+        from reenact.replay.decide import replay_log
+
+        return replay_log
+    if args.compute and args.model is not None:
+        raise _Usage("--compute takes the recorded file: give it or --model, not both")
+    from reenact.replay.alone import alone_log
+    from reenact.replay.compute import Asked, compute_log
+    from reenact.replay.machine import save_row
+    from reenact.replay.progress import progress
+
+    def replay(path: str) -> "Verdict":
+        with progress() as show:
+            asked = Asked(model=args.model, force=args.force, tokens_only=args.tokens, on_progress=show)
+            verdict = compute_log(path, asked) if args.only is None else alone_log(path, args.only, asked)
+        spot = verdict.computed and verdict.computed.first_row
+        if args.keep_logits is not None and spot and spot.logits is not None:
+            save_row(args.keep_logits, spot.logits)
+            _say(f"{args.keep_logits}: the logits of record {spot.row.n:,}, sequence {spot.row.part.sequence}")
+        return verdict
+
+    return replay
+
+
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from reenact.replay.decide import replay_log
     from reenact.replay.terminal import shower
     from reenact.replay.verdict import worse
 
     worst = 0
     show = shower(sys.stdout)
+    replay = _replayer(args)
     for path in args.log:
         try:
-            verdict = replay_log(path)
+            verdict = replay(path)
             worst = worse(worst, verdict.exit_code)
             lines = [json.dumps(verdict.as_json())] if args.json else verdict.lines()
         except Exception as error:  # noqa: BLE001  # one log's fault does not keep the others from their verdict
@@ -172,11 +218,67 @@ def _texts(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fork(args: argparse.Namespace) -> int:
+    import json
+
+    from reenact.replay.fork import CHANGEABLE, fork_log
+    from reenact.replay.progress import progress
+    from reenact.replay.terminal import shower
+
+    changes = {name: getattr(args, name) for name in CHANGEABLE if getattr(args, name) is not None}
+    with progress() as show:
+        forked = fork_log(
+            args.log,
+            args.at,
+            out=args.out,
+            model=args.model,
+            only=args.only,
+            changes=changes,
+            force=args.force,
+            on_progress=show,
+        )
+    if args.json:
+        print(json.dumps(forked.as_json()))
+    else:
+        tell = shower(sys.stdout)
+        for line in forked.lines():
+            tell(line)
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    import json
+
+    from reenact.replay.diff import compared
+    from reenact.replay.histories import read_log
+    from reenact.replay.terminal import shower
+
+    logs = []
+    for path in args.log:
+        try:
+            logs.append(read_log(path))
+        except Exception as error:  # noqa: BLE001  # which of the two it is has to be told
+            return _failed(path, error)
+    comparison = compared(*logs)
+    if args.json:
+        print(json.dumps(comparison.as_json()))
+    else:
+        show = shower(sys.stdout)
+        for line in comparison.lines():
+            show(line)
+    for log in logs:
+        if log.corrupt is not None:
+            return _failed(log.path, log.corrupt)
+    return comparison.exit_code
+
+
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "show": _show,
     "state": _state,
     "texts": _texts,
+    "fork": _fork,
+    "diff": _diff,
 }
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Divergence:
             one, other = _shown(self.expected, name), _shown(self.actual, name)
             differs = one != other or not _equal(self.expected, self.actual, name)
             if differs or name in {"n", "type", "actor", "sequence"}:
-                one, other = _elided(one, other)
+                one, other = elided(one, other)
                 rows.append((("* " if differs else "  ") + name, one, other))
         wide = [max(len(row[i]) for row in rows) for i in range(2)]
         table = [f"  {a:<{wide[0]}}  {b:<{wide[1]}}  {c}".rstrip() for a, b, c in rows]
@@ -80,7 +80,7 @@ def _equal(one: Fields | None, other: Fields | None, name: str) -> bool:
     return one is not None and other is not None and name in one and name in other and same(one[name], other[name])
 
 
-def _elided(one: str, other: str) -> tuple[str, str]:
+def elided(one: str, other: str) -> tuple[str, str]:
     """Cut two values to what fits, around the first place where they differ."""
     if max(len(one), len(other)) <= _WIDTH:
         return one, other

@@ -290,13 +290,20 @@ def _purpose(part: e.Part) -> str:
 
 def _operations(event: e.BatchPlanned) -> Iterator[tuple[int, str]]:
     """Return what is done to cells before the rows: the slot that changes, and what to say."""
-    for copy in event.copies:
-        yield copy.slot, f"slot {copy.source} copied to {copy.slot}"
-    for trim in event.trims:
-        how = f"trimmed to {count(trim.length, 'cell')}" if trim.length else "emptied"
-        yield trim.slot, f"slot {trim.slot} {how}"
-    for shift in event.shifts:
-        yield shift.slot, f"slot {shift.slot} shifted by {shift.discard:,} behind its first {shift.keep:,}"
+    for operation in event.operations:
+        yield operation.slot, operation_phrase(operation)
+
+
+def operation_phrase(operation: e.Operation) -> str:
+    """Say what is done to a slot's cells."""
+    match operation:
+        case e.Copy():
+            return f"slot {operation.source} copied to {operation.slot}"
+        case e.Trim():
+            how = f"trimmed to {count(operation.length, 'cell')}" if operation.length else "emptied"
+            return f"slot {operation.slot} {how}"
+        case e.Shift():
+            return f"slot {operation.slot} shifted by {operation.discard:,} behind its first {operation.keep:,}"
 
 
 def _decoded(event: e.BatchDecoded, only: Collection[int]) -> str:

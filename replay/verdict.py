@@ -1,11 +1,14 @@
 """What comes out of a replay: the verdict, and how it is told."""
 
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import frozen
 
 from reenact.replay.divergence import Divergence, ReplayDivergence
 from reenact.replay.tally import Tally
+
+if TYPE_CHECKING:
+    from reenact.replay.computed import Computed
 
 Result = Literal["same", "diverged", "unreadable", "corrupt", "not comparable"]
 
@@ -34,7 +37,9 @@ class Verdict:
     """The log, as it was named."""
     verdict: Result
     tier: str = "decide"
-    """How it was compared."""
+    """How it was compared: "decide", "compute", "tokens" or "alone"; and ", forced" where unequal things were."""
+    computed: "Computed | None" = None
+    """What an execution on the model came to."""
     tally: Tally
     """What was gone through until then."""
     first_divergence: Divergence | None = None
@@ -72,15 +77,22 @@ class Verdict:
             "rows": self.tally.statistics.n_rows,
             "tokens": self.tally.statistics.n_sampled,
             "first_divergence": None if self.first_divergence is None else self.first_divergence.as_json(),
+            **({} if self.computed is None else self.computed.as_json()),
         }
 
     def lines(self) -> list[str]:
         """Return what ``replay run`` prints: the verdict first, then the notes, then the figures or the difference."""
         compared = f"{self.tally.derived:,} derived records compared"
+        computed = self.computed
+        if computed is not None:
+            compared = f"{self.tally.derived:,} derived records, {computed.compared} compared"
         match self.verdict:
             case "same":
                 n_records = self.tally.statistics.n_records
                 head = f"same: {self.path}: {compared}, all equal; {n_records:,} records ({self.tier} tier)"
+            case "diverged" if computed is not None:
+                head = f"diverged: {self.path}: {computed.differing}; all derived records are equal ({self.tier} tier)"
+                return [head, *self.notes, *computed.lines(self.path)]
             case "diverged":
                 n = self.first_divergence.n if self.first_divergence else 0
                 equal = f"the {self.tally.derived:,} derived records before it are equal"
@@ -90,5 +102,7 @@ class Verdict:
         if self.first_divergence is not None:
             return [head, *self.notes, *self.first_divergence.lines(self.path)]
         figures = self.tally.figures()
+        if computed is not None:
+            figures += computed.figures(self.tally.computing)
         wide = max(len(name) for name, _ in figures)
         return [head, *self.notes, "", *(f"  {name:<{wide}}  {value}" for name, value in figures)]

@@ -1,4 +1,4 @@
-"""The command ``reenact``: generate from the shell, record, and nothing that the Python API cannot do.
+"""The command ``reenact``: generate from the shell, record, probe a model, and nothing that the Python API cannot do.
 
 Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what failed, 130 for Ctrl-C.
 """
@@ -54,12 +54,11 @@ _OPTION_HELP = {
     "deadline": "seconds after which a text ends with what it has",
 }
 _METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
-_FLAGS = {"n_slots": "--slots", "model": "--model"} | {
-    name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, "n_ctx", "n_batch", "n_threads")
-}
-"""What an argument of the Python API is called here."""
-
-_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism")
+_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
+_FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
+"""What an argument of the Python API is called in ``generate``."""
+_PROBE_FLAGS = {"model": "MODEL.gguf", "n_threads": "--n-threads", "seconds": "--limit"}
+"""And in ``probe``."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(arguments)
     there_before = parsed.log is not None and parsed.log.exists()
     try:
-        sys.exit(_generate(parsed))
+        sys.exit(parsed.run(parsed))
     except KeyboardInterrupt:
         closed = parsed.log is not None and not there_before and parsed.log.exists()
         _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if closed else ""))
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = None
         sys.exit(1)
     except InvalidRequest as error:
-        _tell(f"{_FLAGS.get(error.field, error.field)}: {error.reason}")
+        _tell(f"{parsed.flags.get(error.field, error.field)}: {error.reason}")
         sys.exit(2)
     except FileExistsError as error:
         _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
@@ -106,13 +105,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="reenact", description="Language-model inference that can be run again, exactly.")
     parser.add_argument("--version", action="version", version=f"reenact {version('reenact')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    generate = commands.add_parser(
-        "generate",
-        help="complete prompts, several at once",
-        description="Complete prompts, several at once. With --log the session, prompts included, is recorded.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    _add_generate(
+        commands.add_parser(
+            "generate",
+            help="complete prompts, several at once",
+            description="Complete prompts, several at once. With --log the session, prompts included, is recorded.",
+            epilog=_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     )
+    _add_probe(
+        commands.add_parser(
+            "probe",
+            help="see whether a model's results depend on the schedule",
+            description="See whether a model's results depend on the schedule, on this build and machine: the same"
+            " inputs are evaluated in several ways, and the logits compared. What is found is kept, and counts whenever"
+            " the model is opened.",
+        )
+    )
+    return parser
+
+
+def _add_generate(generate: argparse.ArgumentParser) -> None:
+    generate.set_defaults(run=_generate, flags=_FLAGS)
     generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="text to go on from; - reads one from stdin")
     generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
@@ -131,11 +146,33 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--determinism",
         choices=get_args(Determinism),
-        help="what texts may depend on (default: schedule-independent); recorded-schedule is faster",
+        help="what texts may depend on (default: auto): schedule-independent, on their requests alone, which auto takes"
+        " where this model, build and machine allow it; recorded-schedule, on their company too, which is faster",
+    )
+    generate.add_argument(
+        "--no-logits-hash",
+        dest="logits_hash",
+        action="store_const",
+        const=False,
+        help="record no checksums of logits: a re-execution compares tokens only",
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
     generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
-    return parser
+
+
+def _add_probe(probe: argparse.ArgumentParser) -> None:
+    probe.set_defaults(run=_probe, flags=_PROBE_FLAGS, log=None)
+    probe.add_argument(
+        "model", nargs="?", type=Path, metavar=_PROBE_FLAGS["model"], help="default: the installed SmolLM2"
+    )
+    probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU")
+    probe.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="try nothing that would end later; what was found before still counts (default: none)",
+    )
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_option(parser: argparse.ArgumentParser, option: "Attribute[Any]") -> None:
@@ -184,6 +221,17 @@ def _generate(parsed: argparse.Namespace) -> int:
     for line in told:
         _tell(line)
     return 1 if told else 0
+
+
+def _probe(parsed: argparse.Namespace) -> int:
+    """Probe a model in full; what comes out is no failure, whatever it is."""
+    model = parsed.model or installed_model()
+    from reenact.runtime.probing import Asked, probed, show_findings, show_json  # rich, trio and llama.cpp
+
+    findings = probed(Asked(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))
+    (show_json if parsed.json else show_findings)(findings)
+    sys.stdout.flush()
+    return 0
 
 
 def _prompts(asked: list[str]) -> list[str]:

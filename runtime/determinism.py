@@ -15,10 +15,10 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.header import DeterminismFacts, Numerics, Policy, Probed
+from reenact.actors.header import DeterminismFacts, EngineFacts, Numerics, Policy, Probed
 from reenact.runtime.engine import ContextSettings, Determinism
 from reenact.runtime.modelfile import ModelFile
-from reenact.runtime.numerics import fastest, has_tiles, independent, obstacle
+from reenact.runtime.numerics import fastest, independent, obstacle, possible
 
 Ask = Callable[[Numerics], dict[str, Probed]]
 """Probes a model under these numerics."""
@@ -32,6 +32,23 @@ class Promise:
     numerics: Numerics
 
 
+@frozen(kw_only=True)
+class Findings:
+    """What a probe in full came to, and what follows."""
+
+    file: ModelFile
+    engine: EngineFacts
+    n_threads: int
+    numerics: Numerics
+    """Those under which it was probed."""
+    probe: dict[str, Probed]
+    """Each case; none for a model that pools."""
+    obstacle: str | None
+    """What is known against results that do not depend on the schedule, whatever the probe says."""
+    facts: DeterminismFacts
+    """What "auto" takes here."""
+
+
 def promise(file: ModelFile, settings: ContextSettings, ask: Ask) -> Promise:
     """Return what can be promised.
 
@@ -40,9 +57,7 @@ def promise(file: ModelFile, settings: ContextSettings, ask: Ask) -> Promise:
     """
     asked, types = settings.determinism, file.matrix_types
     if settings.numerics is not None and asked != "auto":
-        tiled = settings.numerics.tiled
-        numerics = changed(settings.numerics, tiled=tiled if has_tiles(types, tiled=tiled) else not tiled)
-        return _promise(asked, asked, numerics, "as recorded")
+        return _promise(asked, asked, possible(settings.numerics, types), "as recorded")
     if asked == "recorded-schedule":
         return _promise(asked, asked, fastest(types), "it was asked for")
     if file.pools:
@@ -54,14 +69,19 @@ def promise(file: ModelFile, settings: ContextSettings, ask: Ask) -> Promise:
         found = ask(independent(types))
         differing = [case for case, outcome in found.items() if outcome == "differs"]
         if not differing:
-            whole = "not tried" not in found.values()
-            reason = "a probe found no other bits" if whole else "nothing is known against it; the probe's time ran out"
-            return _promise(asked, "schedule-independent", independent(types), reason, found)
+            return _promise(asked, "schedule-independent", independent(types), _reason(found), found)
         against = f"a probe found other bits {differing[0]}"
     if asked == "schedule-independent":
         cure = 'determinism="auto" takes "recorded-schedule" here'
         raise InvalidRequest("determinism", f'"schedule-independent" cannot be had: {against}; {cure}')
     return _promise(asked, "recorded-schedule", fastest(types), against, found)
+
+
+def _reason(found: dict[str, Probed]) -> str:
+    """Say what a promise rests on, where a probe found no difference."""
+    if "same" in found.values() and "not tried" not in found.values():
+        return "a probe found no other bits"
+    return "nothing is known against it" + ("; the probe's time ran out" if found else "")
 
 
 def _promise(

@@ -6,7 +6,6 @@ contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engin
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
@@ -32,6 +31,8 @@ class ContextSettings:
     determinism: Determinism = "auto"
     logits_hash: bool = True
     """Take the checksum of every row of logits that a token is drawn from."""
+    n_ubatch: int | None = None
+    """Rows that are computed at once, at most; None for the engine's choice."""
     numerics: Numerics | None = None
     """Those of a recorded session, which is to be executed again under the policy that ``determinism`` names; nothing
     is chosen and nothing probed then."""
@@ -143,7 +144,7 @@ class Engine(Protocol):
 def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
     """Return whether a batch is one that may be handed to llama.cpp, which aborts the process on some that may not.
 
-    Checked: rows within ``n_batch``, slots that exist, ascending and each once, rows of one kind, copies between two
+    Checked: rows within ``n_batch``, slots that exist and each once, rows of one kind, copies between two
     slots, shifts only where the context can, no length below 0 (``llama_decode`` and ``llama_memory_seq_*``,
     docs/llama-cpp.md section 5).
     """
@@ -155,7 +156,7 @@ def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
         and all(part.inputs for part in planned.parts)
         and len({kind_of(one) for part in planned.parts for one in part.inputs}) <= 1
         and all(0 <= slot < context.n_slots for slot in (*slots, *touched))
-        and all(one < other for one, other in pairwise(slots))
+        and len(set(slots)) == len(slots)
         and all(copy.source != copy.slot for copy in planned.copies)
         and all(trim.length >= 0 for trim in planned.trims)
         and all(context.shift == "move" and shift.keep >= 0 and shift.discard > 0 for shift in planned.shifts)

@@ -14,12 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import orjson
 from platformdirs import user_cache_path
 
 FOLDER_NAME: Final = "REENACT_CACHE"
 """The environment variable that names the folder."""
+
+_FILES: Final = "files"
 
 
 def folder() -> Path:
@@ -44,13 +47,16 @@ def write(kind: str, key: str, values: dict[str, Any]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Another process may do the same: whoever is last wins, and nobody sees half of it.
         new = path.with_suffix(f".{token_hex(4)}")
-        new.write_bytes(orjson.dumps({"key": key, **values}))
-        new.replace(path)
+        try:
+            new.write_bytes(orjson.dumps({"key": key, **values}))
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def kept_sha256(path: Path, status: os.stat_result) -> str | None:
     """Return the digest of a file as it was when it had this status; None where it is not known."""
-    kept = read("files", _name(path))
+    kept = read(_FILES, _name(path))
     if kept is None or (kept.get("size"), kept.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
         return None
     found = kept.get("sha256")
@@ -60,21 +66,27 @@ def kept_sha256(path: Path, status: os.stat_result) -> str | None:
 def keep_sha256(path: Path, status: os.stat_result, digest: str) -> None:
     """Keep the digest of a file."""
     values = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
-    write("files", _name(path), values)
+    write(_FILES, _name(path), values)
 
 
 def files_of(digest: str) -> Iterator[Path]:
     """Return the files that had this digest when they were last opened, and still have their size and time."""
+    entries: list[Path] = []
     with suppress(OSError):
-        for entry in sorted((folder() / "files").glob("*.json")):
-            with suppress(OSError, ValueError):
-                path = Path(orjson.loads(entry.read_bytes())["key"])
+        entries = sorted((folder() / _FILES).glob("*.json"))
+    for entry in entries:
+        with suppress(OSError, ValueError):
+            values = orjson.loads(entry.read_bytes())
+            name = values.get("key") if isinstance(values, dict) else None
+            if isinstance(name, str):
+                path = Path(os.fsdecode(unquote_to_bytes(name)))
                 if kept_sha256(path, path.stat()) == digest:
                     yield path
 
 
 def _name(path: Path) -> str:
-    return os.fsencode(path.resolve()).decode(errors="backslashreplace")
+    """Return a path as text from which it can be had again: a file's name may be any bytes."""
+    return quote_from_bytes(os.fsencode(path.resolve()))
 
 
 def _path(kind: str, key: str) -> Path:

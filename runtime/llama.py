@@ -2,6 +2,9 @@
 
 Owns the model. What is promised of its results says `reenact.runtime.determinism`; cells and steps are an
 `Evaluator`'s.
+
+The rule that holds here: of all engines of a process one is loaded at a time. Whether matrices are multiplied by tiles
+is decided once for all of them, and what llama.cpp says of a failure comes from the one that is being loaded.
 """
 
 import os
@@ -18,18 +21,20 @@ from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.actors.header import EngineFacts, Numerics, Probed
 from reenact.actors.options import Options
 from reenact.runtime.abortflag import AbortFlag
-from reenact.runtime.determinism import promise
+from reenact.runtime.determinism import Findings, promise
 from reenact.runtime.draws import Draws
 from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Message, Tokenized
 from reenact.runtime.evaluator import Evaluator, OnRow
 from reenact.runtime.library import bindings, library_sha256, listen, llama_cpp, text_of
 from reenact.runtime.loading import Basis, check_served, load_model, model_facts
 from reenact.runtime.modelfile import ModelFile, OnProgress, read_model_file
-from reenact.runtime.numerics import settle
-from reenact.runtime.probe import SECONDS_AT_LOAD, keep_probe, kept_probe, probe, probe_key
+from reenact.runtime.numerics import independent, obstacle, possible, settle
+from reenact.runtime.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.template import renderer
 
 _DRAWS: Final = "splitmix64(seed, index, attempt)"
+_LOADING: Final = Lock()
+"""Held while an engine of this process is being loaded."""
 
 
 class LlamaEngine:
@@ -37,7 +42,7 @@ class LlamaEngine:
 
     Args:
         path: The model's file.
-        on_progress: Told how loading goes.
+        on_progress: Told how loading goes; what it raises ends it.
     """
 
     computes = True
@@ -47,6 +52,7 @@ class LlamaEngine:
         self._on_progress = on_progress or (lambda _doing, _fraction: None)
         self._model: Any = None
         self._repacked = False
+        self._on_row: OnRow | None = None
         self._evaluator: Evaluator | None = None
         self._abort_flag = AbortFlag()
         self._claim = Lock()
@@ -54,22 +60,45 @@ class LlamaEngine:
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Take the file's digest, load the weights, probe them, make the context."""
-        if not self._claim.acquire(blocking=False):
-            raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
+        self._take()
         try:
-            return self._load(settings)
+            with _LOADING:
+                return self._load(settings)
         except BaseException:
             self.close()
             raise
 
+    def probe(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
+        """Compare all ways to schedule, keep what is found for whoever opens the model after this, and close.
+
+        An `abort` of the batch `reenact.runtime.probe.BATCH` ends it.
+
+        Args:
+            n_threads: Threads that compute.
+            seconds: How long it may take, loading apart; None for as long as it takes.
+            on_case: Told how it goes; what it raises ends it.
+
+        Raises:
+            OSError, InvalidRequest, EngineBroken: As `load`; EngineBroken also where it was aborted.
+        """
+        self._take()
+        try:
+            with _LOADING:
+                return self._findings(n_threads, seconds=seconds, on_case=on_case)
+        finally:
+            self.close()
+
+    def _take(self) -> None:
+        if not self._claim.acquire(blocking=False):
+            raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
+
     def _load(self, settings: ContextSettings) -> Loaded:
-        listen()
-        llama_cpp.llama_backend_init()
-        file = read_model_file(self._path, self._on_progress)
+        file = self._file()
         promised = promise(file, settings, lambda numerics: self._probed(file, settings.n_threads, numerics))
         self._have_model(file, promised.numerics)
         basis = Basis(policy=promised.facts.policy, numerics=promised.numerics)
         self._evaluator = Evaluator(self._model, file, settings, basis, self._abort_flag)
+        self._evaluator.on_row = self._on_row
         self.context_facts = self._evaluator.facts
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self._render = renderer(self._model)
@@ -110,8 +139,10 @@ class LlamaEngine:
         return self._loaded().step(planned, drawings)
 
     def watch(self, on_row: OnRow | None) -> None:
-        """Have each row of logits shown that a token is drawn from; None ends that."""
-        self._loaded().on_row = on_row
+        """Have each row of logits shown that a token is drawn from, also of later contexts; None ends that."""
+        self._on_row = on_row
+        if self._evaluator is not None:
+            self._evaluator.on_row = on_row
 
     @property
     def draws(self) -> Draws:
@@ -139,27 +170,61 @@ class LlamaEngine:
 
     # ------------------------------------------------------------ the model
 
+    def _file(self) -> ModelFile:
+        listen()
+        llama_cpp.llama_backend_init()
+        return read_model_file(self._path, self._on_progress)
+
     def _probed(self, file: ModelFile, n_threads: int, numerics: Numerics) -> dict[str, Probed]:
         """Return what a probe finds, or found before."""
         key = probe_key(file.sha256, engine_facts(), numerics, n_threads)
         found = kept_probe(key, SECONDS_AT_LOAD)
-        if found is None:
-            found = self._probe(file, n_threads, numerics, seconds=SECONDS_AT_LOAD, thorough=False)
-            keep_probe(key, found, SECONDS_AT_LOAD)
-        return found
+        if found is not None:
+            return found
+
+        def on_case(_: str, fraction: float) -> None:
+            self._on_progress("probing", fraction)
+
+        found = self._probe(file, n_threads, numerics, seconds=SECONDS_AT_LOAD, thorough=False, on_case=on_case)
+        return keep_probe(key, found, SECONDS_AT_LOAD)
+
+    def _findings(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
+        file = self._file()
+        numerics = possible(independent(file.matrix_types), file.matrix_types)
+        found: dict[str, Probed] = {}
+        if not file.pools:
+            found = self._probe(file, n_threads, numerics, seconds=seconds, thorough=True, on_case=on_case)
+            found = keep_probe(probe_key(file.sha256, engine_facts(), numerics, n_threads), found, seconds)
+        settings = ContextSettings(n_slots=1, n_ctx=1, n_batch=1, n_threads=n_threads)
+        return Findings(
+            file=file,
+            engine=engine_facts(),
+            n_threads=n_threads,
+            numerics=numerics,
+            probe=found,
+            obstacle=None if file.pools else obstacle(file.matrix_types),
+            facts=promise(file, settings, lambda _: found).facts,
+        )
 
     def _probe(
-        self, file: ModelFile, n_threads: int, numerics: Numerics, *, seconds: float | None, thorough: bool
+        self,
+        file: ModelFile,
+        n_threads: int,
+        numerics: Numerics,
+        *,
+        seconds: float | None,
+        thorough: bool,
+        on_case: OnCase,
     ) -> dict[str, Probed]:
         self._have_model(file, numerics)
         basis = Basis(policy="schedule-independent", numerics=numerics)
         return probe(
-            lambda settings: Evaluator(self._model, file, settings, basis, AbortFlag()),
+            lambda settings: Evaluator(self._model, file, settings, basis, self._abort_flag),
             llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model)),
             n_threads,
             seconds=seconds,
             thorough=thorough,
-            on_case=lambda _case, fraction: self._on_progress("probing", fraction),
+            on_case=on_case,
         )
 
     def _have_model(self, file: ModelFile, numerics: Numerics) -> None:

@@ -48,16 +48,20 @@ def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
 
     Args:
         path: Its file.
-        on_progress: Told how it goes.
+        on_progress: Told how it goes; what it raises ends loading and is raised here.
         repack: Lay weights out anew for other kernels.
 
     Raises:
         EngineBroken: llama.cpp cannot load it.
     """
+    raised: list[BaseException] = []
 
     def progress(fraction: float, _: object) -> bool:
-        on_progress("loading", fraction)
-        return True
+        try:
+            on_progress("loading", fraction)
+        except BaseException as error:  # noqa: BLE001  # ctypes would print it and go on
+            raised.append(error)
+        return not raised
 
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
@@ -66,6 +70,10 @@ def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
     forget_complaints()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
     del callback  # Alive until here: llama.cpp called it.
+    if raised:
+        if model is not None:
+            llama_cpp.llama_model_free(model)
+        raise raised[0]
     if model is None:
         raise EngineBroken(f"{path} cannot be loaded: {complaint()}")
     return model
@@ -128,7 +136,7 @@ def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: 
     parameters.n_ctx = settings.n_slots * padded(settings.n_ctx)
     parameters.n_batch = n_batch
     # More rows than n_ubatch abort the process in a model that attends both ways.
-    parameters.n_ubatch = n_batch if file.pools else min(n_batch, _MAX_UBATCH)
+    parameters.n_ubatch = settings.n_ubatch or (n_batch if file.pools else min(n_batch, _MAX_UBATCH))
     parameters.n_seq_max = settings.n_slots
     parameters.n_threads = parameters.n_threads_batch = settings.n_threads
     parameters.kv_unified = False

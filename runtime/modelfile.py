@@ -22,13 +22,17 @@ from reenact.runtime.kept import keep_sha256, kept_sha256
 from reenact.runtime.library import complaint, forget_complaints, library_path, listen, text_of
 
 OnProgress = Callable[[str, float], None]
-"""Told what is being done and how much of it, from 0 to 1; called in the compute thread."""
+"""Told what is being done and how much of it, from 0 to 1; called in the thread that loads."""
 
 _HASH_BLOCK: Final = 1 << 22
 _MAX_DIMENSIONS: Final = 4
 """GGML_MAX_DIMS"""
 _UINT32, _BOOL, _STRING = 4, 7, 8
 """gguf_type"""
+_LOOKED_UP: Final = frozenset({"position_embd.weight", "token_types.weight"})
+"""Tables of rows that are added, and never multiplied (ggml_get_rows)."""
+_TOKENS, _OUTPUT = "token_embd.weight", "output.weight"
+"""The first one is looked up too; it is also multiplied where there is no second one."""
 
 
 @frozen(kw_only=True)
@@ -40,7 +44,7 @@ class ModelFile:
     """Bytes."""
     sha256: str
     matrix_types: frozenset[str]
-    """By ggml's names; what is no matrix is not multiplied."""
+    """Of the matrices that are multiplied, by ggml's names."""
     pooling_type: int | None
     """What it says of pooling; None where it says nothing."""
     is_causal: bool
@@ -101,9 +105,11 @@ def _digest(file: BinaryIO, size: int, on_progress: OnProgress) -> str:
 
 def _matrix_types(head: Any) -> Iterator[str]:
     calls = _calls()
-    for i in range(calls["gguf_get_n_tensors"](head)):
+    names = [text_of(calls["gguf_get_tensor_name"](head, i)) for i in range(calls["gguf_get_n_tensors"](head))]
+    looked_up = _LOOKED_UP | ({_TOKENS} if _OUTPUT in names else set())
+    for i, name in enumerate(names):
         lengths = calls["gguf_get_tensor_ne"](head, i)[:_MAX_DIMENSIONS]
-        if sum(length > 1 for length in lengths) > 1:
+        if name not in looked_up and sum(length > 1 for length in lengths) > 1:
             yield text_of(calls["ggml_type_name"](calls["gguf_get_tensor_type"](head, i)))
 
 
@@ -137,6 +143,7 @@ def _calls() -> dict[str, Any]:
         "gguf_get_val_bool": (ctypes.c_bool, (pointer, number)),
         "gguf_get_val_str": (text, (pointer, number)),
         "gguf_get_n_tensors": (number, (pointer,)),
+        "gguf_get_tensor_name": (text, (pointer, number)),
         "gguf_get_tensor_type": (ctypes.c_int, (pointer, number)),
         "gguf_get_tensor_ne": (ctypes.POINTER(number), (pointer, number)),
         "ggml_type_name": (text, (ctypes.c_int,)),

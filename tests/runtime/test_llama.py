@@ -8,13 +8,16 @@ from time import perf_counter
 
 import gguf
 import pytest
+from attrs import evolve as changed
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.events import BatchDecoded, Copy, Shift, Trim
 from reenact.runtime.engine import ContextSettings, Determinism, Message
-from reenact.runtime.llama import LlamaEngine
+from reenact.runtime.llama import _LOADING, LlamaEngine
+from reenact.runtime.modelfile import read_model_file
 from reenact.runtime.models import installed_model
 from tests.model.minilm import DIMENSIONS, minilm
+from tests.model.tiny import tiny
 from tests.steps import emptied, part, step, tokens_of
 
 pytestmark = pytest.mark.model
@@ -339,6 +342,65 @@ def test_a_model_without_a_template(pooling: LlamaEngine) -> None:
 
 
 # ---------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize(("logits_hash", "policy"), [(True, "crc32"), (False, "none")])
+def test_checksums_can_be_left_out(engine: LlamaEngine, logits_hash: bool, policy: str) -> None:
+    """Without them samples carry none, the header's policies say so, and the tokens are the same."""
+    tokens = prose(engine, 12)
+    (expected,) = step(engine, part(tokens, draw=0)).samples
+    other = LlamaEngine(installed_model())
+    loaded = other.load(changed(settings(n_slots=1, n_ctx=64, n_batch=64), logits_hash=logits_hash))
+    samples = step(other, part(tokens, draw=0)).samples
+    other.close()
+    assert policy == loaded.policies["logits_hash"]
+    assert (changed(expected, logits_crc32=expected.logits_crc32 if logits_hash else None),) == samples
+
+
+def test_one_engine_is_loaded_at_a_time(tmp_path: Path) -> None:
+    """While an engine is being loaded or probed no other one can be: what a process has once is settled by one."""
+    held: dict[str, bool] = {}
+
+    def look(doing: str, _: float) -> None:
+        held[doing] = _LOADING.locked()
+
+    engine = LlamaEngine(tiny(tmp_path / "tiny.gguf", n_positions=64), on_progress=look)
+    engine.load(settings(n_slots=1, n_ctx=64, n_batch=64))
+    engine.close()
+    engine.probe(1, seconds=0, on_case=look)
+    assert {"loading", "one by one"} <= set(held)
+    assert {True} == set(held.values())
+    assert not _LOADING.locked()
+
+
+def test_what_is_raised_on_the_way_ends_loading(tmp_path: Path) -> None:
+    """Whoever is told how it goes can end it, at once; the engine can be loaded after that."""
+    model = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    patient = False
+    told: list[str] = []
+
+    def on_progress(doing: str, _: float) -> None:
+        told.append(doing)
+        if doing == "loading" and not patient:
+            raise KeyboardInterrupt
+
+    engine = LlamaEngine(model, on_progress=on_progress)
+    with pytest.raises(KeyboardInterrupt):
+        engine.load(settings())
+    assert 1 == told.count("loading")
+    patient = True
+    assert 64 == engine.load(settings()).context.n_ctx
+    with pytest.raises(EngineBroken, match="loaded already"):
+        engine.probe(1, seconds=0, on_case=lambda _case, _fraction: None)
+    engine.close()
+
+
+def test_only_matrices_that_are_multiplied_count(tmp_path: Path) -> None:
+    """Tables that rows are looked up in are not among a file's types: nothing is multiplied by them."""
+    model = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    kinds = {f"{one.name}: {one.tensor_type.name}" for one in gguf.GGUFReader(model).tensors if len(one.shape) > 1}
+    assert "position_embd.weight: F32" in kinds
+    assert {"q8_0"} == read_model_file(model, lambda _doing, _fraction: None).matrix_types
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:

@@ -1,0 +1,260 @@
+"""Why an execution came out otherwise: what the data tell, and what experiments show.
+
+The rules that hold here:
+
+* A difference of the header that was forced is named first: it explains whatever comes of it.
+* Bits first. Where a row differs, one thing at a time is changed until the row comes out as the log holds it: that is
+  shown, not guessed. Where rows are equal and tokens are not, draws are made again under other options.
+* What no experiment shows is told as likely, or as unknown. The search is bounded in time.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.options import Options
+from reenact.replay.computed import Cause, Computed, Spot
+from reenact.replay.execution import Execution, Planned, Row, Step
+from reenact.replay.fold import entries
+from reenact.replay.machine import Difference, OnProgress, numerics_of, open_machine, tokens_of
+from reenact.replay.phrases import operation_phrase
+from reenact.replay.redraws import cause_of_draws
+from reenact.replay.words import count, piece, text
+from reenact.runtime.journal import LogFile
+
+_SECONDS: Final = 60.0
+"""How long experiments may take at least; at most three times as long as the execution did."""
+
+_UNKNOWN: Final = "unknown"
+
+
+def cause_of(log: LogFile, header: e.SessionOpened, model: Path, found: Computed, on_progress: OnProgress) -> Cause:
+    """Return why an execution differs from its log."""
+    if found.forced:
+        return _of_header(found.differences)
+    row, token = found.first_row, found.first_token
+    search = _Search(log, header, model, found, on_progress)
+    if token is not None and (row is None or token.n < row.row.n):
+        return search.of_token(token, row)
+    if row is not None:
+        return search.of_row(row)
+    return Cause(name=_UNKNOWN, reason="a decode ended otherwise, and its rows did not differ before", shown=False)
+
+
+def _of_header(differences: tuple[Difference, ...]) -> Cause:
+    """Return what a difference of the header explains by itself."""
+    by_name = {one.name: one for one in differences}
+    if "model.sha256" not in by_name:
+        first = next(one for one in differences if one.decides)
+        group = first.name.split(".")[0]
+        name = "another context" if group == "context" else "another build or kind of machine"
+        return Cause(name=name, reason=str(first), shown=False)
+    described = by_name.get("model.description")
+    if described is None:
+        return Cause(name="another model", reason=str(by_name["model.sha256"]), shown=False)
+    # llama_model_desc: architecture, size, quantisation.
+    *one, _ = f"{described.recorded}".split()
+    *other, _ = f"{described.here}".split()
+    name = "another quantisation" if one == other else "another model"
+    return Cause(name=name, reason=str(described), shown=False)
+
+
+class _Search:
+    """Experiments on one log, one after the other, within a time."""
+
+    def __init__(
+        self, log: LogFile, header: e.SessionOpened, model: Path, found: Computed, on_progress: OnProgress
+    ) -> None:
+        self._log = log
+        self._header = header
+        self._model = model
+        self._on_progress = on_progress
+        self._ends = monotonic() + max(_SECONDS, 3 * found.seconds)
+        self._n_tried = 0
+
+    # ------------------------------------------------------------ a token differs, and its row does not
+
+    def of_token(self, token: Row, row: Spot | None) -> Cause:
+        """Return why another token was drawn from the same bits."""
+        recorded, replayed = token.recorded, token.replayed
+        follows = row is not None and row.row.part.sequence == token.part.sequence
+        if follows and isinstance(recorded, e.Sample) and isinstance(replayed, e.Sample) and row is not None:
+            position = token.part.position + len(token.part.inputs)
+            edit = _with_token(token.part.sequence, position, replayed.token)
+            if self._gives(row.row, planned=edit):
+                reason = (
+                    f"with {piece(replayed.piece)} in place of {piece(recorded.piece)} as token {token.part.draw} of"
+                    f" sequence {token.part.sequence} the row after it comes out as recorded"
+                )
+                return Cause(name="an edited token", reason=reason, shown=True)
+        machine = open_machine(self._header, self._model)
+        try:
+            return cause_of_draws(self._log, machine, token)
+        finally:
+            machine.engine.close()
+
+    # ------------------------------------------------------------ a row differs
+
+    def of_row(self, spot: Spot) -> Cause:
+        """Return why a row has other bits."""
+        if (cause := self._of_prompt(spot.row)) is not None:
+            return cause
+        for name, reason, changes in self._experiments(spot):
+            self._on_progress(f"looking for the cause: {name}", 0.0)
+            if monotonic() > self._ends:
+                return Cause(name=_UNKNOWN, reason=f"{self._tried()}, and the time was over", shown=False)
+            self._n_tried += 1
+            if self._gives(spot.row, **changes):
+                return Cause(name=name, reason=f"{reason} the row comes out as recorded", shown=True)
+        left = "what is left is another build, or a fault of a machine or of the log"
+        return Cause(name=_UNKNOWN, reason=f"{self._tried()}; {left}", shown=False)
+
+    def _tried(self) -> str:
+        return f"{count(self._n_tried, 'change')} tried (threads, numerics, order, operations), and none explains it"
+
+    def _experiments(self, spot: Spot) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Return what can be changed: the cause that it would show, how to say so, and the change."""
+        recorded = self._header.context
+        for batch, operation in spot.operations:
+            what = f'without "{operation_phrase(operation)}" in batch {batch:,}'
+            yield "a missing operation on cells", what, {"planned": _without(batch, operation)}
+        n_cpus = os.cpu_count() or 1
+        for n_threads in sorted({1, n_cpus, *(n for n in (2, 4, 8) if n < n_cpus)} - {recorded.n_threads}):
+            what = f"with n_threads {n_threads} in place of {recorded.n_threads}"
+            yield "another thread count", what, {"n_threads": n_threads}
+        yield "another order of rows", "with the slots of each batch in descending order", {"planned": _reversed}
+        largest = _largest_batch(self._log)
+        for n_ubatch in sorted({16, 32, 64, 128, 256, 512} - {recorded.n_ubatch}):
+            if n_ubatch <= recorded.n_batch and min(n_ubatch, recorded.n_ubatch) < largest:
+                what = f"with at most {n_ubatch} rows computed at once in place of {recorded.n_ubatch}"
+                yield "another n_batch", what, {"n_ubatch": n_ubatch}
+        for numerics in numerics_of(self._model, recorded.numerics):
+            what = ", ".join(_changes(recorded.numerics, numerics))
+            cache = (recorded.numerics.type_k, recorded.numerics.type_v) != (numerics.type_k, numerics.type_v)
+            yield "another cache type" if cache else "other kernels", f"with {what}", {"numerics": numerics}
+
+    def _of_prompt(self, row: Row) -> Cause | None:
+        """Return whether the prompt's inputs are not those of its text."""
+        if row.part.draw:
+            return None
+        request, tokenized = _prompt_of(self._log, row.part.sequence)
+        if request is None or tokenized is None or request.continues is not None or "\ufffc" in request.prompt:
+            return None
+        inputs = tokens_of(self._header, self._model, request.prompt)
+        if inputs == tokenized.inputs:
+            return None
+        checksum = self._alone(row.part.sequence, inputs)
+        shown = isinstance(row.recorded, e.Sample) and checksum == row.recorded.logits_crc32
+        shorter = tokenized.inputs == inputs[: len(tokenized.inputs)]
+        name = "a truncated prompt" if shorter else "an edited prompt"
+        says = f"its text {text(request.prompt[:40])} has {count(len(inputs), 'token')}, and the log holds"
+        found = f"; with the text's own tokens the row {'comes' if shown else 'does not come'} out as recorded"
+        return Cause(name=name, reason=f"{says} {len(tokenized.inputs):,} of them{found}", shown=shown)
+
+    def _alone(self, sequence: int, inputs: tuple[Any, ...]) -> int | None:
+        """Return the checksum of the last row of inputs that are evaluated alone."""
+        from reenact.runtime.engine import Drawing
+
+        machine = open_machine(self._header, self._model)
+        drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=inputs, sampled=())
+        checksum = None
+        try:
+            n_batch = self._header.context.n_batch
+            for start in range(0, len(inputs), n_batch):
+                part = e.Part(sequence=sequence, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
+                planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
+                decoded = machine.engine.step(planned, {sequence: drawing})
+                checksum = decoded.samples[0].logits_crc32 if decoded.samples else None
+        finally:
+            machine.engine.close()
+        return checksum
+
+    def _gives(self, target: Row, *, planned: Planned | None = None, **settings: Any) -> bool:  # noqa: ANN401
+        """Return whether the log, executed with one thing changed, gives the row that it holds."""
+        machine = open_machine(self._header, self._model, **settings)
+        try:
+            wanted = settings.get("numerics")
+            if wanted is not None and machine.loaded.context.numerics != wanted:
+                return False
+            for step in Execution(machine.engine, machine.renew, planned).run(entries(self._log)):
+                if step.n >= target.n or monotonic() > self._ends:
+                    return _has(step, target)
+        finally:
+            machine.engine.close()
+        return False
+
+
+def _has(step: Step, target: Row) -> bool:
+    return any(
+        row.n == target.n and row.part.sequence == target.part.sequence and row.replayed is not None and row.same_bits
+        for row in step.rows
+    )
+
+
+def _changes(one: Any, other: Any) -> Iterator[str]:  # noqa: ANN401  # two Numerics
+    for name in type(one).__annotations__:
+        before, after = getattr(one, name), getattr(other, name)
+        if before != after:
+            yield f"{name} {after} in place of {before}"
+
+
+def _largest_batch(log: LogFile) -> int:
+    """Return how many rows the largest batch has."""
+    events = (entry.record.event for entry in entries(log))
+    plans = (event for event in events if isinstance(event, e.BatchPlanned))
+    return max((sum(len(part.inputs) for part in plan.parts) for plan in plans), default=0)
+
+
+def _prompt_of(log: LogFile, sequence: int) -> tuple[e.RequestReceived | None, e.PromptTokenized | None]:
+    request, tokenized = None, None
+    for entry in entries(log):
+        match entry.record.event:
+            case e.RequestReceived(sequence=number) as event if number == sequence:
+                request = event
+            case e.PromptTokenized(sequence=number) as event if number == sequence:
+                tokenized = event
+            case _:
+                pass
+    return request, tokenized
+
+
+# ---------------------------------------------------------------- plans with one thing changed
+
+
+def _with_token(sequence: int, position: int, token: int) -> Planned:
+    """Return a change that puts another token at a position of a sequence."""
+
+    def change(planned: e.BatchPlanned) -> e.BatchPlanned:
+        parts = list(planned.parts)
+        for i, part in enumerate(parts):
+            at = position - part.position
+            if part.sequence == sequence and 0 <= at < len(part.inputs):
+                parts[i] = changed(part, inputs=(*part.inputs[:at], token, *part.inputs[at + 1 :]))
+        return changed(planned, parts=tuple(parts))
+
+    return change
+
+
+def _without(batch: int, operation: e.Operation) -> Planned:
+    """Return a change that leaves an operation of a batch out."""
+
+    def change(planned: e.BatchPlanned) -> e.BatchPlanned:
+        if planned.batch != batch:
+            return planned
+        return changed(
+            planned,
+            copies=tuple(one for one in planned.copies if one != operation),
+            trims=tuple(one for one in planned.trims if one != operation),
+            shifts=tuple(one for one in planned.shifts if one != operation),
+        )
+
+    return change
+
+
+def _reversed(planned: e.BatchPlanned) -> e.BatchPlanned:
+    return changed(planned, parts=planned.parts[::-1])

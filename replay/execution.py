@@ -1,0 +1,152 @@
+"""A log's batches, executed again: every operation on cells, every row in the same order, every draw.
+
+The rules that hold here:
+
+* What is executed is the recorded plan; what is drawn is compared and not used: the next batch has the recorded tokens.
+* A decode that was aborted, or that failed half-way, is made whole, and then the cells beyond the recorded positions
+  are removed; its logits were lost then, so none is compared (docs/llama-cpp.md section 4).
+* A batch that the engine refused did nothing and does nothing now.
+* Where the log says that the context is a new one, it is a new one here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.replay.fold import Entry
+from reenact.runtime.drawings import Drawings
+from reenact.runtime.engine import Drawing, Engine
+
+Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
+"""Changes a plan before it is executed."""
+
+
+@frozen
+class Row:
+    """A row of logits, or a vector, as it was and as it is now."""
+
+    n: int
+    """The record that holds it."""
+    batch: int
+    part: e.Part
+    recorded: e.Outcome
+    replayed: e.Outcome | None
+    """None where there is none now."""
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether there are bits to compare."""
+        return _checksum(self.recorded) is not None
+
+    @property
+    def same_bits(self) -> bool:
+        """Whether the numbers are the same, to the last bit; also where nothing was recorded of them."""
+        return not self.has_checksum or _checksum(self.recorded) == _checksum(self.replayed)
+
+    @property
+    def same_token(self) -> bool:
+        """Whether the same token was drawn. Where a clock ended the draw, then or now, there is nothing to compare."""
+        one, other = self.recorded, self.replayed
+        if isinstance(one, e.Vector):
+            return True
+        if not isinstance(other, e.Sample):
+            return False
+        return "cost" in {one.fault, other.fault} or (one.token, one.fault) == (other.token, other.fault)
+
+
+def _checksum(outcome: e.Outcome | None) -> int | None:
+    if isinstance(outcome, e.Vector):
+        return outcome.crc32
+    return None if outcome is None else outcome.logits_crc32
+
+
+@frozen(kw_only=True)
+class Step:
+    """A batch, executed again."""
+
+    n: int
+    """The record that holds its outcome."""
+    planned: e.BatchPlanned
+    recorded: e.BatchDecoded
+    replayed: e.BatchDecoded
+
+    @property
+    def same_outcome(self) -> bool:
+        """Whether the code and the cells are the same."""
+        one, other = self.recorded, self.replayed
+        return (one.code, one.positions) == (other.code, other.positions)
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """What came of each part that something comes of."""
+        parts = {part.sequence: part for part in self.planned.parts}
+        replayed = {outcome.sequence: outcome for outcome in self.replayed.outcomes}
+        for outcome in self.recorded.outcomes:
+            number = outcome.sequence
+            yield Row(self.n, self.planned.batch, parts[number], outcome, replayed.get(number))
+
+
+class Execution:
+    """Executes a log's batches on an engine.
+
+    Args:
+        engine: Opened as the log's header says, with empty cells.
+        renew: Gives the engine a new context.
+        planned: Changes plans, to see what comes of it.
+    """
+
+    def __init__(self, engine: Engine, renew: Callable[[], None], planned: Planned | None = None) -> None:
+        self.drawings = Drawings()
+        self._engine = engine
+        self._renew = renew
+        self._changed = planned or (lambda plan: plan)
+        self._plan: e.BatchPlanned | None = None
+        self._plan_drawings: dict[int, Drawing] = {}
+        self._outcome: e.BatchDecoded | None = None
+
+    def recorded(self, sequence: int) -> e.Sample | None:
+        """Return what the log holds for a sequence of the batch that is being executed."""
+        samples = () if self._outcome is None else self._outcome.samples
+        return next((sample for sample in samples if sample.sequence == sequence), None)
+
+    def drawing(self, sequence: int) -> Drawing:
+        """Return how a token is drawn for a sequence of the batch that is being executed."""
+        return self._plan_drawings[sequence]
+
+    def run(self, entries: Iterable[Entry]) -> Iterator[Step]:
+        """Execute batch after batch, as the log's records are read."""
+        for entry in entries:
+            event = entry.record.event
+            match event:
+                case e.BatchPlanned():
+                    self._plan, self._plan_drawings = event, self.drawings.of(event)
+                case e.CellsLost():
+                    self._renew()
+                case e.BatchDecoded() if self._plan is not None:
+                    self._outcome = event
+                    replayed = execute(self._engine, self._changed(self._plan), event, self._plan_drawings)
+                    yield Step(n=entry.record.n, planned=self._plan, recorded=event, replayed=replayed)
+                case _:
+                    pass
+            self.drawings.add(event)
+
+
+def execute(
+    engine: Engine, planned: e.BatchPlanned, recorded: e.BatchDecoded, drawings: dict[int, Drawing]
+) -> e.BatchDecoded:
+    """Execute a batch as it was executed, and return what comes of it."""
+    if planned.parts and not recorded.positions:
+        return recorded
+    if recorded.code in {e.DONE, e.NO_ROOM, e.INVALID}:
+        return engine.step(planned, drawings)
+    whole = changed(planned, parts=tuple(changed(part, draw=None) for part in planned.parts))
+    outcome = engine.step(whole, {})
+    reached = dict(outcome.positions)
+    pooled = any(part.pool for part in planned.parts)
+    if outcome.code != e.DONE or any(reached[slot] < last for slot, last in recorded.positions):
+        return outcome
+    trims = () if pooled else tuple(e.Trim(slot=slot, length=last + 1) for slot, last in recorded.positions)
+    engine.step(changed(planned, copies=(), trims=trims, shifts=(), parts=()), {})
+    return changed(outcome, code=recorded.code, vectors=(), positions=recorded.positions)

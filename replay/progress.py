@@ -1,0 +1,29 @@
+"""How far an execution is, on a terminal; nothing where standard error is not one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reenact.replay.machine import OnProgress
+from reenact.replay.terminal import is_coloured
+
+
+@contextmanager
+def progress() -> Iterator[OnProgress]:
+    """Show a bar on standard error while the block runs; what it yields says how far it is."""
+    if not is_coloured(sys.stderr):
+        yield lambda _doing, _fraction: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("opening the model", total=1.0)
+
+        def show(doing: str, fraction: float) -> None:
+            if bar.tasks[task].description != doing:
+                bar.reset(task, description=doing)
+            bar.update(task, completed=fraction)
+
+        yield show

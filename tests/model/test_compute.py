@@ -1,0 +1,146 @@
+"""Logs executed again on their model: the golden ones, and by the command."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import trio
+
+from reenact.replay import Asked, compute_log
+from reenact.replay.alone import all_alone
+from reenact.replay.cli import main
+from reenact.runtime.models import installed_model
+from tests.model.injections import derive, record, with_token
+from tests.model.minilm import minilm
+from tests.sessions import eventful_session, read_fields
+
+pytestmark = pytest.mark.model
+
+GOLDEN: Final = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Give the file that a golden log was recorded with."""
+    embedding = minilm(tmp_path_factory.mktemp("models") / "embeddings.gguf")
+    return lambda log: embedding if log.stem == "embeddings" else installed_model()
+
+
+def n_recorded(log: Path) -> tuple[int, int]:
+    """Return how many rows with a checksum a log holds, and how many tokens."""
+    decoded = [fields for fields in read_fields(log) if fields["type"] == "BatchDecoded"]
+    samples = [sample for fields in decoded for sample in fields["samples"]]
+    n_vectors = sum(len(fields["vectors"]) for fields in decoded)
+    return sum("logits_crc32" in sample for sample in samples) + n_vectors, len(samples)
+
+
+@pytest.mark.parametrize("log", GOLDEN, ids=lambda log: log.stem)
+def test_a_golden_log_computes_the_same(log: Path, model_of: Any) -> None:
+    """Every row and every token of a golden log comes out again: forks, shifts, aborts, grammars, vectors."""
+    verdict = compute_log(log, Asked(model=model_of(log), force=True))
+    assert ("same", 0) == (verdict.verdict, verdict.exit_code)
+    assert verdict.computed is not None
+    assert n_recorded(log) == (verdict.computed.n_rows, verdict.computed.n_tokens)
+
+
+@pytest.mark.parametrize("log", GOLDEN, ids=lambda log: log.stem)
+def test_each_sequence_of_a_golden_log_alone(log: Path, model_of: Any) -> None:
+    """Every sequence, alone in an empty context, has the rows and the tokens that it had in company."""
+    verdict = all_alone(log, Asked(model=model_of(log), force=True))
+    assert ("same", 0) == (verdict.verdict, verdict.exit_code)
+    assert verdict.computed is not None
+    assert n_recorded(log) == (verdict.computed.n_rows, verdict.computed.n_tokens)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the log of a session of two sequences."""
+    log = tmp_path_factory.mktemp("session") / "session.jsonl"
+    trio.run(lambda: record(log, ["The capital of France is a city", "Once upon a time there was"]))
+    return log
+
+
+def test_the_command(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`replay run LOG --compute` finds the recorded file, and says in the first line what was compared."""
+    assert 0 == main(["run", str(session), "--compute"])
+    out, err = capsys.readouterr()
+    n_rows, n_tokens = n_recorded(session)
+    assert f"derived records, {n_rows} rows of logits and {n_tokens} tokens compared, all equal" in out.splitlines()[0]
+    assert out.splitlines()[0].endswith("(compute tier)")
+    assert "times the recorded speed" in out.splitlines()[-1]
+    assert "" == err
+
+
+def test_one_sequence_by_the_command(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--only ID` executes one sequence; an ID that is none is a usage error."""
+    assert 0 == main(["run", str(session), "--only", "2", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert ("same", "compute, alone", [2]) == (told["verdict"], told["tier"], told["alone"])
+    assert told["rows_compared"] == told["tokens_compared"] > 0
+    assert 2 == main(["run", str(session), "--only", "3"])
+    assert "no sequence 3" in capsys.readouterr().err
+
+
+def test_a_difference_by_the_command(session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that differs exits with 1, names the spot in JSON, and the first row that differs can be kept."""
+    edited, kept = tmp_path / "edited.jsonl", tmp_path / "row.npy"
+    derive(session, edited, with_token(4, 2, 260, b"x"))
+    assert 1 == main(["run", str(edited), "--compute", "--keep-logits", str(kept), "--json"])
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert ("diverged", "compute", "an edited token") == (told["verdict"], told["tier"], told["cause"]["name"])
+    assert (2, 260) == (told["first_token"]["sequence"], told["first_token"]["recorded"]["token"])
+    assert told["first_row"]["n"] > told["first_token"]["n"] == told["first_divergence"]["n"]
+    row = np.load(kept)
+    assert ((49152,), np.float32) == (row.shape, row.dtype)
+    assert str(kept) in err
+
+
+def test_what_cannot_be_compared(session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scripted session computed nothing, a missing file cannot be read, and options want a model."""
+    scripted = tmp_path / "scripted.jsonl"
+    trio.run(eventful_session, scripted, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert 4 == main(["run", str(scripted), "--compute"])
+    assert "nothing was computed" in capsys.readouterr().out
+    assert 2 == main(["run", str(session), "--model", str(tmp_path / "missing.gguf")])
+    assert "missing.gguf: No such file" in capsys.readouterr().out
+    for option in ("--force", "--tokens"):
+        assert 2 == main(["run", str(session), option])
+        assert "add --model FILE or --compute" in capsys.readouterr().err
+    assert 2 == main(["run", str(session), "--compute", "--model", "x"])
+
+
+def test_a_moved_model_is_named(session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no file of the recorded digest was opened before, the cure is told."""
+    moved = tmp_path / "moved.gguf"
+    shutil.copy(installed_model(), moved)
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path))
+    monkeypatch.setattr("reenact.runtime.models.DISTRIBUTION", "no-such-distribution")
+    verdict = compute_log(session)
+    assert ("unreadable", 2) == (verdict.verdict, verdict.exit_code)
+    assert "name it with --model" in verdict.lines()[0]
+    assert "same" == compute_log(session, Asked(model=moved)).verdict
+    assert "same" == compute_log(session).verdict
+
+
+async def test_without_checksums_tokens_are_compared(tmp_path: Path) -> None:
+    """A session without checksums is executed again by its tokens, and the tier is called so."""
+    log = tmp_path / "log.jsonl"
+    await record(log, ["Once upon a time"], logits_hash=False)
+    verdict = compute_log(log)
+    assert verdict.computed is not None
+    assert ("same", "tokens", 0) == (verdict.verdict, verdict.tier, verdict.computed.n_rows)
+    assert verdict.computed.n_tokens > 0
+
+
+def test_in_another_process(session: Path) -> None:
+    """Another process computes the same bits."""
+    command = [sys.executable, "-m", "reenact.replay", "run", str(session), "--compute"]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "") == (out.returncode, out.stderr)
+    assert out.stdout.startswith("same: ")
