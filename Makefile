@@ -13,7 +13,7 @@ MEASURES := chat schema cancel copy core prices shift
 .PHONY: help demo test rules golden soak measure $(MEASURES:%=measure-%) format clean
 
 help:
-	@echo 'make demo     8 prompts at once through a real model, and the replay of their log'
+	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
@@ -33,7 +33,7 @@ demo: .venv/.installed
 		'Dear Anna, thank you for your letter. Since you left,' \
 		'The difference between a crocodile and an alligator is' \
 		'When the old clock in the hall struck midnight,'
-	$(BIN)/replay run demo.jsonl
+	$(BIN)/replay run demo.jsonl --compute
 
 test: .venv/.installed
 	$(BIN)/ruff check

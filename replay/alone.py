@@ -24,7 +24,7 @@ from reenact.replay.compute import Asked, executed
 from reenact.replay.computed import Cause, Computed
 from reenact.replay.counting import Counts
 from reenact.replay.driver import Driver
-from reenact.replay.execution import Execution, Row
+from reenact.replay.execution import Execution, Row, executed_records
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.machine import Machine
 from reenact.replay.show import Concern
@@ -189,7 +189,7 @@ def _company(log: LogFile, header: e.SessionOpened, machine: Machine, story: Sto
     sequence = row.part.sequence
     machine.renew()
     in_company: Row | None = None
-    for step in Execution(machine.engine, machine.renew).run(entries(log)):
+    for step in Execution(machine.engine, machine.renew).run(executed_records(log)):
         if step.n == row.n:
             in_company = next((one for one in step.rows if one.part.sequence == sequence), None)
             break

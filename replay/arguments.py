@@ -120,6 +120,7 @@ def _arguments_of_run(run: _Parser) -> None:
     computing.add_argument("--model", type=Path, metavar="FILE.gguf", help="execute the log again on this model")
     computing.add_argument("--compute", action="store_true", help="the same on the recorded file, if it is still there")
     computing.add_argument("--only", metavar="ID", help="one sequence, by number or request_id, alone in a context")
+    computing.add_argument("--alone", action="store_true", help="every sequence, one after the other, alone likewise")
     computing.add_argument("--tokens", action="store_true", help="compare tokens only: the log is of another machine")
     computing.add_argument("--force", action="store_true", help="compare although model, build or context differ")
     computing.add_argument("--keep-logits", type=Path, metavar="FILE.npy", help="write the first row that differs")

@@ -19,7 +19,7 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.options import Options
 from reenact.replay.computed import Cause, Computed, Spot
-from reenact.replay.execution import Execution, Planned, Row, Step
+from reenact.replay.execution import Execution, Planned, Row, Step, executed_records
 from reenact.replay.fold import entries
 from reenact.replay.machine import Difference, OnProgress, numerics_of, open_machine, tokens_of
 from reenact.replay.phrases import operation_phrase
@@ -181,7 +181,7 @@ class _Search:
             wanted = settings.get("numerics")
             if wanted is not None and machine.loaded.context.numerics != wanted:
                 return False
-            for step in Execution(machine.engine, machine.renew, planned).run(entries(self._log)):
+            for step in Execution(machine.engine, machine.renew, planned).run(executed_records(self._log)):
                 if step.n >= target.n or monotonic() > self._ends:
                     return _has(step, target)
         finally:

@@ -99,7 +99,7 @@ def _close_stdout() -> None:
 def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
     """Return what replays a log in the way that was asked for."""
     computes = args.compute or args.model is not None or args.only is not None
-    for name in ("force", "tokens", "keep_logits"):
+    for name in ("force", "tokens", "keep_logits", "alone"):
         if getattr(args, name) and not computes:
             raise _Usage(f"--{name.replace('_', '-')} is about executing a log again: add --model FILE or --compute")
     if not computes:
@@ -108,7 +108,9 @@ def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
         return replay_log
     if args.compute and args.model is not None:
         raise _Usage("--compute takes the recorded file: give it or --model, not both")
-    from reenact.replay.alone import alone_log
+    if args.alone and args.only is not None:
+        raise _Usage("--alone executes every sequence: give it or --only, not both")
+    from reenact.replay.alone import all_alone, alone_log
     from reenact.replay.compute import Asked, compute_log
     from reenact.replay.machine import save_row
     from reenact.replay.progress import progress
@@ -116,7 +118,10 @@ def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
     def replay(path: str) -> "Verdict":
         with progress() as show:
             asked = Asked(model=args.model, force=args.force, tokens_only=args.tokens, on_progress=show)
-            verdict = compute_log(path, asked) if args.only is None else alone_log(path, args.only, asked)
+            if args.only is not None:
+                verdict = alone_log(path, args.only, asked)
+            else:
+                verdict = all_alone(path, asked) if args.alone else compute_log(path, asked)
         spot = verdict.computed and verdict.computed.first_row
         if args.keep_logits is not None and spot and spot.logits is not None:
             save_row(args.keep_logits, spot.logits)

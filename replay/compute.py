@@ -26,7 +26,7 @@ from reenact.replay.computed import Computed, outcome_as_json
 from reenact.replay.counting import Counts
 from reenact.replay.decide import replay_log
 from reenact.replay.divergence import Divergence
-from reenact.replay.execution import Execution
+from reenact.replay.execution import Execution, executed_records
 from reenact.replay.fold import entries
 from reenact.replay.machine import Machine, NoModel, OnProgress, fits, open_machine, recorded_model
 from reenact.replay.verdict import Result, Verdict
@@ -109,7 +109,7 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: As
     machine.engine.watch(see)
     n_batches = sum(b'"type":"BatchDecoded"' in line.body for line in log)
     started = monotonic()
-    for done, step in enumerate(execution.run(entries(log))):
+    for done, step in enumerate(execution.run(executed_records(log))):
         counts.step(step)
         asked.on_progress("executing", (done + 1) / n_batches)
     machine.engine.watch(None)

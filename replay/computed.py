@@ -77,6 +77,8 @@ class Computed:
     n_tokens_differ: int
     n_outcomes_differ: int
     """Batches that ended with another code, or with other cells."""
+    differing: tuple[int, ...]
+    """The sequences of which a row or a token differs."""
     first_row: Spot | None
     first_token: Row | None
     """The first token that differs."""
@@ -120,13 +122,14 @@ class Computed:
         return sequences(self.alone) if len(self.alone) == 1 else count(len(self.alone), "sequence")
 
     @property
-    def differing(self) -> str:
+    def difference(self) -> str:
         """What differs, in words."""
         parts = [] if self.tokens_only else [f"{self.n_rows_differ:,} of {count(self.n_rows, 'row')} of logits"]
         parts.append(f"{self.n_tokens_differ:,} of {count(self.n_tokens, 'token')}")
         if self.n_outcomes_differ:
             parts.append(count(self.n_outcomes_differ, "outcome"))
-        return f"{' and '.join(parts)} differ" + (f" with {self._whom} alone" if self.alone else "")
+        alone = f" with {self._whom} alone, of {len(self.differing):,} of them" if self.alone else ""
+        return f"{' and '.join(parts)} differ{alone}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``replay run --json`` prints of it."""
@@ -137,6 +140,7 @@ class Computed:
             "tokens_differing": self.n_tokens_differ,
             "outcomes_differing": self.n_outcomes_differ,
             "alone": self.alone,
+            "sequences_differing": self.differing,
             "forced": self.forced,
             "seconds": round(self.seconds, 3),
             "header": [attrs.asdict(difference) for difference in self.differences],

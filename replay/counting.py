@@ -30,6 +30,8 @@ class Counts:
         self._n_rows = self._n_rows_differ = 0
         self._n_tokens = self._n_tokens_differ = 0
         self._n_outcomes_differ = 0
+        self._differing: set[int] = set()
+        """Sequences of which something differs."""
         self._first_row: Spot | None = None
         self._first_token: Row | None = None
         self._first_outcome: Step | None = None
@@ -64,11 +66,13 @@ class Counts:
                 self._operations.pop(row.part.slot, None)
             else:
                 self._n_rows_differ += 1
+                self._differing.add(row.part.sequence)
                 self._first_row = self._first_row or self._spot(row, planned)
         if isinstance(row.recorded, e.Sample):
             self._n_tokens += 1
             if not row.same_token:
                 self._n_tokens_differ += 1
+                self._differing.add(row.part.sequence)
                 self._first_token = self._first_token or row
 
     def found(self, *, forced: bool, seconds: float, alone: tuple[int, ...] = ()) -> Computed:
@@ -81,6 +85,7 @@ class Counts:
             n_tokens=self._n_tokens,
             n_tokens_differ=self._n_tokens_differ,
             n_outcomes_differ=self._n_outcomes_differ,
+            differing=tuple(sorted(self._differing)),
             first_row=self._first_row,
             first_token=self._first_token,
             first_outcome=self._first_outcome,

@@ -10,17 +10,37 @@ The rules that hold here:
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.replay.fold import Entry
+from reenact.actors.routing import ROUTES
+from reenact.runtime.codec import decode, loads
 from reenact.runtime.drawings import Drawings
 from reenact.runtime.engine import Drawing, Engine
+from reenact.runtime.journal import Line
 
 Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
 """Changes a plan before it is executed."""
+
+
+_INPUTS: Final = b"InputQueued"
+_KINDS: Final = frozenset(
+    ROUTES[kind].name.encode()
+    for kind in (
+        e.RequestReceived,
+        e.SequenceForked,
+        e.PromptTokenized,
+        e.InputQueued,
+        e.BatchPlanned,
+        e.BatchDecoded,
+        e.CellsLost,
+        e.SequenceFinished,
+    )
+)
+"""What the next draw, or the cells, depend on. Of inputs, only those of a prompt."""
 
 
 @frozen
@@ -88,6 +108,22 @@ class Step:
             yield Row(self.n, self.planned.batch, parts[number], outcome, replayed.get(number))
 
 
+def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
+    """Return the records of a log that an execution rests on.
+
+    The rest is passed over unread, because reading it would take longer than some batches do: the log was decided
+    before, so its lines are what they should be.
+    """
+    for line in lines:
+        # A line begins with its number, its time and its type.
+        kind = line.body[: line.body.index(b'","actor":')].rpartition(b'"')[2]
+        if kind not in _KINDS:
+            continue
+        fields = loads(line.body)
+        if kind != _INPUTS or fields["draw"] in {None, 0}:
+            yield decode(fields)
+
+
 class Execution:
     """Executes a log's batches on an engine.
 
@@ -115,10 +151,10 @@ class Execution:
         """Return how a token is drawn for a sequence of the batch that is being executed."""
         return self._plan_drawings[sequence]
 
-    def run(self, entries: Iterable[Entry]) -> Iterator[Step]:
-        """Execute batch after batch, as the log's records are read."""
-        for entry in entries:
-            event = entry.record.event
+    def run(self, records: Iterable[e.Record]) -> Iterator[Step]:
+        """Execute batch after batch, as the log's records are read; see `executed_records`."""
+        for record in records:
+            event = record.event
             match event:
                 case e.BatchPlanned():
                     self._plan, self._plan_drawings = event, self.drawings.of(event)
@@ -127,7 +163,7 @@ class Execution:
                 case e.BatchDecoded() if self._plan is not None:
                     self._outcome = event
                     replayed = execute(self._engine, self._changed(self._plan), event, self._plan_drawings)
-                    yield Step(n=entry.record.n, planned=self._plan, recorded=event, replayed=replayed)
+                    yield Step(n=record.n, planned=self._plan, recorded=event, replayed=replayed)
                 case _:
                     pass
             self.drawings.add(event)

@@ -18,7 +18,7 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.options import Options
 from reenact.replay.computed import Cause
-from reenact.replay.execution import Execution, Row
+from reenact.replay.execution import Execution, Row, executed_records
 from reenact.replay.fold import entries
 from reenact.replay.machine import Machine
 from reenact.replay.words import count
@@ -85,7 +85,7 @@ class _Redraws:
         """Execute the log, until enough was seen."""
         self._seeds = [request.options.seed for request in _requests(self._log)]
         self._machine.engine.watch(self._see)
-        for _ in self._execution.run(entries(self._log)):
+        for _ in self._execution.run(executed_records(self._log)):
             if self._n_draws == _MAX_DRAWS:
                 break
         self._machine.engine.watch(None)

@@ -91,7 +91,7 @@ class Verdict:
                 n_records = self.tally.statistics.n_records
                 head = f"same: {self.path}: {compared}, all equal; {n_records:,} records ({self.tier} tier)"
             case "diverged" if computed is not None:
-                head = f"diverged: {self.path}: {computed.differing}; all derived records are equal ({self.tier} tier)"
+                head = f"diverged: {self.path}: {computed.difference}; all derived records are equal ({self.tier} tier)"
                 return [head, *self.notes, *computed.lines(self.path)]
             case "diverged":
                 n = self.first_divergence.n if self.first_divergence else 0

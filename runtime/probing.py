@@ -52,7 +52,7 @@ def probed(asked: Asked) -> "Findings":
     """Probe a model, and show on a terminal how it goes.
 
     Raises:
-        KeyboardInterrupt: Within milliseconds of Ctrl-C, nothing being kept of what was found.
+        KeyboardInterrupt: Soon after Ctrl-C; nothing is kept of what was found until then.
         OSError, InvalidRequest, EngineBroken: It cannot be probed.
     """
     n_threads = _checked(asked)

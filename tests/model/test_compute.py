@@ -1,6 +1,7 @@
 """Logs executed again on their model: the golden ones, and by the command."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import trio
+from attrs import evolve as changed
 
+from reenact.actors import events as e
 from reenact.replay import Asked, compute_log
 from reenact.replay.alone import all_alone
 from reenact.replay.cli import main
 from reenact.runtime.models import installed_model
-from tests.model.injections import derive, record, with_token
+from tests.model.injections import DEEP, Edit, derive, record, with_token
 from tests.model.minilm import minilm
 from tests.sessions import eventful_session, read_fields
 
@@ -113,6 +116,53 @@ def test_what_cannot_be_compared(session: Path, tmp_path: Path, capsys: pytest.C
         assert 2 == main(["run", str(session), option])
         assert "add --model FILE or --compute" in capsys.readouterr().err
     assert 2 == main(["run", str(session), "--compute", "--model", "x"])
+
+
+async def test_what_the_company_changed(tmp_path: Path) -> None:
+    """Where results depend on the schedule, a sequence is executed both ways; it is told what its company changed."""
+    log = tmp_path / "log.jsonl"
+    await record(log, [DEEP, DEEP[5:]], n_ctx=512, determinism="recorded-schedule")
+    assert "same" == compute_log(log).verdict
+    verdict = all_alone(log)
+    assert (1, "compute, alone") == (verdict.exit_code, verdict.tier)
+    assert verdict.computed is not None
+    assert verdict.computed.cause is not None
+    assert ("its company", True) == (verdict.computed.cause.name, verdict.computed.cause.shown)
+    assert re.search(r"differ by up to [0-9.e-]+; nothing else was promised", verdict.computed.cause.reason)
+    assert len(verdict.computed.differing) in {1, 2}
+    assert len(verdict.lines()) <= 25
+
+
+def of_another_kind(given: e.GivenEvent) -> e.GivenEvent:
+    """Edit a header: another kind of CPU."""
+    if isinstance(given, e.SessionOpened):
+        return changed(given, engine=changed(given.engine, system_info="CPU : NEON = 1"))
+    return given
+
+
+def of_another_context(given: e.GivenEvent) -> e.GivenEvent:
+    """Edit a header: a parameter that llama.cpp was given."""
+    if isinstance(given, e.SessionOpened):
+        parameters = given.context.parameters | {"rope_freq_base": "5000.0"}
+        return changed(given, context=changed(given.context, parameters=parameters))
+    return given
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [(of_another_kind, "engine.system_info"), (of_another_context, "context.parameters.rope_freq_base")],
+)
+def test_unequal_things_are_not_compared(edit: Edit, name: str, session: Path, tmp_path: Path) -> None:
+    """Another kind of CPU or context is listed, and compared only by force, which the verdict tells, or by tokens."""
+    log = tmp_path / "log.jsonl"
+    derive(session, log, edit)
+    refused = compute_log(log)
+    assert (4, True) == (refused.exit_code, name in refused.lines()[0])
+    forced = compute_log(log, Asked(force=True))
+    assert ("same", "compute, forced") == (forced.verdict, forced.tier)
+    tokens = compute_log(log, Asked(tokens_only=True))
+    assert tokens.computed is not None
+    assert ("same", "tokens", 0) == (tokens.verdict, tokens.tier, tokens.computed.n_rows)
 
 
 def test_a_moved_model_is_named(session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from attrs import frozen
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.events import SessionOpened
 from reenact.replay import replay_log
-from reenact.replay.execution import Execution
+from reenact.replay.execution import Execution, executed_records
 from reenact.replay.fold import entries
 from reenact.replay.fork import fork_log
 from reenact.replay.forked import Forked
@@ -132,7 +132,7 @@ def checked(machine: Machine, child: Path) -> Lines:
     replay_log(child).raise_for_divergence()
     machine.renew()
     with LogFile(child) as log:
-        steps = list(Execution(machine.engine, machine.renew).run(entries(log)))
+        steps = list(Execution(machine.engine, machine.renew).run(executed_records(log)))
     rows = [row for step in steps for row in step.rows]
     assert [] == [step.n for step in steps if not step.same_outcome]
     assert [] == [row.n for row in rows if not (row.has_checksum and row.same_bits and row.same_token)]

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
 from reenact.replay import replay_log
-from reenact.replay.execution import Execution
+from reenact.replay.execution import Execution, executed_records
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.fork import CHANGEABLE, FIXED, Opened, OpenEngine, fork, fork_log
 from reenact.replay.forked import Forked
@@ -121,8 +121,8 @@ def whole_texts(lines: list[Fields]) -> dict[int, tuple[str, str]]:
 def rows_differ(path: Path) -> list[int]:
     """Return the records of a log with a row that is another one when the log is executed again."""
     with LogFile(path) as log:
-        records = list(entries(log))
-    header = records[0].record.event
+        header = next(entries(log)).record.event
+        records = list(executed_records(log))
     assert isinstance(header, e.SessionOpened)
     engine = ScriptedEngine(EVENTFUL_SCRIPTS)
     engine.load(settings(header))
