@@ -11,7 +11,7 @@ The rules that hold here:
 
 import ctypes
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
 import numpy as np
@@ -22,9 +22,12 @@ from reenact.runtime.draws import Draws
 from reenact.runtime.engine import ContextSettings, Drawing, code_before, is_valid, refused
 from reenact.runtime.grammars import Weights
 from reenact.runtime.library import ShortCalls, llama_cpp
-from reenact.runtime.loading import Basis, make_context
+from reenact.runtime.loading import SEVERAL_POSITIONS, Basis, make_context
 from reenact.runtime.modelfile import ModelFile
 from reenact.runtime.rows import Rows
+
+_BEYOND: Final = 2**30
+"""A position that no cell has."""
 
 OnRow = Callable[[int, Part, Weights, Sample], None]
 """Shown each row of logits that a token was drawn from, with its number in the batch; it is valid until the call
@@ -52,6 +55,9 @@ class Evaluator:
         self._abort_flag.attach(self._context)
         self._shifted = False
         """Whether cells were shifted that llama.cpp has not moved yet."""
+        # llama_kv_cache::seq_add aborts the process where a token has several positions.
+        self._mends_heads = llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
+        """Whether cells are as before after a batch that did not come to its end; if not, none is aborted."""
         self._rows = Rows(self.facts.n_batch, self.facts.n_embd)
         self._calls = ShortCalls()
         vocabulary = llama_cpp.llama_model_get_vocab(model)
@@ -142,10 +148,22 @@ class Evaluator:
         if code := code_before(planned, lengths, self.facts):
             return code
         # An abort while cells are moved would leave them half moved, to be moved once more (llama_kv_cache::update).
-        self._abort_flag.arm(planned.batch, heeded=not self._shifted)
+        self._abort_flag.arm(planned.batch, heeded=self._mends_heads and not self._shifted)
         code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
         self._shifted = False
+        if code and self._memory and self._mends_heads:
+            self._mend_heads(planned)
         return code
+
+    def _mend_heads(self, planned: BatchPlanned) -> None:
+        """Let the search for free cells begin anew in each slot of a batch that did not come to its end.
+
+        llama_kv_cache::prepare gives a stream the head of another one, which stays where no rows of the slot were
+        evaluated; later rows would then lie in another order, by which attention rounds. A move of no cells
+        (llama_kv_cache::seq_add beyond the last position) sets the head back.
+        """
+        for part in planned.parts:
+            self._calls.llama_memory_seq_add(self._memory, part.slot, _BEYOND, -1, 1)
 
     def _vector(self, part: Part) -> Vector:
         """Return the vector that was pooled from a text, or from a ranking its scores."""

@@ -112,7 +112,7 @@ _TOLD: Final = frozenset(
 )
 """Parameters that `ContextFacts` tells by themselves, as read back or by name."""
 
-_SEVERAL_POSITIONS: Final = frozenset(
+SEVERAL_POSITIONS: Final = frozenset(
     {bindings.LLAMA_ROPE_TYPE_MROPE, bindings.LLAMA_ROPE_TYPE_IMROPE, bindings.LLAMA_ROPE_TYPE_VISION}
 )
 """How models turn positions that want several for a row of numbers; llama_decode would read beyond the one it gets."""
@@ -156,7 +156,7 @@ def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: 
 def _facts(
     model: Any, context: Any, file: ModelFile, settings: ContextSettings, *, basis: Basis, given: dict[str, str]
 ) -> ContextFacts:
-    takes_rows = not file.pools and llama_cpp.llama_model_rope_type(model) not in _SEVERAL_POSITIONS
+    takes_rows = not file.pools and llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
     independent = basis.policy == "schedule-independent"
     n_ctx, n_ctx_seq = settings.n_ctx, llama_cpp.llama_n_ctx_seq(context)
     if file.pools or llama_cpp.llama_model_rope_type(model) == bindings.LLAMA_ROPE_TYPE_NONE:
