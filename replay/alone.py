@@ -27,6 +27,7 @@ from reenact.replay.driver import Driver
 from reenact.replay.execution import Execution, Row, executed_records
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.machine import Machine
+from reenact.replay.redraws import cause_of_draws
 from reenact.replay.show import Concern
 from reenact.replay.verdict import Verdict
 from reenact.runtime.journal import LogFile
@@ -113,15 +114,29 @@ def _compared(
     counts = Counts(machine, tokens_only=asked.tokens_only)
     started = monotonic()
     for done, (number, story) in enumerate(told.items()):
+
+        def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample, story: Story = story) -> None:
+            _, recorded = story.outcomes.get(part.draw, (0, None))
+            counts.see(logits, recorded if isinstance(recorded, e.Sample) else None, sample)
+
+        machine.engine.watch(see)
         for row in alone(machine, header, number, story):
             counts.add(row)
         asked.on_progress("executing alone", (done + 1) / len(told))
-    found = counts.found(forced=asked.force, seconds=monotonic() - started, alone=tuple(told))
+    machine.engine.watch(None)
+    found = counts.found(forced=asked.force, seconds=monotonic() - started, alone=True)
     if found.n_rows + found.n_tokens == 0:
         raise LogNotComparable("there is no row of logits and no token of it to compare")
-    first = found.first_token if found.first_row is None else found.first_row.row
-    if first is None:
-        return found
+    if found.first_row is None:
+        token = found.first_token
+        if token is None or not isinstance(token.recorded, e.Sample):
+            return found
+        machine.renew()
+        return changed(found, cause=cause_of_draws(log, machine, token))
+    first = found.first_row.row
+    if first.same_checksum:
+        reason = "the checksum is equal, and what is told beside it is not"
+        return changed(found, cause=Cause(name="an edited record", reason=reason, shown=True))
     return changed(found, cause=_company(log, header, machine, told[first.part.sequence], first))
 
 

@@ -76,13 +76,19 @@ class _Search:
         self._on_progress = on_progress
         self._ends = monotonic() + max(_SECONDS, 3 * found.seconds)
         self._n_tried = 0
+        self._tokens_only = found.tokens_only
 
     # ------------------------------------------------------------ a token differs, and its row does not
 
     def of_token(self, token: Row, row: Spot | None) -> Cause:
         """Return why another token was drawn from the same bits."""
         recorded, replayed = token.recorded, token.replayed
+        if row is None and self._tokens_only and self._is_edited(token):
+            reason = f"with {_drawn(replayed)} in place of {_drawn(recorded)} all tokens after it come out as recorded"
+            return Cause(name="an edited token", reason=reason, shown=True)
         follows = row is not None and row.row.part.sequence == token.part.sequence
+        if isinstance(replayed, e.Sample) and isinstance(recorded, e.Sample) and replayed.token == recorded.token:
+            follows = False  # It is the record that differs, not the token.
         if follows and isinstance(recorded, e.Sample) and isinstance(replayed, e.Sample) and row is not None:
             position = token.part.position + len(token.part.inputs)
             edit = _with_token(token.part.sequence, position, replayed.token)
@@ -98,19 +104,40 @@ class _Search:
         finally:
             machine.engine.close()
 
+    def _is_edited(self, token: Row) -> bool:
+        """Return whether a token that is put back lets all that come after it in its sequence be as recorded."""
+        if not isinstance(token.replayed, e.Sample):
+            return False
+        edit = _with_token(token.part.sequence, token.part.position + len(token.part.inputs), token.replayed.token)
+        machine = open_machine(self._header, self._model)
+        try:
+            steps = Execution(machine.engine, machine.renew, edit).run(executed_records(self._log))
+            rows = [row for step in steps for row in step.rows if row.n > token.n]
+        finally:
+            machine.engine.close()
+        mine = [row.same_token for row in rows if row.part.sequence == token.part.sequence]
+        return len(mine) > 0 and all(mine)
+
     # ------------------------------------------------------------ a row differs
 
     def of_row(self, spot: Spot) -> Cause:
         """Return why a row has other bits."""
-        if (cause := self._of_prompt(spot.row)) is not None:
-            return cause
+        if spot.row.same_checksum:
+            reason = "the checksum is equal, and the probabilities or values that follow from the same numbers are not"
+            return Cause(name="an edited record", reason=reason, shown=True)
+        prompt = self._of_prompt(spot.row)
+        if prompt is not None and prompt.shown:
+            return prompt
         for name, reason, changes in self._experiments(spot):
             self._on_progress(f"looking for the cause: {name}", 0.0)
             if monotonic() > self._ends:
                 return Cause(name=_UNKNOWN, reason=f"{self._tried()}, and the time was over", shown=False)
-            self._n_tried += 1
-            if self._gives(spot.row, **changes):
+            gives = self._gives(spot.row, **changes)
+            self._n_tried += gives is not None
+            if gives:
                 return Cause(name=name, reason=f"{reason} the row comes out as recorded", shown=True)
+        if prompt is not None:
+            return prompt
         left = "what is left is another build, or a fault of a machine or of the log"
         return Cause(name=_UNKNOWN, reason=f"{self._tried()}; {left}", shown=False)
 
@@ -130,7 +157,8 @@ class _Search:
         yield "another order of rows", "with the slots of each batch in descending order", {"planned": _reversed}
         largest = _largest_batch(self._log)
         for n_ubatch in sorted({16, 32, 64, 128, 256, 512} - {recorded.n_ubatch}):
-            if n_ubatch <= recorded.n_batch and min(n_ubatch, recorded.n_ubatch) < largest:
+            cuts = recorded.pooling == "none"  # A text that is pooled is never cut.
+            if cuts and n_ubatch <= recorded.n_batch and min(n_ubatch, recorded.n_ubatch) < largest:
                 what = f"with at most {n_ubatch} rows computed at once in place of {recorded.n_ubatch}"
                 yield "another n_batch", what, {"n_ubatch": n_ubatch}
         for numerics in numerics_of(self._model, recorded.numerics):
@@ -148,15 +176,16 @@ class _Search:
         inputs = tokens_of(self._header, self._model, request.prompt)
         if inputs == tokenized.inputs:
             return None
-        checksum = self._alone(row.part.sequence, inputs)
-        shown = isinstance(row.recorded, e.Sample) and checksum == row.recorded.logits_crc32
+        shown = isinstance(row.recorded, e.Sample) and self._alone(inputs) == row.recorded.logits_crc32
         shorter = tokenized.inputs == inputs[: len(tokenized.inputs)]
         name = "a truncated prompt" if shorter else "an edited prompt"
         says = f"its text {text(request.prompt[:40])} has {count(len(inputs), 'token')}, and the log holds"
-        found = f"; with the text's own tokens the row {'comes' if shown else 'does not come'} out as recorded"
-        return Cause(name=name, reason=f"{says} {len(tokenized.inputs):,} of them{found}", shown=shown)
+        found = "; with the text's own tokens the row comes out as recorded"
+        found = found if shown else ", if it was given in one piece"
+        number = f"{len(tokenized.inputs):,}{' of them' if shorter else ' others'}"
+        return Cause(name=name, reason=f"{says} {number}{found}", shown=shown)
 
-    def _alone(self, sequence: int, inputs: tuple[Any, ...]) -> int | None:
+    def _alone(self, inputs: tuple[Any, ...]) -> int | None:
         """Return the checksum of the last row of inputs that are evaluated alone."""
         from reenact.runtime.engine import Drawing
 
@@ -166,27 +195,34 @@ class _Search:
         try:
             n_batch = self._header.context.n_batch
             for start in range(0, len(inputs), n_batch):
-                part = e.Part(sequence=sequence, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
+                part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
                 planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
-                decoded = machine.engine.step(planned, {sequence: drawing})
+                decoded = machine.engine.step(planned, {1: drawing})
                 checksum = decoded.samples[0].logits_crc32 if decoded.samples else None
         finally:
             machine.engine.close()
         return checksum
 
-    def _gives(self, target: Row, *, planned: Planned | None = None, **settings: Any) -> bool:  # noqa: ANN401
-        """Return whether the log, executed with one thing changed, gives the row that it holds."""
+    def _gives(self, target: Row, *, planned: Planned | None = None, **settings: Any) -> bool | None:  # noqa: ANN401
+        """Return whether the log, executed with one thing changed, gives the row that it holds.
+
+        None where this process cannot have it so.
+        """
         machine = open_machine(self._header, self._model, **settings)
         try:
             wanted = settings.get("numerics")
             if wanted is not None and machine.loaded.context.numerics != wanted:
-                return False
+                return None
             for step in Execution(machine.engine, machine.renew, planned).run(executed_records(self._log)):
                 if step.n >= target.n or monotonic() > self._ends:
                     return _has(step, target)
         finally:
             machine.engine.close()
         return False
+
+
+def _drawn(outcome: e.Outcome | None) -> str:
+    return piece(outcome.piece) if isinstance(outcome, e.Sample) else "nothing"
 
 
 def _has(step: Step, target: Row) -> bool:

@@ -3,8 +3,8 @@
 The rules that hold here:
 
 * What was asked for goes to standard output; everything else is one line on standard error.
-* Exit codes: 0 done or same, 1 diverged, 2 usage or a file that cannot be read, 3 corrupt, 4 not comparable or nothing
-  there, 5 a fault of this program. An error gets its code in one place, `_failed`.
+* Exit codes: 0 done, same or holds, 1 diverged or violated, 2 usage or a file that cannot be read, 3 corrupt, 4 not
+  comparable or nothing there, 5 a fault of this program. An error gets its code in one place, `_failed`.
 * Nothing is loaded at the start that an answer may not need: ``replay --version`` loads neither rich nor the codec.
 """
 
@@ -27,6 +27,7 @@ from reenact.actors.errors import (
 from reenact.replay.arguments import parsed
 
 if TYPE_CHECKING:
+    from reenact.replay.checked import Checked
     from reenact.replay.verdict import Verdict
 
 _FOLLOW_EVERY: Final = 0.2
@@ -98,14 +99,16 @@ def _close_stdout() -> None:
 
 def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
     """Return what replays a log in the way that was asked for."""
-    computes = args.compute or args.model is not None or args.only is not None
-    for name in ("force", "tokens", "keep_logits", "alone"):
+    computes = args.compute or args.alone or args.model is not None or args.only is not None
+    for name in ("force", "tokens", "keep_logits"):
         if getattr(args, name) and not computes:
             raise _Usage(f"--{name.replace('_', '-')} is about executing a log again: add --model FILE or --compute")
     if not computes:
         from reenact.replay.decide import replay_log
 
         return replay_log
+    if args.keep_logits is not None and (args.tokens or len(args.log) > 1):
+        raise _Usage("--keep-logits writes the first row of one log that differs: give it one log, and no --tokens")
     if args.compute and args.model is not None:
         raise _Usage("--compute takes the recorded file: give it or --model, not both")
     if args.alone and args.only is not None:
@@ -124,14 +127,41 @@ def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
                 verdict = all_alone(path, asked) if args.alone else compute_log(path, asked)
         spot = verdict.computed and verdict.computed.first_row
         if args.keep_logits is not None and spot and spot.logits is not None:
-            save_row(args.keep_logits, spot.logits)
-            _say(f"{args.keep_logits}: the logits of record {spot.row.n:,}, sequence {spot.row.part.sequence}")
+            try:
+                save_row(args.keep_logits, spot.logits)
+                _say(f"{args.keep_logits}: the logits of record {spot.row.n:,}, sequence {spot.row.part.sequence}")
+            except OSError as error:
+                _say(f"{args.keep_logits}: {error.strerror}")  # The report is still to come.
         return verdict
 
     return replay
 
 
 def _run(args: argparse.Namespace) -> int:
+    return _judge_each(args, _replayer(args))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from reenact.replay.checked import check_log, rule_lines
+    from reenact.replay.checks import RULES
+    from reenact.replay.terminal import shower
+
+    if args.list:
+        show = shower(sys.stdout)
+        for line in rule_lines():
+            show(line)
+        return 0
+    names = [name for name in args.rules.split(",") if name]
+    unknown = next((name for name in names if name not in RULES), None)
+    if unknown is not None:
+        return _say(f"--rules: there is no rule {unknown!r}; replay check --list names them", 2)
+    if not args.log:
+        return _say("check holds logs against rules: name a log, or say --list", 2)
+    return _judge_each(args, lambda path: check_log(path, names or None))
+
+
+def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Checked"]) -> int:
+    """Say of each log what it is judged, and return the worst exit code."""
     import json
 
     from reenact.replay.terminal import shower
@@ -139,10 +169,9 @@ def _run(args: argparse.Namespace) -> int:
 
     worst = 0
     show = shower(sys.stdout)
-    replay = _replayer(args)
     for path in args.log:
         try:
-            verdict = replay(path)
+            verdict = judge(path)
             worst = worse(worst, verdict.exit_code)
             lines = [json.dumps(verdict.as_json())] if args.json else verdict.lines()
         except Exception as error:  # noqa: BLE001  # one log's fault does not keep the others from their verdict
@@ -279,6 +308,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
+    "check": _check,
     "show": _show,
     "state": _state,
     "texts": _texts,

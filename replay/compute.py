@@ -22,7 +22,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable, ReenactError, description
 from reenact.replay.causes import cause_of
-from reenact.replay.computed import Computed, outcome_as_json
+from reenact.replay.computed import Cause, Computed, outcome_as_json
 from reenact.replay.counting import Counts
 from reenact.replay.decide import replay_log
 from reenact.replay.divergence import Divergence
@@ -120,7 +120,11 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: As
         return found
     machine.engine.close()
     model = asked.model or recorded_model(header)
-    return changed(found, cause=cause_of(log, header, model, found, asked.on_progress))
+    try:
+        cause = cause_of(log, header, model, found, asked.on_progress)
+    except Exception as error:  # noqa: BLE001  # the difference is to be told, whatever becomes of the search
+        cause = Cause(name="unknown", reason=f"the search for it failed: {description(error)}", shown=False)
+    return changed(found, cause=cause)
 
 
 def _without(verdict: Verdict, result: Result, error: Exception) -> Verdict:
@@ -159,6 +163,8 @@ def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
     if obstacles:
         machine.engine.close()
         cure = "" if asked.force else "; --force compares all the same, --tokens compares tokens only"
+        if [one.name for one in obstacles] == ["context.numerics.tiled"]:
+            cure = "; this is settled once a process, by its first model: give this log a run of its own"
         raise LogNotComparable("; ".join(map(str, obstacles)) + cure)
     return machine
 

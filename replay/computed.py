@@ -5,6 +5,7 @@ tokens; then what may explain it, and the command that shows the spot.
 """
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -14,7 +15,7 @@ from reenact.actors import events as e
 from reenact.replay.execution import Row, Step
 from reenact.replay.machine import Difference
 from reenact.replay.phrases import operation_phrase, phrase
-from reenact.replay.words import count, piece, seconds, sequences
+from reenact.replay.words import count, piece, plain, seconds, sequences
 
 if TYPE_CHECKING:
     from reenact.runtime.grammars import Weights
@@ -75,6 +76,10 @@ class Computed:
     n_tokens: int
     n_rows_differ: int
     n_tokens_differ: int
+    n_unchecked: int
+    """Rows of which the log holds no checksum."""
+    n_by_clock: int
+    """Draws that a clock ended, then or now, so that no token is compared."""
     n_outcomes_differ: int
     """Batches that ended with another code, or with other cells."""
     differing: tuple[int, ...]
@@ -114,8 +119,22 @@ class Computed:
     def compared(self) -> str:
         """What was compared, in words."""
         tokens = f"{count(self.n_tokens, 'token')}"
-        rows = tokens if self.tokens_only else f"{count(self.n_rows, 'row')} of logits and {tokens}"
+        rows = tokens if self.tokens_only else f"{self._rows(self.n_rows)} and {tokens}"
         return f"{rows} of {self._whom} alone" if self.alone else rows
+
+    def _rows(self, number: int) -> str:
+        """Return how many rows, or vectors: a model either generates or pools."""
+        return count(number, "row") + " of logits" if self.n_tokens else count(number, "vector")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not compared, and why."""
+        notes = []
+        if self.n_unchecked and not self.tokens_only:
+            notes.append(f"{count(self.n_unchecked, 'row')} not compared: the log holds no checksum")
+        if self.n_by_clock:
+            notes.append(f"{count(self.n_by_clock, 'draw')} not compared: a clock ended it, a grammar was given up")
+        return notes
 
     @property
     def _whom(self) -> str:
@@ -124,7 +143,7 @@ class Computed:
     @property
     def difference(self) -> str:
         """What differs, in words."""
-        parts = [] if self.tokens_only else [f"{self.n_rows_differ:,} of {count(self.n_rows, 'row')} of logits"]
+        parts = [] if self.tokens_only else [f"{self.n_rows_differ:,} of {self._rows(self.n_rows)}"]
         parts.append(f"{self.n_tokens_differ:,} of {count(self.n_tokens, 'token')}")
         if self.n_outcomes_differ:
             parts.append(count(self.n_outcomes_differ, "outcome"))
@@ -136,6 +155,8 @@ class Computed:
         return {
             "rows_compared": self.n_rows,
             "rows_differing": self.n_rows_differ,
+            "rows_without_checksum": self.n_unchecked,
+            "draws_ended_by_clock": self.n_by_clock,
             "tokens_compared": self.n_tokens,
             "tokens_differing": self.n_tokens_differ,
             "outcomes_differing": self.n_outcomes_differ,
@@ -169,9 +190,10 @@ class Computed:
             more = len(self.differences) - len(shown)
             yield from _named("environment", *map(str, shown), *([f"and {more} more"] if more else []))
         if self.cause is not None:
-            yield from _named("cause" if self.cause.shown else "likely cause", self.cause.name, self.cause.reason)
+            name = "cause" if self.cause.shown else "likely cause"
+            yield from _named(name, self.cause.name, plain(self.cause.reason), whole=True)
         first = self.first_n
-        yield from _named("to look there", f"replay show {path} {max(first - 3, 0)}-{first + 1}")
+        yield from _named("to look there", f"replay show {quote(path)} {max(first - 3, 0)}-{first + 1}", whole=True)
 
     def _about_row(self, spot: Spot) -> Iterator[str]:
         row = spot.row
@@ -179,7 +201,8 @@ class Computed:
         yield from _named(
             "first differing row",
             f"record {row.n:,}, batch {row.batch:,}: {what}",
-            f"checksum {_checksum(row.recorded)} in the log, {_checksum(row.replayed)} here",
+            f"checksum {_checksum(row.recorded)} in the log, {_checksum(row.replayed)} here"
+            + ("; what is told beside it differs" if row.same_checksum else ""),
         )
         if spot.best:
             yield from _named("likeliest tokens here", ", ".join(map(str, spot.best)))
@@ -195,9 +218,9 @@ class Computed:
         )
 
 
-def _named(name: str, *lines: str) -> Iterator[str]:
+def _named(name: str, *lines: str, whole: bool = False) -> Iterator[str]:
     for i, line in enumerate(lines):
-        cut = line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"
+        cut = line if whole or len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"
         yield f"  {name if i == 0 else '':<{_INDENT - 2}}{cut}".rstrip()
 
 

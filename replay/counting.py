@@ -30,6 +30,8 @@ class Counts:
         self._n_rows = self._n_rows_differ = 0
         self._n_tokens = self._n_tokens_differ = 0
         self._n_outcomes_differ = 0
+        self._n_unchecked = self._n_by_clock = 0
+        self._sequences: set[int] = set()
         self._differing: set[int] = set()
         """Sequences of which something differs."""
         self._first_row: Spot | None = None
@@ -60,6 +62,9 @@ class Counts:
 
     def add(self, row: Row, planned: e.BatchPlanned | None = None) -> None:
         """Count what came of a part."""
+        self._n_by_clock += row.by_clock
+        self._n_unchecked += not row.has_checksum
+        self._sequences.add(row.part.sequence)
         if row.has_checksum and not self._tokens_only:
             self._n_rows += 1
             if row.same_bits:
@@ -68,18 +73,20 @@ class Counts:
                 self._n_rows_differ += 1
                 self._differing.add(row.part.sequence)
                 self._first_row = self._first_row or self._spot(row, planned)
-        if isinstance(row.recorded, e.Sample):
+        if isinstance(row.recorded, e.Sample) and not row.by_clock:
             self._n_tokens += 1
             if not row.same_token:
                 self._n_tokens_differ += 1
                 self._differing.add(row.part.sequence)
                 self._first_token = self._first_token or row
 
-    def found(self, *, forced: bool, seconds: float, alone: tuple[int, ...] = ()) -> Computed:
+    def found(self, *, forced: bool, seconds: float, alone: bool = False) -> Computed:
         """Return what it came to."""
         return Computed(
             tokens_only=self._tokens_only or (self._n_rows == 0 < self._n_tokens),
-            alone=alone,
+            alone=tuple(sorted(self._sequences)) if alone else (),
+            n_unchecked=0 if self._tokens_only else self._n_unchecked,
+            n_by_clock=self._n_by_clock,
             n_rows=self._n_rows,
             n_rows_differ=self._n_rows_differ,
             n_tokens=self._n_tokens,

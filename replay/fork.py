@@ -25,7 +25,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InvalidRequest, LogNotComparable
-from reenact.actors.header import Parent
+from reenact.actors.header import DeterminismFacts, Parent
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.replay.driver import Driver, Recorder, interrupts, live, restored
@@ -89,7 +89,7 @@ def fork_log(
         model: The model's file; None for the recorded one.
         only: The number or the request_id of the sequence whose options change; None for all that are live.
         changes: The options that change, by name, `CHANGEABLE` ones.
-        force: Go on also where the model, the build or the context is not the recorded one.
+        force: Go on also where the build, the machine or a parameter is not the recorded one.
         on_progress: Told how loading goes.
 
     Raises:
@@ -129,7 +129,7 @@ def fork(
     try:
         opened = open_engine(parent.header)
         try:
-            header = _header(parent, opened.loaded)
+            header = _header(parent, opened.loaded, opened.notes)
             with interrupts() as interrupted:
                 driver = Driver(opened.engine)
                 recorder = Recorder(driver, journal)
@@ -150,7 +150,7 @@ def fork(
         parent=Parent(session=parent.header.session, n=parent.cut),
         sequences=tuple(parent.continued(out, options)),
         left_out=parent.left_out,
-        notes=(*opened.notes, *([dependence] if depends else ())),
+        notes=(*opened.notes, *parent.leavers, *([dependence] if depends else ())),
     )
 
 
@@ -222,6 +222,17 @@ class _Parent:
                 yield tokenized.get(state.sequence, e.CancelRequested(sequence=state.sequence))
 
     @property
+    def leavers(self) -> list[str]:
+        """What is to be said of sequences that somebody ended later in the parent: here nobody does."""
+        live = {one.sequence for one in self.live}
+        ends = {
+            event.sequence: "cancelled" if isinstance(event, e.CancelRequested) else "out of time"
+            for event in self._later
+            if isinstance(event, e.CancelRequested | e.DeadlineExpired) and event.sequence in live
+        }
+        return [f"sequence {number} was {how} later in the parent, and goes on here" for number, how in ends.items()]
+
+    @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """The requests that came later."""
         later = [event for event in self._later if isinstance(event, e.RequestReceived)]
@@ -246,7 +257,15 @@ class _Parent:
             )
 
 
-def _header(parent: _Parent, loaded: Loaded) -> e.SessionOpened:
+def _determinism(header: e.SessionOpened, notes: tuple[str, ...]) -> DeterminismFacts:
+    """Return what is promised of a child: its parent's promise, unless it goes on by force on something else."""
+    if not notes:
+        return header.determinism
+    reason = f"forked by force: {'; '.join(notes)}"
+    return changed(header.determinism, policy="recorded-schedule", reason=reason, probe={})
+
+
+def _header(parent: _Parent, loaded: Loaded, notes: tuple[str, ...]) -> e.SessionOpened:
     """Return the child's header: the parent's, with what is so now."""
     header = parent.header
     return changed(
@@ -260,6 +279,7 @@ def _header(parent: _Parent, loaded: Loaded) -> e.SessionOpened:
         engine=loaded.engine,
         model=loaded.model,
         context=loaded.context,
+        determinism=_determinism(header, notes),
         policies=header.policies | loaded.policies,
         parent=Parent(session=header.session, n=parent.cut),
     )
@@ -272,8 +292,7 @@ def _open(header: e.SessionOpened, model: Path | None, *, force: bool, on_progre
     machine = open_machine(header, model or recorded_model(header), on_progress)
     obstacles = machine.obstacles
     if force:
-        # Another model may go on from the same tokens; a plan needs the same sizes.
-        obstacles = [one for one in fits(machine.differences) if one.name != "model.sha256"]
+        obstacles = fits(machine.differences)
     if obstacles:
         machine.engine.close()
         raise LogNotComparable("; ".join(map(str, obstacles)) + ("" if force else "; --force goes on all the same"))

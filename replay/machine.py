@@ -16,6 +16,7 @@ from attrs import asdict, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.replay.words import plain
 
 if TYPE_CHECKING:
     from reenact.actors.header import Numerics
@@ -52,7 +53,7 @@ class Difference:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401  # a field of the header
-    written = f"{value}"
+    written = plain(f"{value}")
     return written if len(written) <= 40 else f"{written[:16]}…{written[-16:]}"  # noqa: PLR2004  # half a line
 
 

@@ -11,6 +11,7 @@ The rules that hold here:
 
 from collections import Counter
 from collections.abc import Iterator
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve as changed
@@ -46,6 +47,10 @@ _CHANCE: Final = 32
 """Seeds by which it is told what chance gives."""
 _FEW: Final = 4
 """Draws below which nothing is told from how many agree."""
+_BEFORE: Final = 16
+"""Draws that are looked at before the first one that differs."""
+_SURE: Final = 2.5
+"""Standard deviations from which on it is no chance that draws agree."""
 _MAX_DRAWS: Final = 64
 """Draws of a sequence that are looked at."""
 
@@ -58,7 +63,11 @@ def cause_of_draws(log: LogFile, machine: Machine, token: Row) -> Cause:
         machine: An engine, opened for it.
         token: The first draw that differs; its row does not.
     """
-    redraws = _Redraws(log, machine, token.part.sequence)
+    one, other = token.recorded, token.replayed
+    if isinstance(one, e.Sample) and isinstance(other, e.Sample) and one.token == other.token:
+        reason = "the token is the same, and what is told of it (its bytes, or whether it ends the text) is not"
+        return Cause(name="an edited record", reason=reason, shown=True)
+    redraws = _Redraws(log, machine, token)
     redraws.run()
     return redraws.cause(token)
 
@@ -66,10 +75,11 @@ def cause_of_draws(log: LogFile, machine: Machine, token: Row) -> Cause:
 class _Redraws:
     """Draws each token of a sequence again, in many ways at once."""
 
-    def __init__(self, log: LogFile, machine: Machine, sequence: int) -> None:
+    def __init__(self, log: LogFile, machine: Machine, token: Row) -> None:
         self._log = log
         self._machine = machine
-        self._sequence = sequence
+        self._sequence = token.part.sequence
+        self._first = max((token.part.draw or 0) - _BEFORE, 0)
         self._execution = Execution(machine.engine, machine.renew)
         self._options: Options | None = None
         self._ways: dict[str, Options] = {}
@@ -78,8 +88,8 @@ class _Redraws:
         """How many draws come out as recorded, by the way."""
         self._same: list[bool] = []
         """For each draw whether it comes out as recorded with the options as they stand in the log."""
-        self._possible: list[bool] = []
-        """For each draw whether any other seed gives the recorded token."""
+        self._chances: list[float] = []
+        """For each draw how many of other seeds give the recorded token, from 0 to 1."""
 
     def run(self) -> None:
         """Execute the log, until enough was seen."""
@@ -94,6 +104,8 @@ class _Redraws:
         recorded = self._execution.recorded(part.sequence)
         if part.sequence != self._sequence or recorded is None or self._n_draws == _MAX_DRAWS:
             return
+        if (part.draw or 0) < self._first:
+            return
         drawing = self._execution.drawing(part.sequence)
         if self._options != drawing.options:
             self._options = drawing.options
@@ -104,8 +116,7 @@ class _Redraws:
             self._agreeing[name] += self._draw(row, part, drawing, options) == recorded.token
         seeds = [changed(drawing.options, seed=1_000_000 + i) for i in range(_CHANCE)]
         tokens = [self._draw(row, part, drawing, options) for options in seeds]
-        self._agreeing["chance"] += tokens.count(recorded.token)
-        self._possible.append(recorded.token in tokens)
+        self._chances.append(tokens.count(recorded.token) / _CHANCE)
 
     def _draw(self, row: int, part: e.Part, drawing: Drawing, options: Options) -> int:
         return self._machine.engine.draws.draw(row, part, changed(drawing, options=options)).token
@@ -140,15 +151,16 @@ class _Redraws:
         return self._by_chance(draws)
 
     def _by_chance(self, draws: str) -> Cause:
-        by_chance = self._agreeing["chance"] / _CHANCE
+        by_chance = sum(self._chances)
+        deviation = sqrt(sum(chance * (1 - chance) for chance in self._chances)) or 1.0
         agreeing = self._same.count(True)
-        impossible = sum(not (same or possible) for same, possible in zip(self._same, self._possible, strict=True))
+        impossible = sum(not (same or chance) for same, chance in zip(self._same, self._chances, strict=True))
         differing = self._same.count(False)
         if 2 * impossible > differing:
             reason = f"{draws}, and {impossible:,} tokens are such that no other seed gives them under these options"
             return Cause(name="another sampler option", reason=reason, shown=False)
         said = f"{draws}; chance alone would let {by_chance:.1f} agree, and {agreeing} do"
-        if agreeing > 2 * by_chance + 1:
+        if agreeing - by_chance > _SURE * deviation:
             return Cause(name="another sampler option", reason=said, shown=False)
         return Cause(name="another seed", reason=said, shown=False)
 

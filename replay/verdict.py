@@ -37,7 +37,7 @@ class Verdict:
     """The log, as it was named."""
     verdict: Result
     tier: str = "decide"
-    """How it was compared: "decide", "compute", "tokens" or "alone"; and ", forced" where unequal things were."""
+    """How it was compared: "decide", "compute" or "tokens"; ", alone" and ", forced" behind it where that is so."""
     computed: "Computed | None" = None
     """What an execution on the model came to."""
     tally: Tally
@@ -76,6 +76,7 @@ class Verdict:
             "decodes": self.tally.statistics.n_batches,
             "rows": self.tally.statistics.n_rows,
             "tokens": self.tally.statistics.n_sampled,
+            "notes": self.notes,
             "first_divergence": None if self.first_divergence is None else self.first_divergence.as_json(),
             **({} if self.computed is None else self.computed.as_json()),
         }
@@ -84,6 +85,7 @@ class Verdict:
         """Return what ``replay run`` prints: the verdict first, then the notes, then the figures or the difference."""
         compared = f"{self.tally.derived:,} derived records compared"
         computed = self.computed
+        notes = self.notes if computed is None else (*self.notes, *computed.notes)
         if computed is not None:
             compared = f"{self.tally.derived:,} derived records, {computed.compared} compared"
         match self.verdict:
@@ -92,7 +94,7 @@ class Verdict:
                 head = f"same: {self.path}: {compared}, all equal; {n_records:,} records ({self.tier} tier)"
             case "diverged" if computed is not None:
                 head = f"diverged: {self.path}: {computed.difference}; all derived records are equal ({self.tier} tier)"
-                return [head, *self.notes, *computed.lines(self.path)]
+                return [head, *notes, *computed.lines(self.path)]
             case "diverged":
                 n = self.first_divergence.n if self.first_divergence else 0
                 equal = f"the {self.tally.derived:,} derived records before it are equal"
@@ -105,4 +107,4 @@ class Verdict:
         if computed is not None:
             figures += computed.figures(self.tally.computing)
         wide = max(len(name) for name, _ in figures)
-        return [head, *self.notes, "", *(f"  {name:<{wide}}  {value}" for name, value in figures)]
+        return [head, *notes, "", *(f"  {name:<{wide}}  {value}" for name, value in figures)]

@@ -101,8 +101,9 @@ def derive(log: Path, edited: Path, edit: Edit) -> None:
                 continue
             given = edit(given)
             if isinstance(given, e.BatchDecoded) and planned is not None:
-                ends = tuple((part.slot, part.position + len(part.inputs) - 1) for part in planned.parts)
-                given = changed(given, positions=ends)
+                ends = [-1 if part.pool else part.position + len(part.inputs) - 1 for part in planned.parts]
+                slots = [part.slot for part in planned.parts]
+                given = changed(given, positions=tuple(zip(slots, ends, strict=True)))
             if isinstance(given, e.SessionClosed):
                 given = e.SessionClosed(digest=kernel.digest())
             records = kernel.handle(given)
@@ -132,6 +133,28 @@ def with_token(batch: int, sequence: int, token: int, piece: bytes) -> Edit:
                 for sample in given.samples
             ]
             return changed(given, samples=tuple(samples))
+        return given
+
+    return edit
+
+
+def with_sample(batch: int, **values: Any) -> Edit:
+    """Return an edit of the first sample of a batch."""
+
+    def edit(given: e.GivenEvent) -> e.GivenEvent:
+        if isinstance(given, e.BatchDecoded) and given.batch == batch:
+            return changed(given, samples=(changed(given.samples[0], **values), *given.samples[1:]))
+        return given
+
+    return edit
+
+
+def with_vector(**values: Any) -> Edit:
+    """Return an edit of every vector."""
+
+    def edit(given: e.GivenEvent) -> e.GivenEvent:
+        if isinstance(given, e.BatchDecoded):
+            return changed(given, vectors=tuple(changed(vector, **values) for vector in given.vectors))
         return given
 
     return edit

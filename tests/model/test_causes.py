@@ -2,17 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
 
 from reenact.replay import replay_log
+from reenact.replay.alone import all_alone
 from reenact.replay.compute import Asked, compute_log
+from reenact.runtime import open_runtime
 from reenact.runtime.models import installed_model
 from tests.model.injections import (
     DEEP,
     INDEPENDENT,
+    Edit,
     ForgetfulEngine,
     LyingEngine,
     ReversingEngine,
@@ -21,8 +24,11 @@ from tests.model.injections import (
     record_fork,
     with_options,
     with_prompt_cut,
+    with_sample,
     with_token,
+    with_vector,
 )
+from tests.model.minilm import minilm
 from tests.model.quantised import quantised
 from tests.sessions import read_fields
 
@@ -128,6 +134,66 @@ async def test_the_cause_is_named_where_only_the_data_tell(injection: Injection,
     assert (name, shown) == (verdict.computed.cause.name, verdict.computed.cause.shown), verdict.computed.cause
     assert reason in verdict.computed.cause.reason
     assert len(verdict.lines()) <= 25
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the log of one sequence of many tokens, with values that nobody tries."""
+    path = tmp_path_factory.mktemp("long") / "long.jsonl"
+    options = {"num_predict": 80, "temperature": 0.77, "top_p": 0.97}
+    trio.run(lambda: record(path, ["Once upon a time there was a"], options=options))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        (with_sample(79, token=260, piece=b"x"), "an edited token"),
+        (with_options(1, temperature=1.0), "another sampler option"),
+        (with_options(1, top_p=0.6), "another sampler option"),
+        (with_options(1, seed=99), "another seed"),
+    ],
+    ids=["last token", "temperature", "top_p", "seed"],
+)
+def test_draws_that_no_experiment_explains(edit: Edit, name: str, long: Path, tmp_path: Path) -> None:
+    """Of values that nobody tries statistics tell which kind it is; the same alone, where company has no part in it."""
+    log = tmp_path / "log.jsonl"
+    derive(long, log, edit)
+    for verdict in (compute_log(log), all_alone(log)):
+        assert verdict.computed is not None
+        assert verdict.computed.cause is not None
+        assert (1, name) == (verdict.exit_code, verdict.computed.cause.name), verdict.computed.cause
+
+
+async def test_what_is_told_beside_a_checksum_is_compared(tmp_path: Path) -> None:
+    """An edited probability, or another piece of the same token, is a difference like any other."""
+    log = tmp_path / "log.jsonl"
+    await record(log, ["Once upon a time"], options={"logprobs": True, "num_predict": 4})
+    for name, value in (("logprob", -0.5), ("piece", b"?")):
+        edited = tmp_path / f"{name}.jsonl"
+        derive(log, edited, with_sample(3, **{name: value}))
+        verdict = compute_log(edited)
+        assert verdict.computed is not None
+        assert verdict.computed.cause is not None
+        assert (1, "an edited record") == (verdict.exit_code, verdict.computed.cause.name)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [({"crc32": 7}, "unknown"), ({"values": (1.0,) * 384}, "an edited record")],
+    ids=["bits", "values"],
+)
+async def test_vectors_are_explained_too(values: dict[str, Any], name: str, tmp_path: Path) -> None:
+    """Of a model that pools no experiment is made that llama.cpp would not survive."""
+    model, log, edited = minilm(tmp_path / "m.gguf"), tmp_path / "log.jsonl", tmp_path / "edited.jsonl"
+    async with open_runtime(model, log=log, n_ctx=64, n_slots=2, n_threads=1) as runtime:
+        await runtime.embed(["The old keeper of the lighthouse goes up the two hundred steps every evening."])
+    derive(log, edited, with_vector(**values))
+    verdict = compute_log(edited, Asked(model=model))
+    assert verdict.computed is not None
+    assert verdict.computed.cause is not None
+    assert (1, name) == (verdict.exit_code, verdict.computed.cause.name)
+    assert "1 of 1 vector and 0 of 0 tokens differ" in verdict.lines()[0]
 
 
 async def test_another_quantisation(honest: Path) -> None:

@@ -20,7 +20,7 @@ from reenact.replay.cli import main
 from reenact.runtime.models import installed_model
 from tests.model.injections import DEEP, Edit, derive, record, with_token
 from tests.model.minilm import minilm
-from tests.sessions import eventful_session, read_fields
+from tests.sessions import eventful_session, read_fields, write_fields
 
 pytestmark = pytest.mark.model
 
@@ -102,6 +102,37 @@ def test_a_difference_by_the_command(session: Path, tmp_path: Path, capsys: pyte
     row = np.load(kept)
     assert ((49152,), np.float32) == (row.shape, row.dtype)
     assert str(kept) in err
+
+
+def test_members_in_another_order(session: Path, tmp_path: Path) -> None:
+    """The order of a line's members means nothing, here as in the decide tier."""
+    log = tmp_path / "sorted.jsonl"
+    write_fields(log, [dict(sorted(fields.items())) for fields in read_fields(session)])
+    assert "same" == compute_log(log).verdict
+
+
+def test_a_row_that_cannot_be_kept(session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the file cannot be written the report comes all the same; it is of one log, and of bits."""
+    edited = tmp_path / "edited.jsonl"
+    derive(session, edited, with_token(4, 2, 260, b"x"))
+    assert 1 == main(["run", str(edited), "--compute", "--keep-logits", str(tmp_path / "missing" / "row.npy")])
+    out, err = capsys.readouterr()
+    assert (True, True) == (out.startswith("diverged: "), "No such file" in err)
+    assert 2 == main(["run", str(edited), str(session), "--compute", "--keep-logits", "row.npy"])
+
+
+def test_a_header_moves_no_cursor(session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands in a header is shown on one line, with its escapes."""
+
+    def edit(given: e.GivenEvent) -> e.GivenEvent:
+        if isinstance(given, e.SessionOpened):
+            return changed(given, engine=changed(given.engine, system_info="\x1b[31m\nsame: all equal"))
+        return given
+
+    derive(session, tmp_path / "log.jsonl", edit)
+    assert 4 == main(["run", str(tmp_path / "log.jsonl"), "--compute"])
+    out = capsys.readouterr().out
+    assert (1, False) == (out.count("\n"), "\x1b" in out)
 
 
 def test_what_cannot_be_compared(session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
