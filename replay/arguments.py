@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = """\
 exit codes:
-  0  done; of run: same    2  usage, or a file that cannot be read    4  not comparable, or nothing there
-  1  diverged              3  corrupt                                 5  a fault of this program"""
+  0  done; of run: same, of check: holds     3  corrupt
+  1  diverged, violated                      4  not comparable, or nothing there
+  2  usage, or a file that cannot be read    5  a fault of this program"""
 
 
 _CHANGEABLE: Final[dict[str, type]] = {
@@ -83,6 +84,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     run = _command(commands, "run", "run the actors on a log's facts again and compare what they decide")
     _arguments_of_run(run)
 
+    check = _command(commands, "check", "hold a log against rules that every session keeps, and say where it does not")
+    _arguments_of_check(check)
+
     show = _command(commands, "show", "print records for people, one a line")
     _arguments_of_show(show)
 
@@ -108,7 +112,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     diff.add_argument("--json", action="store_true", help="print one JSON object")
     diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
-    return parser, {"run": run, "show": show, "state": state, "texts": texts, "fork": fork, "diff": diff}
+    named = {"run": run, "check": check, "show": show, "state": state, "texts": texts, "fork": fork, "diff": diff}
+    return parser, named
 
 
 def _arguments_of_run(run: _Parser) -> None:
@@ -127,6 +132,25 @@ def _arguments_of_run(run: _Parser) -> None:
     run.epilog = (
         "examples:\n  replay run logs/*.jsonl --json\n  replay run session.jsonl --model model.gguf\n"
         f"  replay run session.jsonl --compute --only chat-7\n\n{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_check(check: _Parser) -> None:
+    check.add_argument("log", nargs="*", metavar="LOG", help="with several, the exit code is the worst")
+    check.add_argument(
+        "--rules",
+        nargs="?",
+        const="",
+        default="",
+        metavar="NAME[,NAME...]",
+        help="only these rules; all without a name",
+    )
+    check.add_argument("--list", action="store_true", help="print the rules, each with what must hold")
+    check.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
+    check.epilog = (
+        "What --rules is followed by are names: where none are meant, it stands behind the logs.\n\n"
+        "examples:\n  replay check session.jsonl\n  replay check logs/*.jsonl --rules positions,cells\n\n"
+        f"{_EXIT_CODES}"
     )
 
 

@@ -28,6 +28,7 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.header import DeterminismFacts, Parent
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import OPTION_NAMES, Options
+from reenact.actors.text import release
 from reenact.replay.driver import Driver, Recorder, interrupts, live, restored
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.forked import Continued, Forked, LeftOut
@@ -172,6 +173,10 @@ def _options(state: s.Sequence, changes: Mapping[str, Any]) -> Options:
     if s.num_predicted(options.num_predict, state.n_ctx) <= state.n_sampled:
         reason = f"sequence {state.sequence} has {count(state.n_sampled, 'token')} before that record"
         raise InvalidRequest("num_predict", f"{reason}: give more, or fork before an earlier one")
+    held = release(state.held)
+    if complete := [stop for stop in options.stop if stop in held]:
+        reason = f"sequence {state.sequence} holds {complete[0]!r} back already: fork before an earlier record"
+        raise InvalidRequest("stop", reason)
     if state.length > state.n_ctx and not options.shift:
         reason = f"the context of sequence {state.sequence} is to be shifted next: fork before an earlier record"
         raise InvalidRequest("shift", reason)

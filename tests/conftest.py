@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep what is kept apart from the user's; let Ctrl-C work, also where the shell that started us ignores it."""
     # Threads that wait for each other sleep: on a machine with other work, spinning ones take ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if config.cache is not None:
-        os.environ[FOLDER_NAME] = str(config.cache.mkdir("reenact"))
+    cache = getattr(config, "cache", None)  # There is none with -p no:cacheprovider.
+    if cache is not None:
+        os.environ[FOLDER_NAME] = str(cache.mkdir("reenact"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -60,7 +60,7 @@ def test_run_of_many_exits_with_the_worst(capsys: Captured, tmp_path: Path) -> N
     assert (3, "") == (code, err)
     assert ["corrupt", "unreadable", "same"] == [verdict["verdict"] for verdict in verdicts]
     assert [
-        ["verdict", "tier", "records", "decodes", "rows", "tokens", "first_divergence"],
+        ["verdict", "tier", "records", "decodes", "rows", "tokens", "notes", "first_divergence"],
     ] * 3 == [list(verdict) for verdict in verdicts]
 
 

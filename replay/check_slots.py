@@ -1,0 +1,223 @@
+"""Rules of slots and of the queue before them: who gets one, with what in its cells, and what stays there.
+
+The rule that holds here: what a new sequence reuses is compared, input by input, with what the engine's cells hold.
+"""
+
+from collections.abc import Iterator
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Input
+from reenact.actors.routing import BATCHER
+from reenact.replay.checking import Rule, Violation
+from reenact.replay.recount import Recount, Request
+from reenact.replay.words import count
+
+
+class Slots(Rule):
+    """What a slot is given out with."""
+
+    name = "slots"
+    says = (
+        "A slot has one sequence, until that ends or makes room; it is given out between batches, empty or with a "
+        "beginning of what the sequence has, never moved and never all of it, in its own cells or in those of a slot "
+        "that the next batch copies."
+    )
+    source = "docs/runner-semantics.md, Slots and prefix reuse"
+    hears = (e.SlotAssigned, e.SlotReleased, e.SequencePreempted, e.BatchPlanned)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at who gets or leaves a slot, and at which slots are copied."""
+        match record.event:
+            case e.SlotAssigned() as assigned:
+                yield from self._assigned(record.n, assigned)
+            case e.SlotReleased(sequence=sequence, slot=slot) | e.SequencePreempted(sequence=sequence, slot=slot):
+                holder = self.recount.slot(slot).sequence
+                if holder != sequence:
+                    yield self.violation(record.n, f"sequence {holder} in slot {slot}", f"sequence {sequence}")
+            case e.BatchPlanned(copies=copies):
+                due = [(copy.source, copy.slot) for copy in self.recount.copies]
+                actual = [(copy.source, copy.slot) for copy in copies]
+                if due != actual:
+                    yield self.violation(record.n, f"copies {due}", f"copies {actual}")
+            case _:
+                pass
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at whether who ended has left."""
+        for request in self.recount.just_ended:
+            if request.slot is not None and BATCHER not in self.recount.failed:
+                yield self.violation(self.recount.n, f"slot {request.slot} released", f"sequence {request.number}")
+
+    def _assigned(self, n: int, assigned: e.SlotAssigned) -> Iterator[Violation]:
+        recount, number = self.recount, assigned.slot
+        request, holder = recount.request(assigned.sequence), recount.slot(number).sequence
+        if not 0 <= number < len(recount.slots) or holder is not None or recount.in_flight is not None:
+            taken = f"slot {number}" if holder is None else f"slot {number}, which sequence {holder} has"
+            yield self.violation(n, "a free slot between two batches", taken)
+        if not (request.waits and request.wants and request.inputs):
+            yield self.violation(n, "a sequence that waits and has inputs", f"sequence {request.number}")
+        n_possible = 0 if request.pool else max(len(request.inputs) - 1, 0)
+        content = recount.content(number if assigned.source is None else assigned.source)
+        reused = assigned.reused
+        is_known = content.pure is None or reused <= content.pure
+        if not 0 <= reused <= n_possible or not is_known or content.cells[:reused] != request.inputs[:reused]:
+            expected = min(_common(content.cells[: content.pure], request.inputs), n_possible)
+            yield self.violation(n, f"{count(expected, 'reused input')} at most", f"{reused}")
+
+
+def _common(one: list[Input], other: list[Input]) -> int:
+    """Return how many inputs both begin with."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+class Kept(Rule):
+    """What stays in a slot that is released."""
+
+    name = "kept"
+    says = (
+        "A slot that is released keeps the evaluated inputs that are wholly part of the visible text, and no cell that "
+        "was moved."
+    )
+    source = "docs/runner-semantics.md, After a stop string"
+    hears = (e.SlotReleased,)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at a released slot."""
+        released, end = record.event, self.recount.cause(record)
+        if not isinstance(released, e.SlotReleased) or not isinstance(end, e.SequenceFinished):
+            return
+        slot = self.recount.slot(released.slot)
+        visible = slot.useful - end.n_hidden
+        due = max(visible if slot.unmoved is None else min(visible, slot.unmoved), 0)
+        if released.length != due:
+            yield self.violation(record.n, f"{due} cells of slot {released.slot}", f"{released.length}")
+
+
+class Places(Rule):
+    """Whose turn it is."""
+
+    name = "places"
+    says = (
+        "Slots go by priority, then first come, first served, and nobody overtakes; where none is free, the youngest "
+        "of the lowest priority makes room for a higher one; no slot stays free, and no lower one in it, meanwhile."
+    )
+    source = "docs/runner-semantics.md, Admission"
+    hears = (e.SlotAssigned, e.SequencePreempted, e.BatchPlanned)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at who gets a slot, who loses one, and who was passed over."""
+        match record.event:
+            case e.SlotAssigned(sequence=sequence):
+                yield from self._in_turn(record.n, sequence)
+            case e.SequencePreempted() as preempted:
+                yield from self._in_turn(record.n, preempted.by)
+                chosen = self._youngest_below(self.recount.request(preempted.by))
+                if self._n_free or chosen != preempted.sequence:
+                    expected = "nobody" if self._n_free or chosen is None else f"sequence {chosen}"
+                    yield self.violation(record.n, f"{expected} makes room", f"sequence {preempted.sequence}")
+            case _:
+                yield from self._passed_over(record.n)
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at who waits although a slot could be had."""
+        if self.recount.in_flight is None and not self.recount.stands_still:
+            yield from self._passed_over(self.recount.n)
+
+    @property
+    def _n_free(self) -> int:
+        return sum(slot.sequence is None for slot in self.recount.slots)
+
+    def _in_turn(self, n: int, sequence: int) -> Iterator[Violation]:
+        first = self.recount.first_in_turn
+        if first is None or first.number != sequence:
+            expected = "nobody" if first is None else f"sequence {first.number}"
+            yield self.violation(n, f"{expected} in turn", f"sequence {sequence}")
+
+    def _youngest_below(self, request: Request) -> int | None:
+        lower = [
+            (other.options.priority, -other.number)
+            for other in (self.recount.request(slot.sequence or 0) for slot in self.recount.slots)
+            if not other.ended and other.options.priority < request.options.priority
+        ]
+        return -min(lower)[1] if lower else None
+
+    def _passed_over(self, n: int) -> Iterator[Violation]:
+        if not self.recount.waiting:
+            return
+        first = self.recount.first_in_turn
+        if first is not None and first.inputs and (self._n_free or self._youngest_below(first) is not None):
+            yield self.violation(n, f"a slot for sequence {first.number}", "it waits")
+
+
+class Queue(Rule):
+    """How many wait."""
+
+    name = "queue"
+    says = (
+        "A request is queued where fewer wait than may, not counting those for whom slots are free and those that made "
+        "room, else it is refused at once; it is told how many are ahead, and leaves the queue if it ends in it."
+    )
+    source = "docs/runner-semantics.md, Admission"
+    hears = (e.RequestReceived, e.RequestQueued, e.RequestRejected, e.RequestWithdrawn)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._owed: tuple[int, int] | None = None
+        """The record of a request that came, and the request."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at what becomes of a request that came."""
+        match record.event:
+            case e.RequestReceived(sequence=number):
+                self._owed = record.n, number
+            case e.RequestWithdrawn(sequence=number):
+                if not self.recount.request(number).waits:
+                    yield self.violation(record.n, "a request that waits", f"request {number}")
+            case e.RequestQueued() as queued:
+                yield from self._answered(record.n, queued.sequence)
+                yield from self._queued(record.n, queued)
+            case e.RequestRejected(sequence=number, failure=failure):
+                yield from self._answered(record.n, number)
+                if failure.kind != self._refusal:
+                    expected = "a place in the queue" if self._refusal is None else self._refusal
+                    yield self.violation(record.n, expected, failure.kind)
+            case _:
+                pass
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at whether a request that came has a place, or was refused."""
+        owed, self._owed = self._owed, None
+        if BATCHER in self.recount.failed:
+            return
+        if owed is not None:
+            yield self.violation(owed[0], f"request {owed[1]} queued or rejected", "neither")
+        for request in self.recount.just_ended:
+            if request.waits:
+                yield self.violation(self.recount.n, f"request {request.number} withdrawn", "it waits")
+
+    def _answered(self, n: int, number: int) -> Iterator[Violation]:
+        if self._owed is None or self._owed[1] != number:
+            yield self.violation(n, "one answer to a request that has just come", f"request {number}")
+        self._owed = None
+
+    @property
+    def _refusal(self) -> str | None:
+        """Why a request is refused now; None where it is not."""
+        recount = self.recount
+        if recount.stands_still:
+            return "internal_error" if BATCHER in recount.failed else "engine_broken"
+        limit = 0 if recount.header is None else recount.header.limits.max_waiting
+        n_waiting = sum(not request.preempted for request in recount.waiting.values())
+        n_free = sum(slot.sequence is None for slot in recount.slots)
+        return "overloaded" if n_waiting >= limit + n_free else None
+
+    def _queued(self, n: int, queued: e.RequestQueued) -> Iterator[Violation]:
+        request = self.recount.request(queued.sequence)
+        if self._refusal is not None:
+            n_waiting = len(self.recount.waiting)
+            yield self.violation(n, f"a refusal, {self._refusal}", f"a place behind {n_waiting} that wait")
+        n_ahead = sum(other.turn < request.turn for other in self.recount.waiting.values())
+        if (queued.priority, queued.n_ahead) != (request.options.priority, n_ahead):
+            expected = f"priority {request.options.priority}, {n_ahead} ahead"
+            yield self.violation(n, expected, f"priority {queued.priority}, {queued.n_ahead} ahead")
