@@ -8,7 +8,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-MEASURES := chat schema cancel copy core prices shift
+MEASURES := chat schema cancel copy core prices shift alone
 
 .PHONY: help demo test rules golden soak measure $(MEASURES:%=measure-%) format clean
 

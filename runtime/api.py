@@ -142,11 +142,10 @@ async def _ungrouped() -> AsyncIterator[None]:
 def _settings(
     *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism, logits_hash: bool
 ) -> ContextSettings:
-    n_threads = _cpus() if n_threads is None else n_threads
+    n_threads = threads(n_threads)
     _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
     _check("n_ctx", n_ctx, 1, 2**31 // n_slots - 256)  # llama.cpp counts cells in 32 bits, padded
     _check("n_batch", n_batch, n_slots, 2**16)
-    _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
     if determinism not in get_args(Determinism):
         raise InvalidRequest("determinism", f"expected one of {', '.join(get_args(Determinism))}, got {determinism!r}")
     if type(logits_hash) is not bool:
@@ -170,6 +169,17 @@ def _limits(*, max_waiting: int, max_reader_lag: int) -> Limits:
 def _check(name: str, value: int, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {value!r}")
+
+
+def threads(asked: int | None) -> int:
+    """Return how many threads compute: as many as asked for, or one for each CPU of this process.
+
+    Raises:
+        InvalidRequest: So many cannot be.
+    """
+    n_threads = _cpus() if asked is None else asked
+    _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
+    return n_threads
 
 
 def _cpus() -> int:

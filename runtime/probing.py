@@ -23,7 +23,7 @@ from rich.text import Text
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics
-from reenact.runtime.api import llama_engine
+from reenact.runtime.api import llama_engine, threads
 
 if TYPE_CHECKING:
     from reenact.runtime.determinism import Findings
@@ -33,8 +33,6 @@ Line = list[tuple[str, str]]
 """Texts, each with a style in rich's words or an empty one."""
 
 _STYLES: Final = {"same": "green", "differs": "bold red", "not tried": "yellow"}
-_MAX_THREADS: Final = 512
-"""GGML_MAX_N_THREADS"""
 
 
 @frozen(kw_only=True)
@@ -104,21 +102,7 @@ def _checked(asked: Asked) -> int:
     """Return how many threads are to be used."""
     if asked.seconds is not None and not 0 <= asked.seconds < float("inf"):
         raise InvalidRequest("seconds", f"expected a number from 0 on, got {asked.seconds:g}")
-    if asked.n_threads is None:
-        return _cpus()
-    if not 1 <= asked.n_threads <= _MAX_THREADS:
-        raise InvalidRequest("n_threads", f"expected a whole number from 1 to {_MAX_THREADS}, got {asked.n_threads}")
-    return asked.n_threads
-
-
-def _cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Not on Linux.
-        return os.cpu_count() or 1
-
-
-# ---------------------------------------------------------------- told
+    return threads(asked.n_threads)
 
 
 def show_findings(findings: "Findings") -> None:

@@ -10,6 +10,7 @@ import trio
 
 from reenact.actors.events import ABORTED
 from reenact.actors.metrics import Statistics
+from reenact.replay.alone import all_alone
 from reenact.replay.compute import Asked, compute_log, header_of
 from reenact.replay.computed import Computed
 from reenact.replay.execution import Execution, executed_records
@@ -76,6 +77,25 @@ def test_a_load_is_executed_again(log: Path) -> None:
     recorded = shown(log)
     assert (recorded.rows, recorded.tokens) == (found.n_rows, found.n_tokens)
     assert (0, 0, 0) == (found.n_rows_differ, found.n_tokens_differ, found.n_outcomes_differ)
+
+
+def test_each_sequence_alone(log: Path) -> None:
+    """Every sequence of the load, executed alone in an empty context, has the rows that it had in company."""
+    verdict = all_alone(log, Asked(model=quantised("Q4_0")))
+    assert ("same", "compute, alone") == (verdict.verdict, verdict.tier), "\n".join(verdict.lines())
+    assert verdict.computed is not None
+    recorded = shown(log)
+    assert (recorded.rows, recorded.tokens) == (verdict.computed.n_rows, verdict.computed.n_tokens)
+
+
+def test_the_check_of_sequences_alone_can_fail(session_log: Path) -> None:
+    """With llama.cpp's default cache types some sequences of the same load differ alone, and the whole log does not."""
+    settings = {"n_slots": 3, "n_ctx": 704, "n_batch": 64, "determinism": "recorded-schedule"}
+    trio.run(lambda: record(session_log, quantised("Q4_0"), SEED, quantisations.enough, sizes=BRIEF, **settings))
+    assert 0 == computed(session_log).n_rows_differ
+    alone = all_alone(session_log, Asked(model=quantised("Q4_0"))).computed
+    assert alone is not None
+    assert 0 < len(alone.differing) <= len(alone.alone)
 
 
 def test_in_another_process(log: Path) -> None:

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
 from reenact.replay import replay_log
+from reenact.replay.arguments import _CHANGEABLE
 from reenact.replay.execution import Execution, executed_records
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.fork import CHANGEABLE, FIXED, Opened, OpenEngine, fork, fork_log
@@ -133,6 +134,11 @@ def rows_differ(path: Path) -> list[int]:
 
     steps = list(Execution(engine, renew).run(records))
     return [row.n for step in steps for row in step.rows if not (row.same_bits and row.same_token)]
+
+
+def test_the_command_offers_what_may_change() -> None:
+    """The command's flags are the options that a fork may change; it names them without loading what forks."""
+    assert sorted(_CHANGEABLE) == sorted(CHANGEABLE)
 
 
 def test_a_fork_from_before_any_given_record(eventful: Path, tmp_path: Path) -> None:
