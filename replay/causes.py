@@ -82,41 +82,40 @@ class _Search:
 
     def of_token(self, token: Row, row: Spot | None) -> Cause:
         """Return why another token was drawn from the same bits."""
-        recorded, replayed = token.recorded, token.replayed
-        if row is None and self._tokens_only and self._is_edited(token):
-            reason = f"with {_drawn(replayed)} in place of {_drawn(recorded)} all tokens after it come out as recorded"
+        one, other = token.recorded, token.replayed
+        if (
+            isinstance(one, e.Sample)
+            and isinstance(other, e.Sample)
+            and one.token != other.token
+            and self._is_mended_by(other.token, token, row)
+        ):
+            reason = (
+                f"with {piece(other.piece)} in place of {piece(one.piece)} as token {token.part.draw} of"
+                f" sequence {token.part.sequence} what comes after it is as recorded"
+            )
             return Cause(name="an edited token", reason=reason, shown=True)
-        follows = row is not None and row.row.part.sequence == token.part.sequence
-        if isinstance(replayed, e.Sample) and isinstance(recorded, e.Sample) and replayed.token == recorded.token:
-            follows = False  # It is the record that differs, not the token.
-        if follows and isinstance(recorded, e.Sample) and isinstance(replayed, e.Sample) and row is not None:
-            position = token.part.position + len(token.part.inputs)
-            edit = _with_token(token.part.sequence, position, replayed.token)
-            if self._gives(row.row, planned=edit):
-                reason = (
-                    f"with {piece(replayed.piece)} in place of {piece(recorded.piece)} as token {token.part.draw} of"
-                    f" sequence {token.part.sequence} the row after it comes out as recorded"
-                )
-                return Cause(name="an edited token", reason=reason, shown=True)
         machine = open_machine(self._header, self._model)
         try:
             return cause_of_draws(self._log, machine, token)
         finally:
             machine.engine.close()
 
-    def _is_edited(self, token: Row) -> bool:
-        """Return whether a token that is put back lets all that come after it in its sequence be as recorded."""
-        if not isinstance(token.replayed, e.Sample):
-            return False
-        edit = _with_token(token.part.sequence, token.part.position + len(token.part.inputs), token.replayed.token)
+    def _is_mended_by(self, replayed: int, token: Row, row: Spot | None) -> bool:
+        """Return whether what comes after a token is as recorded where it is replaced by the one that is drawn here."""
+        me = token.part.sequence
+        edit = _with_token(me, token.part.position + len(token.part.inputs), replayed)
+        if row is not None:
+            return row.row.part.sequence == me and self._gives(row.row, planned=edit) is True
+        if not self._tokens_only:
+            return False  # Rows were compared, and those after it are as recorded with it in its place.
         machine = open_machine(self._header, self._model)
         try:
             steps = Execution(machine.engine, machine.renew, edit).run(executed_records(self._log))
-            rows = [row for step in steps for row in step.rows if row.n > token.n]
+            rows = [row for step in steps for row in step.rows if row.n > token.n and row.part.sequence == me]
+            after = [row.same_token for row in rows]
         finally:
             machine.engine.close()
-        mine = [row.same_token for row in rows if row.part.sequence == token.part.sequence]
-        return len(mine) > 0 and all(mine)
+        return len(after) > 0 and all(after)
 
     # ------------------------------------------------------------ a row differs
 
@@ -219,10 +218,6 @@ class _Search:
         finally:
             machine.engine.close()
         return False
-
-
-def _drawn(outcome: e.Outcome | None) -> str:
-    return piece(outcome.piece) if isinstance(outcome, e.Sample) else "nothing"
 
 
 def _has(step: Step, target: Row) -> bool:
