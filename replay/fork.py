@@ -143,7 +143,7 @@ def fork(
             opened.engine.close()
     finally:
         journal.discard()
-    depends = header.determinism.policy != "schedule-independent"
+    depends = parent.header.determinism.policy != "schedule-independent"
     dependence = "results depend on the schedule here: a text may differ from the parent's for that alone"
     return Forked(
         path=os.fspath(out),
