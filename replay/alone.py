@@ -21,14 +21,13 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.options import Options
 from reenact.replay.compute import Asked, executed
-from reenact.replay.computed import Cause, Computed
+from reenact.replay.computed import EDITED_BESIDE, Cause, Computed
 from reenact.replay.counting import Counts
 from reenact.replay.driver import Driver
 from reenact.replay.execution import Execution, Row, executed_records
 from reenact.replay.fold import NotInLog, entries
 from reenact.replay.machine import Machine
 from reenact.replay.redraws import cause_of_draws
-from reenact.replay.show import Concern
 from reenact.replay.verdict import Verdict
 from reenact.runtime.journal import LogFile
 
@@ -88,13 +87,11 @@ def alone_log(path: str | os.PathLike[str], only: str, asked: Asked | None = Non
     """
 
     def compare(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
-        concern = Concern(only)
-        for entry in entries(log):
-            concern.of(entry.record.event)
-        if not concern.sequences:
-            raise NotInLog(f"there is no sequence {only}")
         told = stories(log)
-        return _compared(log, header, machine, asked, {number: told[number] for number in sorted(concern.sequences)})
+        chosen = {number: one for number, one in told.items() if only in (one.request.request_id, str(number))}
+        if not chosen:
+            raise NotInLog(f"there is no sequence {only}")
+        return _compared(log, header, machine, asked, chosen)
 
     return executed(path, asked or Asked(), compare)
 
@@ -135,8 +132,7 @@ def _compared(
         return changed(found, cause=cause_of_draws(log, machine, token))
     first = found.first_row.row
     if first.same_checksum:
-        reason = "the checksum is equal, and what is told beside it is not"
-        return changed(found, cause=Cause(name="an edited record", reason=reason, shown=True))
+        return changed(found, cause=EDITED_BESIDE)
     return changed(found, cause=_company(log, header, machine, told[first.part.sequence], first))
 
 

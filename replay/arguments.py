@@ -160,7 +160,7 @@ def _arguments_of_fork(fork: _Parser) -> None:
     fork.add_argument("-o", "--out", required=True, metavar="CHILD", help="the log to write; it must not exist")
     fork.add_argument("--only", metavar="ID", help="the sequence whose options change; all unless given")
     fork.add_argument("--model", type=Path, metavar="FILE.gguf", help="the model; the recorded file unless given")
-    fork.add_argument("--force", action="store_true", help="go on although model, build or context differ")
+    fork.add_argument("--force", action="store_true", help="go on although build, machine or parameters differ")
     fork.add_argument("--json", action="store_true", help="print one JSON object")
     options = fork.add_argument_group("options that may change", "as a request's own; see reenact generate --help")
     for name, kind in _CHANGEABLE.items():

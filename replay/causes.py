@@ -18,17 +18,18 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
-from reenact.replay.computed import Cause, Computed, Spot
+from reenact.replay.computed import EDITED_BESIDE, Cause, Computed, Spot
 from reenact.replay.execution import Execution, Planned, Row, Step, executed_records
 from reenact.replay.fold import entries
-from reenact.replay.machine import Difference, OnProgress, numerics_of, open_machine, tokens_of
+from reenact.replay.machine import Difference, Machine, OnProgress, numerics_of, open_machine
 from reenact.replay.phrases import operation_phrase
 from reenact.replay.redraws import cause_of_draws
 from reenact.replay.words import count, piece, text
+from reenact.runtime.engine import Drawing
 from reenact.runtime.journal import LogFile
 
 _SECONDS: Final = 60.0
-"""How long experiments may take at least; at most three times as long as the execution did."""
+"""How long experiments may take, or three times as long as the execution took where that is more."""
 
 _UNKNOWN: Final = "unknown"
 
@@ -94,11 +95,8 @@ class _Search:
                 f" sequence {token.part.sequence} what comes after it is as recorded"
             )
             return Cause(name="an edited token", reason=reason, shown=True)
-        machine = open_machine(self._header, self._model)
-        try:
+        with open_machine(self._header, self._model) as machine:
             return cause_of_draws(self._log, machine, token)
-        finally:
-            machine.engine.close()
 
     def _is_mended_by(self, replayed: int, token: Row, row: Spot | None) -> bool:
         """Return whether what comes after a token is as recorded where it is replaced by the one that is drawn here."""
@@ -108,13 +106,10 @@ class _Search:
             return row.row.part.sequence == me and self._gives(row.row, planned=edit) is True
         if not self._tokens_only:
             return False  # Rows were compared, and those after it are as recorded with it in its place.
-        machine = open_machine(self._header, self._model)
-        try:
+        with open_machine(self._header, self._model) as machine:
             steps = Execution(machine.engine, machine.renew, edit).run(executed_records(self._log))
             rows = [row for step in steps for row in step.rows if row.n > token.n and row.part.sequence == me]
-            after = [row.same_token for row in rows]
-        finally:
-            machine.engine.close()
+        after = [row.same_token for row in rows]
         return len(after) > 0 and all(after)
 
     # ------------------------------------------------------------ a row differs
@@ -122,8 +117,7 @@ class _Search:
     def of_row(self, spot: Spot) -> Cause:
         """Return why a row has other bits."""
         if spot.row.same_checksum:
-            reason = "the checksum is equal, and the probabilities or values that follow from the same numbers are not"
-            return Cause(name="an edited record", reason=reason, shown=True)
+            return EDITED_BESIDE
         prompt = self._of_prompt(spot.row)
         if prompt is not None and prompt.shown:
             return prompt
@@ -172,10 +166,11 @@ class _Search:
         request, tokenized = _prompt_of(self._log, row.part.sequence)
         if request is None or tokenized is None or request.continues is not None or "\ufffc" in request.prompt:
             return None
-        inputs = tokens_of(self._header, self._model, request.prompt)
-        if inputs == tokenized.inputs:
-            return None
-        shown = isinstance(row.recorded, e.Sample) and self._alone(inputs) == row.recorded.logits_crc32
+        with open_machine(self._header, self._model) as machine:
+            inputs = machine.engine.tokenize(request.prompt, special=True).tokens
+            if inputs == tokenized.inputs:
+                return None
+            shown = isinstance(row.recorded, e.Sample) and _alone(machine, inputs) == row.recorded.logits_crc32
         shorter = tokenized.inputs == inputs[: len(tokenized.inputs)]
         name = "a truncated prompt" if shorter else "an edited prompt"
         says = f"its text {text(request.prompt[:40])} has {count(len(inputs), 'token')}, and the log holds"
@@ -184,40 +179,31 @@ class _Search:
         number = f"{len(tokenized.inputs):,}{' of them' if shorter else ' others'}"
         return Cause(name=name, reason=f"{says} {number}{found}", shown=shown)
 
-    def _alone(self, inputs: tuple[Any, ...]) -> int | None:
-        """Return the checksum of the last row of inputs that are evaluated alone."""
-        from reenact.runtime.engine import Drawing
-
-        machine = open_machine(self._header, self._model)
-        drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=inputs, sampled=())
-        checksum = None
-        try:
-            n_batch = self._header.context.n_batch
-            for start in range(0, len(inputs), n_batch):
-                part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
-                planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
-                decoded = machine.engine.step(planned, {1: drawing})
-                checksum = decoded.samples[0].logits_crc32 if decoded.samples else None
-        finally:
-            machine.engine.close()
-        return checksum
-
     def _gives(self, target: Row, *, planned: Planned | None = None, **settings: Any) -> bool | None:  # noqa: ANN401
         """Return whether the log, executed with one thing changed, gives the row that it holds.
 
         None where this process cannot have it so.
         """
-        machine = open_machine(self._header, self._model, **settings)
-        try:
+        with open_machine(self._header, self._model, **settings) as machine:
             wanted = settings.get("numerics")
             if wanted is not None and machine.loaded.context.numerics != wanted:
                 return None
             for step in Execution(machine.engine, machine.renew, planned).run(executed_records(self._log)):
                 if step.n >= target.n or monotonic() > self._ends:
                     return _has(step, target)
-        finally:
-            machine.engine.close()
         return False
+
+
+def _alone(machine: Machine, inputs: tuple[int, ...]) -> int | None:
+    """Return the checksum of the last row of inputs that are evaluated alone."""
+    drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=inputs, sampled=())
+    checksum, n_batch = None, machine.loaded.context.n_batch
+    for start in range(0, len(inputs), n_batch):
+        part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
+        planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
+        decoded = machine.engine.step(planned, {1: drawing})
+        checksum = decoded.samples[0].logits_crc32 if decoded.samples else None
+    return checksum
 
 
 def _has(step: Step, target: Row) -> bool:

@@ -84,11 +84,8 @@ def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Ve
     try:
         with LogFile(path) as log:
             header = header_of(log)
-            machine = machine_of(header, asked)
-            try:
+            with machine_of(header, asked) as machine:
                 found = compare(log, header, machine, asked)
-            finally:
-                machine.engine.close()
     except LogNotComparable as error:
         return _without(verdict, "not comparable", error)
     except (OSError, NoModel) as error:
@@ -145,7 +142,7 @@ def header_of(log: LogFile) -> e.SessionOpened:
 
 
 def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
-    """Return the engine that a log is executed on; whoever calls closes it.
+    """Return the engine that a log is executed on; its block closes it.
 
     Raises:
         LogNotComparable: Results here cannot be compared with the log's; it lists why.

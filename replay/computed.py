@@ -66,6 +66,14 @@ class Cause:
     """An experiment gave what the log holds; otherwise it is the likeliest of what fits."""
 
 
+EDITED_BESIDE: Final = Cause(
+    name="an edited record",
+    reason="the checksum is equal, and the probabilities or values that follow from the same numbers are not",
+    shown=True,
+)
+"""Of a row whose numbers are the same, and what is told beside them is not."""
+
+
 @frozen(kw_only=True)
 class Computed:
     """What an execution came to."""

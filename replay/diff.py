@@ -20,7 +20,7 @@ from reenact.replay.divergence import elided
 from reenact.replay.histories import History, Log, read_log
 from reenact.replay.terminal import Spans
 from reenact.replay.words import count, harmless, inputs, named, sequences
-from reenact.runtime.codec import ENVELOPE, Fields, dumps, same
+from reenact.runtime.codec import ENVELOPE, Fields, dumps, flat, same
 
 _IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "continues"}
 """Fields that say which session or request it is, and nothing about how it behaves."""
@@ -238,17 +238,9 @@ def _drawn(a: History, b: History) -> Iterator[Spot]:
 
 def _changed(a: Fields, b: Fields) -> dict[str, Sides]:
     """Return the fields that differ, by their paths; one that is missing is None."""
-    one, other = dict(_flat(a)), dict(_flat(b))
+    one, other = dict(flat(a)), dict(flat(b))
     sides = {path: (one.get(path), other.get(path)) for path in one | other if path not in _IDENTITY}
     return {path: both for path, both in sides.items() if not same(*both)}
-
-
-def _flat(fields: Fields, above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield above + name, value
 
 
 def _rows(changed: dict[str, Sides]) -> Iterator[_Row]:

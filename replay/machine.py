@@ -10,13 +10,15 @@ The rules that hold here:
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.replay.words import plain
+from reenact.runtime.codec import flat
 
 if TYPE_CHECKING:
     from reenact.actors.header import Numerics
@@ -67,6 +69,12 @@ class Machine:
     """What the engine says of itself."""
     _settings: "ContextSettings"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.engine.close()
+
     @property
     def obstacles(self) -> list[Difference]:
         """Differences for which results cannot be compared."""
@@ -87,7 +95,7 @@ def open_machine(
     n_threads: int | None = None,
     n_ubatch: int | None = None,
 ) -> Machine:
-    """Open a model as a log's header says; whoever calls closes the engine.
+    """Open a model as a log's header says; its block closes the engine, or else whoever calls.
 
     Args:
         header: Record 0.
@@ -137,15 +145,6 @@ def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
     return [one for one in dict.fromkeys([*caches, *found]) if one != besides]
 
 
-def tokens_of(header: e.SessionOpened, model: Path, prompt: str) -> tuple[int, ...]:
-    """Return a prompt's tokens."""
-    machine = open_machine(header, model)
-    try:
-        return machine.engine.tokenize(prompt, special=True).tokens
-    finally:
-        machine.engine.close()
-
-
 def save_row(path: Path, logits: "Weights") -> None:
     """Write a row of logits as numpy keeps arrays.
 
@@ -160,17 +159,10 @@ def save_row(path: Path, logits: "Weights") -> None:
 
 def _differences(header: e.SessionOpened, loaded: "Loaded") -> Iterator[Difference]:
     for group in ("model", "engine", "context"):
-        recorded, here = _flat(group, asdict(getattr(header, group))), _flat(group, asdict(getattr(loaded, group)))
+        recorded, here = (dict(flat(asdict(getattr(side, group)), f"{group}.")) for side in (header, loaded))
         for name in dict.fromkeys([*recorded, *here]):
             if recorded.get(name) != here.get(name):
                 yield Difference(name, recorded.get(name), here.get(name), name not in _IDENTITY)
-
-
-def _flat(path: str, fields: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        flat |= _flat(f"{path}.{name}", value) if isinstance(value, dict) else {f"{path}.{name}": value}
-    return flat
 
 
 def fits(differences: tuple[Difference, ...]) -> list[Difference]:

@@ -10,7 +10,7 @@ The rules that hold here:
 
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 import attrs
@@ -145,6 +145,20 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def flat(fields: Fields, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Return the values of plain fields by their paths, those of objects within them too.
+
+    Args:
+        fields: The fields.
+        above: What each path begins with.
+    """
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield above + name, value
 
 
 def _reason(error: BaseException, kind: type | None) -> str:

@@ -1,6 +1,6 @@
 """Logs for the tests of replay: the driver that tests share, a clock and a journal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -168,3 +168,12 @@ def rewritten(path: Path, line: int, old: bytes, new: bytes) -> Path:
         lines.append(sealed_line)
     path.write_bytes(b"".join(lines))
     return path
+
+
+def scalars(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of every scalar in a plain value; an empty array or object counts as one."""
+    if isinstance(value, dict | list) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from scalars(item, (*path, key))
+    else:
+        yield path

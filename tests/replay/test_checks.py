@@ -1,14 +1,12 @@
 """The rules that every log keeps: logs of every kind keep them, and for each there is one that does not."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import trio
 from attrs import evolve, frozen
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
 from reenact.actors import events as e
 from reenact.replay.checked import Checked, check_log
@@ -23,7 +21,7 @@ from reenact.runtime.journal import LogFile
 from tests.properties.playing import Player, cheap_forks, finish, played
 from tests.properties.programs import GENERATING, POOLING, Program
 from tests.replay import logs
-from tests.sessions import EVENTFUL_SCRIPTS, eventful_session, read_fields, write_fields
+from tests.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
 from tests.support import holds_for
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
@@ -32,14 +30,6 @@ ANY: Final = st.one_of(GENERATING, GENERATING, GENERATING, POOLING)
 
 FOLDS: Final = frozenset({"statistics", "digest"})
 """The rules that run the fold itself; with a wrong state a digest is wrong, so they see nearly everything."""
-
-
-@pytest.fixture(scope="module")
-def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Record the eventful session, once."""
-    path = tmp_path_factory.mktemp("eventful") / "eventful.jsonl"
-    trio.run(eventful_session, path, clock=MockClock(autojump_threshold=0))
-    return path
 
 
 def found(records: Iterable[tuple[e.Record, int]], rules: Iterable[str] | None = None) -> list[Violation]:
@@ -61,15 +51,6 @@ def kept(path: Path) -> tuple[str, tuple[Violation, ...]]:
 
 
 HOLDS: Final = ("holds", ())
-
-
-def scalars(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of every value in a record that has no parts."""
-    if isinstance(value, dict | list) and value:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from scalars(item, (*path, key))
-    else:
-        yield path
 
 
 def changed(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -469,7 +450,7 @@ def test_every_field_that_was_decided_is_held(tmp_path: Path) -> None:
     assert [] == found(whole, rules)
     unseen, n_seen = [], 0
     for n, fields in enumerate(lines):
-        for path in scalars(fields) if "cause" in fields else ():
+        for path in logs.scalars(fields) if "cause" in fields else ():
             other = changed(fields, path)
             try:
                 records = [*whole[:n], (decode(other), other["t"]), *whole[n + 1 :]]

@@ -1,13 +1,10 @@
 """The decide tier: what it compares, and that nothing gets past it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from attrs import evolve
-from trio.testing import MockClock
 
 from reenact.actors import sequence, text
 from reenact.actors.errors import LogCorrupt, LogNotComparable
@@ -17,29 +14,13 @@ from reenact.replay.ends import NOT_CLOSED
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.codec import FORMAT, SCHEMA, Fields, dumps
 from reenact.runtime.journal import LogFile, sealed
-from tests.sessions import eventful_session, read_fields, write_fields
-
-
-@pytest.fixture(scope="module")
-def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Record the eventful session, once."""
-    path = tmp_path_factory.mktemp("eventful") / "eventful.jsonl"
-    trio.run(eventful_session, path, clock=MockClock(autojump_threshold=0))
-    return path
+from tests.replay import logs
+from tests.sessions import read_fields, write_fields
 
 
 def is_derived(fields: Fields) -> bool:
     """Return whether a line is a derived record's."""
     return ROUTES[EVENT_TYPES[fields["type"]]].origin is Origin.DERIVED
-
-
-def scalars(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of every scalar in a plain value; an empty array or object counts as one."""
-    if isinstance(value, dict | list) and value:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from scalars(item, (*path, key))
-    else:
-        yield path
 
 
 def changed(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -113,7 +94,7 @@ async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path,
     for n, fields in enumerate(lines):
         if not is_derived(fields):
             continue
-        for path in scalars(fields):
+        for path in logs.scalars(fields):
             other = changed(fields, path)
             verdict = editing.replayed(n, other)
             assert (1, n) == (verdict.exit_code, verdict.first_divergence and verdict.first_divergence.n), (n, path)

@@ -7,8 +7,6 @@ from threading import Thread
 from typing import Any, Final
 
 import pytest
-import trio
-from trio.testing import MockClock
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
@@ -23,7 +21,7 @@ from reenact.runtime.codec import SCHEMA, Fields, decode
 from reenact.runtime.engine import ContextSettings
 from reenact.runtime.journal import LogFile
 from tests.replay import logs
-from tests.sessions import EVENTFUL_SCRIPTS, eventful_session, read_fields, write_fields
+from tests.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
 from tests.support import EventT
 
 PIECES: Final = ["a", "b", "c", "d", "e"]
@@ -31,14 +29,6 @@ PIECES: Final = ["a", "b", "c", "d", "e"]
 
 CUT: Final = 20
 """A given record of `two`: before it the first sequence has two tokens and the second one none."""
-
-
-@pytest.fixture(scope="module")
-def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Record the eventful session, once."""
-    path = tmp_path_factory.mktemp("eventful") / "eventful.jsonl"
-    trio.run(eventful_session, path, clock=MockClock(autojump_threshold=0))
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""What the tests of replay share."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.sessions import eventful_session
+
+
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Record the eventful session, once for each file of tests."""
+    path = tmp_path_factory.mktemp("eventful") / "eventful.jsonl"
+    trio.run(eventful_session, path, clock=MockClock(autojump_threshold=0))
+    return path
