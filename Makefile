@@ -8,14 +8,16 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
+SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone
 
-.PHONY: help demo test rules golden soak measure $(MEASURES:%=measure-%) format clean
+.PHONY: help demo test rules simulate golden soak measure $(MEASURES:%=measure-%) format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
+	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
@@ -44,6 +46,9 @@ test: .venv/.installed
 
 rules: .venv/.installed
 	$(BIN)/python -m tests.break_rules
+
+simulate: .venv/.installed
+	$(BIN)/python -m tests.simulation $(SIMULATE)
 
 measure: $(MEASURES:%=measure-%)
 

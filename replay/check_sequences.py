@@ -78,13 +78,12 @@ class Inputs(Rule):
         self._truncated.clear()
 
     def _queued(self, n: int, queued: e.InputQueued, request: Request) -> Iterator[Violation]:
-        begins = not request.inputs
-        if begins:
+        if request.last_token is None:
             due, draw = self._prompt(request), None if request.embedding else 0
             if (len(request.prompt or ()) > request.n_ctx) != (request.number in self._truncated):
                 yield self.violation(n, "PromptTruncated before a prompt that is too long, and only there", "otherwise")
         else:
-            due, draw = () if request.last_token is None else (request.last_token,), request.n_sampled
+            due, draw = (request.last_token,), request.n_sampled
         if (due, draw) != (queued.inputs, queued.draw):
             yield self.violation(n, f"{inputs(due)}, draw {draw}", f"{inputs(queued.inputs)}, draw {queued.draw}")
         n_inputs = len(request.inputs) + len(queued.inputs)
