@@ -314,5 +314,19 @@ class Failures(Rule):
             yield self.violation(record.n, f"the error {cause.failure.kind}: {quoted(cause.failure.reason)}", actual)
 
 
+class Actors(Rule):
+    """Whoever raises."""
+
+    name = "actors"
+    says = "No actor raises, whatever it is told."
+    source = "DESIGN.md, section 2"
+    hears = (e.ActorFailed,)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at who raised."""
+        if isinstance(record.event, e.ActorFailed):
+            yield self.violation(record.n, f"{record.event.failed} decides", f"it raised {record.event.error}")
+
+
 def _failed(batch: tuple[int, tuple[int, ...], str] | None) -> str:
     return "no failed batch" if batch is None else f"{batch[2]} of batch {batch[0]}, {sequences(batch[1])}"

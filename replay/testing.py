@@ -4,8 +4,8 @@ The rules that hold here:
 
 * A strategy makes what a runtime can be given, and nothing else: values that the header allows, and outcomes of a batch
   that an engine can report. What comes of them is the kernel's to decide.
-* All rules are held against all records of a fact before the next fact is given. A violation, or an actor that raises,
-  is an `AssertionError` that names the rule, the record, and what stands there.
+* All rules are held against all records of a fact before the next fact is given. A violation is an `AssertionError`
+  that names the rule, the record, and what stands there.
 * What is known of a session is read from its records alone.
 
 This module needs Hypothesis, which is no dependency of reenact: install it where you test. A policy is tested so::
@@ -358,24 +358,20 @@ class CheckedKernel:
             Its record, and all that follow from it.
 
         Raises:
-            AssertionError: A rule does not hold, or an actor raised.
+            AssertionError: A rule does not hold; it names the rule, the record, and what stands there.
         """
         # Until all has gone well: the kernel itself may raise.
         sound, self.sound = self.sound, False
         self._t = self._t + FACT_TIME if t is None else t
         records = self.kernel.handle(fact)
-        complaints: list[str] = []
         violations: list[Violation] = []
         for record in records:
             self.records.append(record)
             self._follow(record.event)
             violations += self._checks.add(record, self._t)
-            if isinstance(record.event, e.ActorFailed):
-                complaints.append(f"record {record.n}: {record.event.failed} raised {record.event.error}")
         violations += self._checks.end()
-        complaints += map(self._complaint, violations)
-        if complaints:
-            raise AssertionError("\n".join(complaints))
+        if violations:
+            raise AssertionError("\n".join(map(self._complaint, violations)))
         self.sound = sound
         return records
 

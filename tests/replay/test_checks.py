@@ -325,6 +325,14 @@ def after_its_end(lines: Lines) -> int:
     return n
 
 
+def one_raises(lines: Lines) -> int:
+    """Let sequence 1 raise in place of saying something."""
+    n = first(lines, "TokenEmitted", is_first)
+    envelope = {name: lines[n][name] for name in ("n", "t", "cause")}
+    lines[n] = {**envelope, "type": "ActorFailed", "actor": "session", "failed": "sequence-1", "error": "KeyError: 1"}
+    return n
+
+
 def nobody_may_wait(lines: Lines) -> int:
     """Let the queue have no place, not even for whom a slot is free."""
     lines[0]["limits"]["max_waiting"] = -lines[0]["context"]["n_slots"]
@@ -374,6 +382,7 @@ CASES: Final = [
     Case("failures", "eventful", at("sequences", [], "BatchFailed")),
     Case("failures", "eventful", at("failure.kind", "internal_error", "BatchFailed")),
     Case("failures", "eventful", at("error.reason", "it rains", "SequenceFinished", lambda fields: fields["n"] < 20)),
+    Case("actors", "company", one_raises),
     Case("cancels", "deadline", nobody_ends),
     Case("cancels", "reuse", after_its_end),
     Case("queue", "company", at("n_ahead", 1, "RequestQueued")),
