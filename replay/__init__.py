@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
+    from reenact.replay.checked import Checked, RuleViolation, check_facts, check_log
     from reenact.replay.compute import Asked, compute_log
     from reenact.replay.decide import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "Asked": "reenact.replay.compute",
     "compute_log": "reenact.replay.compute",
+    "Checked": "reenact.replay.checked",
+    "RuleViolation": "reenact.replay.checked",
+    "check_facts": "reenact.replay.checked",
+    "check_log": "reenact.replay.checked",
     "replay_log": "reenact.replay.decide",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
@@ -32,12 +37,16 @@ _MODULE_OF = {
 
 __all__ = [
     "Asked",
+    "Checked",
     "Divergence",
     "LogCorrupt",
     "LogNotComparable",
     "ReplayDivergence",
+    "RuleViolation",
     "Tally",
     "Verdict",
+    "check_facts",
+    "check_log",
     "compute_log",
     "replay_log",
 ]

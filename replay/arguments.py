@@ -112,8 +112,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     diff.add_argument("--json", action="store_true", help="print one JSON object")
     diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
-    named = {"run": run, "check": check, "show": show, "state": state, "texts": texts, "fork": fork, "diff": diff}
-    return parser, named
+
+    shrink = _command(commands, "shrink", "make a log smaller while what is wrong in it stays wrong")
+    _arguments_of_shrink(shrink)
+
+    to_test = _command(commands, "to-test", "keep a log as a test of pytest, which fails for what is wrong in it")
+    _arguments_of_to_test(to_test)
+
+    return parser, dict(commands.choices)
 
 
 def _arguments_of_run(run: _Parser) -> None:
@@ -175,6 +181,32 @@ def _arguments_of_fork(fork: _Parser) -> None:
         "What was generated until then is evaluated, not generated again; requests that came later are left out.\n\n"
         "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
         "  replay diff session.jsonl child.jsonl"
+    )
+
+
+def _arguments_of_shrink(shrink: _Parser) -> None:
+    shrink.add_argument("log", metavar="LOG")
+    wrong = shrink.add_mutually_exclusive_group()
+    wrong.add_argument("--rule", metavar="NAME", help="a rule of replay check that stays broken")
+    wrong.add_argument("--diverges", action="store_true", help="a record that today's actors decide otherwise stays")
+    shrink.add_argument("-o", "--out", metavar="SMALL", help="the log to write, a new one; LOG-small unless given")
+    shrink.add_argument("--json", action="store_true", help="print one JSON object")
+    shrink.epilog = (
+        "Requests are left out and shortened, and happen again on today's actors. Without --rule or --diverges it is\n"
+        "found out which it is. Ctrl-C writes the smallest session so far.\n\n"
+        "example:\n  replay shrink session.jsonl --rule text\n  replay to-test session-small.jsonl\n\n"
+        f"{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_to_test(to_test: _Parser) -> None:
+    to_test.add_argument("log", metavar="LOG")
+    to_test.add_argument("--rule", metavar="NAME", help="the rule that it is about; what is wrong unless given")
+    to_test.add_argument("-o", "--out", metavar="TEST.py", help="a new file; test_LOG.py beside the log unless given")
+    to_test.add_argument("--json", action="store_true", help="print one JSON object")
+    to_test.epilog = (
+        "The test fails until the actors are mended; one of a log in which nothing is wrong passes.\n\n"
+        f"example:\n  replay to-test session-small.jsonl -o tests/test_stop.py\n\n{_EXIT_CODES}"
     )
 
 

@@ -8,16 +8,17 @@ The rules that hold here:
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Literal
 
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.replay.ends import not_closed, torn
+from reenact.replay.facts import Play, facts_of
 from reenact.replay.fold import entries
 from reenact.replay.terminal import Spans
 from reenact.replay.verdict import EXIT_CODES
@@ -45,6 +46,8 @@ class Checked:
     """The first of them, in the order of the records."""
     notes: tuple[str, ...] = ()
     """What else there is to know; why, where no rule was held against it."""
+    error: Exception | None = None
+    """Why none was."""
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +55,20 @@ class Checked:
         if self.outcome == "holds":
             return 0
         return 1 if self.outcome == "violated" else EXIT_CODES[self.outcome]
+
+    def raise_for_violation(self) -> None:
+        """Return if the rules hold.
+
+        Raises:
+            RuleViolation: One does not.
+            LogCorrupt: The log's bytes are not what was written.
+            LogNotComparable: There is no record, or it is too new.
+            OSError: It cannot be opened.
+        """
+        if self.violations:
+            raise RuleViolation(self)
+        if self.error is not None:
+            raise self.error
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``replay check --json`` prints."""
@@ -85,6 +102,21 @@ class Checked:
         return f"  {violation.rule:<{wide}}  record {violation.n:,}: {values}  replay show {self.path} {spot}"
 
 
+class RuleViolation(ReenactError):
+    """A session does not keep a rule.
+
+    Attributes:
+        checked: All that was found.
+    """
+
+    def __init__(self, checked: Checked) -> None:
+        super().__init__(checked)
+        self.checked = checked
+
+    def __str__(self) -> str:
+        return "\n".join(self.checked.lines())
+
+
 def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None) -> Checked:
     """Hold a log against the rules; needs no model, and runs no actor.
 
@@ -99,15 +131,32 @@ def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None
         KeyError: There is no rule of such a name.
     """
     checking = _Checking(os.fspath(path), Checks(rules))
-    try:
-        with LogFile(path) as log:
-            for _ in log:
-                pass
-            return checking.run(log)
-    except OSError as error:
-        return checking.told("unreadable", error.strerror or str(error))
-    except (LogCorrupt, LogNotComparable) as error:
-        return checking.told("corrupt" if isinstance(error, LogCorrupt) else "not comparable", str(error))
+    return checking.guarded(path, lambda log: ((entry.record, entry.t) for entry in entries(log)))
+
+
+def check_facts(path: str | os.PathLike[str], rules: Collection[str] | None = None) -> Checked:
+    """Hold what today's actors make of a log's facts against the rules; needs no model.
+
+    The records of the log are not asked. Where today's actors plan other batches than it has, what became of a batch is
+    told of theirs (`reenact.replay.facts`).
+
+    Args:
+        path: The log of any session.
+        rules: The names of the rules; None for all.
+
+    Returns:
+        What came out; violations name the records that the actors make now. This does not raise for what the file
+        holds.
+
+    Raises:
+        KeyError: There is no rule of such a name.
+    """
+
+    def made(log: LogFile) -> Iterator[tuple[e.Record, int]]:
+        for played in Play(facts_of(entries(log))).run():
+            yield from ((record, played.t) for record in played.records)
+
+    return _Checking(os.fspath(path), Checks(rules)).guarded(path, made)
 
 
 class _Checking:
@@ -120,20 +169,35 @@ class _Checking:
         self._violations: list[Violation] = []
         self._closed = False
 
-    def run(self, log: LogFile) -> Checked:
-        """Check the whole log."""
-        for entry in entries(log):
-            found = self._checks.add(entry.record, entry.t)
+    def guarded(
+        self, path: str | os.PathLike[str], records: Callable[[LogFile], Iterable[tuple[e.Record, int]]]
+    ) -> Checked:
+        """Check what is made of a log, and say why where that cannot be."""
+        try:
+            with LogFile(path) as log:
+                for _ in log:
+                    pass
+                return self._run(records(log), log)
+        except OSError as error:
+            return self._told("unreadable", error.strerror or str(error), error=error)
+        except (LogCorrupt, LogNotComparable) as error:
+            outcome: Outcome = "corrupt" if isinstance(error, LogCorrupt) else "not comparable"
+            return self._told(outcome, str(error), error=error)
+
+    def _run(self, records: Iterable[tuple[e.Record, int]], log: LogFile) -> Checked:
+        """Check all records."""
+        for record, t in records:
+            found = self._checks.add(record, t)
             self._n_records += 1
             self._n_violations += len(found)
             self._violations += found[: MAX_SHOWN - len(self._violations)]
-            self._closed = isinstance(entry.record.event, e.SessionClosed)
+            self._closed = isinstance(record.event, e.SessionClosed)
         if not self._n_records:
             raise LogNotComparable("there is no record in it")
         notes = [*([] if self._closed else [not_closed(self._n_records - 1)]), *torn(log.torn)]
-        return self.told("violated" if self._n_violations else "holds", *notes)
+        return self._told("violated" if self._n_violations else "holds", *notes)
 
-    def told(self, outcome: Outcome, *notes: str) -> Checked:
+    def _told(self, outcome: Outcome, *notes: str, error: Exception | None = None) -> Checked:
         """Return what came out until now."""
         return Checked(
             path=self._path,
@@ -143,6 +207,7 @@ class _Checking:
             n_violations=self._n_violations,
             violations=tuple(self._violations),
             notes=notes,
+            error=error,
         )
 
 

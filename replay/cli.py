@@ -28,6 +28,10 @@ from reenact.replay.arguments import parsed
 
 if TYPE_CHECKING:
     from reenact.replay.checked import Checked
+    from reenact.replay.diff import Comparison
+    from reenact.replay.forked import Forked
+    from reenact.replay.keep import Kept
+    from reenact.replay.shrink import Shrunk
     from reenact.replay.verdict import Verdict
 
 _FOLLOW_EVERY: Final = 0.2
@@ -253,11 +257,8 @@ def _texts(args: argparse.Namespace) -> int:
 
 
 def _fork(args: argparse.Namespace) -> int:
-    import json
-
     from reenact.replay.fork import CHANGEABLE, fork_log
     from reenact.replay.progress import progress
-    from reenact.replay.terminal import shower
 
     changes = {name: getattr(args, name) for name in CHANGEABLE if getattr(args, name) is not None}
     with progress() as show:
@@ -271,21 +272,12 @@ def _fork(args: argparse.Namespace) -> int:
             force=args.force,
             on_progress=show,
         )
-    if args.json:
-        print(json.dumps(forked.as_json()))
-    else:
-        tell = shower(sys.stdout)
-        for line in forked.lines():
-            tell(line)
-    return 0
+    return _tell(forked, args)
 
 
 def _diff(args: argparse.Namespace) -> int:
-    import json
-
     from reenact.replay.diff import compared
     from reenact.replay.histories import read_log
-    from reenact.replay.terminal import shower
 
     logs = []
     for path in args.log:
@@ -294,16 +286,59 @@ def _diff(args: argparse.Namespace) -> int:
         except Exception as error:  # noqa: BLE001  # which of the two it is has to be told
             return _failed(path, error)
     comparison = compared(*logs)
-    if args.json:
-        print(json.dumps(comparison.as_json()))
-    else:
-        show = shower(sys.stdout)
-        for line in comparison.lines():
-            show(line)
+    _tell(comparison, args)
     for log in logs:
         if log.corrupt is not None:
             return _failed(log.path, log.corrupt)
     return comparison.exit_code
+
+
+def _shrink(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from reenact.replay.progress import progress
+    from reenact.replay.shrink import shrink_log
+
+    _check_rule(args.rule)
+    log = Path(args.log)
+    out = log.with_name(f"{log.stem}-small.jsonl") if args.out is None else Path(args.out)
+    try:
+        with progress("reading the log") as show:
+            shrunk = shrink_log(log, out=out, rule=args.rule, diverges=args.diverges, on_progress=show)
+    except KeyboardInterrupt:
+        if out.exists():
+            _say(f"{out}: the smallest session so far; more can be left out")
+        raise
+    return _tell(shrunk, args)
+
+
+def _to_test(args: argparse.Namespace) -> int:
+    from reenact.replay.keep import keep_log
+
+    _check_rule(args.rule)
+    return _tell(keep_log(args.log, out=args.out, rule=args.rule), args)
+
+
+def _check_rule(name: str | None) -> None:
+    from reenact.replay.checks import RULES
+
+    if name is not None and name not in RULES:
+        raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
+
+
+def _tell(outcome: "Comparison | Forked | Kept | Shrunk", args: argparse.Namespace) -> int:
+    """Print what came out."""
+    import json
+
+    from reenact.replay.terminal import shower
+
+    if args.json:
+        print(json.dumps(outcome.as_json()))
+        return 0
+    show = shower(sys.stdout)
+    for line in outcome.lines():
+        show(line)
+    return 0
 
 
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
@@ -314,6 +349,8 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "texts": _texts,
     "fork": _fork,
     "diff": _diff,
+    "shrink": _shrink,
+    "to-test": _to_test,
 }
 
 if __name__ == "__main__":

@@ -9,8 +9,12 @@ from reenact.replay.terminal import is_coloured
 
 
 @contextmanager
-def progress() -> Iterator[OnProgress]:
-    """Show a bar on standard error while the block runs; what it yields says how far it is."""
+def progress(begins: str = "opening the model") -> Iterator[OnProgress]:
+    """Show a bar on standard error while the block runs; what it yields says how far it is.
+
+    Args:
+        begins: What is being done until that is said.
+    """
     if not is_coloured(sys.stderr):
         yield lambda _doing, _fraction: None
         return
@@ -19,7 +23,7 @@ def progress() -> Iterator[OnProgress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("opening the model", total=1.0)
+        task = bar.add_task(begins, total=1.0)
 
         def show(doing: str, fraction: float) -> None:
             if bar.tasks[task].description != doing:

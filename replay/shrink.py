@@ -1,0 +1,233 @@
+"""A log made smaller, while what is wrong in it stays wrong: ``replay shrink``.
+
+The rules that hold here:
+
+* What is wrong is a rule that the session does not keep, or a record that today's actors decide otherwise.
+* The smaller log is a log like any other, of a session that today's actors had. Nothing of it was computed, and its
+  header says so.
+* It is written when it is as small as can be, or on Ctrl-C; then it is read back, and must be wrong in the same way.
+"""
+
+import os
+from typing import Any, Final
+
+from attrs import asdict, frozen
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.errors import InternalError, LogNotComparable
+from reenact.actors.header import EngineFacts
+from reenact.replay.checked import check_log
+from reenact.replay.decide import replay_log
+from reenact.replay.driver import interrupts
+from reenact.replay.facts import Facts, facts_of
+from reenact.replay.fold import Entry, entries
+from reenact.replay.machine import OnProgress
+from reenact.replay.reduce import Reduction
+from reenact.replay.terminal import Spans
+from reenact.replay.words import count
+from reenact.replay.wrong import Breaks, Parts, Shows, Wrong
+from reenact.runtime.journal import Journal, LogFile
+
+DIVERGES: Final = "diverges"
+"""What is wrong in a log of which today's actors decide a record otherwise."""
+
+_NOT_COMPUTED: Final = EngineFacts(name="none", versions={}, system_info="", cpu="", library_sha256="")
+"""The engine of a session that was made smaller."""
+
+
+@frozen(kw_only=True)
+class Size:
+    """How large a session is."""
+
+    n_requests: int
+    n_facts: int
+    """Given records."""
+    n_inputs: int
+    """Of all prompts together."""
+    n_tokens: int
+    """Drawn."""
+
+    @classmethod
+    def of(cls, facts: Facts) -> "Size":
+        """Return how large a session of these facts is."""
+        prompts = [one.what.inputs for one in facts.happenings if isinstance(one.what, e.PromptTokenized)]
+        return cls(
+            n_requests=len(facts.requests),
+            n_facts=len(facts.happenings) + 1,
+            n_inputs=sum(map(len, prompts)),
+            n_tokens=sum(map(len, facts.drawn.values())),
+        )
+
+    @property
+    def total(self) -> int:
+        """All of it in one number."""
+        return self.n_requests + self.n_facts + self.n_inputs + self.n_tokens
+
+    def __str__(self) -> str:
+        parts = (
+            (self.n_requests, "request"),
+            (self.n_facts, "fact"),
+            (self.n_inputs, "input"),
+            (self.n_tokens, "token"),
+        )
+        return ", ".join(count(number, noun) for number, noun in parts)
+
+
+@frozen(kw_only=True)
+class Shrunk:
+    """A log that was made smaller."""
+
+    path: str
+    """The smaller log."""
+    rule: str | None
+    """The rule that both do not keep; None where both diverge."""
+    n: int
+    """The record at which the smaller one is wrong."""
+    before: Size
+    after: Size
+    n_tries: int
+    """Sessions that happened on the way."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``replay shrink --json`` prints."""
+        return {
+            "log": self.path,
+            "rule": self.rule,
+            "n": self.n,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "tries": self.n_tries,
+        }
+
+    def lines(self) -> list[Spans]:
+        """Return what ``replay shrink`` prints."""
+        wrong = "diverges" if self.rule is None else f"breaks rule {self.rule}"
+        command = f"run {self.path}" if self.rule is None else f"check {self.path} --rules {self.rule}"
+        return [
+            [(f"shrunk: {self.path}: {wrong} at record {self.n:,}; {self.after}", "bold green")],
+            [(f"  from {self.before}; {count(self.n_tries, 'session')} tried", "")],
+            [(f"  replay {command}", "")],
+            [(f"  replay to-test {self.path}", "")],
+        ]
+
+
+def shrink_log(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    rule: str | None = None,
+    diverges: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Shrunk:
+    """Make a log smaller while it stays wrong; needs no model.
+
+    Args:
+        path: The log of any session.
+        out: The smaller log; it must not exist.
+        rule: The rule, as in `reenact.replay.checks.RULES`, that stays broken.
+        diverges: Today's actors still decide otherwise. With neither it is what the log shows of the two.
+        on_progress: Told how much has been left out.
+
+    Raises:
+        LogNotComparable: The log is not wrong in that way, or only in a way that no smaller session can show.
+        LogCorrupt: A line of it is.
+        OSError: A file cannot be read or made; FileExistsError for a smaller log that exists.
+        LogBroken: The smaller log cannot be written.
+        KeyError: There is no rule of such a name.
+        KeyboardInterrupt: Once the smallest session so far is written.
+    """
+    journal = Journal(out)
+    try:
+        with LogFile(path) as log:
+            whole = list(entries(log))
+        facts = facts_of(whole)
+        before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
+        what = DIVERGES if diverges else rule or what_is_wrong(path)
+        if what is None:
+            raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
+        rule = None if what == DIVERGES else what
+        if rule is None:
+            facts, wrong = _diverging(path, whole, facts)
+        else:
+            wrong = Breaks(rule)
+
+        def tell(smaller: Facts) -> None:
+            size = Size.of(smaller)
+            show(f"left: {size}", 1 - size.total / before.total)
+
+        with interrupts() as interrupted:
+            reduction = Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set)
+            if reduction.shows is None:
+                raise LogNotComparable(_no_longer(facts.header, rule))
+            reduction.run()
+            _write(journal, reduction.shows)
+            after = Size.of(reduction.facts)
+            n = _read_back(out, rule)
+    finally:
+        journal.discard()
+    return Shrunk(path=os.fspath(out), rule=rule, n=n, before=before, after=after, n_tries=reduction.n_tries)
+
+
+def what_is_wrong(path: str | os.PathLike[str]) -> str | None:
+    """Return "diverges" of a log that does, else the first rule that it breaks; None where all is well.
+
+    Raises:
+        LogCorrupt: A line of it is.
+        LogNotComparable: There is no record, or it is too new.
+        OSError: It cannot be read.
+    """
+    verdict = replay_log(path)
+    if verdict.verdict == "diverged":
+        return DIVERGES
+    checked = check_log(path)
+    if checked.outcome not in {"holds", "violated"}:
+        verdict.raise_for_divergence()
+    return checked.violations[0].rule if checked.violations else None
+
+
+def _diverging(path: str | os.PathLike[str], whole: list[Entry], facts: Facts) -> tuple[Facts, Wrong]:
+    """Return the facts up to the one from which today's actors decide otherwise, and what asks for that."""
+    verdict = replay_log(path)
+    divergence = verdict.first_divergence
+    if divergence is None:
+        if verdict.error is not None:
+            raise verdict.error
+        raise LogNotComparable("it replays the same: there is nothing that could stay different")
+    missing = divergence.actual is not None and whole[divergence.n].record.cause is None
+    given = [entry.record.n for entry in whole[: divergence.n + (not missing)] if entry.record.cause is None]
+    # The header is a given record and no happening.
+    n_facts = len(given) - 1
+    following = facts.happenings[n_facts] if missing else None
+    wrong = Parts(divergence, given[-1], following)
+    return changed(facts, happenings=facts.happenings[:n_facts]), wrong
+
+
+def _no_longer(header: e.SessionOpened, rule: str | None) -> str:
+    """Say why a session cannot be made smaller that is not wrong when it happens again."""
+    if rule is None:
+        return "the record that differs has no place in what today's actors make of the facts"
+    cure = f"use the reenact that wrote it ({header.reenact}), or see where they part: --diverges"
+    return f"what today's actors make of its facts keeps rule {rule}: {cure}"
+
+
+def _write(journal: Journal, shows: Shows) -> None:
+    """Write a session."""
+    for played in shows.played:
+        records = played.records
+        if played.index < 0 and isinstance(header := records[0].event, e.SessionOpened):
+            records = [changed(records[0], event=changed(header, engine=_NOT_COMPUTED)), *records[1:]]
+        journal.append(records, played.t)
+    journal.close()
+
+
+def _read_back(out: str | os.PathLike[str], rule: str | None) -> int:
+    """Return the record at which a smaller log is wrong."""
+    if rule is None:
+        divergence = replay_log(out).first_divergence
+        n = None if divergence is None else divergence.n
+    else:
+        n = next((one.n for one in check_log(out, [rule]).violations), None)
+    if n is None:
+        raise InternalError(f"{os.fspath(out)} is not wrong any more, read back")
+    return n
