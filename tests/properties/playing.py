@@ -62,10 +62,12 @@ class ComputingDriver(Driver):
         self.give(e.BatchDecoded(batch=planned.batch, code=-1, samples=(), vectors=(), positions=()))
 
     def _operate(self, planned: e.BatchPlanned) -> None:
+        lengths = [len(cells) for cells in self.cells]
+        for copy in planned.copies:
+            lengths[copy.slot] = lengths[copy.source]
         for trim in planned.trims:
             # Of a slot that is not known it is not known either whether there is anything to trim.
-            length = len(self.cells[next((c.source for c in planned.copies if c.slot == trim.slot), trim.slot)])
-            assert trim.length < length or trim.length == 0, "nothing is trimmed"
+            assert trim.length < lengths[trim.slot] or trim.length == 0, "nothing is trimmed"
         arrange(self.cells, planned)
         arrange(self.traces, planned)
 

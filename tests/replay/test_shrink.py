@@ -160,7 +160,8 @@ def test_a_fact_that_cannot_be_taken(path: Path, small: Path) -> None:
 
     def raising(original: Any) -> Any:
         def evolve(state: sequence.Sequence, event: e.Event) -> sequence.Sequence:
-            evolved: sequence.Sequence = original({}[event] if isinstance(event, e.ReaderResumed) else state, event)
+            nobody: dict[e.Event, sequence.Sequence] = {}
+            evolved: sequence.Sequence = original(nobody[event] if isinstance(event, e.ReaderResumed) else state, event)
             return evolved
 
         return evolve
