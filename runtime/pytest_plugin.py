@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reenact.runtime.requests import Runtime
-    from reenact.runtime.scripted import Faults, Scripts, Vectors
+    from reenact.runtime.scripted import DrawsFrom, Faults, Scripts, Vectors
 
 
 class OpenScripted(Protocol):
@@ -28,6 +28,7 @@ class OpenScripted(Protocol):
         self,
         scripts: Scripts = (),
         *,
+        draws_from: DrawsFrom = "script",
         faults: Faults | None = None,
         vectors: Vectors | None = None,
         **settings: Any,
@@ -42,9 +43,14 @@ def scripted_runtime(session_log: Path) -> OpenScripted:
     from reenact.runtime.scripted import ScriptedEngine
 
     def open_scripted(
-        scripts: Scripts = (), *, faults: Faults | None = None, vectors: Vectors | None = None, **settings: Any
+        scripts: Scripts = (),
+        *,
+        draws_from: DrawsFrom = "script",
+        faults: Faults | None = None,
+        vectors: Vectors | None = None,
+        **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
-        engine = ScriptedEngine(scripts, faults=faults, vectors=vectors)
+        engine = ScriptedEngine(scripts, draws_from=draws_from, faults=faults, vectors=vectors)
         return open_runtime(engine, log=session_log, **settings)
 
     return open_scripted

@@ -3,6 +3,10 @@
 It keeps cells like a real one (positions are checked; cells are copied, trimmed and shifted), so that what it is asked
 matters. Its vocabulary: tokens 0 to 255 are the bytes of prompts, token 256 ends the text, and from 257 on come the
 script's pieces in the order of their first appearance.
+
+Where it follows no script it is a made-up model, that answers anything: its tokens are `drawn` from a row that stands
+for what the cells hold, so a cell that is not what it is taken for changes the text. Nothing depends on ``hash``, which
+is another one in every process.
 """
 
 import math
@@ -13,11 +17,12 @@ from zlib import crc32
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.events import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
-from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics, Policy
+from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.engine import (
     ContextSettings,
+    Determinism,
     Drawing,
     Loaded,
     Message,
@@ -48,11 +53,55 @@ Script = Sequence[str | bytes | Special]
 Scripts = Script | Mapping[str, Script]
 """One script for every prompt, or one for each prompt by its text."""
 Faults = Mapping[int, int | Exception]
-"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the batch."""
+"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the batch; looked up when it comes."""
 Vectors = Mapping[str, Sequence[float]]
 """The vector of each text."""
 
+DrawsFrom = Literal["script", "history", "batch"]
+"""What a token follows from: its place in the script; or what the cells of its sequence hold ("history"); or that and
+the shapes of the batches in which they were evaluated ("batch"): how many rows the parts had, and in which order."""
+
+_ANY: Final[Script] = (
+    *("a", "b", "ab ", "the ", ". "),
+    *("<", "/s>", "x</s>"),
+    *(b"\xc3", b"\xa9", "é", b"", b"\xff"),
+)
+PIECES: Final[Script] = (*_ANY, *_ANY, EOG)
+"""What a made-up model says that is given no pieces: parts of characters and of stop strings are among it."""
+
+_SAMPLING: Final = (
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+"""The options that a draw depends on."""
+
 _EOG_TOKEN: Final = 256
+
+
+def row_of(cells: Iterable[object]) -> int:
+    """Return what stands for the row of logits behind these cells, and for its checksum."""
+    return crc32(repr(list(cells)).encode())
+
+
+def drawn(script: Script, row: int, index: int, options: Options) -> str | bytes | Special:
+    """Return what a made-up model draws from a row: any of the script; what stands there more often comes more often.
+
+    Args:
+        script: What there is to draw from.
+        row: As `row_of` returns it.
+        index: Of the token.
+        options: Of the request.
+    """
+    by = [getattr(options, name) for name in _SAMPLING]
+    return script[crc32(repr((row, index, by)).encode()) % len(script)]
 
 
 class ScriptedEngine:
@@ -60,12 +109,14 @@ class ScriptedEngine:
 
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
+        draws_from: What a token follows from; where not from the script, it is any of the script's, or of `PIECES`.
         faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
         vectors: Makes it an engine for embeddings: the vector of each text.
 
     Example:
-        ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``
+        ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``,
+        ``ScriptedEngine(draws_from="history")``
     """
 
     computes = False
@@ -74,17 +125,24 @@ class ScriptedEngine:
         self,
         scripts: Scripts = (),
         *,
+        draws_from: DrawsFrom = "script",
         faults: Faults | None = None,
         vectors: Vectors | None = None,
     ) -> None:
         if isinstance(scripts, str | bytes):
             raise TypeError("a script is a list of pieces, not one string")
+        if isinstance(scripts, Mapping) and draws_from != "script":
+            raise TypeError("a made-up model draws from one list of pieces, whatever the prompt")
+        if not scripts and draws_from != "script":
+            scripts = PIECES
         self._scripts = dict(scripts) if isinstance(scripts, Mapping) else scripts
-        self._faults = dict(faults or {})
+        self._draws_from = draws_from
+        self._faults = {} if faults is None else faults
         self._vectors = vectors
         self._tokens = _vocabulary(self._scripts)
         self._pieces = {token: piece for piece, token in self._tokens.items()}
-        self._cells: list[list[Input]] = []
+        self._cells: list[list[object]] = []
+        """What each slot holds: inputs, or each with the shape of its batch where draws follow from that."""
         self._aborted = -1
         self._logits_hash = True
         self.context_facts: ContextFacts | None = None
@@ -93,9 +151,10 @@ class ScriptedEngine:
         """Make the cells; nothing is read."""
         if self.context_facts is not None:
             raise EngineBroken("the engine is loaded already: it serves one runtime at a time")
+        determinism = self._promise(settings.determinism)
+        policy = determinism.policy
         self._cells = [[] for _ in range(settings.n_slots)]
         self._aborted = -1
-        policy: Policy = "schedule-independent" if settings.determinism == "auto" else settings.determinism
         self._logits_hash = settings.logits_hash
         # A text is pooled whole, so a batch must hold any.
         n_batch = settings.n_batch if self._vectors is None else max(settings.n_batch, settings.n_ctx)
@@ -118,10 +177,8 @@ class ScriptedEngine:
             engine=EngineFacts(name="scripted", versions={}, system_info="", cpu="", library_sha256=""),
             model=ModelFacts(name="script", size=0, sha256="", description="plays given pieces"),
             context=self.context_facts,
-            determinism=DeterminismFacts(
-                asked=settings.determinism, policy=policy, reason="nothing is computed", probe={}
-            ),
-            policies={},
+            determinism=determinism,
+            policies={"draws": self._draws_from},
         )
 
     def tokenize(self, text: str, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
@@ -153,8 +210,8 @@ class ScriptedEngine:
         code = fault or code_before(planned, [len(self._cells[part.slot]) for part in planned.parts], context)
         if code not in {1, -1}:
             # As in llama.cpp, what was evaluated before an abort or a failure stays.
-            for part in planned.parts if code == 0 else planned.parts[:1]:
-                self._cells[part.slot].extend(part.inputs)
+            for number, part in enumerate(planned.parts if code == 0 else planned.parts[:1]):
+                self._cells[part.slot].extend(self._evaluated(planned, number))
         done = planned.parts if code == 0 else ()
         samples = tuple(self._sample(part, drawings[part.sequence]) for part in done if part.draw is not None)
         vectors = tuple(self._vector(part) for part in done if part.pool)
@@ -175,6 +232,29 @@ class ScriptedEngine:
             raise EngineBroken("the engine is not loaded")
         return self.context_facts
 
+    def _promise(self, asked: Determinism) -> DeterminismFacts:
+        """Say what can be promised of the tokens.
+
+        Raises:
+            InvalidRequest: Not what was asked for by name.
+        """
+        if self._draws_from != "batch":
+            policy = "schedule-independent" if asked == "auto" else asked
+            return DeterminismFacts(asked=asked, policy=policy, reason="nothing is computed", probe={})
+        reason = "draws follow from the shapes of the batches"
+        if asked == "schedule-independent":
+            cure = 'determinism="auto" takes "recorded-schedule" here'
+            raise InvalidRequest("determinism", f'"schedule-independent" cannot be had: {reason}; {cure}')
+        return DeterminismFacts(asked=asked, policy="recorded-schedule", reason=reason, probe={})
+
+    def _evaluated(self, planned: BatchPlanned, number: int) -> Iterable[object]:
+        """Return what the cells hold of a batch's part."""
+        inputs = planned.parts[number].inputs
+        if self._draws_from != "batch":
+            return inputs
+        shape = crc32(repr(([len(part.inputs) for part in planned.parts], number)).encode())
+        return [(one, shape) for one in inputs]
+
     def _operate(self, planned: BatchPlanned) -> None:
         for copy in planned.copies:
             self._cells[copy.slot] = list(self._cells[copy.source])
@@ -184,9 +264,13 @@ class ScriptedEngine:
             del self._cells[shift.slot][shift.keep : shift.keep + shift.discard]
 
     def _sample(self, part: Part, drawing: Drawing) -> Sample:
-        crc = crc32(repr(self._cells[part.slot]).encode()) if self._logits_hash else None
+        row, index = row_of(self._cells[part.slot]), part.draw or 0
+        crc = row if self._logits_hash else None
         script = self._script(self._text(drawing.prompt))
-        piece = script[part.draw] if part.draw is not None and part.draw < len(script) else EOG
+        if self._draws_from == "script":
+            piece = script[index] if index < len(script) else EOG
+        else:
+            piece = drawn(script, row, index, drawing.options)
         if isinstance(piece, Special) and piece is not EOG:
             fault: Literal["nan", "grammar"] = "nan" if piece is NAN else "grammar"
             return Sample(sequence=part.sequence, token=-1, fault=fault, logits_crc32=crc)

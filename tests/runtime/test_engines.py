@@ -1,4 +1,4 @@
-"""What every engine must do; the scripted one and the real one pass the same tests."""
+"""What every engine must do; the scripted one, also as a made-up model, and the real one pass the same tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,8 @@ WIDTH = 576
 
 TEXTS = {"Hello": [1.0, 2.0], "Good day": [2.0, 1.0]}
 
-both = pytest.mark.parametrize("kind", ["scripted", pytest.param("llama", marks=pytest.mark.model)], scope="module")
+kinds = ["scripted", "made up", pytest.param("llama", marks=pytest.mark.model)]
+every = pytest.mark.parametrize("kind", kinds, scope="module")
 
 
 def settings(determinism: Determinism = "schedule-independent") -> ContextSettings:
@@ -31,7 +32,9 @@ def settings(determinism: Determinism = "schedule-independent") -> ContextSettin
 
 def made(kind: str) -> Engine:
     """Return an engine that generates."""
-    return ScriptedEngine(["one", b" tw", b"o"]) if kind == "scripted" else LlamaEngine(installed_model())
+    if kind == "llama":
+        return LlamaEngine(installed_model())
+    return ScriptedEngine(["one", b" tw", b"o"], draws_from="history" if kind == "made up" else "script")
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +65,13 @@ def moving(kind: str) -> Iterator[Engine]:
 @pytest.fixture
 def pooling(kind: str, tmp_path: Path) -> Iterator[Engine]:
     """Give an engine for embeddings."""
-    engine: Engine = ScriptedEngine(vectors=TEXTS) if kind == "scripted" else LlamaEngine(minilm(tmp_path / "m.gguf"))
+    engine: Engine = LlamaEngine(minilm(tmp_path / "m.gguf")) if kind == "llama" else ScriptedEngine(vectors=TEXTS)
     engine.load(settings())
     yield engine
     engine.close()
 
 
-@both
+@every
 def test_settings_are_read_back(engine: Engine) -> None:
     """Loading gives back the context as it is, with at least the cells that were asked for."""
     assert isinstance(engine, ScriptedEngine | LlamaEngine)
@@ -79,7 +82,7 @@ def test_settings_are_read_back(engine: Engine) -> None:
     assert ("evaluate", "none") == (context.shift, context.pooling)
 
 
-@both
+@every
 def test_an_engine_says_what_its_results_depend_on(kind: str) -> None:
     """The policy is what was asked for, and only where the schedule may matter are cells moved."""
     engine = made(kind)
@@ -88,7 +91,7 @@ def test_an_engine_says_what_its_results_depend_on(kind: str) -> None:
     assert ("recorded-schedule", "move") == (loaded.determinism.policy, loaded.context.shift)
 
 
-@both
+@every
 def test_tokens_of_a_text(engine: Engine) -> None:
     """A text has tokens, the same ones each time, and an empty text has none."""
     tokens = tokens_of(engine, "Hello world")
@@ -97,13 +100,13 @@ def test_tokens_of_a_text(engine: Engine) -> None:
     assert () == tokens_of(engine, "")
 
 
-@both
+@every
 def test_a_long_text_is_tokenised_whole(engine: Engine) -> None:
     """Tokenising has no length that it stops at."""
     assert len(tokens_of(engine, "a b " * 5000)) > 1000 * len(tokens_of(engine, "a b "))
 
 
-@both
+@every
 def test_a_grammar_is_prepared(engine: Engine) -> None:
     """A grammar that compiles comes back with the tokens; without one there is none."""
     grammar = 'root ::= "yes" | "no"'
@@ -111,7 +114,7 @@ def test_a_grammar_is_prepared(engine: Engine) -> None:
     assert engine.compile(ANY) is None
 
 
-@both
+@every
 def test_a_bad_grammar_is_refused(engine: Engine) -> None:
     """A grammar without a root is the caller's mistake, and the error names the field."""
     with pytest.raises(InvalidRequest) as caught:
@@ -119,7 +122,7 @@ def test_a_bad_grammar_is_refused(engine: Engine) -> None:
     assert "grammar" == caught.value.field
 
 
-@both
+@every
 def test_a_chat_grows_at_its_end(engine: Engine) -> None:
     """A chat with an answer and another message begins as the chat before, and the answer follows."""
     messages: list[Message] = [{"role": "user", "content": "Hello"}]
@@ -129,7 +132,7 @@ def test_a_chat_grows_at_its_end(engine: Engine) -> None:
     assert engine.render(messages).startswith(before + "Good day")
 
 
-@both
+@every
 def test_a_prompt_in_one_step(engine: Engine) -> None:
     """One part with a draw gives one sample and the slot's last position."""
     tokens = tokens_of(engine, "Hello")
@@ -142,7 +145,7 @@ def test_a_prompt_in_one_step(engine: Engine) -> None:
     assert 0 <= sample.logits_crc32 < 2**32
 
 
-@both
+@every
 def test_a_prompt_in_chunks_gives_the_same_sample(engine: Engine) -> None:
     """Where a prompt is cut changes neither the token nor a bit of its logits."""
     tokens = tokens_of(engine, "Hello world")
@@ -153,7 +156,7 @@ def test_a_prompt_in_chunks_gives_the_same_sample(engine: Engine) -> None:
     assert whole.samples == rest.samples
 
 
-@both
+@every
 def test_company_and_slot_change_nothing(engine: Engine) -> None:
     """A sequence gets the same sample alone, beside others, and in another slot."""
     tokens, others = tokens_of(engine, "Hello"), tokens_of(engine, "Good day")
@@ -163,7 +166,7 @@ def test_company_and_slot_change_nothing(engine: Engine) -> None:
     assert alone == beside
 
 
-@both
+@every
 def test_a_draw_is_repeated_by_its_seed_and_index(engine: Engine) -> None:
     """The same seed and index draw the same token."""
     tokens = tokens_of(engine, "Hello")
@@ -172,7 +175,7 @@ def test_a_draw_is_repeated_by_its_seed_and_index(engine: Engine) -> None:
     assert one.samples == again.samples
 
 
-@both
+@every
 def test_samples_come_in_the_order_of_the_parts(engine: Engine) -> None:
     """There is a sample for each part with a draw, in their order, and positions for every part."""
     tokens = tokens_of(engine, "Hello")
@@ -186,7 +189,7 @@ def test_samples_come_in_the_order_of_the_parts(engine: Engine) -> None:
     assert [(slot, len(tokens) - 1) for slot in range(3)] == list(decoded.positions)
 
 
-@both
+@every
 def test_generation_goes_on_from_its_cells(engine: Engine) -> None:
     """A token decoded after its prompt is at the next position, and the next token can be drawn."""
     tokens = tokens_of(engine, "Hello")
@@ -196,7 +199,7 @@ def test_generation_goes_on_from_its_cells(engine: Engine) -> None:
     assert 1 == len(decoded.samples)
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "bad",
     [
@@ -218,7 +221,7 @@ def test_an_invalid_batch_is_refused(engine: Engine, bad: dict[str, Any]) -> Non
     assert 0 == step(engine, part(tokens, draw=0)).code
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "bad",
     [
@@ -239,7 +242,7 @@ def test_an_invalid_operation_is_refused_with_all_others(engine: Engine, bad: di
     assert ((0, len(tokens)),) == step(engine, part(tokens[:1], position=len(tokens))).positions
 
 
-@both
+@every
 def test_slots_in_any_order_but_each_once(engine: Engine) -> None:
     """Rows in another order than that of the slots are evaluated all the same; a batch with a slot twice is invalid."""
     tokens = tokens_of(engine, "Hello")
@@ -248,7 +251,7 @@ def test_slots_in_any_order_but_each_once(engine: Engine) -> None:
     assert -1 == step(engine, part(tokens, slot=2), part(tokens, sequence=2, slot=2)).code
 
 
-@both
+@every
 def test_a_full_slot_has_no_room(engine: Engine) -> None:
     """Rows beyond a slot's cells: code 1, and the cells are as they were."""
     (token,) = tokens_of(engine, "x")[:1]
@@ -258,7 +261,7 @@ def test_a_full_slot_has_no_room(engine: Engine) -> None:
     assert (1, (), ((0, 255),)) == (decoded.code, decoded.samples, decoded.positions)
 
 
-@both
+@every
 def test_an_emptied_slot_starts_again(engine: Engine) -> None:
     """Emptying a slot and the first rows of its next sequence are one step."""
     tokens = tokens_of(engine, "Hello")
@@ -267,7 +270,7 @@ def test_an_emptied_slot_starts_again(engine: Engine) -> None:
     assert before.samples[0].logits_crc32 == after.samples[0].logits_crc32
 
 
-@both
+@every
 def test_a_trimmed_slot_goes_on_from_what_is_left(engine: Engine) -> None:
     """What is evaluated behind a trim gives the same sample as if nothing else had ever been there."""
     tokens, others = tokens_of(engine, "Hello world"), tokens_of(engine, "Hello there, you")
@@ -278,7 +281,7 @@ def test_a_trimmed_slot_goes_on_from_what_is_left(engine: Engine) -> None:
     assert ((0, len(tokens) - 1),) == decoded.positions
 
 
-@both
+@every
 def test_a_copy_goes_on_like_its_source(engine: Engine) -> None:
     """A slot is copied in place of what the other one held, trimmed, and continued; the source is as it was."""
     tokens, others = tokens_of(engine, "Hello world"), tokens_of(engine, "Bye")
@@ -293,7 +296,7 @@ def test_a_copy_goes_on_like_its_source(engine: Engine) -> None:
     assert ((0, len(tokens)),) == step(engine, part(tokens[:1], position=len(tokens))).positions
 
 
-@both
+@every
 def test_a_batch_without_parts_does_what_it_is_for(engine: Engine) -> None:
     """Operations alone are a step; it has no positions to tell, and the next one rests on it."""
     tokens = tokens_of(engine, "Hello world")
@@ -305,7 +308,7 @@ def test_a_batch_without_parts_does_what_it_is_for(engine: Engine) -> None:
     assert 0 == step(engine, part(tokens)).code
 
 
-@both
+@every
 def test_cells_move_down(moving: Engine) -> None:
     """After a shift so many cells are fewer, and the next inputs follow those that moved."""
     tokens = tokens_of(moving, "one two three four five six")[:6]
@@ -317,7 +320,7 @@ def test_cells_move_down(moving: Engine) -> None:
     assert -1 == step(moving, part(tokens[:1], position=6), shifts=(Shift(slot=0, keep=1, discard=2),)).code
 
 
-@both
+@every
 def test_an_aborted_batch_can_be_finished(engine: Engine) -> None:
     """An abort that comes first counts: no samples, true positions, and the same sample from what is missing."""
     tokens = tokens_of(engine, "Hello world")
@@ -331,7 +334,7 @@ def test_an_aborted_batch_can_be_finished(engine: Engine) -> None:
     assert (fresh,) == step(engine, rest, batch=7, trims=(Trim(slot=0, length=kept),)).samples
 
 
-@both
+@every
 def test_an_abort_is_for_its_batch(engine: Engine) -> None:
     """An abort of a batch that is over, or not yet there, leaves another alone."""
     tokens = tokens_of(engine, "Hello")
@@ -342,7 +345,7 @@ def test_an_abort_is_for_its_batch(engine: Engine) -> None:
     assert 2 == step(engine, part(tokens, slot=2), batch=7).code
 
 
-@both
+@every
 def test_rows_take_the_place_of_tokens(engine: Engine) -> None:
     """Rows of numbers are evaluated like tokens, before and after them; the same ones give the same sample."""
     tokens = tokens_of(engine, "Hello")
@@ -358,7 +361,7 @@ def test_rows_take_the_place_of_tokens(engine: Engine) -> None:
     assert sampled(*rows) != sampled(*reversed(rows))
 
 
-@both
+@every
 def test_a_text_is_pooled(pooling: Engine) -> None:
     """A pooled part gives one vector, the same one each time, and leaves no cells."""
     tokens = tokens_of(pooling, "Hello")
@@ -370,7 +373,7 @@ def test_a_text_is_pooled(pooling: Engine) -> None:
     assert one.vectors == again.vectors
 
 
-@both
+@every
 def test_vectors_come_in_the_order_of_the_parts(pooling: Engine) -> None:
     """Texts in one batch each have their own vector."""
     texts = [tokens_of(pooling, text) for text in TEXTS]
@@ -383,7 +386,7 @@ def test_vectors_come_in_the_order_of_the_parts(pooling: Engine) -> None:
     assert alone[0] != alone[1]
 
 
-@both
+@every
 def test_an_engine_for_embeddings_does_not_generate(pooling: Engine) -> None:
     """A draw, or rows whose vector nobody wants, are refused by an engine that pools."""
     tokens = tokens_of(pooling, "Hello")
@@ -406,7 +409,7 @@ def test_an_engine_that_is_not_loaded_refuses(engine: Engine) -> None:
             call(engine)
 
 
-@both
+@every
 def test_an_engine_can_be_loaded_again(kind: str) -> None:
     """An engine serves one runtime at a time, and after that another; an abort from before is forgotten."""
     engine = made(kind)

@@ -11,6 +11,7 @@ The rules that hold here:
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
@@ -22,10 +23,14 @@ from reenact.replay.checked import check_log
 from reenact.replay.fold import entries
 from reenact.replay.texts import Texts, Told
 from reenact.runtime.journal import LogFile
-from tests.simulation.world import End, Ran, drawn, token_of
+from reenact.runtime.scripted import PIECES, Special, drawn, row_of
+from tests.simulation.world import End, Ran
 
 _LEFT = {"left", "cancelled"}
 """Ends that a caller made himself; the sequence may have come to its own end just before."""
+
+_FIRST_TOKEN: Final = 257
+"""Of the pieces, in a `ScriptedEngine`."""
 
 
 @frozen(kw_only=True)
@@ -87,18 +92,18 @@ def alone(request: e.RequestReceived, prompt: tuple[Input, ...], n_ctx: int, n_t
     reason: str | None = "length" if most == 0 else None
     stop: str | None = None
     while reason is None and index < n_tokens:
-        piece = drawn(inputs, index, options.seed)
+        piece = drawn(PIECES, row_of(inputs), index, options)
         index += 1
-        if piece is None:
+        if isinstance(piece, Special):
             reason = "stop"
             break
-        data += piece
+        data += piece.encode() if isinstance(piece, str) else piece
         found = [(data.find(one.encode()) + len(one.encode()), data.find(one.encode()), one) for one in options.stop]
         matched = min((one for one in found if one[1] >= 0), default=None)
         if matched is not None:
             data, stop, reason = data[: matched[1]], matched[2], "stop"
             break
-        inputs.append(token_of(piece))
+        inputs.append(_FIRST_TOKEN + PIECES.index(piece))
         if index == most:
             reason = "length"
         elif len(inputs) > n_ctx and not options.shift:

@@ -7,13 +7,13 @@ The rules that hold here:
 * Time is trio's `MockClock`. A call of the engine takes some of it, one call after the other, so that callers come and
   go while a batch is decoded.
 * What is replaced that is not ours to set stands in one place: `_replaced`. trio's two private knobs are among it.
-* A token follows from the inputs of its sequence, the index and the seed alone (`drawn`). So any schedule gives any
-  request the same text, or the schedule is wrong.
+* A token follows from the inputs of its sequence, the index and the options alone (a `ScriptedEngine` that draws from
+  the history). So any schedule gives any request the same text, or the schedule is wrong.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from errno import ENOSPC
@@ -21,20 +21,18 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal, TypeVar, TypeVarTuple
-from zlib import crc32
 
 import pytest
 import trio
+from attrs import evolve as changed
 from attrs import frozen
 from trio.testing import MockClock
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, ReenactError
-from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions
 from reenact.runtime import Completion, Runtime, ScriptedEngine, Stream, open_runtime
 from reenact.runtime.engine import Drawing, Tokenized, refused
-from reenact.runtime.scripted import NAN
 from reenact.runtime.sources import Sources
 
 T = TypeVar("T")
@@ -46,25 +44,6 @@ _Asking = partial[AbstractAsyncContextManager[Stream]]
 Ending = Literal["all served", "left", "engine", "log"]
 """How a session ends: when all are served, while some still wait, by an engine that raises, by a log that is full."""
 
-PIECES: Final = (
-    b"a",
-    b"b",
-    b"ab ",
-    b"<",
-    b"/s>",
-    b"x</s>",
-    b"\xc3",
-    b"\xa9",
-    "é".encode(),
-    b"",
-    b"\xff",
-    b"the ",
-    b". ",
-)
-_FIRST_TOKEN: Final = 257
-"""Of the pieces, in a `ScriptedEngine`."""
-_ONE_IN_ENDS: Final = 30
-
 _FAULTS: Final[tuple[int | Literal["refused", "nan"], ...]] = (1, 2, -1, -2, "refused", "nan", "nan")
 _BEGINNINGS: Final = ("", "You are the keeper. ", "You are the keeper of a lighthouse, ", "Once ", "Once upon a time ")
 _STOPS: Final = ("</s>", "ab a", "é", "the the", "b<", "a. ")
@@ -75,23 +54,6 @@ _MOST_CALLERS: Final = 60
 """That are there at once: calls of the engine are not to pile up without end."""
 _BROKEN_CALLS: Final = 5
 """So many callers still come to a runtime that is broken."""
-
-
-def drawn(inputs: Sequence[Input], index: int, seed: int) -> bytes | None:
-    """Return the piece that follows inputs; None for an end-of-generation token.
-
-    Args:
-        inputs: All that the sequence has, as its cells should hold it.
-        index: Of the token.
-        seed: Of the request.
-    """
-    number = crc32(repr((list(inputs), index, seed)).encode())
-    return PIECES[number % len(PIECES)] if number % _ONE_IN_ENDS else None
-
-
-def token_of(piece: bytes) -> int:
-    """Return the token of one of the pieces."""
-    return _FIRST_TOKEN + PIECES.index(piece)
 
 
 # ---------------------------------------------------------------- what a seed decides
@@ -154,7 +116,8 @@ class ComputingEngine(ScriptedEngine):
     """
 
     def __init__(self, chances: Random, sky: Weather) -> None:
-        super().__init__(PIECES)
+        self._injected: dict[int, int] = {}
+        super().__init__(draws_from="history", faults=self._injected)
         self.n_steps = 0
         self.faults: Counter[str] = Counter()
         """What went wrong, and how often."""
@@ -162,7 +125,7 @@ class ComputingEngine(ScriptedEngine):
         """What went wrong that was not to."""
         self._chances = chances
         self._sky = sky
-        self._nan = False
+        self._to_abort = -1
 
     def tokenize(self, text: str, *, special: bool) -> Tokenized:
         """Return the bytes of ``text``, or raise."""
@@ -177,30 +140,30 @@ class ComputingEngine(ScriptedEngine):
         if planned.batch == self._sky.raises_at:
             self.faults["the engine raised"] += 1
             raise RuntimeError("the engine is out of order")
-        if self._aborted == planned.batch and self._chances.random() < 0.3:
-            self._aborted = -1  # Too late: the batch comes to its end.
+        asked = self._to_abort == planned.batch and self._chances.random() < 0.7
+        if asked:  # Else it is too late: the batch comes to its end.
+            super().abort(planned.batch)
         fault = self._chances.choice(_FAULTS) if self._chances.random() < self._sky.fault else None
         if fault == "refused":
             self.faults["-1, refused"] += 1
             return refused(planned)
-        self._faults = {planned.batch: fault} if isinstance(fault, int) else {}
-        self._nan = fault == "nan"
-        asked = ", asked" if self._aborted == planned.batch else ""
+        if isinstance(fault, int):
+            self._injected[planned.batch] = fault
         decoded = super().step(planned, drawings)
         if decoded.code:
-            self.faults[f"{decoded.code}{asked if decoded.code == e.ABORTED else ''}"] += 1
+            self.faults[f"{decoded.code}{', asked' if asked and decoded.code == e.ABORTED else ''}"] += 1
             if decoded.code != fault and not (decoded.code == e.ABORTED and asked):
                 self.surprises.append(f"batch {planned.batch} came out with {decoded.code}, which nobody injected")
-        self.faults["NaN"] += sum(sample.fault is not None for sample in decoded.samples)
+        if fault == "nan" and decoded.samples:
+            self.faults["NaN"] += 1
+            first, *others = decoded.samples
+            nan = e.Sample(sequence=first.sequence, token=-1, fault="nan", logits_crc32=first.logits_crc32)
+            decoded = changed(decoded, samples=(nan, *others))
         return decoded
 
-    def _sample(self, part: e.Part, drawing: Drawing) -> e.Sample:
-        self._scripts = [NAN] * ((part.draw or 0) + 1)
-        if not self._nan and part.draw is not None:
-            piece = drawn(self._cells[part.slot], part.draw, drawing.options.seed)
-            self._scripts = [] if piece is None else [piece] * (part.draw + 1)
-        self._nan = False
-        return super()._sample(part, drawing)
+    def abort(self, batch: int) -> None:
+        """Abort the batch, unless it is too late for that."""
+        self._to_abort = batch
 
 
 # ---------------------------------------------------------------- what is replaced
