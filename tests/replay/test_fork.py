@@ -12,14 +12,12 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
 from reenact.replay import replay_log
 from reenact.replay.arguments import _CHANGEABLE
-from reenact.replay.execution import Execution, executed_records
-from reenact.replay.fold import NotInLog, entries
+from reenact.replay.fold import NotInLog
 from reenact.replay.fork import CHANGEABLE, FIXED, Opened, OpenEngine, fork, fork_log
 from reenact.replay.forked import Forked
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import SCHEMA, Fields, decode
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.journal import LogFile
+from tests.executing import executed, settings_of
 from tests.replay import logs
 from tests.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
 from tests.support import EventT
@@ -43,22 +41,10 @@ def child(tmp_path: Path) -> Path:
     return tmp_path / "child.jsonl"
 
 
-def settings(header: e.SessionOpened) -> ContextSettings:
-    """Return the settings of a session."""
-    context = header.context
-    return ContextSettings(
-        n_slots=context.n_slots,
-        n_ctx=context.n_ctx,
-        n_batch=context.n_batch,
-        n_threads=context.n_threads,
-        determinism=header.determinism.policy,
-    )
-
-
 def playing(engine: ScriptedEngine | None = None) -> OpenEngine:
     """Return what opens an engine that plays `PIECES`, or the one that is given."""
     plays = engine or ScriptedEngine(PIECES)
-    return lambda header: Opened(engine=plays, loaded=plays.load(settings(header)))
+    return lambda header: Opened(engine=plays, loaded=plays.load(settings_of(header)))
 
 
 def forked(parent: Path, n: int, child: Path, engine: ScriptedEngine | None = None, **asked: Any) -> Forked:
@@ -111,18 +97,7 @@ def whole_texts(lines: list[Fields]) -> dict[int, tuple[str, str]]:
 
 def rows_differ(path: Path) -> list[int]:
     """Return the records of a log with a row that is another one when the log is executed again."""
-    with LogFile(path) as log:
-        header = next(entries(log)).record.event
-        records = list(executed_records(log))
-    assert isinstance(header, e.SessionOpened)
-    engine = ScriptedEngine(EVENTFUL_SCRIPTS)
-    engine.load(settings(header))
-
-    def renew() -> None:
-        engine.close()
-        engine.load(settings(header))
-
-    steps = list(Execution(engine, renew).run(records))
+    steps = executed(path, ScriptedEngine(EVENTFUL_SCRIPTS))
     return [row.n for step in steps for row in step.rows if not (row.same_bits and row.same_token)]
 
 
