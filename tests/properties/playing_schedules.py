@@ -234,11 +234,12 @@ class Player:
     def _step(self, planned: e.BatchPlanned, outcome: object) -> None:
         if outcome == "leave":
             self._end(max(planned.parts, key=lambda part: len(part.inputs)).sequence, "cancel")
-        elif outcome != 0:
-            self._spoilt |= {part.sequence for part in planned.parts}
-        if isinstance(outcome, int) and outcome != 0:
+        elif isinstance(outcome, int) and outcome != 0:
             self.session.faults[planned.batch] = outcome
-        self.session.give(refused(planned) if outcome == "refuse" else self.session.step())
+        records = self.session.give(refused(planned) if outcome == "refuse" else self.session.step())
+        if outcome != 0:
+            failed = [record.event for record in records if isinstance(record.event, e.BatchFailed)]
+            self._spoilt |= {number for event in failed for number in event.sequences}
 
 
 def alone(case: Case) -> tuple[list[Submit], list[Said]]:
