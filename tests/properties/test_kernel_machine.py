@@ -282,7 +282,7 @@ def as_if_done(original: Any) -> Any:
         ("reenact.actors.batcher:decoded", as_if_done, r"(?m)^positions: record \d+, BatchPlanned: expected "),
         ("reenact.actors.schedule:share_rows", lambda _: one_each, "have not ended after "),
         ("reenact.actors.batcher:turn", lambda _: lambda work: -work.sequence, r"(?m)^queue: record \d+, "),
-        ("reenact.actors.batcher:choose", lambda _: None, r"(?m)^actors: record \d+, ActorFailed: expected batcher decides, actual it raised TypeError"),
+        ("reenact.actors.batcher:choose", lambda _: None, r"(?m)^actors: .* it raised TypeError"),
     ],
     ids=["what is in cells", "how soon all end", "who comes first", "who raises"],
 )
