@@ -11,6 +11,7 @@ The rules that hold here:
 import os
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 from attrs import frozen
@@ -22,6 +23,9 @@ from reenact.replay.fold import entries
 from reenact.replay.shrink import what_is_wrong
 from reenact.replay.terminal import Spans
 from reenact.runtime.journal import LogFile
+
+_WIDTH: Final = 88
+"""Characters of a line of a test; it is read in other people's trees."""
 
 _BROKEN: Final = '''"""Rule "{rule}", which session {session} does not keep: {log}.
 
@@ -107,10 +111,11 @@ def keep_log(
     name = re.sub(r"\W+", "_", log.stem).strip("_") or "log"
     test = log.with_name(f"test_{name}.py") if out is None else Path(out)
     beside = test.with_name(log.name)
-    broken = wrong in RULES
-    text = (_BROKEN if broken else _REPLAYS).format(
-        rule=wrong, says=RULES[wrong].says if broken and wrong else "", session=header.session, log=log.name, name=name
-    )
+    names = {"session": header.session, "log": log.name, "name": name}
+    if wrong in RULES and wrong is not None:
+        text = _BROKEN.format(rule=wrong, says=fill(RULES[wrong].says, _WIDTH), **names)
+    else:
+        text = _REPLAYS.format(**names)
     with test.open("x", encoding="utf-8") as file:
         if not beside.exists() or not beside.samefile(log):
             with beside.open("xb") as copy:
