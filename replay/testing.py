@@ -20,7 +20,7 @@ This module needs Hypothesis, which is no dependency of reenact: install it wher
                 session.give(data.draw(outcomes(session.in_flight)))
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Literal
 
 from attrs import frozen
@@ -88,9 +88,17 @@ def header_of(context: ContextFacts, *, max_waiting: int) -> e.SessionOpened:
     )
 
 
-def _context(
-    *, n_slots: int, n_ctx: int, n_ctx_seq: int, n_batch: int, shift: Literal["move", "evaluate"]
+def context_of(
+    *,
+    n_slots: int,
+    n_ctx: int,
+    n_ctx_seq: int,
+    n_batch: int,
+    shift: Literal["move", "evaluate"],
+    pooling: str = "none",
+    alone: bool = True,
 ) -> ContextFacts:
+    """Return a context without an engine; `reenact.actors.header.ContextFacts` says what its parameters are."""
     return ContextFacts(
         n_slots=n_slots,
         n_ctx=n_ctx,
@@ -102,8 +110,8 @@ def _context(
         kv_unified=False,
         shift=shift,
         n_embd=0,
-        pooling="none",
-        alone=True,
+        pooling=pooling,
+        alone=alone,
         parameters={},
     )
 
@@ -124,7 +132,7 @@ def contexts(draw: st.DrawFn) -> ContextFacts:
     n_slots, n_ctx = draw(st.sampled_from(N_SLOTS)), draw(st.sampled_from(N_CTX))
     least = max(n_slots, n_ctx // MOST_BATCHES_A_CONTEXT)
     n_batch = draw(st.sampled_from(sorted({least, least + 1, least + 4, max(least, n_ctx), max(least, 2 * n_ctx)})))
-    return _context(
+    return context_of(
         n_slots=n_slots,
         n_ctx=n_ctx,
         n_ctx_seq=draw(st.sampled_from([n_ctx, -(-n_ctx // 256) * 256])),
@@ -155,11 +163,18 @@ class Submission:
     prompt: tuple[Input, ...]
     bos_added: bool
     options: Options
+    embedding: bool = False
+    """A vector is wanted, not a text."""
 
     def received(self, number: int) -> e.RequestReceived:
         """Return the fact that it came, as this request."""
         return e.RequestReceived(
-            sequence=number, request_id=None, prompt="...", options=self.options, embedding=False, continues=None
+            sequence=number,
+            request_id=None,
+            prompt="...",
+            options=self.options,
+            embedding=self.embedding,
+            continues=None,
         )
 
     def tokenized(self, number: int) -> e.PromptTokenized:
@@ -282,17 +297,19 @@ def undone(planned: e.BatchPlanned, code: int) -> st.SearchStrategy[e.BatchDecod
     """
     in_part = code == e.ABORTED or code < e.INVALID
     rows = st.tuples(*(st.integers(0, len(part.inputs)) if in_part else st.just(0) for part in planned.parts))
-    return rows.map(
-        lambda counts: e.BatchDecoded(
-            batch=planned.batch,
-            code=code,
-            samples=(),
-            vectors=(),
-            positions=tuple(
-                (part.slot, part.position + count - 1) for part, count in zip(planned.parts, counts, strict=True)
-            ),
-        )
-    )
+    return rows.map(lambda counts: ended(planned, code, counts))
+
+
+def ended(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchDecoded:
+    """Return the outcome of a batch that is not done.
+
+    Args:
+        planned: The batch.
+        code: What ``llama_decode`` returned.
+        counts: How many rows of each part are in cells.
+    """
+    positions = tuple((part.slot, part.position + count - 1) for part, count in zip(planned.parts, counts, strict=True))
+    return e.BatchDecoded(batch=planned.batch, code=code, samples=(), vectors=(), positions=positions)
 
 
 def refused(planned: e.BatchPlanned) -> e.BatchDecoded:

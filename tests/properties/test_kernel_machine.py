@@ -18,12 +18,9 @@ from hypothesis.stateful import (
 )
 
 from reenact.actors import events as e
-from reenact.actors.header import ContextFacts
-from reenact.actors.limits import NUM_PREDICT_CONTEXTS
 from reenact.replay.testing import (
     PIECES,
     CheckedKernel,
-    Submission,
     decoded,
     done,
     headers,
@@ -33,6 +30,7 @@ from reenact.replay.testing import (
     undone,
 )
 from tests.breaking import found
+from tests.properties.ending import end_all
 from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for
 
 EXAMPLES: Final = 120
@@ -52,51 +50,6 @@ COMMON: Final = settings(
 )
 PLANTED: Final = settings(COMMON, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)
 """What is wrong on purpose is to be found, not to be reduced."""
-
-
-def rows_left(context: ContextFacts, submission: Submission, n_sampled: int) -> tuple[int, int]:
-    """Return how many rows a request has evaluated at most until it ends, and how many tokens it draws at most.
-
-    It may have to begin anew, so all its inputs are counted: those of its prompt and of what it said, of which a
-    context holds ``n_ctx`` and one more can wait. Each of its tokens but the last is one more row. Whenever they come
-    to more than the context holds, a shift drops some, and where cells are not moved, those behind the gap are
-    evaluated again.
-
-    Args:
-        context: Of the session.
-        submission: The request.
-        n_sampled: Tokens that it has drawn.
-    """
-    options, n_prompt = submission.options, len(submission.prompt)
-    limit = options.num_predict if options.num_predict >= 0 else NUM_PREDICT_CONTEXTS * context.n_ctx
-    n_draws = limit - n_sampled
-    n_rows = min(n_prompt + n_sampled, context.n_ctx + 1) + n_draws - 1
-    wanted = n_prompt if options.num_keep < 0 else options.num_keep
-    keep = min(wanted + submission.bos_added, context.n_ctx - 1)
-    discard = max((context.n_ctx - keep) // 2, 1)
-    n_shifts = -(-max(n_rows - context.n_ctx, 0) // discard)
-    again = context.n_ctx - keep - discard if context.shift == "evaluate" else 0
-    return n_rows + n_shifts * again, n_draws
-
-
-def most_steps(context: ContextFacts, left: list[tuple[int, int]]) -> int:
-    """Return how many batches all these requests take at most, if nobody else comes and nothing fails.
-
-    One batch may be in flight, and be worth nothing to them. After it slots are given out until nobody who waits has a
-    higher priority than one who has a slot, and nobody comes who has: so nobody is preempted from here on.
-
-    A batch is full, or it has all rows that anybody wants who has a slot:
-
-    * Each full one evaluates ``n_batch`` of the rows that are left.
-    * In each of the others everybody who has a slot draws a token. While somebody waits, that is ``n_slots`` of the
-      draws that are left. When nobody waits, it is one of each that is left, also of the one that draws most.
-
-    Args:
-        context: Of the session.
-        left: The rows and the draws of each, as `rows_left` counts them.
-    """
-    rows, draws = [n_rows for n_rows, _ in left], [n_draws for _, n_draws in left]
-    return 1 + sum(rows) // context.n_batch + sum(draws) // context.n_slots + max(draws, default=0)
 
 
 class KernelMachine(RuleBasedStateMachine):
@@ -230,7 +183,7 @@ class KernelMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ the end
 
     def teardown(self) -> None:
-        """Let faults stop and everybody read on: all that was admitted ends, in as many batches as it may take."""
+        """Let faults stop and everybody read on: then all ends that was admitted."""
         session: CheckedKernel | None = getattr(self, "session", None)
         if session is None or not session.sound:
             return
@@ -238,21 +191,9 @@ class KernelMachine(RuleBasedStateMachine):
             session.tokenize(number)
         for number in sorted(session.live):
             session.give(e.ReaderResumed(sequence=number))
-        self.finish(session)
+        end_all(session)
         session.close()
         self.met.update(type(record.event) for record in session.records)
-
-    def finish(self, session: CheckedKernel) -> None:
-        """Decode until everybody has ended."""
-        said = [record.event.sequence for record in session.records if isinstance(record.event, e.TokenEmitted)]
-        left = [rows_left(session.context, session.submissions[number], said.count(number)) for number in session.live]
-        most = most_steps(session.context, left)
-        n_steps = 0
-        while session.in_flight is not None:
-            n_steps += 1
-            assert n_steps <= most, f"{sorted(session.live)} have not ended after {most} batches"
-            session.give(decoded(session.in_flight))
-        assert session.live == set(), f"no batch is planned, and {sorted(session.live)} have not ended"
 
 
 @holds_for(examples=60, header=headers(), data=st.data())
