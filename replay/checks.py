@@ -72,6 +72,8 @@ class Checks:
         for rule in self._rules:
             for kind in rule.hears:
                 self._hearing.setdefault(kind, []).append(rule)
+        self._settled = False
+        """Whether it was looked at what the last fact owes."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,9 +88,9 @@ class Checks:
             t: When it happened, in nanoseconds since the session opened.
         """
         violations: list[Violation] = []
-        if record.cause is None:
-            for rule in self._settling:
-                violations += rule.settle()
+        if record.cause is None and not self._settled:
+            violations += self.end()
+        self._settled = False
         self._recount.begin(record, t)
         for rule in self._hearing.get(type(record.event), ()):
             violations += rule.see(record)
@@ -100,4 +102,5 @@ class Checks:
 
         A log can end within a fact: the process died, or still writes. What is missing there is no violation.
         """
+        self._settled = True
         return [violation for rule in self._settling for violation in rule.settle()]
