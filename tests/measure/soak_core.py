@@ -40,6 +40,8 @@ STEPS_OF_ONE: Final = 4_000
 """Of one session."""
 BARE: Final = 16
 """One session of so many is given to a kernel without rules, too."""
+SECONDS_OF_ONE: Final = 60.0
+"""Of a core, that a session may take: some ten times as long as one does. A kernel can go round in circles."""
 PATIENCE: Final = 0.5
 """Seconds within which an interrupt is noticed."""
 SECONDS_A_LINE: Final = 60.0
@@ -72,7 +74,8 @@ def run_session(seed: int, n_steps: int) -> Figures | Found:
     started = process_time()
     play = Play(seed)
     try:
-        play.run(n_steps)
+        with bounded():
+            play.run(n_steps)
     except AssertionError as error:
         return Found(seed=seed, complaint=str(error), log=log_of(play.session, seed))
     except Exception as error:  # noqa: BLE001  # whatever is raised, it is told
@@ -89,6 +92,22 @@ def run_session(seed: int, n_steps: int) -> Figures | Found:
     if again != records:
         return Found(seed=seed, complaint="decided otherwise a second time", log=log_of(play.session, seed))
     return changed(figures, bare_steps=figures.steps, bare_seconds=bare_seconds)
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Raise an error in the block when it has taken too long."""
+
+    def over(*_: object) -> None:
+        raise AssertionError(f"the session has not ended after {SECONDS_OF_ONE:.0f} seconds of a core")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_OF_ONE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def repeated(records: list[e.Record]) -> list[e.Record]:
@@ -158,18 +177,23 @@ class Soak:
     def run(self) -> None:
         """Play until there are enough steps, the time is over, something is wrong, or somebody interrupts."""
         context = get_context("spawn")
+        processes = []
         with stopping() as stop:
             for _ in range(self._n_processes):
                 ours, theirs = context.Pipe()
-                context.Process(target=work, args=(theirs,), daemon=True).start()
+                processes.append(context.Process(target=work, args=(theirs,), daemon=True))
+                processes[-1].start()
                 theirs.close()
                 self._hand_out(ours, stop)
-            while self._playing:
+            while self._playing and self.found is None:
                 for one in wait([*self._playing], PATIENCE):
                     assert isinstance(one, Connection)
                     self._take(one)
                     self._hand_out(one, stop)
                 self._tell()
+        if self.found is not None:
+            for process in processes:
+                process.kill()
         if sys.stderr.isatty():
             print(file=sys.stderr)
 

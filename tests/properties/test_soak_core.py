@@ -53,6 +53,18 @@ def test_a_fact_that_the_kernel_cannot_take_is_the_last_record(monkeypatch: pyte
     assert b'"type":"BatchDecoded"' in told.log.read_bytes().splitlines()[-1]
 
 
+def test_a_kernel_that_goes_round_in_circles_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A session that does not end is told with its seed; its log ends with the fact that is never worked off."""
+    monkeypatch.setattr(soak_core, "SECONDS_OF_ONE", 0.2)
+    monkeypatch.setattr(soak_core, "mkdtemp", lambda **_: str(tmp_path))
+    owner, name, _ = found("reenact.actors.batcher:choose")
+    monkeypatch.setattr(owner, name, lambda *_: [None for _ in iter(int, 1)])
+    told = run_session(0, STEPS)
+    assert isinstance(told, Found)
+    assert "has not ended after" in told.complaint
+    assert told.log.exists()
+
+
 def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     """Sessions that are over are not played again, and the counts go on; a line that is torn counts as none."""
     path = tmp_path / "state"
