@@ -17,10 +17,10 @@ sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule
 from collections.abc import Callable
 from typing import Final
 
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.changing import changed
 from reenact.actors.errors import InternalError
 from reenact.actors.inputs import NONE
 from reenact.actors.outcomes import check, failure

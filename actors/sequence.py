@@ -11,10 +11,10 @@ rules (docs/runner-semantics.md section 2, "Admission", "Context shift", "Text",
 
 from typing import Final
 
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.changing import changed
 from reenact.actors.context import discarded, num_kept, truncated
 from reenact.actors.errors import InternalError
 from reenact.actors.header import ContextFacts

@@ -15,9 +15,9 @@ At least one input is always evaluated, so that there are logits to sample from.
 from collections.abc import Sequence
 from typing import Final
 
+from attrs import evolve as changed
 from attrs import frozen
 
-from reenact.actors.changing import changed
 from reenact.actors.events import ABORTED, DONE, Part
 from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
