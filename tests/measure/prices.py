@@ -44,7 +44,7 @@ N_TOKENS: Final = 16
 N_PREFILL, N_BATCH = 256, 64
 N_SESSIONS, N_SAMPLED = 3, 600
 """Sessions that are recorded and executed again, and tokens of each."""
-SIZES: Final = Sizes(family=(20, 60), num_predict=(32, 64), lone=24)
+SIZES: Final = Sizes(family=(20, 60), num_predict=(32, 64), n_lone=0, lone=0)
 """How long things are in them."""
 
 INDEPENDENT, FASTEST, UNHASHED = "schedule-independent", "fastest", "without checksums"

@@ -44,12 +44,14 @@ class Sizes:
     family: tuple[int, int]
     """Words that several prompts begin with."""
     num_predict: tuple[int, ...]
+    n_lone: int
+    """So many callers come first, each alone."""
     lone: int
     """Tokens for one who is alone."""
 
 
-LONG: Final = Sizes(family=(50, 200), num_predict=(16, 48, 96, 160, 200), lone=96)
-BRIEF: Final = Sizes(family=(20, 60), num_predict=(4, 8, 16), lone=12)
+LONG: Final = Sizes(family=(50, 200), num_predict=(16, 48, 96, 160, 240), n_lone=3, lone=96)
+BRIEF: Final = Sizes(family=(20, 60), num_predict=(4, 8, 16), n_lone=1, lone=12)
 
 
 @frozen(kw_only=True)
@@ -83,11 +85,9 @@ _N_FAMILIES: Final = 4
 """Texts that several prompts begin with."""
 _DEEP_WORDS: Final = (420, 460)
 """Words of a prompt beyond `DEEP` tokens: 580 to 650."""
-_LONE_EVERY: Final = 80
-"""Of so many visits one is alone, the first one too."""
 _N_WAITING: Final = 2
 """Callers who wait for a slot when there are as many as may be, but for urgent ones."""
-_NEW_LEVEL, _NOT_FULL = 1 / 12, 0.3
+_NEW_LEVEL, _NOT_FULL = 1 / 12, 0.25
 """Of so many visits each is the first one with another number of callers at once; of these so many are not full."""
 _UNCOMMON: Final[tuple[tuple[float, dict[str, Any]], ...]] = (
     (0.15, {"temperature": 0.0}),
@@ -117,12 +117,12 @@ class Visits:
         self._deep = self._words(*_DEEP_WORDS)
         """What most deep prompts begin with, so that they are seldom evaluated whole."""
         self._families = [self._words(*sizes.family) for _ in range(_N_FAMILIES)]
-        self._has_lone = n_ctx > DEEP + sizes.lone
+        self._n_lone = sizes.n_lone if n_ctx > DEEP + sizes.lone else 0
 
     def __iter__(self) -> Iterator[Visit]:
         for number in count(1):
             name = f"visit-{number}"
-            yield self._lone(name) if self._has_lone and number % _LONE_EVERY == 1 else self._visit(name)
+            yield self._lone(name) if number <= self._n_lone else self._visit(name)
 
     def _lone(self, name: str) -> Visit:
         """Return one who is alone, and deep in his context."""
@@ -146,7 +146,7 @@ class Visits:
 
     def _prompt(self) -> str:
         random = self._random
-        (kind,) = random.choices(("short", "longer", "family", "deep", "new and deep"), (30, 12, 47, 10, 1))
+        (kind,) = random.choices(("short", "longer", "family", "deep", "new and deep"), (30, 12, 50, 7, 1))
         match kind:
             case "family":
                 return f"{random.choice(self._families)} {self._words(8, 24)}"
