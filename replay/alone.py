@@ -129,11 +129,11 @@ def _compared(
         if token is None or not isinstance(token.recorded, e.Sample):
             return found
         machine.renew()
-        return changed(found, cause=cause_of_draws(log, machine, token))
+        return found.because(lambda: cause_of_draws(log, machine, token))
     first = found.first_row.row
     if first.same_checksum:
         return changed(found, cause=EDITED_BESIDE)
-    return changed(found, cause=_company(log, header, machine, told[first.part.sequence], first))
+    return found.because(lambda: _company(log, header, machine, told[first.part.sequence], first))
 
 
 def alone(machine: Machine, header: e.SessionOpened, number: int, story: Story) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable, ReenactError, description
 from reenact.replay.causes import cause_of
-from reenact.replay.computed import Cause, Computed, outcome_as_json
+from reenact.replay.computed import Computed, outcome_as_json
 from reenact.replay.counting import Counts
 from reenact.replay.decide import replay_log
 from reenact.replay.divergence import Divergence
@@ -117,11 +117,7 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: As
         return found
     machine.engine.close()
     model = asked.model or recorded_model(header)
-    try:
-        cause = cause_of(log, header, model, found, asked.on_progress)
-    except Exception as error:  # noqa: BLE001  # the difference is to be told, whatever becomes of the search
-        cause = Cause(name="unknown", reason=f"the search for it failed: {description(error)}", shown=False)
-    return changed(found, cause=cause)
+    return found.because(lambda: cause_of(log, header, model, found, asked.on_progress))
 
 
 def _without(verdict: Verdict, result: Result, error: Exception) -> Verdict:

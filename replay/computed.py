@@ -4,14 +4,16 @@ The rule that holds here: the first row that differs comes first, then the first
 tokens; then what may explain it, and the command that shows the spot.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.errors import description
 from reenact.replay.execution import Row, Step
 from reenact.replay.machine import Difference
 from reenact.replay.phrases import operation_phrase, phrase
@@ -105,6 +107,14 @@ class Computed:
     alone: tuple[int, ...] = ()
     """The sequences that were executed, one by one, each in an empty context; none where the whole log was."""
     cause: Cause | None = None
+
+    def because(self, search: Callable[[], Cause]) -> "Computed":
+        """Return it with its cause; a search that fails is told, and the difference all the same."""
+        try:
+            cause = search()
+        except Exception as error:  # noqa: BLE001  # whatever becomes of the search
+            cause = Cause(name="unknown", reason=f"the search for it failed: {description(error)}", shown=False)
+        return changed(self, cause=cause)
 
     @property
     def same(self) -> bool:
