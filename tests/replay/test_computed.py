@@ -29,7 +29,8 @@ def test_a_cause_that_is_found() -> None:
 
 def test_a_search_that_fails() -> None:
     """A search that raises is told, and takes nothing from the difference."""
-    found = DIFFERS.because(lambda: {}["no such sequence"])
+    nobody: dict[str, Cause] = {}
+    found = DIFFERS.because(lambda: nobody["no such sequence"])
     expected = Cause(name="unknown", reason="the search for it failed: KeyError: 'no such sequence'", shown=False)
     assert expected == found.cause
     assert (False, 1) == (found.same, found.n_tokens_differ)
