@@ -33,7 +33,7 @@ from reenact.replay.testing import (
     undone,
 )
 from tests.breaking import found
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for
+from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for, phases
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""
@@ -47,7 +47,7 @@ COMMON: Final = settings(
     stateful_step_count=STEPS,
     database=None,
     deadline=None,
-    phases=[Phase.generate, Phase.shrink],
+    phases=phases(),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 PLANTED: Final = settings(COMMON, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)

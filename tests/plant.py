@@ -1,0 +1,105 @@
+"""Plants every bug of `tests.planted`, one at a time, and runs property tests until one notices: ``make mutants``.
+
+Names of bugs, or beginnings of names, as arguments restrict it to these. Each bug has a process of its own, forked from
+this one; what counts as noticing says `tests.forked`. Unit tests are not asked.
+"""
+
+import sys
+from collections.abc import Iterable
+from statistics import median
+from time import monotonic
+from typing import Final
+
+from rich.console import Console
+
+from tests.breaking import Planted
+from tests.forked import SHELL, Job, Outcome, outcomes
+from tests.planted import PLANTED
+from tests.planted_blind import BLIND
+from tests.properties import playing  # noqa: F401  # as below
+from tests.simulation import __main__ as simulation  # once, before the forks: all that takes long to import
+
+SECONDS: Final = 150
+"""For one bug: more than all property tests take where there is none."""
+BUGS: Final = (*PLANTED, *BLIND)
+
+_MACHINE: Final = "tests/properties/test_kernel_machine.py"
+_SIMULATION: Final = "tests/simulation/test_simulation.py"
+_KERNEL: Final = (
+    f"{_SIMULATION}::test_all_holds",
+    "tests/properties/test_kernel_properties.py",
+    f"{_MACHINE}::test_the_rules_hold",
+    f"{_MACHINE}::test_all_rules_hold_and_everybody_ends_in_fixed_examples",
+    f"{_SIMULATION}::test_all_holds_for_a_fresh_seed",
+    f"{_MACHINE}::test_all_rules_hold_and_everybody_ends_in_fresh_examples",
+)
+_TEXT: Final = ("tests/properties/test_text_properties.py",)
+_SCHEDULE: Final = ("tests/properties/test_schedule_properties.py",)
+_ENGINE: Final = ("tests/properties/test_engine_properties.py",)
+_FIRST: Final = {
+    "reenact.actors.text": _TEXT,
+    "reenact.actors.schedule": _SCHEDULE,
+    **dict.fromkeys(
+        (f"reenact.runtime.{name}" for name in ("draws", "drawings", "sampling", "rows", "evaluator")), _ENGINE
+    ),
+}
+"""The property tests of a module alone, which are quick; they come first where the bug is in it."""
+
+
+def properties(bug: Planted | None) -> tuple[str, ...]:
+    """Return the property tests, those that find most bugs soon first."""
+    first = () if bug is None else _FIRST.get(bug.target.partition(":")[0], ())
+    return tuple(dict.fromkeys((*first, *_KERNEL, *_TEXT, *_SCHEDULE, *_ENGINE)))
+
+
+def planted(bugs: Iterable[Planted]) -> Iterable[tuple[str, Outcome]]:
+    """Plant bugs, and return the name of each with what became of it, in the order in which that is known."""
+    watched = (*SHELL, (simulation, "format_exception"))
+    jobs = [Job(bug.name, properties(bug), SECONDS, until_noticed=True) for bug in bugs]
+    return ((job.broken, outcome) for job, outcome in outcomes(jobs, watched))
+
+
+def uncaught(outcome: Outcome) -> list[str]:
+    """Return why a bug does not count as caught; nothing if it does."""
+    if outcome.failed and not outcome.wrong:
+        return []
+    return outcome.wrong or [f"{len(outcome.passed)} cases of property tests pass"]
+
+
+def caught_by(outcome: Outcome) -> str:
+    """Return the name of the test that caught a bug."""
+    return outcome.failed[0].removeprefix("tests/").removeprefix("properties/").replace(".py::", "::")
+
+
+def main(names: list[str]) -> int:
+    """Run the property tests without a bug, then with each one; return 1 if any is not caught."""
+    console = Console(highlight=False, soft_wrap=True)
+    bugs = {bug.name: bug for bug in BUGS if not names or bug.name.startswith(tuple(names))}
+    started = monotonic()
+    [(_, sound)] = outcomes([Job("", properties(None), 4 * SECONDS)])
+    if sound.failed or sound.wrong or sound.missing:
+        console.print("The property tests fail while no bug is planted:", *sound.failed, *sound.wrong, sep="\n  ")
+        return 1
+    console.print(f"{len(sound.passed)} cases pass in {sound.seconds:.0f} seconds; now {len(bugs)} bugs are planted.")
+    wide = max(map(len, bugs), default=0)
+    seconds = []
+    for name, outcome in planted(bugs.values()):
+        problems = uncaught(outcome)
+        if problems:
+            console.print(f"[red]NOT CAUGHT[/] {outcome.seconds:5.1f} s  [bold]{name:<{wide}}[/]  {bugs[name].says}")
+            console.print(*(f"           {problem}" for problem in problems[:3]), sep="\n", style="red", markup=False)
+        else:
+            seconds.append(outcome.seconds)
+            console.print(
+                f"[green]caught[/]     {outcome.seconds:5.1f} s  [bold]{name:<{wide}}[/]  {caught_by(outcome)}"
+            )
+    if seconds:
+        told = f"after {median(seconds):.1f} seconds each in the median, {max(seconds):.1f} at most"
+        console.print(
+            f"{len(seconds)} of {len(bugs)} bugs are caught, {told}; {monotonic() - started:.0f} seconds in all."
+        )
+    return int(len(seconds) < len(bugs))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
