@@ -67,7 +67,7 @@ class Outcome:
         return not (self.passed or self.failed or self.wrong)
 
 
-@define
+@define(eq=False)
 class Watcher:
     """A plugin of pytest: who passed, and why the others did not."""
 
@@ -135,7 +135,9 @@ def run(job: Job, watch: Iterable[tuple[ModuleType, str]], folder: Path) -> Outc
     for module, name in watch:
         watcher.watch(module, name)
     arguments = ["-q", "-p", "no:cacheprovider", "--tb=no", "--no-header", *QUIET, *(["-x"] * job.until_noticed)]
-    pytest.main([*arguments, *job.nodes], plugins=[watcher])
+    code = pytest.main([*arguments, *job.nodes], plugins=[watcher])
+    if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        watcher.wrong.append(f"pytest ended with {code!r}")
     return Outcome(watcher.passed, watcher.failed, watcher.wrong)
 
 

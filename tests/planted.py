@@ -153,6 +153,12 @@ SLOTS: Final = [
         broken.counted_when_planned,
     ),
     Planted(
+        "rows of a failed batch",
+        "All rows of a batch are taken for cells, also where it failed.",
+        "reenact.actors.slots:decoded",
+        broken.as_if_done,
+    ),
+    Planted(
         "cells of a failed batch",
         "A slot that a batch failed in still waits for its cells to be moved.",
         "reenact.actors.slots:unknown",

@@ -19,6 +19,8 @@ class Submit:
     bos: bool
     options: dict[str, Any]
     late: bool
+    dimensions: int | None
+    """Values of an embedding, where one is wanted."""
 
 
 @frozen
@@ -83,6 +85,7 @@ SUBMIT = st.builds(
     bos=st.booleans(),
     options=OPTIONS,
     late=st.sampled_from([False, False, False, True]),
+    dimensions=st.sampled_from([None, None, 1, 2, 5]),
 )
 TELL = st.builds(
     Tell,
