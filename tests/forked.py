@@ -7,6 +7,7 @@ has noticed nothing.
 
 import json
 import os
+import resource
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -45,7 +46,7 @@ class Job:
     nodes: tuple[str, ...]
     """As pytest names them, in the order in which they are run."""
     seconds: int
-    """What is broken may keep a session from coming to an end."""
+    """Of computing, and five times as many by the clock: what is broken may keep a session from coming to an end."""
     until_noticed: bool = False
     """Whether the first test that fails is the last."""
 
@@ -60,6 +61,9 @@ class Outcome:
     wrong: list[str]
     """What went wrong in another way."""
     seconds: float = 0
+    """By the clock."""
+    computed: float = 0
+    """Seconds of computing: the clock's where nobody else computes."""
 
     @property
     def missing(self) -> bool:
@@ -147,7 +151,8 @@ def forked(job: Job, watch: Iterable[tuple[ModuleType, str]], path: Path) -> int
     if number:
         return number
     try:
-        signal.alarm(job.seconds)
+        signal.alarm(5 * job.seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (job.seconds, job.seconds))
         with Path(os.devnull).open("w") as output, redirect_stdout(output), redirect_stderr(output):
             outcome = run(job, watch, path.with_suffix(".kept"))
     except BaseException as error:  # noqa: BLE001  # this process ends here, and whoever waits for it is told why
@@ -171,12 +176,15 @@ def outcomes(jobs: Iterable[Job], watch: Iterable[tuple[ModuleType, str]] = ACTO
                 index, job = waiting.pop(0)
                 path = Path(folder, f"{index}.json")
                 running[forked(job, watch, path)] = path, job, monotonic()
-            number, status = os.wait()
+            number, status, used = os.wait3(0)
             path, job, started = running.pop(number)
-            seconds = monotonic() - started
+            seconds, computed = monotonic() - started, used.ru_utime + used.ru_stime
             if path.exists():
                 passed, failed, wrong = json.loads(path.read_text())
-                yield job, Outcome(passed, failed, wrong, seconds)
+                yield job, Outcome(passed, failed, wrong, seconds, computed)
             else:
                 how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "no outcome"
-                yield job, Outcome([], [], [f"{how} after {seconds:.0f} seconds of {job.seconds}"], seconds)
+                yield (
+                    job,
+                    Outcome([], [], [f"{how}; {job.seconds} seconds of computing are allowed"], seconds, computed),
+                )

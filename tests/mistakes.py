@@ -255,14 +255,23 @@ def one_too_many(original: Any) -> Any:
 
 
 def row_before(original: Any) -> Any:
-    """Draw from the row that was drawn from before, in the same batch."""
-    last = [0]
+    """Draw everybody's token from the row of who is before him in the batch."""
 
-    def draw(self: Any, row: int, part: e.Part, drawing: Any) -> Any:
-        other, last[0] = last[0], row
-        return original(self, min(row, other), part, drawing)
+    def step(self: Any, planned: e.BatchPlanned, drawings: Any) -> Any:
+        rows: list[int] = []
+        draw = self.draws.draw
 
-    return draw
+        def before(row: int, *rest: Any) -> Any:
+            rows.append(row)
+            return draw(rows[max(len(rows) - 2, 0)], *rest)
+
+        self.draws.draw = before
+        try:
+            return original(self, planned, drawings)
+        finally:
+            del self.draws.draw
+
+    return step
 
 
 def forgetful(original: Any) -> Any:

@@ -350,7 +350,7 @@ ENGINE: Final = [
     Planted(
         "logits row off by one",
         "A token is drawn from the logits of the sequence before it in the batch.",
-        "reenact.runtime.draws:Draws.draw",
+        "reenact.runtime.evaluator:Evaluator.step",
         mistakes.row_before,
     ),
     Planted(

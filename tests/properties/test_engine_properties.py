@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.model
 
-N_SLOTS, N_CTX, N_BATCH = 3, 40, 8
+N_SLOTS, N_CTX, N_BATCH = 2, 40, 8
 
+# The model's rows are steep: likely tokens are some 10 apart. It takes much to make another one likely.
 OPTIONS: Final = st.builds(
     Options,
     seed=st.integers(1, 3),
-    num_predict=st.integers(1, 12),
-    temperature=st.sampled_from([0.0, 0.0, 0.6, 1.5]),
+    num_predict=st.sampled_from([1, 4, 12, 12]),
+    temperature=st.sampled_from([0.0, 0.0, 8.0, 40.0]),
     top_k=st.sampled_from([0, 3, 3]),
     top_p=st.just(1.0),
-    repeat_penalty=st.sampled_from([1.0, 1.5]),
-    presence_penalty=st.sampled_from([0.0, 2.0]),
-    frequency_penalty=st.sampled_from([0.0, 2.0]),
+    repeat_penalty=st.sampled_from([1.0, 3.0]),
+    presence_penalty=st.sampled_from([0.0, 15.0]),
+    frequency_penalty=st.sampled_from([0.0, 15.0]),
     repeat_last_n=st.sampled_from([64, 3, 1, 0, -1]),
-    priority=st.sampled_from([0, 0, 1]),
+    priority=st.sampled_from([0, 0, 1, 2]),
 )
 PROMPT: Final = st.builds(
     lambda family, length, tail: (*range(family, family + length), *tail),
@@ -60,8 +61,8 @@ class Happening:
 
 
 PROGRAM: Final = st.lists(
-    st.builds(Happening, st.one_of(SUBMISSION, SUBMISSION, SUBMISSION, st.integers(0, 9)), st.integers(0, 3)),
-    min_size=2,
+    st.builds(Happening, st.one_of(SUBMISSION, SUBMISSION, SUBMISSION, st.integers(0, 9)), st.integers(0, 5)),
+    min_size=3,
     max_size=8,
 )
 
@@ -106,7 +107,7 @@ def played(program: list[Happening]) -> tuple[Computing, list[Submission]]:
     return session, requests
 
 
-@holds_for(examples=25, program=PROGRAM)
+@holds_for(examples=60, program=PROGRAM)
 def test_company_changes_no_bit(program: list[Happening]) -> None:
     """Each request draws the tokens that it draws alone, from rows with the same bits, and as its options say."""
     session, requests = played(program)
@@ -121,7 +122,7 @@ def test_all_of_it_happens() -> None:
     """Among a few examples are forks, reuse, preemptions and aborts: what the property is about."""
     kinds: Counter[type[e.Event]] = Counter()
 
-    @holds_for(examples=25, program=PROGRAM)
+    @holds_for(examples=60, program=PROGRAM)
     def look(program: list[Happening]) -> None:
         kinds.update(played(program)[0].kinds)
 

@@ -12,7 +12,7 @@ from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
 from reenact.actors.slots import Slot
 from tests.properties.playing import ComputingDriver, Played, Player, arrange, cheap_forks, played
-from tests.properties.programs import GENERATING, POOLING, Program
+from tests.properties.programs import GENERATING, POOLING, STRANGERS, Program
 from tests.support import Driver, Moment, holds_for
 
 ANY = st.one_of(GENERATING, GENERATING, GENERATING, POOLING)
@@ -144,7 +144,7 @@ def test_slots_go_by_priority_and_then_by_arrival(program: Program) -> None:
                 pass
 
 
-@holds_for(examples=60, program=ANY)
+@holds_for(examples=60, program=st.one_of(ANY, STRANGERS))
 def test_a_sequence_gets_the_slot_where_most_is_kept(program: Program) -> None:
     """It is the one that docs/runner-semantics.md says, with as many inputs reused as that has in common with it."""
     used: dict[int, int] = {}

@@ -72,7 +72,7 @@ _ONE_IN_ENDS: Final = 30
 _FAULTS: Final[tuple[int | Literal["refused", "nan"], ...]] = (1, 2, -1, -2, "refused", "nan", "nan")
 _BEGINNINGS: Final = ("", "You are the keeper. ", "You are the keeper of a lighthouse, ", "Once ", "Once upon a time ")
 _STOPS: Final = ("</s>", "ab a", "é", "the the", "b<", "a. ")
-_MANNERS: Final = ("whole", "reads", "impatient", "slow", "stalls", "leaves", "vanishes", "chats")
+_MANNERS: Final = ("whole", "reads", "impatient", *["slow", "stalls"] * 3, "leaves", "vanishes", "chats", "chats")
 _LONGEST: Final = 1e8
 """Virtual seconds: a session that is not over by then hangs."""
 _MOST_CALLERS: Final = 60
@@ -81,6 +81,8 @@ _MOST_TRIES: Final = 20
 """So often a reader gives up and reads again, before he waits."""
 _MOST_AT_ONCE: Final = 2
 """Chunks that may come after the one by which a reader lags too far: the token in flight, and what the end releases."""
+_MOST_BEFALLS: Final = 8
+"""Things that befall a session for each of its steps; where hardly anything is computed it would go on for ever."""
 _BROKEN_CALLS: Final = 5
 """So many callers still come to a runtime that is broken."""
 
@@ -358,7 +360,7 @@ class World:
         self._ends: dict[str, list[End]] = {}
         self._befell: Counter[str] = Counter()
         self._amiss: list[str] = []
-        self._n_callers = self._n_broken = 0
+        self._n_callers = self._n_broken = self._n_befell = 0
         self._jumped = 0.0
 
     def run(self) -> Ran:
@@ -398,6 +400,8 @@ class World:
                     async with runtime_block as runtime, trio.open_nursery() as inside:
                         callers = outside if self._sky.ending == "left" else inside
                         while self._engine.n_steps < self._n_steps and self._n_broken < _BROKEN_CALLS:
+                            self._n_befell += 1
+                            assert self._n_befell < _MOST_BEFALLS * self._n_steps, "hardly anything is computed"
                             self._befall(runtime, callers)
                             await trio.sleep(self._chances.expovariate(1 / self._sky.pause))
                 except LogBroken:
