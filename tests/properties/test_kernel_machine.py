@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, get_args
 
 import pytest
+from attrs import evolve as changed
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -180,6 +181,29 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         self.session.give(e.ReaderResumed(sequence=self._live(data)))
+
+    @precondition(somebody)
+    @rule(target=requests, data=st.data())
+    def make_room_for_others(self, data: st.DataObject) -> MultipleResults[int]:
+        """Let a reader stop, his sequence make room for one of a higher priority, and then for one of his own."""
+        number, numbers = self._live(data), []
+        priority = self.session.submissions[number].options.priority
+        self.session.give(e.ReaderPaused(sequence=number))
+        for wanted in (priority + 1, priority):
+            self._done(2)
+            drawn = data.draw(submissions(self.session.context))
+            options = changed(drawn.options, priority=wanted, num_predict=2 if wanted > priority else 9)
+            numbers.append(self.session.submit(changed(drawn, options=options)))
+            self.session.tokenize(numbers[-1])
+        self._done(6)
+        if number in self.session.live:
+            self.session.give(e.ReaderResumed(sequence=number))
+        return multiple(*numbers)
+
+    def _done(self, n_batches: int) -> None:
+        for _ in range(n_batches):
+            if self.session.in_flight is not None:
+                self.session.give(decoded(self.session.in_flight))
 
     @rule(number=requests, late=st.sampled_from([e.DeadlineExpired, e.CancelRequested, e.ReaderPaused]))
     def come_late(self, number: int, late: Callable[..., e.GivenEvent]) -> None:
