@@ -33,6 +33,7 @@ _SIMULATION: Final = "tests/simulation/test_simulation.py"
 _KERNEL: Final = (
     f"{_SIMULATION}::test_all_holds",
     "tests/replay/test_checks.py::test_whatever_happens_all_rules_are_kept",
+    "tests/properties/test_kernel_properties.py::test_a_sequence_gets_the_slot_where_most_is_kept",
     f"{_MACHINE}::test_the_rules_hold",
     f"{_MACHINE}::test_all_rules_hold_and_everybody_ends_in_fixed_examples",
     "tests/properties/test_kernel_properties.py",
