@@ -21,6 +21,7 @@ from tests.planted import PLANTED
 from tests.planted_blind import BLIND
 from tests.properties import computing, playing  # noqa: F401  # once, before the forks: they take long to import
 from tests.simulation import __main__ as simulation
+from tests.support import FRESH_SEED, FRESH_SEED_NAME
 
 SECONDS: Final = 200
 """For one bug: more than all property tests take where there is none."""
@@ -33,7 +34,7 @@ _SIMULATION: Final = "tests/simulation/test_simulation.py"
 _KERNEL: Final = (
     f"{_SIMULATION}::test_all_holds",
     "tests/replay/test_checks.py::test_whatever_happens_all_rules_are_kept",
-    "tests/properties/test_kernel_properties.py::test_a_sequence_gets_the_slot_where_most_is_kept",
+    "tests/properties/test_slot_properties.py",
     f"{_MACHINE}::test_the_rules_hold",
     f"{_MACHINE}::test_all_rules_hold_and_everybody_ends_in_fixed_examples",
     "tests/properties/test_kernel_properties.py",
@@ -107,6 +108,7 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     bugs = {bug.name: bug for bug in BUGS if not asked.names or bug.name.startswith(tuple(asked.names))}
     started = monotonic()
+    console.print(f"Fresh examples are those of {FRESH_SEED_NAME}={FRESH_SEED}.")
     if not asked.at_once and not are_sound(console):
         return 1
     wide = max(map(len, bugs), default=0)
