@@ -11,12 +11,13 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone
 
-.PHONY: help demo test rules simulate golden soak soak-core measure $(MEASURES:%=measure-%) format clean
+.PHONY: help demo test rules mutants simulate golden soak soak-core measure $(MEASURES:%=measure-%) format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
+	@echo 'make mutants  plant bugs such as people make, one at a time: property tests must find each'
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
@@ -47,6 +48,9 @@ test: .venv/.installed
 
 rules: .venv/.installed
 	$(BIN)/python -m tests.break_rules
+
+mutants: .venv/.installed
+	$(BIN)/python -m tests.plant
 
 simulate: .venv/.installed
 	$(BIN)/python -m tests.simulation $(SIMULATE)

@@ -1,4 +1,4 @@
-"""What a rule is here, and how one is broken: a function of the program is replaced by one that does otherwise."""
+"""What a rule and a bug are here, and how a function of the program is replaced by one that does otherwise."""
 
 import importlib
 import os
@@ -10,21 +10,34 @@ from typing import Any, Final
 from attrs import frozen
 
 BREAK_NAME: Final = "REENACT_BREAK"
-"""The environment variable that names the rule that a test run is to do without."""
+"""The environment variable that names the rule that a test run is to do without, or the bug that it is to have."""
 
 
 @frozen
-class Rule:
-    """A rule, one way to break it, and the tests that are there to notice."""
+class Change:
+    """A function of the program, and what is put in its place."""
 
     name: str
-    """The paragraph of docs/runner-semantics.md section 2, or "Case" for section 3, and which of its rules."""
     says: str
-    """The rule, word for word as it stands there."""
     target: str
     """What is replaced: "module:name" or "module:Class.name"."""
     broken: Callable[[Any], Any]
     """Makes the replacement of the original."""
+
+
+@frozen
+class Planted(Change):
+    """A bug such as people make; it says what goes wrong."""
+
+
+@frozen
+class Rule(Change):
+    """A rule, one way to break it, and the tests that are there to notice.
+
+    It is named after a paragraph of docs/runner-semantics.md section 2, or "Case" for section 3, and which of its rules
+    it is; what it says stands there word for word.
+    """
+
     tests: tuple[str, ...]
     """Which tests hold the rule: "test_text::test_..." of tests/actors, or a whole node id."""
 
@@ -68,11 +81,11 @@ def replace(target: str, broken: Callable[[Any], Any]) -> None:
             setattr(module, name, replacement)
 
 
-def break_asked_for(rules: Iterable[Rule], environment: Mapping[str, str] = os.environ) -> Rule | None:
-    """Break the rule that the environment names, if it names one, and return it."""
+def break_asked_for(changes: Iterable[Change], environment: Mapping[str, str] = os.environ) -> Change | None:
+    """Make the change that the environment names, if it names one, and return it."""
     name = environment.get(BREAK_NAME)
     if not name:
         return None
-    rule = next(rule for rule in rules if rule.name == name)
-    replace(rule.target, rule.broken)
-    return rule
+    change = next(change for change in changes if change.name == name)
+    replace(change.target, change.broken)
+    return change

@@ -1,4 +1,4 @@
-"""What every test shares: the seed of this run's fresh properties, shown in the header, and a rule to do without."""
+"""What every test shares: the seed of fresh properties, shown in the header, and what is broken on purpose."""
 
 import os
 import signal
@@ -12,13 +12,15 @@ from tests.support import FRESH_SEED, FRESH_SEED_NAME
 if os.environ.get(BREAK_NAME):
     # Before any test is imported, so that the names it imports are the broken ones.
     from tests.breaking import break_asked_for
+    from tests.planted import PLANTED
+    from tests.planted_blind import BLIND
     from tests.rules import RULES
 
-    break_asked_for(RULES)
+    break_asked_for((*RULES, *PLANTED, *BLIND))
 
 
 def pytest_report_header() -> list[str]:
-    """Say which seed the fresh examples have and how to run them again; and which rule is broken."""
+    """Say which seed the fresh examples have and how to run them again; and what is broken on purpose."""
     seed = f"properties: fixed examples, and fresh ones by {FRESH_SEED_NAME}={FRESH_SEED} (set it to run them again)"
     broken = os.environ.get(BREAK_NAME)
     return [seed, *([f"broken on purpose: {broken}"] if broken else [])]

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar, Unpack
 import pytest
 from attrs import evolve as changed
 from attrs import frozen
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
@@ -16,6 +16,7 @@ from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, L
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
+from tests.breaking import BREAK_NAME
 
 FRESH_SEED_NAME: Final = "REENACT_SEED"
 """The environment variable that repeats the fresh examples of an earlier run."""
@@ -24,6 +25,11 @@ FRESH_SEED_NAME: Final = "REENACT_SEED"
 FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
 
 EventT = TypeVar("EventT")
+
+
+def phases() -> tuple[Phase, ...]:
+    """Return what is done with examples: what is broken on purpose is to be found, and not to be reduced."""
+    return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
 
 
 def holds_for(
@@ -35,7 +41,13 @@ def holds_for(
         examples: So many for each of the two.
         strategies: Of the property's arguments.
     """
-    common = settings(max_examples=examples, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    common = settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=phases(),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
     def decorate(body: Callable[..., None]) -> Callable[[str], None]:
         fixed = settings(common, derandomize=True)(given(**strategies)(body))

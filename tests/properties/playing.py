@@ -136,7 +136,10 @@ class Played:
 
 def submit(driver: Driver, request: Submit, *, embedding: bool) -> int:
     """Submit a request without its tokens."""
-    return driver.receive(prompt=request.prompt, bos=request.bos, embedding=embedding, **request.options)
+    dimensions = request.dimensions if embedding else None
+    return driver.receive(
+        prompt=request.prompt, bos=request.bos, embedding=embedding, dimensions=dimensions, **request.options
+    )
 
 
 def finish(driver: Driver) -> int:

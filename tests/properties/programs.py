@@ -19,6 +19,8 @@ class Submit:
     bos: bool
     options: dict[str, Any]
     late: bool
+    dimensions: int | None
+    """Values of an embedding, where one is wanted."""
 
 
 @frozen
@@ -83,6 +85,7 @@ SUBMIT = st.builds(
     bos=st.booleans(),
     options=OPTIONS,
     late=st.sampled_from([False, False, False, True]),
+    dimensions=st.sampled_from([None, None, 1, 2, 5]),
 )
 TELL = st.builds(
     Tell,
@@ -101,8 +104,10 @@ STEP = st.builds(
 COMMAND = st.one_of(GOOD_STEP, SUBMIT, GOOD_STEP, TELL, GOOD_STEP, GOOD_STEP, SUBMIT, GOOD_STEP, STEP)
 
 
-def programs(**header: st.SearchStrategy[Any]) -> st.SearchStrategy[Program]:
-    """Return programs in small contexts, with these settings beside."""
+def programs(
+    commands: st.SearchStrategy[Submit | Tell | Step] = COMMAND, **header: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Program]:
+    """Return programs in small contexts of such commands, with these settings beside."""
     settings = st.integers(1, 3).flatmap(
         lambda n_slots: st.fixed_dictionaries(
             {
@@ -114,8 +119,24 @@ def programs(**header: st.SearchStrategy[Any]) -> st.SearchStrategy[Program]:
             }
         )
     )
-    return st.builds(Program, header=settings, commands=st.lists(COMMAND, min_size=15, max_size=45))
+    return st.builds(Program, header=settings, commands=st.lists(commands, min_size=15, max_size=45))
 
 
 GENERATING = programs(shift=st.sampled_from(["move", "evaluate"]))
 POOLING = programs(pooling=st.just("mean"), alone=st.booleans())
+
+# Short answers to prompts that have nothing in common: what slots were used for, and when, decides who gets which.
+STRANGER = st.builds(
+    Submit,
+    prompt=st.builds(
+        lambda family, length: tuple(range(family, family + length)),
+        st.integers(1, 9).map(lambda i: 100 * i),
+        st.integers(1, 4),
+    ),
+    follows=st.none(),
+    bos=st.just(value=False),
+    options=st.sampled_from([1, 2, 4, 9]).map(lambda num_predict: {"num_predict": num_predict}),
+    late=st.just(value=False),
+    dimensions=st.none(),
+)
+STRANGERS = programs(st.one_of(STRANGER, GOOD_STEP, GOOD_STEP), shift=st.just("evaluate"))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, get_args
 
 import pytest
+from attrs import evolve as changed
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -31,7 +32,7 @@ from reenact.replay.testing import (
 )
 from tests.breaking import found
 from tests.properties.ending import end_all
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for
+from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for, phases
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""
@@ -45,7 +46,7 @@ COMMON: Final = settings(
     stateful_step_count=STEPS,
     database=None,
     deadline=None,
-    phases=[Phase.generate, Phase.shrink],
+    phases=phases(),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 PLANTED: Final = settings(COMMON, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)
@@ -133,6 +134,29 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         self.session.give(e.ReaderResumed(sequence=self._live(data)))
+
+    @precondition(somebody)
+    @rule(target=requests, data=st.data())
+    def make_room_for_others(self, data: st.DataObject) -> MultipleResults[int]:
+        """Let a reader stop, his sequence make room for one of a higher priority, and then for one of his own."""
+        number, numbers = self._live(data), []
+        priority = self.session.submissions[number].options.priority
+        self.session.give(e.ReaderPaused(sequence=number))
+        for wanted in (priority + 1, priority):
+            self._done(2)
+            drawn = data.draw(submissions(self.session.context))
+            options = changed(drawn.options, priority=wanted, num_predict=2 if wanted > priority else 9)
+            numbers.append(self.session.submit(changed(drawn, options=options)))
+            self.session.tokenize(numbers[-1])
+        self._done(6)
+        if number in self.session.live:
+            self.session.give(e.ReaderResumed(sequence=number))
+        return multiple(*numbers)
+
+    def _done(self, n_batches: int) -> None:
+        for _ in range(n_batches):
+            if self.session.in_flight is not None:
+                self.session.give(decoded(self.session.in_flight))
 
     @rule(number=requests, late=st.sampled_from([e.DeadlineExpired, e.CancelRequested, e.ReaderPaused]))
     def come_late(self, number: int, late: Callable[..., e.GivenEvent]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import SystemRandom
 from tempfile import mkdtemp
 from time import perf_counter
-from traceback import format_exc
+from traceback import format_exception
 from typing import Final
 
 from tests.simulation.judge import complaints, read
@@ -87,8 +87,8 @@ def simulated(seed: int, n_steps: int, log: Path) -> tuple[Ran | None, list[str]
         ran = run(seed, n_steps, log)
         seconds = perf_counter() - started
         return ran, list(complaints(ran)), seconds
-    except Exception:  # noqa: BLE001  # whatever it is, it is a failure of this seed
-        return None, [format_exc()], perf_counter() - started
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is a failure of this seed
+        return None, ["".join(format_exception(error))], perf_counter() - started
 
 
 def in_process(seeds: range, n_steps: int, folder: Path, *, hashes: int) -> int:

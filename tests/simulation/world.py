@@ -31,7 +31,7 @@ from trio.testing import MockClock
 from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, ReenactError
 from reenact.actors.options import RequestOptions
-from reenact.runtime import Completion, Runtime, ScriptedEngine, Stream, open_runtime
+from reenact.runtime import Chunk, Completion, Runtime, ScriptedEngine, Stream, open_runtime
 from reenact.runtime.engine import Drawing, Tokenized, refused
 from reenact.runtime.sources import Sources
 
@@ -44,16 +44,31 @@ _Asking = partial[AbstractAsyncContextManager[Stream]]
 Ending = Literal["all served", "left", "engine", "log"]
 """How a session ends: when all are served, while some still wait, by an engine that raises, by a log that is full."""
 
+BOS: Final = 1
+"""A byte that is in no prompt."""
+ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""What stands for a row of numbers where a prompt is told as text."""
 _FAULTS: Final[tuple[int | Literal["refused", "nan"], ...]] = (1, 2, -1, -2, "refused", "nan", "nan")
 _BEGINNINGS: Final = ("", "You are the keeper. ", "You are the keeper of a lighthouse, ", "Once ", "Once upon a time ")
 _STOPS: Final = ("</s>", "ab a", "é", "the the", "b<", "a. ")
-_MANNERS: Final = ("whole", "reads", "reads", "slow", "stalls", "leaves", "vanishes", "chats")
+_MANNERS: Final = ("whole", "reads", "impatient", *["slow", "stalls"] * 3, "leaves", "vanishes", "chats", "chats")
 _LONGEST: Final = 1e8
 """Virtual seconds: a session that is not over by then hangs."""
 _MOST_CALLERS: Final = 60
 """That are there at once: calls of the engine are not to pile up without end."""
+_MOST_TRIES: Final = 20
+"""So often a reader gives up and reads again, before he waits."""
+_MOST_AT_ONCE: Final = 2
+"""Chunks that may come after the one by which a reader lags too far: the token in flight, and what the end releases."""
+_MOST_BEFALLS: Final = 8
+"""Things that befall a session for each of its steps; where hardly anything is computed it would go on for ever."""
 _BROKEN_CALLS: Final = 5
 """So many callers still come to a runtime that is broken."""
+
+
+def as_text(prompt: str | list[Any]) -> str:
+    """Return a prompt as text."""
+    return "".join(piece if isinstance(piece, str) else ROW_IN_TEXT for piece in prompt)
 
 
 # ---------------------------------------------------------------- what a seed decides
@@ -79,6 +94,8 @@ class Weather:
     """The batch at which the engine raises; -1 for none."""
     room: int | None
     """Bytes that the log may have; None for any number."""
+    bos: bool
+    """Whether the vocabulary puts a BOS before a prompt."""
 
 
 def weather(chances: Random, n_steps: int) -> Weather:
@@ -101,6 +118,7 @@ def weather(chances: Random, n_steps: int) -> Weather:
         pause=chances.choice((0.05, 0.2, 1.0)),
         raises_at=chances.randrange(n_steps) if ending == "engine" else -1,
         room=chances.randrange(5_000, 5_000 + 1_000 * n_steps) if ending == "log" else None,
+        bos=chances.random() < 0.5,
     )
 
 
@@ -132,7 +150,10 @@ class ComputingEngine(ScriptedEngine):
         if self._chances.random() < self._sky.fault / 2:
             self.faults["tokenising raised"] += 1
             raise OSError("the vocabulary cannot be read")
-        return super().tokenize(text, special=special)
+        tokenized = super().tokenize(text, special=special)
+        if not (special and self._sky.bos):
+            return tokenized
+        return Tokenized(tokens=(BOS, *tokenized.tokens), bos_added=True)
 
     def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
         """Do as asked, or go wrong."""
@@ -239,6 +260,11 @@ class End:
     how: str
     """ "read" to the end, "left", "cancelled", or the name of an error."""
     completion: Completion | None
+    prompt: str
+    """What was asked, as text."""
+    options: RequestOptions
+    chunks: tuple[Chunk, ...] | None
+    """What was read, one after the other; None where it was asked for as a whole."""
 
 
 @frozen(kw_only=True)
@@ -289,7 +315,8 @@ class World:
         """Of the callers that are there."""
         self._ends: dict[str, list[End]] = {}
         self._befell: Counter[str] = Counter()
-        self._n_callers = self._n_broken = 0
+        self._amiss: list[str] = []
+        self._n_callers = self._n_broken = self._n_befell = 0
         self._jumped = 0.0
 
     def run(self) -> Ran:
@@ -307,6 +334,7 @@ class World:
             jumped=self._jumped,
             faults=self._befell + self._engine.faults,
             amiss=(
+                *self._amiss,
                 *self._engine.surprises,
                 *(f"{name} is left over" for name in self._scopes),
                 *([] if self._engine.context_facts is None else ["the engine was not closed"]),
@@ -328,6 +356,8 @@ class World:
                     async with runtime_block as runtime, trio.open_nursery() as inside:
                         callers = outside if self._sky.ending == "left" else inside
                         while self._engine.n_steps < self._n_steps and self._n_broken < _BROKEN_CALLS:
+                            self._n_befell += 1
+                            assert self._n_befell < _MOST_BEFALLS * self._n_steps, "hardly anything is computed"
                             self._befall(runtime, callers)
                             await trio.sleep(self._chances.expovariate(1 / self._sky.pause))
                 except LogBroken:
@@ -368,21 +398,23 @@ class World:
         try:
             with scope:
                 if manner != "chats":
-                    await self._ask(name, manner, partial(runtime.stream, self._mixed(prompt)), runtime)
+                    mixed = self._mixed(prompt)
+                    await self._ask(name, manner, partial(runtime.stream, mixed), runtime, as_text(mixed))
                     return
                 messages = [{"role": "user", "content": prompt}]
                 for turn in range(self._chances.randint(1, 3)):
-                    end = await self._ask(
-                        f"{name}, turn {turn}", manner, partial(runtime.stream_chat, messages), runtime
-                    )
+                    chat = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+                    ask = partial(runtime.stream_chat, messages)
+                    end = await self._ask(f"{name}, turn {turn}", manner, ask, runtime, f"{chat}assistant: ")
                     said = "" if end.completion is None else end.completion.text
                     messages += [{"role": "assistant", "content": said}, {"role": "user", "content": self._words()}]
         finally:
             del self._scopes[name]
 
-    async def _ask(self, name: str, manner: str, ask: _Asking, runtime: Runtime) -> End:
+    async def _ask(self, name: str, manner: str, ask: _Asking, runtime: Runtime, prompt: str) -> End:
         """Make a request, and note how it ended."""
         how, options = "cancelled", self._options()
+        chunks: list[Chunk] = []
         completion: Completion | None = None
         stream: Stream | None = None
         try:
@@ -391,7 +423,7 @@ class World:
                 how = "read"
             else:
                 async with ask(request_id=name, **options) as stream:
-                    how = "read" if await self._read(stream, manner) else "left"
+                    how = "read" if await self._read(stream, manner, chunks) else "left"
         except (ReenactError, trio.ClosedResourceError) as error:
             how = type(error).__name__
             self._n_broken += how in {"EngineBroken", "LogBroken"}
@@ -399,24 +431,42 @@ class World:
             if stream is not None:
                 with suppress(ReenactError, trio.ClosedResourceError):
                     completion = stream.completion
-            end = End(how=how, completion=completion)
+            read = None if manner == "whole" else tuple(chunks)
+            end = End(how=how, completion=completion, prompt=prompt, options=options, chunks=read)
             self._ends.setdefault(name, []).append(end)
         return end
 
-    async def _read(self, stream: Stream, manner: str) -> bool:
+    async def _read(self, stream: Stream, manner: str, chunks: list[Chunk]) -> bool:
         """Read a stream, and return whether it was read to its end."""
-        turning_point, n_read = self._chances.randint(0, 8), 0
+        turning_point = self._chances.randint(0, 8)
         if manner == "leaves" and turning_point == 0:
             return False
-        async for _ in stream:
-            n_read += 1
+        while (chunk := await self._next(stream, manner)) is not None:
+            chunks.append(chunk)
             if manner == "slow":
                 await trio.sleep(self._chances.expovariate(4))
-            elif manner == "stalls" and n_read == turning_point:
+            elif manner == "stalls" and len(chunks) == turning_point:
                 await trio.sleep(self._chances.uniform(1, 100))
-            elif manner == "leaves" and n_read == turning_point:
+                self._look_at_lag(stream)
+            elif manner == "leaves" and len(chunks) == turning_point:
                 return False
         return True
+
+    async def _next(self, stream: Stream, manner: str) -> Chunk | None:
+        """Read a chunk, None at the end; who is impatient gives up now and then, and tries again."""
+        for _ in range(_MOST_TRIES if manner == "impatient" else 0):
+            with suppress(StopAsyncIteration), trio.move_on_after(self._chances.expovariate(20)) as scope:
+                return await stream.__anext__()
+            if not scope.cancelled_caught:
+                return None
+        return await anext(stream, None)
+
+    def _look_at_lag(self, stream: Stream) -> None:
+        """Note it if more is unread than a reader may leave."""
+        most = self._sky.settings["max_reader_lag"] + _MOST_AT_ONCE
+        n_unread = stream._live.chunks.statistics().current_buffer_used
+        if n_unread > most:
+            self._amiss.append(f"{stream.request_id} has {n_unread} chunks unread, expected {most} at most")
 
     def _words(self) -> str:
         return "".join(self._chances.choices("abc é", k=self._chances.choice((0, 1, 4, 12, 12, 40))))

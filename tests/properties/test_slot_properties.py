@@ -1,0 +1,58 @@
+"""Which slot a sequence gets, by the rules of docs/runner-semantics.md told a second time, naively."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypothesis import strategies as st
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Input
+from reenact.actors.slots import Slot
+from tests.properties.playing import played
+from tests.properties.programs import GENERATING, POOLING, STRANGERS, Program
+from tests.support import holds_for
+
+
+@holds_for(examples=60, program=st.one_of(GENERATING, GENERATING, STRANGERS, STRANGERS, POOLING))
+def test_a_sequence_gets_the_slot_where_most_is_kept(program: Program) -> None:
+    """It is the one that docs/runner-semantics.md says, with as many inputs reused as that has in common with it."""
+    used: dict[int, int] = {}
+    for before, moment in pairwise(played(program).driver.kernel.moments):
+        batcher = before.state.batcher
+        match moment.record.event:
+            case e.BatchPlanned() as planned:
+                used |= dict.fromkeys((part.slot for part in planned.parts), planned.batch)
+            case e.SlotAssigned() as assigned if batcher is not None:
+                work = next(work for work in batcher.waiting if work.sequence == assigned.sequence)
+                inputs = () if work.pool else work.inputs[:]
+                expected = where_most_is_kept(inputs, batcher.slots, used)
+                assert expected == (assigned.slot, assigned.reused, assigned.source)
+            case _:
+                pass
+
+
+def where_most_is_kept(
+    inputs: Sequence[Input], slots: Sequence[Slot], used: dict[int, int]
+) -> tuple[int, int, int | None]:
+    """Return the slot, how much of it is reused, and which one is copied first; forks cost nothing here.
+
+    Args:
+        inputs: Of the sequence that gets it.
+        slots: All of them.
+        used: The last batch that each had rows in.
+    """
+    cells = [slot.cells[: slot.pure] for slot in slots]
+    common = [
+        next((i for i, (a, b) in enumerate(zip(inputs, one, strict=False)) if a != b), min(len(inputs), len(one)))
+        for one in cells
+    ]
+    usable = [min(one, max(len(inputs) - 1, 0)) for one in common]
+    free = [number for number, slot in enumerate(slots) if slot.work is None]
+    mostly = [number for number in free if common[number] and 2 * common[number] >= len(cells[number])]
+    if mostly:
+        best = min(mostly, key=lambda number: (-usable[number], number))
+        return best, usable[best], None
+    empty = [number for number in free if not cells[number]]
+    chosen = empty[0] if empty else min(free, key=lambda number: (used[number], number))
+    source = usable.index(max(usable))
+    return (chosen, usable[source], source) if usable[source] > usable[chosen] else (chosen, usable[chosen], None)
