@@ -23,7 +23,15 @@ FRESH_SEED_NAME: Final = "REENACT_SEED"
 # It stands in the environment, so that worker processes have the same one.
 FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
 
+EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
+"""The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
+
 EventT = TypeVar("EventT")
+
+
+def at_most(examples: int) -> int:
+    """Return so many examples, or fewer where the environment bounds them."""
+    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
 
 
 def holds_for(
@@ -35,7 +43,9 @@ def holds_for(
         examples: So many for each of the two.
         strategies: Of the property's arguments.
     """
-    common = settings(max_examples=examples, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    common = settings(
+        max_examples=at_most(examples), database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
 
     def decorate(body: Callable[..., None]) -> Callable[[str], None]:
         fixed = settings(common, derandomize=True)(given(**strategies)(body))

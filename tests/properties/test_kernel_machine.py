@@ -33,7 +33,7 @@ from reenact.replay.testing import (
     undone,
 )
 from tests.breaking import found
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for
+from tests.support import FRESH_SEED, FRESH_SEED_NAME, at_most, holds_for
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""
@@ -43,7 +43,7 @@ RECORDS_BEFORE_THE_WORST: Final = 200
 """After the engine has failed nothing happens any more; so it does not fail at once."""
 
 COMMON: Final = settings(
-    max_examples=EXAMPLES,
+    max_examples=at_most(EXAMPLES),
     stateful_step_count=STEPS,
     database=None,
     deadline=None,
@@ -282,7 +282,11 @@ def as_if_done(original: Any) -> Any:
         ("reenact.actors.batcher:decoded", as_if_done, r"(?m)^positions: record \d+, BatchPlanned: expected "),
         ("reenact.actors.schedule:share_rows", lambda _: one_each, "have not ended after "),
         ("reenact.actors.batcher:turn", lambda _: lambda work: -work.sequence, r"(?m)^queue: record \d+, "),
-        ("reenact.actors.batcher:choose", lambda _: None, r"(?m)^actors: record \d+, ActorFailed: expected batcher decides, actual it raised TypeError"),
+        (
+            "reenact.actors.batcher:choose",
+            lambda _: None,
+            r"(?m)^actors: record \d+, ActorFailed: expected batcher decides, actual it raised TypeError",
+        ),
     ],
     ids=["what is in cells", "how soon all end", "who comes first", "who raises"],
 )
