@@ -242,3 +242,13 @@ def test_ended_sequences_are_forgotten_and_stay_in_the_digest() -> None:
         one.cancel(1)
     assert () == driver.kernel.state.sequences
     assert driver.kernel.digest() != other.kernel.digest()
+
+
+def test_a_digest_tells_states_apart() -> None:
+    """A digest is 32 hexadecimal digits, the same for the same state and another one for every other."""
+    driver, other = Driver(), Driver()
+    opened_only = driver.kernel.digest()
+    assert opened_only == other.kernel.digest()
+    assert (32, set()) == (len(opened_only), set(opened_only) - set("0123456789abcdef"))
+    driver.receive(b"a")
+    assert opened_only != driver.kernel.digest()
