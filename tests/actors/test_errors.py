@@ -42,6 +42,10 @@ def test_an_error_tells_what_it_knows() -> None:
     """The text of an error has its data: the field, the place, the reason."""
     expected = ["stop: it is empty", "line 3, byte 1,000: it is torn", *["so"] * 5]
     assert expected == [str(error) for error in ERRORS[:-1]]
+    torn = errors.LogCorrupt(3, 1000, "it is torn")
+    assert (3, 1000, "it is torn") == (torn.line, torn.byte, torn.reason)
+    invalid = errors.InvalidRequest("stop", "it is empty")
+    assert ("stop", "it is empty") == (invalid.field, invalid.reason)
     assert "so (this is a bug in reenact: please report it and send the log)" == str(ERRORS[-1])
 
 

@@ -9,6 +9,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options
+from reenact.actors.sequence import Sequence
 from tests.support import Driver, assert_all_well, beside_another, opened
 
 ENDLESS = repeat(b"a")
@@ -252,3 +253,11 @@ def test_a_digest_tells_states_apart() -> None:
     assert (32, set()) == (len(opened_only), set(opened_only) - set("0123456789abcdef"))
     driver.receive(b"a")
     assert opened_only != driver.kernel.digest()
+
+
+def test_a_request_becomes_a_sequence() -> None:
+    """What a Sequence knows at first is what was asked, and how long its context is."""
+    kernel = Kernel()
+    kernel.handle(opened(n_ctx=64, n_batch=32))
+    kernel.handle(changed(REQUEST, request_id="mine"))
+    assert (Sequence(sequence=1, request_id="mine", n_ctx=64, options=Options(seed=1)),) == kernel.state.sequences

@@ -133,8 +133,8 @@ def main(names: list[str]) -> int:
         results = Results(console, len(mutants))
         left, killers = results.remember(mutants)
         print(
-            f"{len(mutants)} mutants; {made.n_outside} mutations outside of functions (constants, tables, fields) are"
-            f" left out, as mutmut does. {len(left)} are to be tried.",
+            f"{len(mutants)} mutants, {len(left)} of them to be tried. Left out: {made.n_outside} mutations outside of"
+            f" functions (constants, tables, fields), as mutmut does; {made.n_messages} of what our errors say.",
             file=console,
             flush=True,
         )
