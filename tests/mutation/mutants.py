@@ -80,15 +80,17 @@ def generated() -> Generated:
         source = path.read_text("utf-8")
         module, mutations, n_ignored = _mutations(path, source.replace(PROPERTY, HIDDEN))
         n_messages += n_ignored
-        owners = {function: (statement, name) for statement in module.body for function, name in _functions(statement)}
         at_import = _called_at_import(source)
+        owners = {function: (statement, name) for statement in module.body for function, name in _functions(statement)}
+        texts = {statement: _text(module, statement) for statement, _ in owners.values()}
         for mutation in mutations:
             function = mutation.contained_by_top_level_function
             if function not in owners:
                 n_outside += 1
                 continue
             statement, name = owners[function]
-            before, after = _texts(module, statement, mutation)
+            before = texts[statement]
+            after = _text(module, deep_replace(statement, mutation.original_node, mutation.mutated_node))
             if source.count(before) != 1:
                 raise ValueError(f"{name} stands twice in its module")
             change = Change(f"{path.stem}.{name}", *difference(before.splitlines(), after.splitlines()))
@@ -106,13 +108,11 @@ def _mutations(path: Path, source: str) -> tuple[cst.Module, list[Mutation], int
     return module, mutations, n_all - len(mutations)
 
 
-def _texts(module: cst.Module, statement: cst.CSTNode, mutation: Mutation) -> tuple[str, str]:
-    """Return a statement of the module as it is and as it is with a mutation."""
-    mutated = deep_replace(statement, mutation.original_node, mutation.mutated_node)
-    if not isinstance(mutated, cst.CSTNode):
-        raise TypeError(f"{mutated} is no statement")
-    before, after = (module.code_for_node(node).replace(HIDDEN, PROPERTY) for node in (statement, mutated))
-    return before, after
+def _text(module: cst.Module, statement: object) -> str:
+    """Return a statement as it stands in the module."""
+    if not isinstance(statement, cst.CSTNode):
+        raise TypeError(f"{statement} is no statement")
+    return str(module.code_for_node(statement).replace(HIDDEN, PROPERTY))
 
 
 def difference(before: list[str], after: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

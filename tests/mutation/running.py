@@ -29,11 +29,11 @@ TESTS: Final = (
     "tests/runtime/test_scheduling.py",
     "tests/runtime/test_requests.py",
 )
-SETTINGS: Final = {"REENACT_EXAMPLES": "15", "REENACT_SEED": "1"}
+SETTINGS: Final = {"REENACT_EXAMPLES": "10", "REENACT_SEED": "1"}
 """So many examples of a property at most; and all the same in every run."""
-LEFT_OUT: Final = "not fresh and not all_rules_hold"
-"""Tests whose examples are others in every run; and the stateful machine's long one, which fails with few examples,
-because then not everything befalls them."""
+LEFT_OUT: Final = "not fresh and not all_rules_hold and not wrong_on_purpose"
+"""Tests whose examples are others in every run; the stateful machine's long one, which fails with few examples, because
+then not everything befalls them; and those that hold the tests themselves against planted bugs."""
 SECONDS: Final = 5
 """That a test may take beyond five times what it takes without a mutant; a mutant that takes longer goes round in
 circles."""
