@@ -46,6 +46,7 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("shift", None, "expected True or False, got None"),
         ("logprobs", "yes", "expected True or False, got 'yes'"),
         ("top_logprobs", MAX_TOP_LOGPROBS + 1, f"expected 0 to {MAX_TOP_LOGPROBS}, got {MAX_TOP_LOGPROBS + 1}"),
+        ("top_logprobs", MAX_INTEGER, f"expected 0 to {MAX_TOP_LOGPROBS}, got 9007199254740991"),
         ("top_logprobs", 1, "logprobs is wanted with it"),
         ("priority", 1.0, "expected a whole number, got 1.0"),
         ("deadline", -1, "expected 0 to 1e+07, got -1"),
