@@ -229,3 +229,16 @@ def test_cells_that_nobody_knows_are_forgotten(n_cells: int, left: int) -> None:
     slot = Slot(work=work, cells=Inputs(range(4)), n_cells=n_cells, pure=2, gap=Gap(1, 2), used=7)
     assert Slot(work=work, n_cells=left, used=7) == unknown(slot)
     assert unknown(slot).has_excess
+
+
+def pooling(*, pool: bool = True) -> Slot:
+    """Return a slot whose text of three inputs is to be pooled."""
+    return Slot(work=Work(sequence=1, priority=0, inputs=Inputs([1, 2, 3]), pool=pool))
+
+
+def test_a_text_is_pooled_once_and_leaves_no_cells() -> None:
+    """A vector that was computed is not wanted any more; after an abort it is, and what was evaluated is removed."""
+    rows = e.Part(sequence=1, slot=0, position=0, inputs=(1, 2, 3), draw=None, pool=True)
+    assert pooling(pool=False) == decoded(pooling(), rows, -1, code=e.DONE)
+    assert changed(pooling(), n_cells=2) == decoded(pooling(), rows, 1, code=e.ABORTED)
+    assert Slot(n_cells=2) == decoded(Slot(), rows, 1, code=e.ABORTED)

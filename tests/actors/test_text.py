@@ -161,3 +161,9 @@ def test_pieces_say_how_many_bytes_they_hold() -> None:
     second = assemble(first.held, first.held_by, b"/s", ("</s>",))
     assert ((1,), (1, 2)) == (first.held_by, second.held_by)
     assert 2 == assemble(second.held, second.held_by, b">", ("</s>",)).n_hidden
+
+
+def test_a_surrogate_behind_other_text_goes_out() -> None:
+    """A surrogate, which never becomes valid, is not waited for, wherever in a piece it begins."""
+    assert ("a\ufffd\ufffd", b"", None) == put(b"", b"a\xed\xa0", ())
+    assert ("\ufffd\ufffda", b"\xc3", None) == put(b"", b"\xed\xa0a\xc3", ())
