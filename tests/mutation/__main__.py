@@ -142,7 +142,7 @@ def main(names: list[str]) -> int:
         runner = Runner([mutant for mutant in left if not mutant.at_import], killers, results.add)
         pytest.main([*arguments(TESTS), f"--basetemp={folder}/pytest"], plugins=[runner])
         if runner.failed:
-            print("The tests fail without any mutant:", *runner.failed, sep="\n  ", file=console)
+            print("This fails without any mutant:", *runner.failed, sep="\n  ", file=console)
             return 1
         code = results.verdict()
         print(f"It took {monotonic() - start:.0f} seconds.", file=console)

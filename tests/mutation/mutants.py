@@ -137,16 +137,17 @@ def _functions(statement: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, str]]:
 
 
 def _called_at_import(source: str) -> set[str]:
-    """Return the module's functions that the module calls while it is imported, and those that they call in turn."""
+    """Return the functions that the module calls while it is imported, and those that they call in turn."""
     body = ast.parse(source).body
     functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    classes = {node.name for node in body if isinstance(node, ast.ClassDef)}
     found: set[str] = set()
     waiting: list[ast.stmt] = [node for node in body if not isinstance(node, ast.FunctionDef)]
     while waiting:
         calls = [node.func for node in _walk(waiting.pop()) if isinstance(node, ast.Call)]
-        names = {func.id for func in calls if isinstance(func, ast.Name)} & functions.keys() - found
-        found |= names
-        waiting += [statement for name in names for statement in functions[name].body]
+        names = {func.id for func in calls if isinstance(func, ast.Name)}
+        waiting += [statement for name in names & functions.keys() - found for statement in functions[name].body]
+        found |= names & functions.keys() | {f"{name}.__init__" for name in names & classes}
     return found
 
 

@@ -136,7 +136,7 @@ class Runner:
     """For a function the tests that killed mutants of it before; they are tried first."""
     told: Told
     failed: list[str] = field(factory=list)
-    """The tests that fail without any mutant."""
+    """The tests that fail without any mutant, or what went wrong otherwise."""
     _seconds: dict[str, float] = field(factory=dict)
     _covering: dict[str, list[pytest.Item]] = field(factory=lambda: defaultdict(list))
 
@@ -145,6 +145,10 @@ class Runner:
         if report.failed:
             self.failed.append(report.nodeid)
 
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Remember what stopped us."""
+        self.failed.append(str(excrepr))
+
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the tests."""
         for item, following in with_next(session.items):
@@ -152,7 +156,6 @@ class Runner:
             for function in functions_run(lambda item=item, following=following: run(item, following)):  # type: ignore[misc]
                 self._covering[function].append(item)
             self._seconds[item.nodeid] = monotonic() - start
-        session.config.pluginmanager.unregister(self)
         for mutant in self.mutants if not self.failed else []:
             result = Result(mutant, forked(lambda writing, mutant=mutant: self._try(session, mutant, writing)))  # type: ignore[misc]
             if result.killer:
@@ -162,6 +165,7 @@ class Runner:
 
     def _try(self, session: pytest.Session, mutant: Mutant, writing: int) -> None:
         replace_function(mutant)
+        session.config.pluginmanager.unregister(self)
         session.config.pluginmanager.register(Watcher(writing))
         for item, following in with_next(self._ordered(mutant.change.function)):
             signal.setitimer(signal.ITIMER_REAL, SECONDS + 5 * self._seconds[item.nodeid])
