@@ -20,7 +20,7 @@ ERRORS = [
 def test_an_error_travels_between_processes(error: errors.ReenactError) -> None:
     """Every error can be pickled and comes back with its data and its text."""
     back = pickle.loads(pickle.dumps(error))
-    assert (type(error), str(error), vars(error)) == (type(back), str(back), vars(back))
+    assert (type(error), str(error), vars(error), error.args) == (type(back), str(back), vars(back), back.args)
 
 
 def test_a_failure_becomes_its_callers_error() -> None:

@@ -44,6 +44,15 @@ def test_the_times_of_a_request_that_waits() -> None:
     assert Times(queued=None, prefill=None, first_token=None, generation=None, total=2.0) == Clock(driver).times(2)
 
 
+def test_the_total_of_a_request_stays() -> None:
+    """Once a request has ended, no time is added to its total."""
+    driver = Driver()
+    driver.submit(b"a")
+    driver.run()
+    clock = Clock(driver)
+    assert clock.times(1) == times(clock.metrics.timelines[1], clock.t + SECOND)
+
+
 def test_what_is_counted() -> None:
     """Requests, batches, rows and tokens are counted as they come."""
     driver = Driver(n_slots=1)
