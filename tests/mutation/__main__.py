@@ -1,7 +1,8 @@
 """Runs the tests against every mutant of actors/ that mutmut makes: ``python -m tests.mutation``.
 
-Names of functions, or beginnings of names ("slots.", "batcher._plan"), as arguments restrict it to these. It exits with
-1 if fewer than `SHARE` of the mutants are killed, or if one survives that survivors.txt does not explain.
+Names of functions, or beginnings of names ("slots.", "batcher._plan"), as arguments restrict it to these. It
+exits with 1 if fewer than `SHARE` of the mutants are killed, if one survives that survivors.txt does not explain, or if
+one that it explains is killed.
 
 What killed a mutant is kept in .mutation.jsonl and counts as long as actors/ and the file of that test are the same. So
 a run that was stopped goes on where it was, and one after new tests tries the survivors alone.
@@ -80,23 +81,25 @@ class Results:
             kept.write(json.dumps(row) + "\n")
 
     def verdict(self) -> int:
-        """Print the figures and the survivors, and return the exit code."""
+        """Print the survivors and the figures, and return the exit code."""
         reasons = explained(TABLE.read_text("utf-8"))
-        unexplained = [result for result in self.survived if result.mutant.change not in reasons]
-        for result in self.survived:
-            change = result.mutant.change
+        for change in (result.mutant.change for result in self.survived):
             print(f"\n{change}\n  {reasons.get(change, 'NOT EXPLAINED')}", file=self.output)
+        unexplained = [result for result in self.survived if result.mutant.change not in reasons]
+        wrong = [result.mutant.change for result in self.killed if result.mutant.change in reasons]
+        for change in wrong:
+            print(f"\nIt is explained why it survives, and it was killed: {change}", file=self.output)
         n_all, n_killed = len(self.killed) + len(self.survived), len(self.killed)
         n_timed_out = sum(result.killer == TIMED_OUT for result in self.killed)
+        modules = Counter(result.mutant.module for result in self.survived)
         print(
-            f"\n{n_all} mutants: {n_killed} killed, {n_timed_out} of them by the clock, {len(self.survived)} survived;"
-            f" {100 * n_killed / max(n_all, 1):.1f} of 100 are killed, and {len(unexplained)} survivors are not"
-            " explained.",
+            f"\nSurvivors by module: {', '.join(f'{name} {n}' for name, n in modules.most_common())}"
+            f"\n{n_all} of {self.n_mutants} mutants tried: {n_killed} killed, {n_timed_out} of them by the clock;"
+            f" {len(self.survived)} survived, {len(unexplained)} of them not explained."
+            f" {100 * n_killed / max(n_all, 1):.1f} of 100 are killed.",
             file=self.output,
         )
-        by_module = Counter(result.mutant.module for result in self.survived)
-        print("Survivors by module:", ", ".join(f"{name} {n}" for name, n in by_module.most_common()), file=self.output)
-        return int(n_killed < SHARE * n_all or bool(unexplained))
+        return int(n_killed < SHARE * self.n_mutants or bool(unexplained) or bool(wrong))
 
 
 def file_of(test: str) -> Path:

@@ -5,12 +5,14 @@ imported as reenact.actors.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Final
 
 import libcst as cst
+from attrs import evolve as changed
 from attrs import frozen
 from mutmut.configuration import config
 from mutmut.mutation.file_mutation import Mutation, create_mutations, deep_replace
@@ -33,11 +35,12 @@ class Change:
     """The lines that go, without their indentation."""
     added: tuple[str, ...]
     """The lines that come."""
+    which: int = 1
+    """Of several that are the same in one function."""
 
     def __str__(self) -> str:
-        return "\n".join(
-            [self.function, *(f"- {line}" for line in self.removed), *(f"+ {line}" for line in self.added)]
-        )
+        name = self.function if self.which == 1 else f"{self.function} #{self.which}"
+        return "\n".join([name, *(f"- {line}" for line in self.removed), *(f"+ {line}" for line in self.added)])
 
 
 @frozen
@@ -75,6 +78,7 @@ class Generated:
 def generated() -> Generated:
     """Make all mutants of actors/."""
     mutants: list[Mutant] = []
+    seen = Counter[Change]()
     n_outside = n_messages = 0
     for path in sorted(ACTORS.glob("*.py")):
         source = path.read_text("utf-8")
@@ -94,6 +98,8 @@ def generated() -> Generated:
             if source.count(before) != 1:
                 raise ValueError(f"{name} stands twice in its module")
             change = Change(f"{path.stem}.{name}", *difference(before.splitlines(), after.splitlines()))
+            seen[change] += 1
+            change = changed(change, which=seen[change])
             mutants.append(Mutant(change, source.replace(before, after), name in at_import))
     return Generated(mutants, n_outside, n_messages)
 

@@ -29,7 +29,12 @@ def explained(text: str) -> dict[Change, str]:
 def _changes(lines: list[str]) -> list[Change]:
     starts = [number for number, line in enumerate(lines) if line[:2] not in {"- ", "+ "}]
     blocks = [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
-    return [Change(block[0], _those(block, "- "), _those(block, "+ ")) for block in blocks]
+    return [_change(block) for block in blocks]
+
+
+def _change(block: list[str]) -> Change:
+    function, _, which = block[0].partition(" #")
+    return Change(function, _those(block, "- "), _those(block, "+ "), int(which or 1))
 
 
 def _those(block: list[str], sign: str) -> tuple[str, ...]:
