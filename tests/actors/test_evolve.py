@@ -258,3 +258,10 @@ def test_a_slot_without_a_sequence_is_not_preempted() -> None:
     """There is nobody to preempt in a free slot."""
     with pytest.raises(InternalError, match="slot 1 has no sequence to preempt"):
         batcher.evolve(STATE, e.SequencePreempted(sequence=1, slot=1, by=3))
+
+
+def test_a_batch_without_its_row_is_nothing_to_a_sequence() -> None:
+    """A Sequence that is told of a batch that brought it neither a token nor a vector decides nothing."""
+    other = e.Sample(sequence=2, token=6)
+    decoded = e.BatchDecoded(batch=7, code=e.DONE, samples=(other,), vectors=(), positions=())
+    assert [] == sequence.decide(READING, decoded)

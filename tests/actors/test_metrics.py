@@ -3,7 +3,7 @@
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.metrics import Distribution, Histogram, Metrics, Times, bucket, times
+from reenact.actors.metrics import Distribution, Histogram, Metrics, Statistics, Times, bucket, times
 from tests.support import Driver
 
 SHARED = 64
@@ -135,6 +135,7 @@ def test_what_was_not_sampled_is_not_counted() -> None:
 def test_a_session_without_requests_has_no_figures() -> None:
     """Nothing has no mean."""
     assert Distribution() == Metrics().statistics().queue_time
+    assert Statistics() == Metrics().statistics()
 
 
 def test_who_ended_is_forgotten_when_the_next_one_comes() -> None:
