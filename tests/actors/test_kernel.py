@@ -261,3 +261,12 @@ def test_a_request_becomes_a_sequence() -> None:
     kernel.handle(opened(n_ctx=64, n_batch=32))
     kernel.handle(changed(REQUEST, request_id="mine"))
     assert (Sequence(sequence=1, request_id="mine", n_ctx=64, options=Options(seed=1)),) == kernel.state.sequences
+
+
+def test_the_first_token_can_be_dropped() -> None:
+    """Who leaves while his whole prompt is evaluated drops the token with index 0."""
+    driver = Driver()
+    number = driver.submit(b"a", prompt=1)
+    driver.cancel(number)
+    driver.step()
+    assert [e.TokenDropped(sequence=number, index=0, token=1000)] == driver.events(e.TokenDropped)
