@@ -246,6 +246,19 @@ def test_cells_are_not_moved_where_they_are_evaluated_again() -> None:
     assert changed(before, slots=(slot, FREE)) == after
 
 
+def test_cells_that_were_moved_stay_moved() -> None:
+    """What an earlier shift moved is no function of its inputs after a later one either, however much that keeps."""
+    before = changed(STATE, slots=(changed(BUSY, pure=1), FREE))
+    after = batcher.evolve(before, e.InputsDropped(sequence=1, keep=2, discard=1))
+    assert 1 == after.slots[0].pure
+
+
+@pytest.mark.parametrize(("num_predict", "most"), [(0, 0), (1, 1), (7, 7), (-1, 160)])
+def test_how_many_tokens_are_sampled_at_most(num_predict: int, most: int) -> None:
+    """As many as were asked for, none included; without a limit so many contexts."""
+    assert most == sequence.num_predicted(num_predict, 16)
+
+
 def test_a_refused_batch_leaves_operations_undone() -> None:
     """Where the engine refused a batch, a slot that was to be copied into holds nobody knows what, too."""
     copy = e.Copy(source=0, slot=1)

@@ -93,6 +93,7 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         RequestOptions(seed=1, temperature=0, top_p=0, min_p=0),
         RequestOptions(seed=1, temperature=100, top_p=1, min_p=1),
         RequestOptions(seed=1, stop=["é" * (MAX_STOP_BYTES // 2)] * MAX_STOPS),
+        RequestOptions(seed=1, grammar="é" * (MAX_GRAMMAR_BYTES // 2)),
     ],
 )
 def test_bounds_are_allowed(asked: RequestOptions) -> None:

@@ -60,6 +60,7 @@ def test_nobody_waits_for_a_batcher_that_is_out(monkeypatch: pytest.MonkeyPatch)
         first = driver.submit(b"a")
     later = driver.submit(b"a")
     assert ["internal_error"] * 2 == [driver.failure(number).kind for number in (first, later)]
+    assert "batcher raised KeyError: 'lost'" == driver.failure(later).reason
 
 
 def test_a_sequence_that_always_raises_ends(monkeypatch: pytest.MonkeyPatch) -> None:
