@@ -80,3 +80,13 @@ def test_no_token_of_a_nan_is_dropped() -> None:
     driver.cancel(number)
     driver.step(nan=frozenset({number}))
     assert [] == driver.events(e.TokenDropped)
+
+
+def test_a_batcher_that_raises_while_planning_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it raised is in the log, and in why the request ended."""
+    driver = Driver()
+    with monkeypatch.context() as patched:
+        patched.setattr(b, "proceed", raises)
+        number = driver.submit(b"a")
+    assert [e.ActorFailed(failed="batcher", error="KeyError: 'lost'")] == driver.events(e.ActorFailed)
+    assert "batcher raised KeyError: 'lost'" == driver.failure(number).reason
