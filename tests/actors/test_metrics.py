@@ -110,6 +110,18 @@ def test_preemption_is_counted() -> None:
     assert 1.0 == clock.times(1).queued
 
 
+def test_every_preemption_is_counted() -> None:
+    """Who lost his slot twice is counted twice."""
+    driver = Driver(n_slots=1)
+    driver.submit(*[b"a"] * 9)
+    for _ in range(2):
+        number = driver.submit(b"x", priority=1)
+        while not [event for event in driver.events(e.SequenceFinished) if event.sequence == number]:
+            driver.step()
+    clock = Clock(driver)
+    assert (2, 2) == (clock.metrics.timelines[1].n_preempted, clock.metrics.statistics().n_preempted)
+
+
 def test_an_abort_is_counted() -> None:
     """A batch that ended early is counted, and not one that was done before it could."""
     driver = Driver(n_batch=8)

@@ -90,3 +90,16 @@ def test_a_batcher_that_raises_while_planning_says_why(monkeypatch: pytest.Monke
         number = driver.submit(b"a")
     assert [e.ActorFailed(failed="batcher", error="KeyError: 'lost'")] == driver.events(e.ActorFailed)
     assert "batcher raised KeyError: 'lost'" == driver.failure(number).reason
+
+
+def test_two_sequences_that_raise_at_once_end_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that raise at the same fact each has one end, and is told what it raised itself."""
+    driver = Driver()
+    numbers = [driver.submit(b"a", b"b"), driver.submit(b"a", b"b")]
+    driver.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(s, "decide", raises)
+        driver.step()
+    reasons = [f"sequence-{number} raised KeyError: 'lost'" for number in numbers]
+    assert reasons == [driver.failure(number).reason for number in numbers]
+    assert 2 == len(driver.events(e.ActorFailed))
