@@ -12,7 +12,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from time import monotonic
+from time import process_time
 from types import FrameType
 from typing import Final
 
@@ -35,10 +35,10 @@ LEFT_OUT: Final = "not fresh and not all_rules_hold and not wrong_on_purpose"
 """Tests whose examples are others in every run; the stateful machine's long one, which fails with few examples, because
 then not everything befalls them; and those that hold the tests themselves against planted bugs."""
 SECONDS: Final = 5
-"""That a test may take beyond five times what it takes without a mutant; a mutant that takes longer goes round in
-circles."""
-SECONDS_FROM_IMPORT: Final = 120
-"""Likewise for all tests together, where they are imported and collected anew."""
+"""Of the CPU that a test may take beyond five times what it takes without a mutant; a mutant that takes more goes round
+in circles, however busy the machine is."""
+SECONDS_ASLEEP: Final = 120
+"""By the wall clock, for all tests together or for one: a mutant that takes longer waits for what never comes."""
 MEMORY: Final = 4 * 2**30
 """Bytes: a mutant that goes round in circles may collect something on the way."""
 TIMED_OUT: Final = "timed out"
@@ -82,7 +82,8 @@ def forked(act: Callable[[int], None]) -> str:
         said = pipe.read().decode()
     _, status = os.waitpid(number, 0)
     if os.WIFSIGNALED(status):
-        return TIMED_OUT if os.WTERMSIG(status) == signal.SIGALRM else f"signal {os.WTERMSIG(status)}"
+        number = os.WTERMSIG(status)
+        return TIMED_OUT if number in {signal.SIGALRM, signal.SIGPROF} else f"signal {number}"
     if os.WEXITSTATUS(status):
         raise RuntimeError(f"the tests did not come to run: {said}")
     return said
@@ -123,7 +124,7 @@ def from_import(mutant: Mutant, tests: Iterable[str]) -> str:
 
     def act(writing: int) -> None:
         import_mutated(mutant)
-        signal.alarm(SECONDS_FROM_IMPORT)
+        signal.alarm(SECONDS_ASLEEP)
         code = pytest.main(arguments(tests), plugins=[Watcher(writing)])
         if code != pytest.ExitCode.OK:
             # Without a test that failed: the mutant cannot even be imported.
@@ -157,10 +158,10 @@ class Runner:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the tests."""
         for item, following in with_next(session.items):
-            start = monotonic()
+            start = process_time()
             for function in functions_run(lambda item=item, following=following: run(item, following)):  # type: ignore[misc]
                 self._covering[function].append(item)
-            self._seconds[item.nodeid] = monotonic() - start
+            self._seconds[item.nodeid] = process_time() - start
         for mutant in self.mutants if not self.failed else []:
             result = Result(mutant, forked(lambda writing, mutant=mutant: self._try(session, mutant, writing)))  # type: ignore[misc]
             if result.killer:
@@ -173,7 +174,8 @@ class Runner:
         session.config.pluginmanager.unregister(self)
         session.config.pluginmanager.register(Watcher(writing))
         for item, following in with_next(self._ordered(mutant.change.function)):
-            signal.setitimer(signal.ITIMER_REAL, SECONDS + 5 * self._seconds[item.nodeid])
+            signal.alarm(SECONDS_ASLEEP)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS + 5 * self._seconds[item.nodeid])
             run(item, following)
 
     def _ordered(self, function: str) -> list[pytest.Item]:
