@@ -44,6 +44,13 @@ def test_a_session_that_cannot_be_is_refused() -> None:
     kernel.handle(opened())
 
 
+def test_a_row_for_each_slot_is_enough() -> None:
+    """A batch may have as many rows as there are slots."""
+    kernel = Kernel()
+    kernel.handle(opened(n_slots=4, n_batch=4))
+    assert kernel.state.session is not None
+
+
 def test_a_prompt_is_tokenised_once() -> None:
     """Tokens for a prompt that has some are refused."""
     driver = Driver()
