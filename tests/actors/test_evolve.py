@@ -148,6 +148,21 @@ UNKNOWN = Slot(used=3)
             },
         ),
         (
+            e.InputsDropped(sequence=1, keep=2, discard=3),
+            {
+                "slots": (
+                    changed(
+                        BUSY,
+                        work=changed(WORK, inputs=Inputs([0, 1, 5])),
+                        cells=Inputs([0, 1]),
+                        pure=2,
+                        gap=Gap(2, 3),
+                    ),
+                    FREE,
+                )
+            },
+        ),
+        (
             e.InputsDropped(sequence=1, keep=4, discard=2),
             {"slots": (changed(BUSY, work=changed(WORK, inputs=Inputs(range(4))), cells=Inputs(range(4))), FREE)},
         ),
