@@ -59,13 +59,13 @@ def test_what_is_wrong_is_found() -> None:
     assert [] != wrong_within(header.Parent(session=none, n=1))
 
 
-@holds_for(examples=40, program=GENERATING)
+@holds_for(examples=15, program=GENERATING)
 def test_generating_sessions_hold_what_they_declare(program: Program) -> None:
     """In a session that generates every event, and every state after a fact, is of its declared types."""
     check(program)
 
 
-@holds_for(examples=20, program=POOLING)
+@holds_for(examples=10, program=POOLING)
 def test_pooling_sessions_hold_what_they_declare(program: Program) -> None:
     """So is every one in a session that pools."""
     check(program)
