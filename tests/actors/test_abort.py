@@ -172,3 +172,13 @@ def test_a_batch_of_nobody_else_is_aborted_always() -> None:
         driver.cancel(driver.submit(prompt=20))
         driver.step(code=2)
     assert 2 == len(driver.events(e.AbortRequested))
+
+
+def test_two_rows_are_not_waited_for() -> None:
+    """A batch that evaluates two rows of who has left is aborted; one with a single row is not worth it."""
+    driver = Driver()
+    driver.cancel(driver.submit(prompt=2))
+    assert [e.AbortRequested(batch=0, sequence=1)] == driver.events(e.AbortRequested)
+    other = Driver()
+    other.cancel(other.submit(prompt=1))
+    assert [] == other.events(e.AbortRequested)

@@ -20,7 +20,7 @@ ERRORS = [
 def test_an_error_travels_between_processes(error: errors.ReenactError) -> None:
     """Every error can be pickled and comes back with its data and its text."""
     back = pickle.loads(pickle.dumps(error))
-    assert (type(error), str(error), vars(error)) == (type(back), str(back), vars(back))
+    assert (type(error), str(error), vars(error), error.args) == (type(back), str(back), vars(back), back.args)
 
 
 def test_a_failure_becomes_its_callers_error() -> None:
@@ -32,9 +32,37 @@ def test_a_failure_becomes_its_callers_error() -> None:
         "internal_error": errors.InternalError,
     }
     for kind, error in kinds.items():
-        assert type(errors.error_of(Failure(kind=kind, reason="so"))) is error  # type: ignore[arg-type]
+        made = errors.error_of(Failure(kind=kind, reason="so"))  # type: ignore[arg-type]
+        assert (error, ("so",)) == (type(made), made.args)
     invalid = errors.error_of(Failure(kind="invalid_request", field="prompt", reason="so"))
     assert "prompt: so" == str(invalid)
+
+
+def test_an_error_tells_what_it_knows() -> None:
+    """The text of an error has its data: the field, the place, the reason."""
+    expected = ["stop: it is empty", "line 3, byte 1,000: it is torn", *["so"] * 5]
+    assert expected == [str(error) for error in ERRORS[:-1]]
+    torn = errors.LogCorrupt(3, 1000, "it is torn")
+    assert (3, 1000, "it is torn") == (torn.line, torn.byte, torn.reason)
+    invalid = errors.InvalidRequest("stop", "it is empty")
+    assert ("stop", "it is empty") == (invalid.field, invalid.reason)
+    assert "so (this is a bug in reenact: please report it and send the log)" == str(ERRORS[-1])
+
+
+def test_a_description_can_stand_in_a_log() -> None:
+    """An exception is described by its type and its message, and what is no text in it is written out."""
+    assert "KeyError: 'é'" == errors.description(KeyError("é"))
+    assert "ValueError: a\\ud800" == errors.description(ValueError("a\ud800"))
+    assert "lost \\udfff" == errors.description(errors.InternalError("lost \udfff"))
+
+
+def test_an_error_is_raised_again_as_another_one() -> None:
+    """A second task gets an exception of its own, with the same reason and the same cause."""
+    error = errors.EngineBroken("so")
+    error.__cause__ = KeyError("lost")
+    another = errors.again(error)
+    assert another is not error
+    assert (errors.EngineBroken, "so", error.__cause__) == (type(another), another.reason, another.__cause__)
 
 
 def test_our_own_error_asks_once_for_a_report() -> None:

@@ -9,6 +9,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options
+from reenact.actors.sequence import Sequence
 from tests.support import Driver, assert_all_well, beside_another, opened
 
 ENDLESS = repeat(b"a")
@@ -242,3 +243,30 @@ def test_ended_sequences_are_forgotten_and_stay_in_the_digest() -> None:
         one.cancel(1)
     assert () == driver.kernel.state.sequences
     assert driver.kernel.digest() != other.kernel.digest()
+
+
+def test_a_digest_tells_states_apart() -> None:
+    """A digest is 32 hexadecimal digits, the same for the same state and another one for every other."""
+    driver, other = Driver(), Driver()
+    opened_only = driver.kernel.digest()
+    assert opened_only == other.kernel.digest()
+    assert (32, set()) == (len(opened_only), set(opened_only) - set("0123456789abcdef"))
+    driver.receive(b"a")
+    assert opened_only != driver.kernel.digest()
+
+
+def test_a_request_becomes_a_sequence() -> None:
+    """What a Sequence knows at first is what was asked, and how long its context is."""
+    kernel = Kernel()
+    kernel.handle(opened(n_ctx=64, n_batch=32))
+    kernel.handle(changed(REQUEST, request_id="mine"))
+    assert (Sequence(sequence=1, request_id="mine", n_ctx=64, options=Options(seed=1)),) == kernel.state.sequences
+
+
+def test_the_first_token_can_be_dropped() -> None:
+    """Who leaves while his whole prompt is evaluated drops the token with index 0."""
+    driver = Driver()
+    number = driver.submit(b"a", prompt=1)
+    driver.cancel(number)
+    driver.step()
+    assert [e.TokenDropped(sequence=number, index=0, token=1000)] == driver.events(e.TokenDropped)

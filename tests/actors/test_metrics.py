@@ -3,7 +3,7 @@
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.metrics import Distribution, Histogram, Metrics, Times, bucket, times
+from reenact.actors.metrics import Distribution, Histogram, Metrics, Statistics, Times, bucket, times
 from tests.support import Driver
 
 SHARED = 64
@@ -42,6 +42,15 @@ def test_the_times_of_a_request_that_waits() -> None:
     driver.submit(b"c")
     driver.step()
     assert Times(queued=None, prefill=None, first_token=None, generation=None, total=2.0) == Clock(driver).times(2)
+
+
+def test_the_total_of_a_request_stays() -> None:
+    """Once a request has ended, no time is added to its total."""
+    driver = Driver()
+    driver.submit(b"a")
+    driver.run()
+    clock = Clock(driver)
+    assert clock.times(1) == times(clock.metrics.timelines[1], clock.t + SECOND)
 
 
 def test_what_is_counted() -> None:
@@ -101,6 +110,18 @@ def test_preemption_is_counted() -> None:
     assert 1.0 == clock.times(1).queued
 
 
+def test_every_preemption_is_counted() -> None:
+    """Who lost his slot twice is counted twice."""
+    driver = Driver(n_slots=1)
+    driver.submit(*[b"a"] * 9)
+    for _ in range(2):
+        number = driver.submit(b"x", priority=1)
+        while not [event for event in driver.events(e.SequenceFinished) if event.sequence == number]:
+            driver.step()
+    clock = Clock(driver)
+    assert (2, 2) == (clock.metrics.timelines[1].n_preempted, clock.metrics.statistics().n_preempted)
+
+
 def test_an_abort_is_counted() -> None:
     """A batch that ended early is counted, and not one that was done before it could."""
     driver = Driver(n_batch=8)
@@ -126,6 +147,7 @@ def test_what_was_not_sampled_is_not_counted() -> None:
 def test_a_session_without_requests_has_no_figures() -> None:
     """Nothing has no mean."""
     assert Distribution() == Metrics().statistics().queue_time
+    assert Statistics() == Metrics().statistics()
 
 
 def test_who_ended_is_forgotten_when_the_next_one_comes() -> None:
@@ -153,3 +175,45 @@ def test_quantiles() -> None:
     assert (100, 50.5, 100.0) == (figures.count, figures.mean, figures.maximum)
     assert 50 <= figures.median <= 50 * 9 / 8
     assert 95 <= figures.p95 <= 100
+
+
+@pytest.mark.parametrize(
+    ("values", "median", "p95"),
+    [
+        ([1] * 50 + [3] * 50, 1, 3),
+        ([1] * 499 + [3] * 501, 3, 3),
+        ([1] * 95 + [3] * 5, 1, 1),
+        ([1] * 94 + [3] * 6, 1, 3),
+        ([3, 2, 1], 2, 3),
+        ([16, 16], 16, 16),
+    ],
+)
+def test_a_quantile_is_a_value_by_its_rank(values: list[int], median: int, p95: int) -> None:
+    """A quantile is the first value that so many of all are not above, and it is not above the maximum."""
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    figures = histogram.distribution()
+    assert (median, p95, max(values)) == (figures.median, figures.p95, figures.maximum)
+
+
+def test_figures_are_told_in_units() -> None:
+    """Mean, quantiles and maximum are divided by the unit, and the count is not."""
+    histogram = Histogram()
+    for value in (4, 8, 12):
+        histogram.add(value)
+    assert Distribution(count=3, mean=2.0, median=2.0, p95=3.0, maximum=3.0) == histogram.distribution(4)
+
+
+def test_times_are_told_in_seconds() -> None:
+    """How long slots and tokens were waited for is told in seconds, and how many shared a batch as a number."""
+    driver = Driver()
+    driver.submit(b"a", b"b")
+    driver.submit(b"c")
+    driver.run()
+    end = Clock(driver).metrics.statistics()
+    first, upper = bucket(SECOND) / SECOND, bucket(3 * SECOND) / SECOND
+    assert Distribution(count=2, mean=1.5, median=first, p95=2.0, maximum=2.0) == end.queue_time
+    assert Distribution(count=2, mean=3.5, median=upper, p95=4.0, maximum=4.0) == end.first_token_time
+    assert Distribution(count=3, mean=1.0, median=1.0, p95=1.0, maximum=1.0) == end.inter_token_time
+    assert Distribution(count=3, mean=5 / 3, median=2.0, p95=2.0, maximum=2.0) == end.sequences_per_batch

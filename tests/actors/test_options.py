@@ -26,6 +26,13 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("temperature", math.inf, "expected 0 to 100, got inf"),
         ("temperature", None, "expected a number, got None"),
         ("temperature", False, "expected a number, got False"),
+        ("temperature", MAX_INTEGER, "expected 0 to 100, got 9.0072e+15"),
+        ("temperature", MAX_INTEGER + 1, "expected a number, got a number beyond 2^53"),
+        ("temperature", -MAX_INTEGER - 1, "expected a number, got a number beyond 2^53"),
+        ("top_k", MAX_INTEGER + 0.5, "expected a whole number, got 9007199254740992.0"),
+        ("priority", -MAX_INTEGER - 1, f"expected {-MAX_INTEGER} to {MAX_INTEGER}, got a number beyond 2^53"),
+        ("num_predict", "x" * 78, f"expected a whole number, got '{'x' * 78}'"),
+        ("num_predict", "x" * 79, f"expected a whole number, got '{'x' * 79}…"),
         ("top_p", 1.1, "expected 0 to 1, got 1.1"),
         ("min_p", "0", "expected a number, got '0'"),
         ("typical_p", 1.5, "expected 0 to 1, got 1.5"),
@@ -39,6 +46,7 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("shift", None, "expected True or False, got None"),
         ("logprobs", "yes", "expected True or False, got 'yes'"),
         ("top_logprobs", MAX_TOP_LOGPROBS + 1, f"expected 0 to {MAX_TOP_LOGPROBS}, got {MAX_TOP_LOGPROBS + 1}"),
+        ("top_logprobs", MAX_INTEGER, f"expected 0 to {MAX_TOP_LOGPROBS}, got 9007199254740991"),
         ("top_logprobs", 1, "logprobs is wanted with it"),
         ("priority", 1.0, "expected a whole number, got 1.0"),
         ("deadline", -1, "expected 0 to 1e+07, got -1"),
@@ -51,6 +59,7 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("format", {}, "expected \"json\" or a JSON Schema with something in it, got '{}'"),
         ("format", "[1]", "expected \"json\" or a JSON Schema with something in it, got '[1]'"),
         ("format", {"type": {1, 2}}, "the schema is not JSON: Object of type set is not JSON serializable"),
+        ("format", " ", "it is empty: leave it out, or say what the text is to look like"),
         ("stop", "abc", "expected a list of strings, got 'abc'"),
         ("stop", b"abc", "expected a list of strings, got b'abc'"),
         ("stop", 5, "expected a list of strings, got 5"),
@@ -84,6 +93,7 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         RequestOptions(seed=1, temperature=0, top_p=0, min_p=0),
         RequestOptions(seed=1, temperature=100, top_p=1, min_p=1),
         RequestOptions(seed=1, stop=["é" * (MAX_STOP_BYTES // 2)] * MAX_STOPS),
+        RequestOptions(seed=1, grammar="é" * (MAX_GRAMMAR_BYTES // 2)),
     ],
 )
 def test_bounds_are_allowed(asked: RequestOptions) -> None:
@@ -146,6 +156,17 @@ def test_a_schema_keeps_the_order_of_its_properties() -> None:
     """A schema stands in the log as its text, in the order in which it was given."""
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "null"}}}
     assert json.dumps(schema) == Options(seed=1, format=schema).format
+
+
+def test_a_schema_keeps_its_characters() -> None:
+    """A schema's text holds its characters as they are, none of them escaped."""
+    assert '{"const": "é"}' == Options(seed=1, format={"const": "é"}).format
+
+
+def test_a_schema_holds_no_nan() -> None:
+    """A NaN, which json.dumps would let through, is no JSON."""
+    with pytest.raises(InvalidRequest, match="format: the schema is not JSON: Out of range float values"):
+        Options(seed=1, format={"maximum": math.nan})
 
 
 def test_text_that_is_none_is_refused() -> None:

@@ -44,6 +44,13 @@ def test_a_session_that_cannot_be_is_refused() -> None:
     kernel.handle(opened())
 
 
+def test_a_row_for_each_slot_is_enough() -> None:
+    """A batch may have as many rows as there are slots."""
+    kernel = Kernel()
+    kernel.handle(opened(n_slots=4, n_batch=4))
+    assert kernel.state.session is not None
+
+
 def test_a_prompt_is_tokenised_once() -> None:
     """Tokens for a prompt that has some are refused."""
     driver = Driver()
@@ -60,6 +67,7 @@ def test_nobody_waits_for_a_batcher_that_is_out(monkeypatch: pytest.MonkeyPatch)
         first = driver.submit(b"a")
     later = driver.submit(b"a")
     assert ["internal_error"] * 2 == [driver.failure(number).kind for number in (first, later)]
+    assert "batcher raised KeyError: 'lost'" == driver.failure(later).reason
 
 
 def test_a_sequence_that_always_raises_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +87,26 @@ def test_no_token_of_a_nan_is_dropped() -> None:
     driver.cancel(number)
     driver.step(nan=frozenset({number}))
     assert [] == driver.events(e.TokenDropped)
+
+
+def test_a_batcher_that_raises_while_planning_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it raised is in the log, and in why the request ended."""
+    driver = Driver()
+    with monkeypatch.context() as patched:
+        patched.setattr(b, "proceed", raises)
+        number = driver.submit(b"a")
+    assert [e.ActorFailed(failed="batcher", error="KeyError: 'lost'")] == driver.events(e.ActorFailed)
+    assert "batcher raised KeyError: 'lost'" == driver.failure(number).reason
+
+
+def test_two_sequences_that_raise_at_once_end_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that raise at the same fact each has one end, and is told what it raised itself."""
+    driver = Driver()
+    numbers = [driver.submit(b"a", b"b"), driver.submit(b"a", b"b")]
+    driver.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(s, "decide", raises)
+        driver.step()
+    reasons = [f"sequence-{number} raised KeyError: 'lost'" for number in numbers]
+    assert reasons == [driver.failure(number).reason for number in numbers]
+    assert 2 == len(driver.events(e.ActorFailed))

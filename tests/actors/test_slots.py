@@ -2,13 +2,14 @@
 
 from itertools import takewhile
 
+import pytest
 from attrs import evolve as changed
 from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
-from reenact.actors.slots import Choice, Slot, Work, choose, decoded
+from reenact.actors.slots import Choice, Gap, Slot, Work, choose, decoded, unknown
 from tests.support import holds_for
 
 MIN_FORKED = 64
@@ -219,3 +220,25 @@ def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[l
         pays = (reused[source] - reused[taken]) * COPIED_CELLS_PER_ROW > 100
         expected = Choice(taken, reused[source], source) if pays else Choice(taken, reused[taken])
     assert expected == choose(inputs, slots, 100)
+
+
+@pytest.mark.parametrize(("n_cells", "left"), [(5, 5), (0, 1)])
+def test_cells_that_nobody_knows_are_forgotten(n_cells: int, left: int) -> None:
+    """Cells of which nobody knows what they hold are of no use and to be removed, whatever was known before."""
+    work = Work(sequence=1, priority=0, inputs=Inputs(range(9)), draw=0)
+    slot = Slot(work=work, cells=Inputs(range(4)), n_cells=n_cells, pure=2, gap=Gap(1, 2), used=7)
+    assert Slot(work=work, n_cells=left, used=7) == unknown(slot)
+    assert unknown(slot).has_excess
+
+
+def pooling(*, pool: bool = True) -> Slot:
+    """Return a slot whose text of three inputs is to be pooled."""
+    return Slot(work=Work(sequence=1, priority=0, inputs=Inputs([1, 2, 3]), pool=pool))
+
+
+def test_a_text_is_pooled_once_and_leaves_no_cells() -> None:
+    """A vector that was computed is not wanted any more; after an abort it is, and what was evaluated is removed."""
+    rows = e.Part(sequence=1, slot=0, position=0, inputs=(1, 2, 3), draw=None, pool=True)
+    assert pooling(pool=False) == decoded(pooling(), rows, -1, code=e.DONE)
+    assert changed(pooling(), n_cells=2) == decoded(pooling(), rows, 1, code=e.ABORTED)
+    assert Slot(n_cells=2) == decoded(Slot(), rows, 1, code=e.ABORTED)

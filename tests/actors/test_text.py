@@ -2,7 +2,7 @@
 
 import pytest
 
-from reenact.actors.text import assemble, first_stop, hidden, release, still_held
+from reenact.actors.text import Assembled, assemble, first_stop, hidden, release, still_held
 
 
 def put(held: bytes, piece: bytes, stops: tuple[str, ...]) -> tuple[str, bytes, str | None]:
@@ -161,3 +161,15 @@ def test_pieces_say_how_many_bytes_they_hold() -> None:
     second = assemble(first.held, first.held_by, b"/s", ("</s>",))
     assert ((1,), (1, 2)) == (first.held_by, second.held_by)
     assert 2 == assemble(second.held, second.held_by, b">", ("</s>",)).n_hidden
+
+
+def test_a_surrogate_behind_other_text_goes_out() -> None:
+    """A surrogate, which never becomes valid, is not waited for, wherever in a piece it begins."""
+    assert ("a\ufffd\ufffd", b"", None) == put(b"", b"a\xed\xa0", ())
+    assert ("\ufffd\ufffda", b"\xc3", None) == put(b"", b"\xed\xa0a\xc3", ())
+
+
+def test_all_that_a_piece_leads_to() -> None:
+    """A piece that completes no stop string hides no token; one that does holds nothing back."""
+    assert Assembled("a", b"<", (1,), None, 0) == assemble(b"", (), b"a<", ("</s>",))
+    assert Assembled("a", b"", (), "</s>", 1) == assemble(b"a</", (1, 2), b"s>b", ("</s>",))

@@ -32,7 +32,7 @@ from reenact.replay.testing import (
 )
 from tests.breaking import found
 from tests.properties.ending import end_all
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, holds_for, phases
+from tests.support import FRESH_SEED, FRESH_SEED_NAME, at_most, holds_for, phases
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""
@@ -42,7 +42,7 @@ RECORDS_BEFORE_THE_WORST: Final = 200
 """After the engine has failed nothing happens any more; so it does not fail at once."""
 
 COMMON: Final = settings(
-    max_examples=EXAMPLES,
+    max_examples=at_most(EXAMPLES),
     stateful_step_count=STEPS,
     database=None,
     deadline=None,
