@@ -5,9 +5,11 @@ should be there. One that fails because the replacement is nonsense (a TypeError
 has noticed nothing.
 """
 
+import atexit
 import json
 import os
 import resource
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -106,6 +108,11 @@ class Watcher:
         vars(module)[name] = told
 
 
+_SOUND: Final = tempfile.TemporaryDirectory()
+"""What runs in which nothing is broken keep for those that follow."""
+atexit.register(_SOUND.cleanup)  # A fork ends without it.
+
+
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Return an error, or those of a group."""
     if isinstance(error, BaseExceptionGroup):
@@ -132,9 +139,13 @@ def run(job: Job, watch: Iterable[tuple[ModuleType, str]], folder: Path) -> Outc
     Args:
         job: Which ones, and what is broken.
         watch: Where else nonsense is told of: the kernel would hide it.
-        folder: For what is kept from one run to the next; what is broken is not to be kept with all else.
+        folder: For what is kept from one run to the next where something is broken: nobody else is to find that.
     """
-    os.environ[BREAK_NAME], os.environ[FOLDER_NAME] = job.broken, str(folder)
+    kept = Path(_SOUND.name)
+    if job.broken:
+        # What was found out while nothing was broken is not to be found out again, with what is.
+        kept = Path(shutil.copytree(kept, folder))
+    os.environ[BREAK_NAME], os.environ[FOLDER_NAME] = job.broken, str(kept)
     watcher = Watcher()
     for module, name in watch:
         watcher.watch(module, name)
