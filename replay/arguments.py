@@ -116,7 +116,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     shrink = _command(commands, "shrink", "make a log smaller while what is wrong in it stays wrong")
     _arguments_of_shrink(shrink)
 
-    to_test = _command(commands, "to-test", "keep a log as a test of pytest, which fails for what is wrong in it")
+    to_test = _command(commands, "to-test", "keep a log as a test of pytest, about what is wrong in it")
     _arguments_of_to_test(to_test)
 
     return parser, dict(commands.choices)
@@ -205,7 +205,7 @@ def _arguments_of_to_test(to_test: _Parser) -> None:
     to_test.add_argument("-o", "--out", metavar="TEST.py", help="a new file; test_LOG.py beside the log unless given")
     to_test.add_argument("--json", action="store_true", help="print one JSON object")
     to_test.epilog = (
-        "The test fails until the actors are mended; one of a log in which nothing is wrong passes.\n\n"
+        "The test fails until the actors are mended. It passes where they are already, or where nothing is wrong.\n\n"
         f"example:\n  replay to-test session-small.jsonl -o tests/test_stop.py\n\n{_EXIT_CODES}"
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError
+from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.replay.ends import not_closed, torn
@@ -154,6 +154,8 @@ def check_facts(path: str | os.PathLike[str], rules: Collection[str] | None = No
 
     def made(log: LogFile) -> Iterator[tuple[e.Record, int]]:
         for played in Play(facts_of(entries(log))).run():
+            if played.error is not None:
+                raise LogNotComparable(f"today's actors cannot take a fact: {description(played.error)}")
             yield from ((record, played.t) for record in played.records)
 
     return _Checking(os.fspath(path), Checks(rules)).guarded(path, made)

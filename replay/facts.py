@@ -2,9 +2,12 @@
 
 The rules that hold here:
 
-* Only given records are taken from a log. Played again, they are today's actors' to work off.
+* Of a log the given records are taken, and of the plans only whose rows were meant. What follows is today's actors' to
+  decide.
 * What became of a batch is told of its sequences, not of its slots: so it can be told of another batch, which was
   planned because some of the rest did not happen.
+* What an engine says because it was told something that cannot be (rows that do not follow the cells) is no fact. It
+  says so again, if it is told so again.
 * A sequence draws what it drew, token by token, whatever batch it is in. One that draws on beyond that has come to the
   end of its text.
 * What cannot be any more (a cancel of a request that never came, the outcome of no batch) does not happen.
@@ -18,14 +21,15 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, LogNotComparable
+from reenact.actors.header import ContextFacts
 from reenact.actors.kernel import Kernel
 from reenact.replay.fold import Entry
-from reenact.runtime.engine import refused
+from reenact.runtime.engine import code_before, refused
 
 EventT = TypeVar("EventT", bound=e.Event)
 
 _EOG_TOKEN: Final = 0
-"""What a sequence draws that draws on; no engine says what it is called there."""
+"""The end-of-generation token of a sequence that draws more than it drew in the log; there it has none."""
 
 
 @frozen(kw_only=True)
@@ -33,10 +37,11 @@ class Outcome:
     """What became of a batch."""
 
     code: int
+    """`DONE` also where the code followed from the plan alone."""
     refused: bool
-    """The engine did nothing of it, with cells neither."""
+    """The engine did nothing of it, with cells neither, though it could have."""
     missing: Mapping[int, int]
-    """Rows of each sequence that are not in cells after it; whoever is not named has all in it, if it is done."""
+    """Rows of each sequence that are not in cells after it; who is not named lacks none if it is done, and else all."""
 
 
 @frozen
@@ -65,35 +70,79 @@ class Facts:
         return [one.what.sequence for one in self.happenings if isinstance(one.what, e.RequestReceived)]
 
 
+class _Cells:
+    """How many cells each slot has in use, in an engine that does as it is told."""
+
+    def __init__(self, context: ContextFacts) -> None:
+        self._context = context
+        self._lengths = [0] * context.n_slots
+
+    def takes(self, planned: e.BatchPlanned) -> bool:
+        """Return whether there are the slots of a plan.
+
+        What else an engine refuses it may refuse for reasons of its own: that is a fact.
+        """
+        slots = [part.slot for part in planned.parts]
+        slots += [slot for copy in planned.copies for slot in (copy.source, copy.slot)]
+        slots += [trim.slot for trim in planned.trims] + [shift.slot for shift in planned.shifts]
+        return all(0 <= slot < self._context.n_slots for slot in slots)
+
+    def operate(self, planned: e.BatchPlanned) -> int:
+        """Copy, trim and shift, and return the code that follows from the plan."""
+        lengths = self._lengths
+        for copy in planned.copies:
+            lengths[copy.slot] = lengths[copy.source]
+        for trim in planned.trims:
+            lengths[trim.slot] = min(lengths[trim.slot], trim.length)
+        for shift in planned.shifts:
+            lengths[shift.slot] = max(lengths[shift.slot] - shift.discard, 0)
+        return code_before(planned, [lengths[part.slot] for part in planned.parts], self._context)
+
+    def length(self, slot: int) -> int:
+        """Return how many cells a slot has in use."""
+        return self._lengths[slot]
+
+    def reach(self, positions: Iterable[tuple[int, int]]) -> None:
+        """Take the last position in each slot."""
+        for slot, last in positions:
+            self._lengths[slot] = last + 1
+
+    def lose(self) -> None:
+        """Let all slots be empty."""
+        self._lengths = [0] * self._context.n_slots
+
+
 def facts_of(entries: Iterable[Entry]) -> Facts:
     """Return the facts of a log.
 
     Raises:
         LogNotComparable: There is no record.
     """
-    header: e.SessionOpened | None = None
+    reading = iter(entries)
+    first = next(reading, None)
+    if first is None or not isinstance(header := first.record.event, e.SessionOpened):
+        raise LogNotComparable("there is no record in it")
     happenings: list[Happening] = []
     drawn: dict[int, dict[int, e.Sample]] = {}
     vectors: dict[int, e.Vector] = {}
     planned: e.BatchPlanned | None = None
-    for entry in entries:
+    cells = _Cells(header.context)
+    for entry in reading:
         match entry.record.event:
-            case e.SessionOpened() as event:
-                header = event
             case e.BatchPlanned() as event:
                 planned = event
-            case e.BatchDecoded() as event:
-                happenings.append(Happening(entry.t, _outcome(planned, event)))
-                draws = {part.sequence: part.draw for part in planned.parts} if planned else {}
+            case e.BatchDecoded() as event if planned is not None:
+                happenings.append(Happening(entry.t, _outcome(cells, planned, event)))
+                draws = {part.sequence: part.draw for part in planned.parts}
                 for sample in event.samples:
                     drawn.setdefault(sample.sequence, {})[draws.get(sample.sequence) or 0] = sample
                 vectors |= {vector.sequence: vector for vector in event.vectors}
             case event if entry.record.cause is None:
+                if isinstance(event, e.CellsLost):
+                    cells.lose()
                 happenings.append(Happening(entry.t, event))  # type: ignore[arg-type]  # it has no cause
             case _:
                 pass
-    if header is None:
-        raise LogNotComparable("there is no record in it")
     return Facts(
         header=header,
         happenings=tuple(happenings),
@@ -102,14 +151,21 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
     )
 
 
-def _outcome(planned: e.BatchPlanned | None, decoded: e.BatchDecoded) -> Outcome:
-    """Return what became of a batch, apart from its slots."""
+def _outcome(cells: _Cells, planned: e.BatchPlanned, decoded: e.BatchDecoded) -> Outcome:
+    """Return what became of a batch, apart from its slots and from what its plan led to."""
+    taken = cells.takes(planned)
+    if not taken or not decoded.positions:
+        return Outcome(code=decoded.code if taken else e.DONE, refused=taken, missing={})
+    due = cells.operate(planned)
     reached = dict(decoded.positions)
-    parts = [] if planned is None else [one for one in planned.parts if one.slot in reached and not one.pool]
-    missing = {part.sequence: part.position + len(part.inputs) - 1 - reached[part.slot] for part in parts}
-    if decoded.code == e.DONE:
-        missing = {number: n_rows for number, n_rows in missing.items() if n_rows}
-    return Outcome(code=decoded.code, refused=not decoded.positions, missing=missing)
+    missing: dict[int, int] = {}
+    for part in planned.parts:
+        if part.slot in reached and not part.pool:
+            lacking = cells.length(part.slot) + len(part.inputs) - 1 - reached[part.slot]
+            if lacking != (0 if decoded.code == e.DONE else len(part.inputs)):
+                missing[part.sequence] = lacking
+    cells.reach(decoded.positions)
+    return Outcome(code=e.DONE if decoded.code == due else decoded.code, refused=False, missing=missing)
 
 
 @frozen
@@ -137,11 +193,18 @@ class Play:
         """What number each request has here."""
         self._facts = facts
         self._kernel = Kernel()
+        self._cells = _Cells(facts.header.context)
         self._in_flight: e.BatchPlanned | None = None
 
     def run(self) -> Iterator[Played]:
-        """Let the facts happen, one after the other; after one that cannot be worked off nothing happens any more."""
-        yield Played(-1, 0, self._kernel.handle(self._facts.header))
+        """Let the facts happen, one after the other; after one that cannot be worked off nothing happens any more.
+
+        Nothing happens at all in a session that cannot be opened, because a batch has no row for one of its slots.
+        """
+        try:
+            yield Played(-1, 0, self._kernel.handle(self._facts.header))
+        except InternalError:
+            return
         n_records = 1
         for index, happening in enumerate(self._facts.happenings):
             given = self.told(happening.what)
@@ -172,7 +235,10 @@ class Play:
                 return changed(what, sequence=number, continues=self.numbers.get(what.continues or 0))
             case e.SessionClosed():
                 return e.SessionClosed(digest=self._kernel.digest())
-            case e.SessionOpened() | e.EngineFailed() | e.CellsLost():
+            case e.CellsLost():
+                self._cells.lose()
+                return what
+            case e.SessionOpened() | e.EngineFailed():
                 return what
             case _:
                 return self.renumbered(what)
@@ -185,15 +251,18 @@ class Play:
 
     def _decoded(self, outcome: Outcome, planned: e.BatchPlanned) -> e.BatchDecoded:
         """Return what became of the batch in flight."""
-        if outcome.refused:
+        if outcome.refused or not self._cells.takes(planned):
             return refused(planned)
         names = {here: number for number, here in self.numbers.items()}
-        done = outcome.code == e.DONE
+        code = self._cells.operate(planned)
+        code = outcome.code or code
+        missing = outcome.missing if code == outcome.code else {}
+        done = code == e.DONE
         positions, samples, vectors = [], [], []
         for part in planned.parts:
             number = names[part.sequence]
-            missing = outcome.missing.get(number, 0 if done else len(part.inputs))
-            reached = part.position + max(len(part.inputs) - missing, 0) - 1
+            lacking = missing.get(number, 0 if done else len(part.inputs))
+            reached = self._cells.length(part.slot) + max(len(part.inputs) - lacking, 0) - 1
             positions.append((part.slot, -1 if part.pool else reached))
             if done and part.draw is not None:
                 drawn = self._facts.drawn.get(number, ())
@@ -203,9 +272,10 @@ class Play:
             if done and part.pool:
                 vector = self._facts.vectors.get(number) or e.Vector(sequence=number, values=(1.0,), crc32=0)
                 vectors.append(changed(vector, sequence=part.sequence))
+        self._cells.reach(positions)
         return e.BatchDecoded(
             batch=planned.batch,
-            code=outcome.code,
+            code=code,
             samples=tuple(samples),
             vectors=tuple(vectors),
             positions=tuple(positions),

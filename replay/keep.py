@@ -3,9 +3,12 @@
 The rules that hold here:
 
 * The test is a file of pytest beside a copy of the log. It needs no more than reenact and pytest.
-* It fails now for what is wrong in the log, and passes once that is mended: a rule that is broken is asked of what
-  today's actors make of the facts, not of the records, which stay as they are.
-* The test of a log in which nothing is wrong passes: the session is to replay the same, whatever is changed.
+* It fails while what is wrong in the log is so, and passes once that is mended: a rule that is broken is asked of what
+  today's actors make of the facts, not of the records, which stay as they are. Where it is mended already the test
+  passes, and is there so that it stays so.
+* A log that breaks no rule and is decided otherwise today is to replay the same, and so is one in which nothing is
+  wrong.
+* Nothing that a log holds gets into the program text, and the copy of a log is its owner's, like the log.
 """
 
 import os
@@ -16,18 +19,15 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from reenact.actors import events as e
-from reenact.actors.errors import LogNotComparable
+from reenact.replay.checked import check_facts, check_log
 from reenact.replay.checks import RULES
-from reenact.replay.fold import entries
-from reenact.replay.shrink import what_is_wrong
+from reenact.replay.shrink import DIVERGES, what_is_wrong
 from reenact.replay.terminal import Spans
-from reenact.runtime.journal import LogFile
 
 _WIDTH: Final = 88
 """Characters of a line of a test; it is read in other people's trees."""
 
-_BROKEN: Final = '''"""Rule "{rule}", which session {session} does not keep: {log}.
+_BROKEN: Final = '''"""Rule "{rule}" of `replay check`, which the session in the log beside this file did not keep.
 
 {says}
 """
@@ -36,7 +36,7 @@ from pathlib import Path
 
 from reenact.replay import check_facts
 
-LOG = Path(__file__).with_name("{log}")
+LOG = Path(__file__).with_name({log})
 
 
 def test_{name}_keeps_rule_{rule}() -> None:
@@ -44,13 +44,13 @@ def test_{name}_keeps_rule_{rule}() -> None:
     check_facts(LOG, ["{rule}"]).raise_for_violation()
 '''
 
-_REPLAYS: Final = '''"""Session {session} is to replay the same: {log}."""
+_REPLAYS: Final = '''"""The session in the log beside this file is to replay the same."""
 
 from pathlib import Path
 
 from reenact.replay import replay_log
 
-LOG = Path(__file__).with_name("{log}")
+LOG = Path(__file__).with_name({log})
 
 
 def test_{name}_replays_the_same() -> None:
@@ -68,16 +68,23 @@ class Kept:
     log: str
     """The log beside it."""
     wrong: str | None
-    """What the test fails for: a rule by its name, or "diverges"; None for a test that passes."""
+    """What the test is about: a rule by its name, or "diverges"; None where nothing is wrong in the log."""
+    fails: bool
+    """It does now."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``replay to-test --json`` prints."""
-        return {"test": self.test, "log": self.log, "wrong": self.wrong}
+        return {"test": self.test, "log": self.log, "wrong": self.wrong, "fails": self.fails}
 
     def lines(self) -> list[Spans]:
         """Return what ``replay to-test`` prints."""
-        told = {None: "passes: nothing is wrong in the log", "diverges": "fails while the log diverges"}
-        what = told.get(self.wrong, f"fails while rule {self.wrong} is broken")
+        match self.wrong:
+            case None:
+                what = "passes: nothing is wrong in the log"
+            case "diverges":
+                what = "fails while the log diverges"
+            case rule:
+                what = f"fails while rule {rule} is broken" if self.fails else f"passes: rule {rule} is kept today"
         return [[(f"kept: {self.test}, with {self.log}: it {what}", "bold green")], [(f"  pytest {self.test}", "")]]
 
 
@@ -87,38 +94,45 @@ def keep_log(
     out: str | os.PathLike[str] | None = None,
     rule: str | None = None,
 ) -> Kept:
-    """Write a test that fails for what is wrong in a log, and a copy of the log beside it.
+    """Write a test about what is wrong in a log, and a copy of the log beside it.
 
     Args:
         path: The log.
         out: The file of pytest, which must not exist; None for ``test_NAME.py`` beside the log. Where its folder is
             another one, the log is copied there.
-        rule: The rule that the test is about, as in `reenact.replay.checks.RULES`; None for what is wrong: that the log
-            diverges, or else the first rule that it breaks.
+        rule: The rule that the test is about, as in `reenact.replay.checks.RULES`; None for what is wrong: the first
+            rule that today's actors break, or that the log does, or else that it diverges.
 
     Raises:
-        LogNotComparable: There is no record.
+        LogNotComparable: There is nothing in it that actors decided, or it is too new.
         LogCorrupt: A line of the log is.
         OSError: A file cannot be read or made; FileExistsError for one that exists.
         KeyError: There is no rule of such a name.
     """
     log = Path(path)
-    wrong = rule or what_is_wrong(log)
-    with LogFile(log) as lines:
-        header = next((entry.record.event for entry in entries(lines)), None)
-    if not isinstance(header, e.SessionOpened):
-        raise LogNotComparable("there is no record in it")
-    name = re.sub(r"\W+", "_", log.stem).strip("_") or "log"
+    wrong = what_is_wrong(log)
+    if rule is not None:
+        wrong = rule
+    elif wrong == DIVERGES and (violations := check_log(log).violations):
+        wrong = violations[0].rule  # Its actors were at fault, and today's are not.
+    fails = wrong == DIVERGES or (wrong is not None and check_facts(log, [wrong]).n_violations > 0)
+    name = re.sub(r"\W+", "_", log.stem, flags=re.ASCII).strip("_") or "log"
     test = log.with_name(f"test_{name}.py") if out is None else Path(out)
     beside = test.with_name(log.name)
-    names = {"session": header.session, "log": log.name, "name": name}
-    if wrong in RULES and wrong is not None:
-        text = _BROKEN.format(rule=wrong, says=fill(RULES[wrong].says, _WIDTH), **names)
-    else:
+    names = {"log": repr(log.name), "name": name}
+    if wrong is None or wrong == DIVERGES:
         text = _REPLAYS.format(**names)
-    with test.open("x", encoding="utf-8") as file:
-        if not beside.exists() or not beside.samefile(log):
-            with beside.open("xb") as copy:
-                copy.write(log.read_bytes())
-        file.write(text)
-    return Kept(test=os.fspath(test), log=os.fspath(beside), wrong=wrong)
+    else:
+        text = _BROKEN.format(rule=wrong, says=fill(RULES[wrong].says, _WIDTH), **names)
+    copied = not (beside.exists() and beside.samefile(log))
+    if copied:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+            copy.write(log.read_bytes())
+    try:
+        with test.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        if copied:
+            beside.unlink()
+        raise
+    return Kept(test=os.fspath(test), log=os.fspath(beside), wrong=wrong, fails=fails)

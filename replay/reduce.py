@@ -5,7 +5,8 @@ The rules that hold here:
 * Whether it stays is asked of whole facts that happen again; what it is, nobody here knows.
 * What is left out goes in runs, the longest first (delta debugging): so of a thousand requests one is found in some
   dozens of tries.
-* It ends where no request, fact, fault, token or option can be left out alone.
+* It ends where no request, fact, fault, token, input or option can be left out alone, and the context cannot be made
+  smaller.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,6 +23,7 @@ from reenact.replay.facts import Facts, Happening, Outcome
 from reenact.replay.wrong import Shows, Wrong
 
 T = TypeVar("T")
+AboutOneT = TypeVar("AboutOneT", e.RequestReceived, e.PromptTokenized)
 
 _DONE: Final = Outcome(code=e.DONE, refused=False, missing={})
 _CONTEXT: Final = ("n_slots", "n_batch", "n_ctx")
@@ -68,18 +70,18 @@ class Reduction:
         self.facts = facts
         """The fewest so far."""
         self.shows: Shows | None = None
-        """The session that they make; None where the whole does not show it."""
+        """The session that they make; None before `run`, and where the whole does not show it."""
         self.n_tries = 0
         """How often facts happened."""
         self._wrong = wrong
         self._on_progress = on_progress
         self._stopped = stopped
-        self._try(facts)
 
     def run(self) -> None:
         """Leave out all that can be."""
         with suppress(_Enough):
-            self._until_nothing_goes()
+            if self._try(self.facts):
+                self._until_nothing_goes()
 
     def _until_nothing_goes(self) -> None:
         before = None
@@ -146,15 +148,13 @@ class Reduction:
     def _prompts(self) -> None:
         """Shorten prompts, as inputs and as text."""
         for number in self.facts.requests:
-            for i, one in enumerate(self.facts.happenings):
-                match one.what:
-                    case e.PromptTokenized(sequence=asked) as event if asked == number:
-                        fewest(event.inputs, partial(self._tokenized, self.facts, i, event))
-                        break
-                    case e.RequestReceived(sequence=asked, prompt=text) as event if asked == number and text:
-                        self._try(_with(self.facts, {i: changed(event, prompt="")}))
-                    case _:
-                        pass
+            if (found := _first(self.facts, e.RequestReceived, number)) is not None:
+                i, received = found
+                if received.prompt:
+                    self._try(_with(self.facts, {i: changed(received, prompt="")}))
+            if (prompt := _first(self.facts, e.PromptTokenized, number)) is not None:
+                i, tokenized = prompt
+                fewest(tokenized.inputs, partial(self._tokenized, self.facts, i, tokenized))
 
     def _tokenized(self, base: Facts, i: int, event: e.PromptTokenized, inputs: list[Input]) -> bool:
         """Let a prompt have these inputs."""
@@ -163,15 +163,11 @@ class Reduction:
     def _options(self) -> None:
         """Put options back to their defaults."""
         for number in self.facts.requests:
-            base = self.facts
-            i, event = next(
-                (i, one.what)
-                for i, one in enumerate(base.happenings)
-                if isinstance(one.what, e.RequestReceived) and one.what.sequence == number
-            )
-            default = Options(seed=event.options.seed)
-            given = [name for name in OPTION_NAMES if getattr(event.options, name) != getattr(default, name)]
-            fewest(given, partial(self._asked, base, i, event))
+            if (found := _first(self.facts, e.RequestReceived, number)) is not None:
+                i, event = found
+                default = Options(seed=event.options.seed)
+                given = [name for name in OPTION_NAMES if getattr(event.options, name) != getattr(default, name)]
+                fewest(given, partial(self._asked, self.facts, i, event))
 
     def _asked(self, base: Facts, i: int, event: e.RequestReceived, names: list[str]) -> bool:
         """Let a request have these options as it had them, and the rest as nobody asked."""
@@ -189,6 +185,18 @@ class Reduction:
                 context = changed(header.context, **sizes)
                 if self._try(changed(self.facts, header=changed(header, context=context))):
                     break
+
+
+def _first(facts: Facts, kind: type[AboutOneT], number: int) -> tuple[int, AboutOneT] | None:
+    """Return the first fact of a kind that is about a request, and which it is; None where that is left out."""
+    return next(
+        (
+            (i, one.what)
+            for i, one in enumerate(facts.happenings)
+            if isinstance(one.what, kind) and one.what.sequence == number
+        ),
+        None,
+    )
 
 
 def _of_requests(facts: Facts, kept: Collection[int]) -> Facts:

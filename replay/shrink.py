@@ -17,7 +17,7 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.actors.header import EngineFacts
-from reenact.replay.checked import check_log
+from reenact.replay.checked import check_facts, check_log
 from reenact.replay.decide import replay_log
 from reenact.replay.driver import interrupts
 from reenact.replay.facts import Facts, facts_of
@@ -87,7 +87,7 @@ class Shrunk:
     before: Size
     after: Size
     n_tries: int
-    """Sessions that happened on the way."""
+    """How often facts happened again on the way."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``replay shrink --json`` prints."""
@@ -104,11 +104,12 @@ class Shrunk:
         """Return what ``replay shrink`` prints."""
         wrong = "diverges" if self.rule is None else f"breaks rule {self.rule}"
         command = f"run {self.path}" if self.rule is None else f"check {self.path} --rules {self.rule}"
+        about = "" if self.rule is None else f" --rule {self.rule}"
         return [
             [(f"shrunk: {self.path}: {wrong} at record {self.n:,}; {self.after}", "bold green")],
-            [(f"  from {self.before}; {count(self.n_tries, 'session')} tried", "")],
+            [(f"  from {self.before}; facts happened {count(self.n_tries, 'time')}", "")],
             [(f"  replay {command}", "")],
-            [(f"  replay to-test {self.path}", "")],
+            [(f"  replay to-test {self.path}{about}", "")],
         ]
 
 
@@ -126,7 +127,7 @@ def shrink_log(
         path: The log of any session.
         out: The smaller log; it must not exist.
         rule: The rule, as in `reenact.replay.checks.RULES`, that stays broken.
-        diverges: Today's actors still decide otherwise. With neither it is what the log shows of the two.
+        diverges: Today's actors still decide otherwise. With neither it is what is wrong today (`what_is_wrong`).
         on_progress: Told how much has been left out.
 
     Raises:
@@ -157,33 +158,37 @@ def shrink_log(
             show(f"left: {size}", 1 - size.total / before.total)
 
         with interrupts() as interrupted:
-            reduction = Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set)
-            if reduction.shows is None:
-                raise LogNotComparable(_no_longer(facts.header, rule))
+            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set)
             reduction.run()
-            _write(journal, reduction.shows)
-            after = Size.of(reduction.facts)
-            n = _read_back(out, rule)
+            if reduction.shows is not None:
+                _write(journal, reduction.shows)
+                n = _read_back(out, rule)
+            elif not interrupted.is_set():
+                raise LogNotComparable(_no_longer(facts.header, rule))
     finally:
         journal.discard()
-    return Shrunk(path=os.fspath(out), rule=rule, n=n, before=before, after=after, n_tries=reduction.n_tries)
+    return Shrunk(
+        path=os.fspath(out), rule=rule, n=n, before=before, after=Size.of(reduction.facts), n_tries=reduction.n_tries
+    )
 
 
 def what_is_wrong(path: str | os.PathLike[str]) -> str | None:
-    """Return "diverges" of a log that does, else the first rule that it breaks; None where all is well.
+    """Return the first rule that today's actors break on a log's facts, else "diverges" of a log that does.
+
+    None where all is well today.
 
     Raises:
         LogCorrupt: A line of it is.
-        LogNotComparable: There is no record, or it is too new.
+        LogNotComparable: There is nothing in it that actors decided, or it is too new.
         OSError: It cannot be read.
     """
     verdict = replay_log(path)
-    if verdict.verdict == "diverged":
-        return DIVERGES
-    checked = check_log(path)
-    if checked.outcome not in {"holds", "violated"}:
-        verdict.raise_for_divergence()
-    return checked.violations[0].rule if checked.violations else None
+    if verdict.error is not None:
+        raise verdict.error
+    violations = check_facts(path).violations
+    if violations:
+        return violations[0].rule
+    return None if verdict.first_divergence is None else DIVERGES
 
 
 def _diverging(path: str | os.PathLike[str], whole: list[Entry], facts: Facts) -> tuple[Facts, Wrong]:

@@ -95,7 +95,7 @@ class Parts:
         play = Play(facts)
         told = list(play.run())
         n_needed = len(facts.happenings)
-        if told[-1].index != n_needed - 1 or (told[-1].error is not None) != self._refused:
+        if not told or told[-1].index != n_needed - 1 or (told[-1].error is not None) != self._refused:
             return None
         if self._refused:
             return Shows(n_needed, told)
@@ -144,7 +144,10 @@ def _record(side: Fields) -> e.Record:
 
 
 def _as_parted(event: e.Event, expected: e.Event, actual: e.Event) -> e.Event | None:
-    """Return an event in which is otherwise what is otherwise between two; None where that is otherwise already."""
+    """Return an event with the fields of ``expected`` in which that differs from ``actual``.
+
+    None where the event is another one than ``actual`` in these fields already.
+    """
     names = [one.name for one in fields(type(actual)) if getattr(expected, one.name) != getattr(actual, one.name)]
     if any(getattr(event, name) != getattr(actual, name) for name in names):
         return None

@@ -32,6 +32,7 @@ BUGS: Final = (*PLANTED, *BLIND)
 _MACHINE: Final = "tests/properties/test_kernel_machine.py"
 _SIMULATION: Final = "tests/simulation/test_simulation.py"
 _KERNEL: Final = (
+    "tests/properties/test_crowd_properties.py",
     f"{_SIMULATION}::test_all_holds",
     "tests/replay/test_checks.py::test_whatever_happens_all_rules_are_kept",
     "tests/properties/test_slot_properties.py",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
+from reenact.replay.checks import Checks
 from reenact.replay.facts import Facts, Outcome, Play, facts_of
 from reenact.replay.fold import Entry, entries
 from reenact.runtime.journal import Journal, LogFile
@@ -70,9 +71,11 @@ def test_facts_happen_without_others(program: Program, data: st.DataObject) -> N
     facts = facts_of(Entry(record, 0, line) for record in played(program).driver.records)
     kept = data.draw(st.lists(st.booleans(), min_size=len(facts.happenings), max_size=len(facts.happenings)))
     happenings = tuple(one for one, stays in zip(facts.happenings, kept, strict=True) if stays)
+    checks = Checks()
     for fact in Play(Facts(header=facts.header, happenings=happenings, drawn=facts.drawn, vectors={})).run():
         assert fact.error is None
-        assert [] == [record for record in fact.records if isinstance(record.event, e.ActorFailed)]
+        assert [] == [violation for record in fact.records for violation in checks.add(record, 0)]
+    assert [] == checks.end()
 
 
 def test_an_outcome_is_told_of_sequences(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Logs kept as tests: they fail for what is wrong, and pass once it is mended."""
 
 import importlib.util
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from reenact.replay.keep import keep_log
 from reenact.replay.shrink import shrink_log
 from reenact.runtime.journal import Journal
 from tests.replay import logs
-from tests.replay.wrongs import HOLDS_NOTHING, broken, long_session, other_text, tampered
+from tests.replay.wrongs import HOLDS_NOTHING, broken, long_session
+from tests.sessions import read_fields, write_fields
 
 Captured = pytest.CaptureFixture[str]
 
@@ -40,7 +42,7 @@ def run_test(path: Path) -> None:
 
 
 def test_a_rule_kept_as_a_test(path: Path, small: Path) -> None:
-    """The test fails while the rule is broken, also for whom other batches are planned, and passes once it is not."""
+    """The test fails while the rule is broken, and passes once it is not."""
     with broken(*HOLDS_NOTHING):
         shrink_log(long_session(path), out=small)
         kept = keep_log(small)
@@ -52,13 +54,16 @@ def test_a_rule_kept_as_a_test(path: Path, small: Path) -> None:
 
 def test_a_divergence_kept_as_a_test(path: Path, small: Path, tmp_path: Path) -> None:
     """The test fails while the log diverges, and stands where it was asked for, with the log beside it."""
-    shrink_log(tampered(path, other_text), out=small)
+    long_session(path)
     (tmp_path / "tests").mkdir()
-    kept = keep_log(small, out=tmp_path / "tests" / "test_it.py")
-    assert ("diverges", small.read_bytes()) == (kept.wrong, Path(kept.log).read_bytes())
-    assert Path(kept.log).parent == tmp_path / "tests"
-    with pytest.raises(ReplayDivergence, match="TokenEmitted"):
-        run_test(Path(kept.test))
+    with broken("reenact.actors.schedule:share_rows", lambda _: lambda wanted, _budget: [1] * len(wanted)):
+        shrink_log(path, out=small)
+        kept = keep_log(small, out=tmp_path / "tests" / "test_it.py")
+        assert ("diverges", small.read_bytes()) == (kept.wrong, Path(kept.log).read_bytes())
+        assert Path(kept.log).parent == tmp_path / "tests"
+        with pytest.raises(ReplayDivergence, match="BatchPlanned"):
+            run_test(Path(kept.test))
+    run_test(Path(kept.test))
 
 
 def test_a_good_log_kept_as_a_test(path: Path, capsys: Captured) -> None:
@@ -69,13 +74,21 @@ def test_a_good_log_kept_as_a_test(path: Path, capsys: Captured) -> None:
     run_test(path.with_name("test_session.py"))
 
 
-def test_a_log_that_breaks_a_rule_and_diverges(path: Path) -> None:
-    """Which of the two the test is about can be said."""
+def test_a_rule_that_is_kept_again(path: Path, capsys: Captured) -> None:
+    """A log of actors that were mended since diverges; its test is about the rule that they broke, and passes."""
     with broken(*HOLDS_NOTHING):
         long_session(path)
-    assert "diverges" == keep_log(path).wrong
-    assert "text" == keep_log(path, out=path.with_name("test_text.py"), rule="text").wrong
-    run_test(path.with_name("test_text.py"))
+    assert 0 == cli.main(["to-test", str(path)])
+    assert "it passes: rule text is kept today" in capsys.readouterr().out
+    run_test(path.with_name("test_session.py"))
+
+
+def test_a_rule_that_is_asked_for(path: Path) -> None:
+    """The test is about the rule that is named, also where another one is broken first."""
+    with broken(*HOLDS_NOTHING):
+        kept = keep_log(long_session(path), rule="stops")
+    assert ("stops", False) == (kept.wrong, kept.fails)
+    run_test(Path(kept.test))
 
 
 def test_no_test_is_overwritten(path: Path, capsys: Captured) -> None:
@@ -85,6 +98,42 @@ def test_no_test_is_overwritten(path: Path, capsys: Captured) -> None:
     assert 2 == cli.main(["to-test", str(path)])
     assert "File exists" in capsys.readouterr().err
     assert "mine" == path.with_name("test_session.py").read_text()
+
+
+def test_what_cannot_be_kept_leaves_nothing(path: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Where a log of that name stands beside the test already, neither is written."""
+    logs.short(path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "session.jsonl").write_text("mine")
+    assert 2 == cli.main(["to-test", str(path), "-o", str(tmp_path / "tests" / "test_it.py")])
+    assert "File exists" in capsys.readouterr().err
+    assert ["session.jsonl"] == [one.name for one in (tmp_path / "tests").iterdir()]
+
+
+def test_a_log_without_a_decision_is_not_kept(path: Path, capsys: Captured) -> None:
+    """Of a log in which nothing was decided there is nothing to test."""
+    logs.Session(path).journal.close()
+    assert 4 == cli.main(["to-test", str(path)])
+    assert "no derived record" in capsys.readouterr().err
+    assert not path.with_name("test_session.py").exists()
+
+
+def test_nothing_of_a_log_gets_into_the_program(tmp_path: Path) -> None:
+    """Whatever a session and its log are called, the test is a program, and only this one."""
+    path = logs.short(tmp_path / "a\"b 1'4.jsonl")
+    lines = read_fields(path)[:-1]  # The digest is of the session's name, too.
+    lines[0]["session"] = 'x"""\nraise SystemExit\n"""'
+    write_fields(path, lines)
+    kept = keep_log(path, out=tmp_path / "test_it.py")
+    run_test(Path(kept.test))
+    assert "SystemExit" not in Path(kept.test).read_text()
+
+
+def test_a_copy_is_its_owners(path: Path, tmp_path: Path) -> None:
+    """The copy of a log is readable for its owner alone, like the log."""
+    (tmp_path / "tests").mkdir()
+    kept = keep_log(logs.short(path), out=tmp_path / "tests" / "test_it.py")
+    assert 0o600 == stat.S_IMODE(Path(kept.log).stat().st_mode)
 
 
 def test_what_actors_make_of_facts_is_held_against_rules(path: Path) -> None:

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors import sequence
-from reenact.replay import check_log, cli, replay_log
+from reenact.actors.options import Options
+from reenact.replay import check_facts, check_log, cli, replay_log
+from reenact.replay.driver import Driver
+from reenact.replay.facts import Facts, facts_of
 from reenact.replay.fold import Entry, entries
-from reenact.replay.reduce import fewest
+from reenact.replay.reduce import Reduction, fewest
 from reenact.replay.shrink import shrink_log
-from reenact.runtime.journal import LogFile
+from reenact.replay.testing import Submission, header_of
+from reenact.replay.wrong import Shows
+from reenact.runtime import ScriptedEngine
+from reenact.runtime.engine import ContextSettings
+from reenact.runtime.journal import Journal, LogFile
 from tests.replay import logs
 from tests.replay.wrongs import (
     HOLDS_NOTHING,
@@ -95,6 +103,41 @@ def test_what_is_wrong_is_found_out(path: Path, small: Path) -> None:
         assert "text" == shrink_log(long_session(path), out=small).rule
 
 
+def with_an_engine(path: Path) -> None:
+    """Write a session of two requests that have the beginning of their prompts in common, on an engine with cells."""
+    engine, journal = ScriptedEngine(draws_from="history"), Journal(path)
+    context = engine.load(ContextSettings(n_slots=1, n_ctx=8, n_batch=8, n_threads=1)).context
+    driver = Driver(engine)
+
+    def give(fact: e.GivenEvent) -> None:
+        journal.append(driver.give(fact), 0)
+
+    give(header_of(context, max_waiting=1))
+    for number, prompt in enumerate(((100, 101, 102), (100, 200)), 1):
+        asked = Submission(prompt=prompt, bos_added=False, options=Options(seed=1, num_predict=1))
+        give(asked.received(number))
+        give(asked.tokenized(number))
+        while driver.planned is not None:
+            give(driver.step())
+    journal.close()
+
+
+def test_a_fault_of_the_actors_gets_into_no_fact(path: Path, small: Path) -> None:
+    """What an engine says because of a plan that is wrong is not kept: once mended, the smaller session is well."""
+
+    def nothing_trimmed(original: Any) -> Any:
+        return lambda state: [
+            changed(one, trims=()) if isinstance(one, e.BatchPlanned) else one for one in original(state)
+        ]
+
+    with broken("reenact.actors.batcher:proceed", nothing_trimmed):
+        with_an_engine(path)
+        assert -1 in [entry.record.event.code for entry in read(path) if isinstance(entry.record.event, e.BatchDecoded)]
+        shrink_log(path, out=small, rule="positions")
+        assert "violated" == check_facts(small, ["positions"]).outcome
+    assert "holds" == check_facts(small).outcome
+
+
 def test_actors_that_raise(path: Path, small: Path) -> None:
     """An actor that raises breaks a rule like any other, and what makes it raise is left."""
 
@@ -123,6 +166,35 @@ def test_what_a_fact_owes_stays_owed(path: Path, small: Path) -> None:
         session.journal.close()
         shrunk = shrink_log(path, out=small, rule="cancels")
     assert ("violated", 1) == (check_log(small).outcome, shrunk.after.n_requests)
+
+
+def test_what_takes_two_slots(path: Path, small: Path) -> None:
+    """A fault that one slot cannot show keeps two, though a batch of one row would do for each."""
+
+    def other_way_round(original: Any) -> Any:
+        return lambda *asked: original(*asked)[::-1]
+
+    with broken("reenact.actors.batcher:generating", other_way_round):
+        shrunk = shrink_log(long_session(path), out=small, rule="batches")
+        assert "violated" == check_facts(small, ["batches"]).outcome
+    assert shrunk.after.n_requests < 4
+    (header,) = (entry.record.event for entry in read(small) if isinstance(entry.record.event, e.SessionOpened))
+    assert (2, 2) == (header.context.n_slots, header.context.n_batch)
+
+
+def test_requests_that_go_meanwhile(path: Path) -> None:
+    """Requests behind the last fact that matters are gone when their options would be looked at."""
+    facts = facts_of(read(long_session(path)))
+
+    def wrong(tried: Facts) -> Shows | None:
+        plain = [
+            one.what.options == Options(seed=7) for one in tried.happenings if isinstance(one.what, e.RequestReceived)
+        ]
+        return Shows(1 if plain[0] else len(tried.happenings), []) if plain else None
+
+    reduction = Reduction(facts, wrong, on_progress=lambda _: None, stopped=lambda: False)
+    reduction.run()
+    assert [e.RequestReceived] == [type(one.what) for one in reduction.facts.happenings]
 
 
 def test_a_rule_that_todays_actors_keep(path: Path, small: Path, capsys: Captured) -> None:
@@ -195,7 +267,7 @@ def test_the_command_tells_what_is_left(path: Path, capsys: Captured) -> None:
     head, sizes, check, to_test = capsys.readouterr().out.splitlines()
     assert head == f"shrunk: {small}: breaks rule text at record 8; 1 request, 4 facts, 1 input, 1 token"
     assert sizes.startswith("  from 12 requests, ")
-    assert [f"  replay check {small} --rules text", f"  replay to-test {small}"] == [check, to_test]
+    assert [f"  replay check {small} --rules text", f"  replay to-test {small} --rule text"] == [check, to_test]
 
 
 def test_the_command_as_json(path: Path, small: Path, capsys: Captured) -> None:
