@@ -23,6 +23,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.actors.header import ContextFacts
 from reenact.actors.kernel import Kernel
+from reenact.replay.driver import live
 from reenact.replay.fold import Entry
 from reenact.runtime.engine import code_before, refused
 
@@ -234,7 +235,8 @@ class Play:
                 number = self.numbers[what.sequence] = self._kernel.n_requests + 1
                 return changed(what, sequence=number, continues=self.numbers.get(what.continues or 0))
             case e.SessionClosed():
-                return e.SessionClosed(digest=self._kernel.digest())
+                # In a session of other batches somebody may not have ended yet.
+                return None if live(self._kernel) else e.SessionClosed(digest=self._kernel.digest())
             case e.CellsLost():
                 self._cells.lose()
                 return what
