@@ -227,13 +227,26 @@ class Readers(Rule):
     """Who does not read on."""
 
     name = "readers"
-    says = "A sequence pauses if its reader does not read on, and only then; it asks for no token until he does."
+    says = (
+        "A sequence pauses if its reader does not read on, and only then; it asks for no token until he does, and then "
+        "it goes on at once."
+    )
     source = "docs/runner-semantics.md, Cancelling"
-    hears = (e.SequencePaused, e.SequenceResumed, e.InputQueued)
+    hears = (e.ReaderResumed, e.SequencePaused, e.SequenceResumed, e.InputQueued, e.SequenceFinished)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._owed: dict[int, int] = {}
+        """Of each sequence that is to go on, the record by which it is."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Look at a pause, its end, and at who goes on."""
         match record.event:
+            case e.ReaderResumed(sequence=number):
+                if self.recount.is_live(number) and self.recount.request(number).paused:
+                    self._owed[number] = record.n
+            case e.SequenceFinished(sequence=number):
+                self._owed.pop(number, None)
             case e.SequencePaused(sequence=number):
                 if not self.recount.request(number).reader_paused or self.recount.request(number).paused:
                     yield self.violation(record.n, f"sequence {number} goes on, or has paused", "it pauses")
@@ -241,11 +254,19 @@ class Readers(Rule):
                 if not self.recount.request(number).paused or self.recount.request(number).reader_paused:
                     yield self.violation(record.n, f"sequence {number} was paused and its reader reads", "it is not so")
             case e.InputQueued(sequence=number):
+                self._owed.pop(number, None)
                 request = self.recount.request(number)
                 if request.inputs and (request.reader_paused or request.paused):
                     yield self.violation(record.n, f"sequence {number} paused, as its reader is", "it goes on")
             case _:
                 pass
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at who was to go on, and did not."""
+        for number, n in self._owed.items():
+            if sequence_name(number) not in self.recount.failed:
+                yield self.violation(n, f"sequence {number} goes on, as its reader does", "it does not")
+        self._owed.clear()
 
 
 class Vectors(Rule):

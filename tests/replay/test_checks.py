@@ -289,6 +289,14 @@ def reads_on(lines: Lines) -> int:
     return n
 
 
+def never_goes_on(lines: Lines) -> int:
+    """Let a sequence stay paused though its reader reads on."""
+    n = first(lines, "SequenceResumed")
+    cause = lines[n]["cause"]
+    leave_out(lines, n, last_of_fact(lines, n))
+    return int(cause)
+
+
 def overtaken(lines: Lines) -> int:
     """Let one who came later have a slot before one who waits."""
     n = first(lines, "SlotAssigned", lambda fields: fields["sequence"] == 4)
@@ -401,6 +409,7 @@ CASES: Final = [
     Case("shifts", "shift", at("discard", 1, "InputsDropped")),
     Case("shifts", "shift_moving", at("shifts.0.discard", 1, "BatchPlanned", many("shifts", 1))),
     Case("readers", "eventful", reads_on),
+    Case("readers", "eventful", never_goes_on),
     Case("batches", "company", other_way_round),
     Case("batches", "company", at("batch", 1, "BatchPlanned")),
     Case("batches", "company", at("batch", 1, "BatchDecoded")),
