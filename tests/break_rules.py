@@ -43,6 +43,9 @@ def main(names: list[str]) -> int:
     """Run the tests of all rules unbroken, then each rule's with it broken; return 1 if any goes unnoticed."""
     console = Console(highlight=False, soft_wrap=True)
     rules = {rule.name: rule for rule in RULES if not names or rule.name.startswith(tuple(names))}
+    if not rules:
+        console.print(f"There is no rule with a name that begins with {' or '.join(names)}.")
+        return 2
     nodes = tuple(dict.fromkeys(node for rule in rules.values() for node in rule.nodes))
     start = monotonic()
     [(_, unbroken)] = outcomes([Job("", nodes, SECONDS)])

@@ -1,6 +1,7 @@
 """Helpers that tests share: an opened session, a driver without trio, and properties under two kinds of seed."""
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import SystemRandom
 from typing import Any, Final, Literal, TypeVar, Unpack
@@ -38,6 +39,13 @@ def phases() -> tuple[Phase, ...]:
 def at_most(examples: int) -> int:
     """Return so many examples, or fewer where the environment bounds them."""
     return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
+
+
+def positive(written: str) -> int:
+    """Return a number from the command line, of which there must be one at least."""
+    if not (written.isascii() and written.isdecimal() and int(written)):
+        raise ArgumentTypeError(f"expected a number from 1 on, got {written!r}")
+    return int(written)
 
 
 def holds_for(

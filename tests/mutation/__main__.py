@@ -130,6 +130,9 @@ def main(names: list[str]) -> int:
     start = monotonic()
     made = generated()
     mutants = [mutant for mutant in made.mutants if not names or mutant.change.function.startswith(tuple(names))]
+    if not mutants:
+        print(f"no function has a name that begins with {' or '.join(names)}")
+        return 2
     # In no order of theirs, so that the figures of a run that is stopped are those of an honest sample.
     mutants.sort(key=lambda mutant: sha256(str(mutant.change).encode()).digest())
     with silent() as console, TemporaryDirectory() as folder:

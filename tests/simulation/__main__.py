@@ -21,6 +21,7 @@ from typing import Final
 
 from tests.simulation.judge import complaints, read
 from tests.simulation.world import Ran, run
+from tests.support import positive
 
 STEPS: Final = 300
 """Of the engine, in a session."""
@@ -43,9 +44,9 @@ def say(line: str) -> None:
 
 
 def commit() -> str:
-    """Return the commit that is run; files may have been changed since."""
+    """Return the commit that is run; "-dirty" behind it where files have been changed since."""
     parsed = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True, cwd=ROOT
+        ["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True, cwd=ROOT
     )
     return parsed.stdout.strip() or "unknown"
 
@@ -193,8 +194,8 @@ def main() -> int:
     """Simulate, compare, judge, and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="the first seed (default: a fresh one)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from there on (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the engine, in each (default: %(default)s)")
+    parser.add_argument("--seeds", type=positive, default=1, help="how many, from there on (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, default=STEPS, help="of the engine, in each (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep all logs in this new folder")
     parser.add_argument("--only-run", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -218,4 +219,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
