@@ -22,7 +22,7 @@ help:
 	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: the tests must kill 90 of 100, and the rest is explained'
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
-	@echo 'make soak     record a long load, execute it again, compare every bit: about 20 minutes on 2 cores'
+	@echo 'make soak     record a long load, execute it again, compare every bit: half an hour on 2 cores'
 	@echo 'make soak-core 10 million steps of the core, every rule held after each: an hour on 2 cores, goes on where it was'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make format   let ruff lay the code out'
