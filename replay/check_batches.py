@@ -210,11 +210,11 @@ class Turns(Rule):
     name = "turns"
     says = (
         "Every sequence that has inputs of a batch's kind is in the batch, and the kinds take turns: who generates is "
-        f"in every batch of tokens, a prompt misses at most {MAX_MISSED} batch in a row; texts that are pooled go "
-        "first come, first served. Where anybody has inputs, a batch is planned."
+        f"in every batch of tokens, a prompt misses at most {MAX_MISSED} batch in a row, counted anew in a new "
+        "context; texts that are pooled go first come, first served. Where anybody has inputs, a batch is planned."
     )
     source = "docs/runner-semantics.md, Batch"
-    hears = (e.BatchPlanned,)
+    hears = (e.BatchPlanned, e.CellsLost)
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
@@ -224,6 +224,9 @@ class Turns(Rule):
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Look at who is not in a batch."""
         plan = record.event
+        if isinstance(plan, e.CellsLost):
+            # Whoever waited for a token may begin with a row of numbers now: he waits for another batch.
+            self._missed = {}
         if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
             return
         kind, pools = type(plan.parts[0].inputs[0]), plan.parts[0].pool

@@ -9,11 +9,13 @@ from attrs import evolve, frozen
 from hypothesis import strategies as st
 
 from reenact.actors import events as e
+from reenact.actors.options import Options
 from reenact.replay.checked import Checked, check_log
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.replay.fold import Entry, NotInLog, entries
 from reenact.replay.fork import Opened, fork
+from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 from reenact.runtime.engine import ContextSettings
@@ -489,6 +491,26 @@ def test_records_are_dense(change: Callable[[int], int], tmp_path: Path) -> None
     n = change(5)
     records[5] = e.Record(n, records[5][0].event, records[5][0].cause), records[5][1]
     assert ("records", n, "record 5", f"record {n}") == told(found(records, ["records"])[0])
+
+
+def test_waiting_is_counted_anew_in_a_new_context() -> None:
+    """Who waited for a token and then begins with a row of numbers may miss a batch once more."""
+    context = context_of(n_slots=2, n_ctx=16, n_ctx_seq=16, n_batch=2, shift="move")
+    session = CheckedKernel(header_of(context, max_waiting=0))
+    mixed, rows = (100, 101, 102, (0.5, 1.0), 103), ((0.5, 1.0), 200)
+    for prompt in (mixed, rows):
+        session.tokenize(session.submit(Submission(prompt=prompt, bos_added=False, options=Options(seed=1))))
+    while not any(isinstance(part.inputs[0], tuple) and part.sequence == 1 for part in planned_of(session).parts):
+        session.give(decoded(planned_of(session)))
+    assert [1] == [part.sequence for part in planned_of(session).parts]
+    session.give(e.CellsLost())
+    assert [1] == [part.sequence for part in planned_of(session).parts]
+
+
+def planned_of(session: CheckedKernel) -> e.BatchPlanned:
+    """Return the batch in flight."""
+    assert session.in_flight is not None
+    return session.in_flight
 
 
 def told(violation: Violation) -> tuple[str, int, str, str]:
