@@ -21,6 +21,7 @@ from attrs import frozen
 
 from reenact.replay.checked import check_facts, check_log
 from reenact.replay.checks import RULES
+from reenact.replay.decide import replay_log
 from reenact.replay.shrink import DIVERGES, what_is_wrong
 from reenact.replay.terminal import Spans
 
@@ -110,7 +111,7 @@ def keep_log(
         KeyError: There is no rule of such a name.
     """
     log = Path(path)
-    wrong = what_is_wrong(log)
+    wrong = what_is_wrong(replay_log(log))
     if rule is not None:
         wrong = rule
     elif wrong == DIVERGES and (violations := check_log(log).violations):

@@ -25,6 +25,7 @@ from reenact.replay.fold import Entry, entries
 from reenact.replay.machine import OnProgress
 from reenact.replay.reduce import Reduction
 from reenact.replay.terminal import Spans
+from reenact.replay.verdict import Verdict
 from reenact.replay.words import count
 from reenact.replay.wrong import Breaks, Parts, Shows, Wrong
 from reenact.runtime.journal import Journal, LogFile
@@ -144,14 +145,7 @@ def shrink_log(
             whole = list(entries(log))
         facts = facts_of(whole)
         before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
-        what = DIVERGES if diverges else rule or what_is_wrong(path)
-        if what is None:
-            raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
-        rule = None if what == DIVERGES else what
-        if rule is None:
-            facts, wrong = _diverging(path, whole, facts)
-        else:
-            wrong = Breaks(rule)
+        rule, facts, wrong = _question(path, whole, facts, rule=rule, diverges=diverges)
 
         def tell(smaller: Facts) -> None:
             size = Size.of(smaller)
@@ -172,28 +166,44 @@ def shrink_log(
     )
 
 
-def what_is_wrong(path: str | os.PathLike[str]) -> str | None:
+def _question(
+    path: str | os.PathLike[str], whole: list[Entry], facts: Facts, *, rule: str | None, diverges: bool
+) -> tuple[str | None, Facts, Wrong]:
+    """Return the rule that is to stay broken, None for a record that is to stay different; the facts; and what asks."""
+    if rule is None:
+        verdict = replay_log(path)
+        what = DIVERGES if diverges else what_is_wrong(verdict)
+        if what is None:
+            raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
+        if what == DIVERGES:
+            return None, *_diverging(verdict, whole, facts)
+        rule = what
+    return rule, facts, Breaks(rule)
+
+
+def what_is_wrong(verdict: Verdict) -> str | None:
     """Return the first rule that today's actors break on a log's facts, else "diverges" of a log that does.
 
     None where all is well today.
+
+    Args:
+        verdict: What came out of a replay of the log.
 
     Raises:
         LogCorrupt: A line of it is.
         LogNotComparable: There is nothing in it that actors decided, or it is too new.
         OSError: It cannot be read.
     """
-    verdict = replay_log(path)
     if verdict.error is not None:
         raise verdict.error
-    violations = check_facts(path).violations
+    violations = check_facts(verdict.path).violations
     if violations:
         return violations[0].rule
     return None if verdict.first_divergence is None else DIVERGES
 
 
-def _diverging(path: str | os.PathLike[str], whole: list[Entry], facts: Facts) -> tuple[Facts, Wrong]:
+def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts) -> tuple[Facts, Wrong]:
     """Return the facts up to the one from which today's actors decide otherwise, and what asks for that."""
-    verdict = replay_log(path)
     divergence = verdict.first_divergence
     if divergence is None:
         if verdict.error is not None:

@@ -35,6 +35,7 @@ from reenact.actors.options import Options
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.runtime.codec import FORMAT, SCHEMA
+from reenact.runtime.engine import refused
 
 FACT_TIME: Final = 1_000_000
 """Nanoseconds from one fact to the next, where nobody says when it happened."""
@@ -310,11 +311,6 @@ def ended(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchD
     """
     positions = tuple((part.slot, part.position + count - 1) for part, count in zip(planned.parts, counts, strict=True))
     return e.BatchDecoded(batch=planned.batch, code=code, samples=(), vectors=(), positions=positions)
-
-
-def refused(planned: e.BatchPlanned) -> e.BatchDecoded:
-    """Return the outcome of a batch that the engine finds invalid: it did nothing of it, with cells neither."""
-    return e.BatchDecoded(batch=planned.batch, code=e.INVALID, samples=(), vectors=(), positions=())
 
 
 def outcomes(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
-from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Numerics
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
+from reenact.replay.testing import context_of, header_of
 from tests.breaking import BREAK_NAME
 
 FRESH_SEED_NAME: Final = "REENACT_SEED"
@@ -98,37 +98,18 @@ def opened(
     alone: bool = True,
 ) -> e.SessionOpened:
     """Return the header of a session whose engine is the `Driver` below."""
-    return e.SessionOpened(
-        format=1,
-        schema=3,
-        session="test",
-        opened_at="2026-01-01T00:00:00Z",
-        reenact="0",
-        python="3",
-        platform="none",
-        engine=EngineFacts(name="driver", versions={}, system_info="", cpu="", library_sha256=""),
-        model=ModelFacts(name="script", size=0, sha256="", description=""),
-        context=ContextFacts(
-            n_slots=n_slots,
-            n_ctx=n_ctx,
-            n_ctx_seq=n_ctx,
-            n_batch=n_batch,
-            n_ubatch=n_batch,
-            n_threads=1,
-            numerics=Numerics(type_k="f16", type_v="f16", flash_attn="off", repack=False, tiled=False),
-            kv_unified=False,
-            shift=shift,
-            n_embd=0,
-            pooling=pooling,
-            alone=alone,
-            parameters={},
-        ),
-        limits=Limits(max_waiting=max_waiting, max_reader_lag=64),
-        policies={},
-        rules={},
-        determinism=DeterminismFacts(asked="auto", policy="schedule-independent", reason="", probe={}),
-        parent=None,
+    context = context_of(
+        n_slots=n_slots,
+        n_ctx=n_ctx,
+        n_ctx_seq=n_ctx,
+        n_batch=n_batch,
+        shift=shift,
+        pooling=pooling,
+        alone=alone,
     )
+    header = header_of(context, max_waiting=max_waiting)
+    engine, model = changed(header.engine, name="driver"), changed(header.model, name="script")
+    return changed(header, engine=engine, model=model)
 
 
 @frozen

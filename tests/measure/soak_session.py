@@ -31,8 +31,8 @@ from reenact.replay.testing import (
     decoded,
     ended,
     header_of,
-    refused,
 )
+from reenact.runtime.engine import refused
 from tests.properties.ending import end_all
 from tests.properties.programs import TAILS
 
