@@ -12,6 +12,7 @@ from reenact.actors import events as e
 from reenact.actors import slots
 from reenact.actors.batcher import Batcher
 from reenact.actors.inputs import Input
+from reenact.runtime.engine import refused
 from tests.properties.programs import Program, Step, Submit, Tell
 from tests.support import Driver
 
@@ -59,7 +60,7 @@ class ComputingDriver(Driver):
         """Let the engine find the batch invalid, and do nothing."""
         planned, self.planned = self.planned, None
         assert planned is not None
-        self.give(e.BatchDecoded(batch=planned.batch, code=-1, samples=(), vectors=(), positions=()))
+        self.give(refused(planned))
 
     def _operate(self, planned: e.BatchPlanned) -> None:
         lengths = [len(cells) for cells in self.cells]
