@@ -9,6 +9,7 @@ from attrs import evolve
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions, options_of
+from reenact.replay.fold import Entry, entries
 from reenact.runtime.journal import Journal, LogFile, sealed
 from tests.support import Driver
 
@@ -148,6 +149,12 @@ def waiting(path: Path) -> Path:
     return path
 
 
+def read(path: Path) -> list[Entry]:
+    """Return the records of a log."""
+    with LogFile(path) as log:
+        return list(entries(log))
+
+
 def flipped(path: Path, line: int) -> Path:
     """Change one byte in a line of a log, counted from 1."""
     lines = path.read_bytes().splitlines(keepends=True)
@@ -177,3 +184,20 @@ def scalars(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
             yield from scalars(item, (*path, key))
     else:
         yield path
+
+
+def changed(value: Any, path: tuple[str | int, ...]) -> Any:
+    """Return a plain value with the scalar at ``path`` made another of its kind."""
+    if path and isinstance(value, dict):
+        return {key: changed(item, path[1:]) if key == path[0] else item for key, item in value.items()}
+    if path:
+        return [changed(item, path[1:]) if i == path[0] else item for i, item in enumerate(value)]
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return value + "x"
+        case _:
+            return 0 if value is None else [1]

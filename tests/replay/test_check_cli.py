@@ -16,12 +16,6 @@ from tests.sessions import read_fields, write_fields
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
 def check(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
     """Run the command; return exit code, standard output and standard error."""
     try:

@@ -13,13 +13,12 @@ from reenact.actors.options import Options
 from reenact.replay.checked import Checked, check_log
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
-from reenact.replay.fold import Entry, NotInLog, entries
+from reenact.replay.fold import NotInLog
 from reenact.replay.fork import Opened, fork
 from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 from reenact.runtime.engine import ContextSettings
-from reenact.runtime.journal import LogFile
 from tests.properties.playing import Player, cheap_forks, finish, played
 from tests.properties.programs import GENERATING, POOLING, Program
 from tests.replay import logs
@@ -40,12 +39,6 @@ def found(records: Iterable[tuple[e.Record, int]], rules: Iterable[str] | None =
     return [violation for record, t in records for violation in checks.add(record, t)] + checks.end()
 
 
-def read(path: Path) -> list[Entry]:
-    """Return the records of a log."""
-    with LogFile(path) as log:
-        return list(entries(log))
-
-
 def kept(path: Path) -> tuple[str, tuple[Violation, ...]]:
     """Return what came out of all rules."""
     checked = check_log(path)
@@ -53,23 +46,6 @@ def kept(path: Path) -> tuple[str, tuple[Violation, ...]]:
 
 
 HOLDS: Final = ("holds", ())
-
-
-def changed(value: Any, path: tuple[str | int, ...]) -> Any:
-    """Return a record with the value at ``path`` made another of its kind."""
-    if path and isinstance(value, dict):
-        return {key: changed(item, path[1:]) if key == path[0] else item for key, item in value.items()}
-    if path:
-        return [changed(item, path[1:]) if i == path[0] else item for i, item in enumerate(value)]
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + 1
-        case str():
-            return value + "x"
-        case _:
-            return 0 if value is None else [1]
 
 
 # ---------------------------------------------------------------- logs that keep them
@@ -121,7 +97,7 @@ def test_forks_keep_all_rules(eventful: Path, tmp_path: Path) -> None:
         )
 
     n_forked = 0
-    for cut in [entry.record.n for entry in read(eventful)[1:] if entry.record.cause is None][::4]:
+    for cut in [entry.record.n for entry in logs.read(eventful)[1:] if entry.record.cause is None][::4]:
         child = tmp_path / f"{cut}.jsonl"
         try:
             fork(eventful, cut, out=child, open_engine=opened, changes={"num_predict": 60})
@@ -471,7 +447,7 @@ def test_every_field_that_was_decided_is_held(tmp_path: Path) -> None:
     unseen, n_seen = [], 0
     for n, fields in enumerate(lines):
         for path in logs.scalars(fields) if "cause" in fields else ():
-            other = changed(fields, path)
+            other = logs.changed(fields, path)
             try:
                 records = [*whole[:n], (decode(other), other["t"]), *whole[n + 1 :]]
             except UnreadableRecord:
@@ -487,7 +463,7 @@ def test_every_field_that_was_decided_is_held(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [lambda n: n + 1, lambda n: n - 1, lambda _: 0])
 def test_records_are_dense(change: Callable[[int], int], tmp_path: Path) -> None:
     """A record with a number that is not due is a violation; a log with one is corrupt, so it is given by hand."""
-    records = [(entry.record, entry.t) for entry in read(logs.short(tmp_path / "session.jsonl"))]
+    records = [(entry.record, entry.t) for entry in logs.read(logs.short(tmp_path / "session.jsonl"))]
     n = change(5)
     records[5] = e.Record(n, records[5][0].event, records[5][0].cause), records[5][1]
     assert ("records", n, "record 5", f"record {n}") == told(found(records, ["records"])[0])
@@ -524,7 +500,7 @@ def told(violation: Violation) -> tuple[str, int, str, str]:
 def test_a_violation_is_told_with_its_record(eventful: Path) -> None:
     """Records can be given one by one, and each answer is about that record or the fact before it."""
     checks = Checks(["text"])
-    for entry in read(eventful):
+    for entry in logs.read(eventful):
         event = entry.record.event
         if isinstance(event, e.TokenEmitted) and event.text:
             record = evolve(entry.record, event=evolve(event, text=""))

@@ -1,7 +1,6 @@
 """The decide tier: what it compares, and that nothing gets past it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import evolve
@@ -21,25 +20,6 @@ from tests.sessions import read_fields, write_fields
 def is_derived(fields: Fields) -> bool:
     """Return whether a line is a derived record's."""
     return ROUTES[EVENT_TYPES[fields["type"]]].origin is Origin.DERIVED
-
-
-def changed(value: Any, path: tuple[str | int, ...]) -> Any:
-    """Return a plain value with the scalar at ``path`` changed to another of its kind."""
-    if not path:
-        match value:
-            case bool():
-                return not value
-            case int():
-                return value + 1
-            case str():
-                return value + "x"
-            case None:
-                return 0
-            case _:
-                return [1]
-    if isinstance(value, dict):
-        return {key: changed(item, path[1:]) if key == path[0] else item for key, item in value.items()}
-    return [changed(item, path[1:]) if i == path[0] else item for i, item in enumerate(value)]
 
 
 class Editing:
@@ -95,7 +75,7 @@ async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path,
         if not is_derived(fields):
             continue
         for path in logs.scalars(fields):
-            other = changed(fields, path)
+            other = logs.changed(fields, path)
             verdict = editing.replayed(n, other)
             assert (1, n) == (verdict.exit_code, verdict.first_divergence and verdict.first_divergence.n), (n, path)
             divergence = verdict.first_divergence

@@ -9,8 +9,8 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.replay.checks import Checks
 from reenact.replay.facts import Facts, Outcome, Play, facts_of
-from reenact.replay.fold import Entry, entries
-from reenact.runtime.journal import Journal, LogFile
+from reenact.replay.fold import Entry
+from reenact.runtime.journal import Journal
 from tests.properties.playing import played
 from tests.properties.programs import GENERATING, POOLING, Program
 from tests.replay import logs
@@ -20,39 +20,21 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
 Captured = pytest.CaptureFixture[str]
 
 
-def read(path: Path) -> list[Entry]:
-    """Return the records of a log."""
-    with LogFile(path) as log:
-        return list(entries(log))
-
-
 def happened(facts: Facts) -> list[e.Record]:
     """Return what today's actors make of facts."""
     return [record for fact in Play(facts).run() for record in fact.records]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return where the smaller log is to be."""
-    return tmp_path / "small.jsonl"
-
-
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
 def test_the_facts_of_a_log_lead_to_the_log(golden: Path) -> None:
     """What today's actors make of all facts of a golden log is the log."""
-    whole = read(golden)
+    whole = logs.read(golden)
     assert [entry.record for entry in whole] == happened(facts_of(whole))
 
 
 def test_the_facts_of_the_eventful_session_lead_to_it(eventful: Path) -> None:
     """The same for a session in which nearly everything happens that can."""
-    whole = read(eventful)
+    whole = logs.read(eventful)
     assert [entry.record for entry in whole] == happened(facts_of(whole))
 
 
@@ -60,14 +42,14 @@ def test_the_facts_of_the_eventful_session_lead_to_it(eventful: Path) -> None:
 def test_the_facts_of_any_session_lead_to_it(program: Program, t: int) -> None:
     """Whatever callers, readers and engines do, all facts lead to the same records."""
     records = played(program).driver.records
-    line = read(GOLDEN[0])[0].line
+    line = logs.read(GOLDEN[0])[0].line
     assert records == happened(facts_of(Entry(record, t, line) for record in records))
 
 
 @holds_for(examples=60, program=GENERATING, data=st.data())
 def test_facts_happen_without_others(program: Program, data: st.DataObject) -> None:
     """Whatever does not happen, the rest can, and keeps all rules."""
-    line = read(GOLDEN[0])[0].line
+    line = logs.read(GOLDEN[0])[0].line
     facts = facts_of(Entry(record, 0, line) for record in played(program).driver.records)
     kept = data.draw(st.lists(st.booleans(), min_size=len(facts.happenings), max_size=len(facts.happenings)))
     happenings = tuple(one for one, stays in zip(facts.happenings, kept, strict=True) if stays)
@@ -84,7 +66,7 @@ def test_an_outcome_is_told_of_sequences(path: Path) -> None:
     session.request("one", inputs=4)
     session.request("two", inputs=4)
     session.decode(code=-2, rows=2)
-    outcomes = [one.what for one in facts_of(read(path)).happenings if isinstance(one.what, Outcome)]
+    outcomes = [one.what for one in facts_of(logs.read(path)).happenings if isinstance(one.what, Outcome)]
     assert [Outcome(code=-2, refused=False, missing={1: 2})] == outcomes
 
 
@@ -92,4 +74,4 @@ def test_a_log_without_records_has_no_facts(path: Path) -> None:
     """A log that is empty has nothing to happen again."""
     Journal(path).close()
     with pytest.raises(LogNotComparable, match="no record"):
-        facts_of(read(path))
+        facts_of(logs.read(path))

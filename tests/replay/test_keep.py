@@ -18,18 +18,6 @@ from tests.sessions import read_fields, write_fields
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return where the smaller log is to be."""
-    return tmp_path / "small.jsonl"
-
-
 def run_test(path: Path) -> None:
     """Run the one test in a file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -11,13 +11,6 @@ import pytest
 from reenact.replay import cli, decide
 from tests.replay import logs
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
 Captured = pytest.CaptureFixture[str]
 
 

@@ -34,12 +34,6 @@ def shown(path: Path, selection: Selection | None = None) -> tuple[Screen, list[
     return screen, notes
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
 def test_every_record_is_one_line(path: Path) -> None:
     """A log is shown as one line a record, whatever its texts hold."""
     screen, notes = shown(logs.short(path))

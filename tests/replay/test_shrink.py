@@ -17,14 +17,13 @@ from reenact.actors.options import Options
 from reenact.replay import check_facts, check_log, cli, replay_log
 from reenact.replay.driver import Driver
 from reenact.replay.facts import Facts, facts_of
-from reenact.replay.fold import Entry, entries
 from reenact.replay.reduce import Reduction, fewest
 from reenact.replay.shrink import shrink_log
 from reenact.replay.testing import Submission, header_of
 from reenact.replay.wrong import Shows
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.engine import ContextSettings
-from reenact.runtime.journal import Journal, LogFile
+from reenact.runtime.journal import Journal
 from tests.replay import logs
 from tests.replay.wrongs import (
     HOLDS_NOTHING,
@@ -40,24 +39,6 @@ from tests.replay.wrongs import (
 from tests.sessions import read_fields, write_fields
 
 Captured = pytest.CaptureFixture[str]
-
-
-def read(path: Path) -> list[Entry]:
-    """Return the records of a log."""
-    with LogFile(path) as log:
-        return list(entries(log))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return where the smaller log is to be."""
-    return tmp_path / "small.jsonl"
 
 
 # ---------------------------------------------------------------- what is left
@@ -90,7 +71,7 @@ def test_a_log_that_breaks_a_rule(path: Path, small: Path) -> None:
         assert replay_log(small).verdict == "same"
     checked = check_log(small, ["text"])
     assert ("violated", shrunk.n) == (checked.outcome, checked.violations[0].n)
-    (request,) = (entry.record.event for entry in read(small) if isinstance(entry.record.event, e.RequestReceived))
+    (request,) = (entry.record.event for entry in logs.read(small) if isinstance(entry.record.event, e.RequestReceived))
     assert ("r7", "") == (request.request_id, request.prompt)
     assert ("</s>", "END") == request.options.stop
     assert -1 == request.options.num_predict
@@ -132,7 +113,9 @@ def test_a_fault_of_the_actors_gets_into_no_fact(path: Path, small: Path) -> Non
 
     with broken("reenact.actors.batcher:proceed", nothing_trimmed):
         with_an_engine(path)
-        assert -1 in [entry.record.event.code for entry in read(path) if isinstance(entry.record.event, e.BatchDecoded)]
+        assert -1 in [
+            entry.record.event.code for entry in logs.read(path) if isinstance(entry.record.event, e.BatchDecoded)
+        ]
         shrink_log(path, out=small, rule="positions")
         assert "violated" == check_facts(small, ["positions"]).outcome
     assert "holds" == check_facts(small).outcome
@@ -178,13 +161,13 @@ def test_what_takes_two_slots(path: Path, small: Path) -> None:
         shrunk = shrink_log(long_session(path), out=small, rule="batches")
         assert "violated" == check_facts(small, ["batches"]).outcome
     assert shrunk.after.n_requests < 4
-    (header,) = (entry.record.event for entry in read(small) if isinstance(entry.record.event, e.SessionOpened))
+    (header,) = (entry.record.event for entry in logs.read(small) if isinstance(entry.record.event, e.SessionOpened))
     assert (2, 2) == (header.context.n_slots, header.context.n_batch)
 
 
 def test_requests_that_go_meanwhile(path: Path) -> None:
     """Requests behind the last fact that matters are gone when their options would be looked at."""
-    facts = facts_of(read(long_session(path)))
+    facts = facts_of(logs.read(long_session(path)))
 
     def wrong(tried: Facts) -> Shows | None:
         plain = [

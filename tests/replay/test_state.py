@@ -12,12 +12,6 @@ from tests.replay import logs
 from tests.sessions import read_fields
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
-
-
 def lines_at(path: Path, n: int | None = None) -> list[str]:
     """Return the page of a record."""
     with LogFile(path) as log:

@@ -1,17 +1,9 @@
 from pathlib import Path
 
-import pytest
-
 from reenact.actors import events as e
 from reenact.replay.texts import Told, lines_of, texts_of
 from reenact.runtime.journal import LogFile
 from tests.replay import logs
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
 
 
 def told(path: Path) -> list[Told]:

@@ -1,19 +1,11 @@
 from pathlib import Path
 
-import pytest
-
 from reenact.actors import events as e
 from reenact.actors.metrics import Metrics
 from reenact.replay import replay_log
 from reenact.replay.fold import entries
 from reenact.runtime.journal import LogFile
 from tests.replay import logs
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a test's log is to be."""
-    return tmp_path / "session.jsonl"
 
 
 def figures(path: Path) -> dict[str, str]:
