@@ -1,30 +1,30 @@
-"""For tests of policies and logs: sessions at random, and a kernel that every rule is held against.
+"""For tests of policies and logs: a kernel that every rule is held against, and what it can be given.
 
 The rules that hold here:
 
-* A strategy makes what a runtime can be given, and nothing else: values that the header allows, and outcomes of a batch
-  that an engine can report. What comes of them is the kernel's to decide.
 * All rules are held against all records of a fact before the next fact is given. A violation is an `AssertionError`
   that names the rule, the record, and what stands there.
 * What is known of a session is read from its records alone.
 
-This module needs Hypothesis, which is no dependency of reenact: install it where you test. A policy is tested so::
+A session without an engine, fact by fact::
 
-    @given(header=headers(), data=st.data())
-    def test_the_rules_hold(header, data):
-        session = CheckedKernel(header)
-        for submission in data.draw(st.lists(submissions(header.context), max_size=5)):
-            session.tokenize(session.submit(submission))
-        for _ in range(20):
-            if session.in_flight is not None:
-                session.give(data.draw(outcomes(session.in_flight)))
+    def test_two_share_a_slot():
+        context = context_of(n_slots=1, n_ctx=16, n_ctx_seq=16, n_batch=8, shift="evaluate")
+        session = CheckedKernel(header_of(context, max_waiting=1))
+        for prompt in [(5, 6, 7), (5, 6)]:
+            options = Options(seed=1, num_predict=2)
+            session.tokenize(session.submit(Submission(prompt=prompt, bos_added=False, options=options)))
+        while session.in_flight is not None:
+            session.give(decoded(session.in_flight))
+        session.close()
+
+`reenact.replay.strategies` makes such sessions at random, and `reenact.replay.liveness` says how soon they end.
 """
 
 from collections.abc import Collection, Sequence
 from typing import Final, Literal
 
 from attrs import frozen
-from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Numerics
@@ -35,32 +35,12 @@ from reenact.actors.options import Options
 from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.runtime.codec import FORMAT, SCHEMA
-from reenact.runtime.engine import refused
 
 FACT_TIME: Final = 1_000_000
 """Nanoseconds from one fact to the next, where nobody says when it happened."""
 
-N_CTX: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 100, 512)
-N_SLOTS: Final = (1, 1, 2, 2, 2, 3, 3, 4, 8)
-"""What stands here more than once comes more often, here and below."""
 
-MOST_BATCHES_A_CONTEXT: Final = 32
-"""Batches that a context of inputs takes at most, so that an example takes milliseconds; or as many as it has inputs,
-where it has fewer."""
-
-ENDLESS_N_CTX: Final = 6
-"""The largest context in which a request may set no limit of its own: it generates ten times as much."""
-
-PIECES: Final = (
-    *(b"a", b"b", b"c", b"ab", b" word", b"<", b"/s>", b"x</s>", b""),
-    *("é".encode(), "€".encode(), "😀".encode(), b"\xc3", b"\xa9", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0", b"\xff"),
-)
-"""Parts of the stop strings below, characters, halves of them, and bytes that never become one."""
-
-STOPS: Final = ((), (), (), ("</s>",), ("ab", "é"), ("bb", "</s>", "c"))
-
-
-# ---------------------------------------------------------------- headers
+# ---------------------------------------------------------------- what a kernel can be given
 
 
 def header_of(context: ContextFacts, *, max_waiting: int) -> e.SessionOpened:
@@ -117,46 +97,6 @@ def context_of(
     )
 
 
-@st.composite
-def contexts(draw: st.DrawFn) -> ContextFacts:
-    """Return contexts that generate, tiny and large: of one cell and of hundreds, of one slot and of several.
-
-    A batch has a row for each slot at least, and for whole prompts at most. A slot has as many cells as may be used, or
-    as many more as an engine pads them to.
-
-    Example::
-
-        @given(context=contexts())
-        def test_a_batch_has_a_row_for_each_slot(context):
-            assert context.n_batch >= context.n_slots
-    """
-    n_slots, n_ctx = draw(st.sampled_from(N_SLOTS)), draw(st.sampled_from(N_CTX))
-    least = max(n_slots, n_ctx // MOST_BATCHES_A_CONTEXT)
-    n_batch = draw(st.sampled_from(sorted({least, least + 1, least + 4, max(least, n_ctx), max(least, 2 * n_ctx)})))
-    return context_of(
-        n_slots=n_slots,
-        n_ctx=n_ctx,
-        n_ctx_seq=draw(st.sampled_from([n_ctx, -(-n_ctx // 256) * 256])),
-        n_batch=n_batch,
-        shift=draw(st.sampled_from(["move", "evaluate"])),
-    )
-
-
-def headers() -> st.SearchStrategy[e.SessionOpened]:
-    """Return headers of sessions in these contexts, in which nobody may wait, or some.
-
-    Example::
-
-        @given(header=headers())
-        def test_a_session_opens(header):
-            assert [header] == [record.event for record in CheckedKernel(header).records]
-    """
-    return st.builds(header_of, contexts(), max_waiting=st.sampled_from([0, 1, 2, 9, 9, 9]))
-
-
-# ---------------------------------------------------------------- requests
-
-
 @frozen(kw_only=True)
 class Submission:
     """A request, and what its prompt is tokenised to."""
@@ -183,70 +123,9 @@ class Submission:
         return e.PromptTokenized(sequence=number, inputs=self.prompt, bos_added=self.bos_added, grammar=None)
 
 
-def submissions(context: ContextFacts) -> st.SearchStrategy[Submission]:
-    """Return requests for a text: prompts of any length that matters in this context, with any options.
-
-    Prompts are empty, or shorter or longer than a batch or the context; many have a beginning in common. A request
-    without a limit of its own is only made where ten contexts are few tokens.
-
-    Args:
-        context: Of the session.
-
-    Example::
-
-        @given(data=st.data(), header=headers())
-        def test_a_request_is_answered(data, header):
-            session = CheckedKernel(header)
-            session.submit(data.draw(submissions(header.context)))
-    """
-    return _submissions(context.n_ctx, min(context.n_batch, 2 * context.n_ctx))
-
-
-@st.composite
-def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int) -> Submission:
-    lengths = [0, 1, 2, 3, 3, 5, 5, 8, n_batch, n_batch + 1, n_ctx - 1, n_ctx, n_ctx, n_ctx + 1, 2 * n_ctx + 1]
-    family, length = draw(st.sampled_from([100, 100, 100, 10_000])), draw(st.sampled_from(lengths))
-    tail = draw(st.sampled_from([(), (), (50,), (50, 51)]))
-    limits = [0, 1, 2, 3, 9, 9, 20, 20, *([-1, -1, -1] if n_ctx <= ENDLESS_N_CTX else [])]
-    options = Options(
-        seed=1,
-        num_predict=draw(st.sampled_from(limits)),
-        num_keep=draw(st.sampled_from([4, 4, 0, 2, n_ctx, -1])),
-        stop=draw(st.sampled_from(STOPS)),
-        shift=draw(st.sampled_from([True, True, True, False])),
-        truncate=draw(st.sampled_from([True, True, True, False])),
-        priority=draw(st.sampled_from([0, 0, 0, 1, 2, -1])),
-        deadline=draw(st.sampled_from([None, 1.0])),
-    )
-    return Submission(prompt=(*range(family, family + length), *tail), bos_added=draw(st.booleans()), options=options)
-
-
-# ---------------------------------------------------------------- outcomes
-
-
 def sample(sequence: int, *, token: int = 7, piece: bytes = b"z") -> e.Sample:
     """Return a token that was drawn for a sequence; unless told otherwise one that is in no stop string above."""
     return e.Sample(sequence=sequence, token=token, piece=piece)
-
-
-def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
-    """Return what may be drawn for a sequence: any bytes, an end of the text, or a fault in place of a token.
-
-    Args:
-        sequence: The sequence.
-
-    Example::
-
-        @given(one=samples(3))
-        def test_a_fault_has_no_token(one):
-            assert (one.token == -1) == (one.fault is not None)
-    """
-    pieces = st.one_of(st.sampled_from(PIECES), st.sampled_from(PIECES), st.binary(max_size=4))
-    said = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
-    ended = st.just(e.Sample(sequence=sequence, token=2, eog=True))
-    faults: list[Literal["nan", "grammar", "cost"]] = ["nan", "grammar", "cost"]
-    faulty = st.sampled_from([e.Sample(sequence=sequence, token=-1, fault=fault) for fault in faults])
-    return st.one_of(*[said] * 12, ended, faulty)
 
 
 def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
@@ -268,39 +147,6 @@ def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
     )
 
 
-def done(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
-    """Return outcomes of a batch that is done: all rows are in cells, and anything is drawn.
-
-    Args:
-        planned: The batch.
-
-    Example::
-
-        session.give(data.draw(done(session.in_flight)))
-    """
-    each = [samples(part.sequence) for part in planned.parts if part.draw is not None]
-    return st.tuples(*each).map(lambda drawn: decoded(planned, *drawn))
-
-
-def undone(planned: e.BatchPlanned, code: int) -> st.SearchStrategy[e.BatchDecoded]:
-    """Return outcomes of a batch that is not done.
-
-    Where it was ended early (2) or failed (below -1), any of each sequence's rows may be in cells; else none is.
-
-    Args:
-        planned: The batch.
-        code: What ``llama_decode`` returned.
-
-    Example::
-
-        if session.aborting:
-            session.give(data.draw(undone(session.in_flight, code=2)))
-    """
-    in_part = code == e.ABORTED or code < e.INVALID
-    rows = st.tuples(*(st.integers(0, len(part.inputs)) if in_part else st.just(0) for part in planned.parts))
-    return rows.map(lambda counts: ended(planned, code, counts))
-
-
 def ended(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchDecoded:
     """Return the outcome of a batch that is not done.
 
@@ -311,21 +157,6 @@ def ended(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchD
     """
     positions = tuple((part.slot, part.position + count - 1) for part, count in zip(planned.parts, counts, strict=True))
     return e.BatchDecoded(batch=planned.batch, code=code, samples=(), vectors=(), positions=positions)
-
-
-def outcomes(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
-    """Return outcomes of a batch of every kind: done, more often than not; no room, ended early, invalid, failed.
-
-    Args:
-        planned: The batch.
-
-    Example::
-
-        session.give(data.draw(outcomes(session.in_flight)))
-    """
-    codes = e.NO_ROOM, e.ABORTED, e.INVALID, -2, -3
-    failing = st.one_of(*(undone(planned, code) for code in codes), st.just(refused(planned)))
-    return st.one_of(done(planned), done(planned), failing)
 
 
 # ---------------------------------------------------------------- a kernel under all rules
@@ -348,6 +179,8 @@ class CheckedKernel:
         self.records: list[e.Record] = []
         self.submissions: dict[int, Submission] = {}
         """All requests that came by `submit`."""
+        self.untokenized: list[int] = []
+        """Requests whose prompts are not tokenised yet, also where they have ended."""
         self.live: set[int] = set()
         """Requests that have not ended."""
         self.in_flight: e.BatchPlanned | None = None
@@ -407,6 +240,9 @@ class CheckedKernel:
         match event:
             case e.RequestReceived(sequence=number):
                 self.live.add(number)
+                self.untokenized.append(number)
+            case e.PromptTokenized(sequence=number) | e.TokenizeFailed(sequence=number) if number in self.untokenized:
+                self.untokenized.remove(number)
             case e.SequenceFinished(sequence=number):
                 self.live.discard(number)
             case e.BatchPlanned():

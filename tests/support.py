@@ -3,13 +3,14 @@
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any, Final, Literal, TypeVar, Unpack
 
 import pytest
 from attrs import evolve as changed
 from attrs import frozen
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
@@ -29,6 +30,7 @@ EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
 """The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
 
 EventT = TypeVar("EventT")
+T = TypeVar("T")
 
 
 def phases() -> tuple[Phase, ...]:
@@ -85,6 +87,21 @@ def holds_for(
         return test
 
     return decorate
+
+
+def exists(strategy: SearchStrategy[T], holds: Callable[[T], bool]) -> bool:
+    """Return whether something holds for any of a thousand examples, which are those of every run.
+
+    Args:
+        strategy: Of the examples; no more of them are made than it takes.
+        holds: It may also remember what it was told, and hold once it has been told everything.
+    """
+    once = settings(max_examples=1000, database=None, deadline=None, phases=[Phase.generate])
+    try:
+        find(strategy, holds, settings=once, random=Random(1))  # noqa: S311  # it is to be the same again
+    except NoSuchExample:
+        return False
+    return True
 
 
 def opened(

@@ -20,21 +20,10 @@ from reenact.actors import events as e
 from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
-from reenact.replay.testing import (
-    ENDLESS_N_CTX,
-    MOST_BATCHES_A_CONTEXT,
-    PIECES,
-    STOPS,
-    CheckedKernel,
-    Submission,
-    context_of,
-    decoded,
-    ended,
-    header_of,
-)
+from reenact.replay.liveness import end_all
+from reenact.replay.strategies import ENDLESS_N_CTX, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
+from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, ended, header_of
 from reenact.runtime.engine import refused
-from tests.properties.ending import end_all
-from tests.properties.programs import TAILS
 
 T = TypeVar("T")
 
@@ -87,8 +76,6 @@ class Play:
         self.pools = self.one_of(POOLED_SESSIONS)
         self.max_waiting = self.choose((0, 1, 2, 9, 9, 9))
         self.session = TimedKernel(header_of(self._context(), max_waiting=self.max_waiting))
-        self.untokenized: list[int] = []
-        """Requests whose prompts are tokenised late, also where they ended meanwhile."""
         self.paused: list[int] = []
         """Requests whose readers are, or were when they ended."""
         self.said: dict[int, list[int]] = {}
@@ -120,13 +107,6 @@ class Play:
         if self.one_of(BROKEN_SESSIONS) and self.session.in_flight is not None:
             self.session.give(e.EngineFailed(error="OSError"))
             self._submit()
-        self._end()
-
-    def _end(self) -> None:
-        for number in self.untokenized:
-            self.session.tokenize(number)
-        for number in sorted(self.session.live):
-            self.session.give(e.ReaderResumed(sequence=number))
         end_all(self.session)
         self.session.close()
 
@@ -179,9 +159,8 @@ class Play:
         crowd = self.session.context.n_slots + min(self.crowd, self.max_waiting)
         for _ in range(crowd - len(self.session.live)):
             number = self._submit()
-            if self.one_of(16) and not self.untokenized:
-                self.untokenized.append(number)
-            else:
+            late = self.one_of(16) and self.session.untokenized == [number]
+            if not late:
                 self.session.tokenize(number)
 
     def _submit(self) -> int:
@@ -191,8 +170,8 @@ class Play:
 
     def _wake(self) -> None:
         """Let somebody want something."""
-        while self.untokenized:
-            self.session.tokenize(self.untokenized.pop())
+        while self.session.untokenized:
+            self.session.tokenize(self.session.untokenized[-1])
         while self.paused:
             self.session.give(e.ReaderResumed(sequence=self.paused.pop()))
         if self.session.in_flight is None:
@@ -238,8 +217,8 @@ class Play:
 
     def tokenize(self) -> None:
         """Tokenise late, or fail to."""
-        while self.untokenized:
-            number = self.untokenized.pop()
+        while self.session.untokenized:
+            number = self.session.untokenized[-1]
             if self.one_of(4):
                 self.session.give(e.TokenizeFailed(sequence=number, error="OSError"))
             else:

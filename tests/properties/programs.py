@@ -7,6 +7,7 @@ from attrs import field, frozen
 from hypothesis import strategies as st
 
 from reenact.actors.inputs import Input
+from reenact.replay.strategies import TAILS, weighted
 
 
 @frozen
@@ -49,14 +50,6 @@ class Program:
     commands: list[Submit | Tell | Step] = field(repr=lambda commands: "\n  " + "\n  ".join(map(repr, commands)))
 
 
-TAILS: list[tuple[Input, ...]] = [
-    (),
-    (500,),
-    (500, 501),
-    (500, (0.5, 1.0)),
-    ((0.5, 1.0), (0.25, 1.0)),
-    ((0.5, 0.75), 500),
-]
 # Long beginnings in common, longer than the smallest contexts, and tails of both kinds.
 PROMPT = st.builds(
     lambda family, length, tail: (*range(family, family + length), *tail),
@@ -81,7 +74,7 @@ OPTIONS = st.sampled_from(
 SUBMIT = st.builds(
     Submit,
     prompt=PROMPT,
-    follows=st.one_of(st.none(), st.none(), st.integers(0, 5)),
+    follows=st.sampled_from([*[None] * 12, *range(6)]),
     bos=st.booleans(),
     options=OPTIONS,
     late=st.sampled_from([False, False, False, True]),
@@ -100,8 +93,8 @@ STEP = st.builds(
     outcome=st.sampled_from(["abort"] * 4 + ["leave"] * 10 + ["nan", "grammar", "refuse", 1, 2, -1, -2, "raise"]),
     rows=st.integers(0, 12),
 )
-# Steps that succeed stand here more than once, so that sequences come to an end of their own.
-COMMAND = st.one_of(GOOD_STEP, SUBMIT, GOOD_STEP, TELL, GOOD_STEP, GOOD_STEP, SUBMIT, GOOD_STEP, STEP)
+# Most steps succeed, so that sequences come to an end of their own.
+COMMAND: st.SearchStrategy[Submit | Tell | Step] = weighted((5, GOOD_STEP), (2, SUBMIT), (1, TELL), (1, STEP))
 
 
 def programs(
@@ -124,6 +117,7 @@ def programs(
 
 GENERATING = programs(shift=st.sampled_from(["move", "evaluate"]))
 POOLING = programs(pooling=st.just("mean"), alone=st.booleans())
+ANY = weighted((3, GENERATING), (1, POOLING))
 
 # Short answers to prompts that have nothing in common: what slots were used for, and when, decides who gets which.
 STRANGER = st.builds(
@@ -139,4 +133,4 @@ STRANGER = st.builds(
     late=st.just(value=False),
     dimensions=st.none(),
 )
-STRANGERS = programs(st.one_of(STRANGER, GOOD_STEP, GOOD_STEP), shift=st.just("evaluate"))
+STRANGERS = programs(weighted((1, STRANGER), (2, GOOD_STEP)), shift=st.just("evaluate"))

@@ -10,7 +10,8 @@ from typing import Any, Final
 from attrs import field, frozen
 from hypothesis import strategies as st
 
-from tests.properties.programs import TAILS, Step, Submit, Tell
+from reenact.replay.strategies import TAILS, weighted
+from tests.properties.programs import Step, Submit, Tell
 
 
 @frozen
@@ -77,7 +78,7 @@ TELL: Final = st.builds(
 BATCHES: Final = st.builds(Step, times=st.sampled_from([1, 1, 2, 4]))
 # Before "leave" the caller with the most rows leaves, so that the batch is aborted. The rest is what an engine reports.
 GONE_WRONG: Final = st.builds(Step, outcome=st.sampled_from([*["leave"] * 4, 1, 2, -2, "refuse"]))
-HAPPENING: Final = st.one_of(BATCHES, st.just(Arrive()), BATCHES, REQUEST, BATCHES, TELL, BATCHES, GONE_WRONG)
+HAPPENING: Final = weighted((3, BATCHES), (2, st.just(Arrive())), (2, REQUEST), (2, TELL), (1, GONE_WRONG))
 
 
 def schedules(n_requests: int) -> st.SearchStrategy[Schedule]:

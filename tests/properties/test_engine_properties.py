@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
+from reenact.replay.strategies import weighted
 from reenact.replay.testing import Submission
 from reenact.runtime.engine import ContextSettings
 from reenact.runtime.llama import LlamaEngine
@@ -61,7 +62,7 @@ class Happening:
 
 
 PROGRAM: Final = st.lists(
-    st.builds(Happening, st.one_of(SUBMISSION, SUBMISSION, SUBMISSION, st.integers(0, 9)), st.integers(0, 5)),
+    st.builds(Happening, weighted((3, SUBMISSION), (1, st.integers(0, 9))), st.integers(0, 5)),
     min_size=3,
     max_size=8,
 )

@@ -19,20 +19,11 @@ from hypothesis.stateful import (
 )
 
 from reenact.actors import events as e
-from reenact.replay.testing import (
-    PIECES,
-    CheckedKernel,
-    decoded,
-    done,
-    headers,
-    outcomes,
-    sample,
-    submissions,
-    undone,
-)
+from reenact.replay.liveness import end_all
+from reenact.replay.strategies import PIECES, done, headers, submissions, undone
+from reenact.replay.testing import CheckedKernel, decoded, sample
 from tests.breaking import found
-from tests.properties.ending import end_all
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, at_most, holds_for, phases
+from tests.support import FRESH_SEED, FRESH_SEED_NAME, at_most, phases
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""
@@ -66,7 +57,6 @@ class KernelMachine(RuleBasedStateMachine):
     @initialize(header=headers())
     def open(self, header: e.SessionOpened) -> None:
         self.session = CheckedKernel(header)
-        self.untokenized: list[int] = []
 
     @property
     def planned(self) -> e.BatchPlanned:
@@ -86,9 +76,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     @rule(target=requests, data=st.data())
     def submit(self, data: st.DataObject) -> int:
-        number = self.session.submit(data.draw(submissions(self.session.context)))
-        self.untokenized.append(number)
-        return number
+        return self.session.submit(data.draw(submissions(self.session.context)))
 
     @rule(target=requests, data=st.data())
     def submit_and_tokenize(self, data: st.DataObject) -> MultipleResults[int]:
@@ -98,20 +86,16 @@ class KernelMachine(RuleBasedStateMachine):
             self.session.tokenize(numbers[-1])
         return multiple(*numbers)
 
-    @precondition(lambda self: self.untokenized)
+    @precondition(lambda self: self.session.untokenized)
     @rule(data=st.data())
     def tokenize(self, data: st.DataObject) -> None:
-        self.session.tokenize(self._no_longer_untokenized(data))
+        self.session.tokenize(data.draw(st.sampled_from(self.session.untokenized)))
 
-    @precondition(lambda self: self.untokenized)
+    @precondition(lambda self: self.session.untokenized)
     @rule(data=st.data())
     def fail_to_tokenize(self, data: st.DataObject) -> None:
-        self.session.give(e.TokenizeFailed(sequence=self._no_longer_untokenized(data), error="OSError"))
-
-    def _no_longer_untokenized(self, data: st.DataObject) -> int:
-        number = data.draw(st.sampled_from(self.untokenized))
-        self.untokenized.remove(number)
-        return number
+        number = data.draw(st.sampled_from(self.session.untokenized))
+        self.session.give(e.TokenizeFailed(sequence=number, error="OSError"))
 
     @precondition(somebody)
     @rule(data=st.data())
@@ -169,12 +153,15 @@ class KernelMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ the engine
 
     @precondition(in_flight)
-    @rule(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=12))
-    def say(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
+    @rule(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=12), ends=st.booleans())
+    def say(self, pieces: list[bytes], *, ends: bool) -> None:
+        for i, piece in enumerate(pieces):
             if self.session.in_flight is not None:
                 draws = [part.sequence for part in self.planned.parts if part.draw is not None]
-                self.session.give(decoded(self.planned, *(sample(number, piece=piece) for number in draws)))
+                drawn = [sample(number, piece=piece) for number in draws]
+                if drawn and ends and i == len(pieces) - 1:
+                    drawn[0] = e.Sample(sequence=draws[0], token=2, eog=True)
+                self.session.give(decoded(self.planned, *drawn))
 
     @precondition(in_flight)
     @rule(data=st.data())
@@ -183,8 +170,8 @@ class KernelMachine(RuleBasedStateMachine):
 
     @precondition(in_flight)
     @rule(data=st.data())
-    def decode_somehow(self, data: st.DataObject) -> None:
-        self.session.give(data.draw(outcomes(self.planned)))
+    def decode_in_vain(self, data: st.DataObject) -> None:
+        self.session.give(data.draw(undone(self.planned)))
 
     @precondition(in_flight)
     @rule(data=st.data())
@@ -207,28 +194,13 @@ class KernelMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ the end
 
     def teardown(self) -> None:
-        """Let faults stop and everybody read on: then all ends that was admitted."""
+        """Let faults stop: then all ends that was admitted."""
         session: CheckedKernel | None = getattr(self, "session", None)
         if session is None or not session.sound:
             return
-        for number in self.untokenized:
-            session.tokenize(number)
-        for number in sorted(session.live):
-            session.give(e.ReaderResumed(sequence=number))
         end_all(session)
         session.close()
         self.met.update(type(record.event) for record in session.records)
-
-
-@holds_for(examples=60, header=headers(), data=st.data())
-def test_the_rules_hold(header: e.SessionOpened, data: st.DataObject) -> None:
-    """The example of `reenact.replay.testing`, word for word: what a user writes holds for our own policy."""
-    session = CheckedKernel(header)
-    for submission in data.draw(st.lists(submissions(header.context), max_size=5)):
-        session.tokenize(session.submit(submission))
-    for _ in range(20):
-        if session.in_flight is not None:
-            session.give(data.draw(outcomes(session.in_flight)))
 
 
 def one_each(wanted: list[int], _budget: int) -> list[int]:

@@ -4,18 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import strategies as st
-
 from reenact.actors import events as e
 from reenact.actors.inputs import Input, kind_of
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
 from reenact.actors.slots import Slot
 from tests.properties.playing import ComputingDriver, Played, Player, arrange, cheap_forks, played
-from tests.properties.programs import GENERATING, POOLING, Program
+from tests.properties.programs import ANY, Program
 from tests.support import Driver, Moment, holds_for
-
-ANY = st.one_of(GENERATING, GENERATING, GENERATING, POOLING)
 
 
 def pure(cells: Sequence[Input]) -> list[int]:

@@ -20,14 +20,13 @@ from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 from reenact.runtime.engine import ContextSettings
 from tests.properties.playing import Player, cheap_forks, finish, played
-from tests.properties.programs import GENERATING, POOLING, Program
+from tests.properties.programs import ANY, Program
 from tests.replay import logs
 from tests.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
 from tests.support import holds_for
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 ROOT: Final = Path(__file__).parents[2]
-ANY: Final = st.one_of(GENERATING, GENERATING, GENERATING, POOLING)
 
 FOLDS: Final = frozenset({"statistics", "digest"})
 """The rules that run the fold itself; with a wrong state a digest is wrong, so they see nearly everything."""

@@ -12,7 +12,7 @@ from reenact.replay.facts import Facts, Outcome, Play, facts_of
 from reenact.replay.fold import Entry
 from reenact.runtime.journal import Journal
 from tests.properties.playing import played
-from tests.properties.programs import GENERATING, POOLING, Program
+from tests.properties.programs import ANY, GENERATING, Program
 from tests.replay import logs
 from tests.support import holds_for
 
@@ -38,7 +38,7 @@ def test_the_facts_of_the_eventful_session_lead_to_it(eventful: Path) -> None:
     assert [entry.record for entry in whole] == happened(facts_of(whole))
 
 
-@holds_for(examples=60, program=st.one_of(GENERATING, GENERATING, POOLING), t=st.integers(0, 9))
+@holds_for(examples=60, program=ANY, t=st.integers(0, 9))
 def test_the_facts_of_any_session_lead_to_it(program: Program, t: int) -> None:
     """Whatever callers, readers and engines do, all facts lead to the same records."""
     records = played(program).driver.records
