@@ -19,6 +19,7 @@ from time import perf_counter
 from traceback import format_exception
 from typing import Final
 
+from reenact.replay.progress import progress
 from tests.simulation.judge import complaints, read
 from tests.simulation.world import Ran, run
 from tests.support import positive
@@ -169,25 +170,31 @@ def _only_run(seeds: range, n_steps: int, folder: Path) -> int:
 
 def _compared(seeds: range, n_steps: int, folder: Path) -> int:
     """Run seeds here and in another process, print what came of them, and return how many failed."""
-    figures = Figures()
-    found: dict[int, list[str]] = {}
-    for seed in seeds:
-        ran, found[seed], seconds = simulated(seed, n_steps, log_of(folder, seed))
-        if ran is not None:
-            figures.add(ran, seconds)
-    again = folder / "again"
-    # Whatever our hash is, that of one of the two numbers is another.
-    code = in_process(seeds, n_steps, again, hashes=1 if os.environ.get("PYTHONHASHSEED") != "1" else 2)
-    for seed, what in found.items():
-        ours, theirs = log_of(folder, seed), log_of(again, seed)
-        if not what and (code or ours.read_bytes() != theirs.read_bytes()):
-            what.append(f"another process recorded another session: replay diff {ours} {theirs}")
+    figures, failed = Figures(), set[int]()
+
+    def tell(seed: int, what: list[str]) -> None:
         if what:
-            say(failure(seed, n_steps, ours, what))
+            failed.add(seed)
+            say(failure(seed, n_steps, log_of(folder, seed), what))
+
+    with progress("simulating") as show:
+        for i, seed in enumerate(seeds):
+            show("simulating", i / len(seeds))
+            ran, what, seconds = simulated(seed, n_steps, log_of(folder, seed))
+            tell(seed, what)
+            if ran is not None:
+                figures.add(ran, seconds)
+        show("once more, in another process", 0)
+        again = folder / "again"
+        # Whatever our hash is, that of one of the two numbers is another.
+        code = in_process(seeds, n_steps, again, hashes=1 if os.environ.get("PYTHONHASHSEED") != "1" else 2)
+    for seed in seeds:
+        ours, theirs = log_of(folder, seed), log_of(again, seed)
+        if seed not in failed and (code or ours.read_bytes() != theirs.read_bytes()):
+            tell(seed, [f"another process recorded another session: replay diff {ours} {theirs}"])
     say("\n".join(figures.lines()))
-    n_failed = sum(map(bool, found.values()))
-    say(f"{n_failed:,} of {len(seeds):,} failed")
-    return n_failed
+    say(f"{len(failed):,} of {len(seeds):,} failed")
+    return len(failed)
 
 
 def main() -> int:
