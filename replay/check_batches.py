@@ -199,9 +199,9 @@ class Cells(Rule):
 def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
     """Return between which positions the last cell of a part's slot can be after a batch."""
     none, every = part.position - 1, part.position + len(part.inputs) - 1
-    if code == e.DONE:
-        return (none, none) if part.pool else (every, every)
-    return (none, none) if code in {e.NO_ROOM, e.INVALID} else (none, every)
+    if part.pool or code in {e.NO_ROOM, e.INVALID}:
+        return none, none
+    return (every, every) if code == e.DONE else (none, every)
 
 
 class Turns(Rule):

@@ -66,7 +66,10 @@ class Checks:
 
     def __init__(self, rules: Collection[str] | None = None) -> None:
         self._recount = Recount()
-        self._rules = [RULES[name](self._recount) for name in (RULES if rules is None else dict.fromkeys(rules))]
+        names = RULES if rules is None else dict.fromkeys(rules)
+        if unknown := [name for name in names if name not in RULES]:
+            raise KeyError(f"no rule is called {unknown[0]!r}")
+        self._rules = [RULES[name](self._recount) for name in names]
         self._settling = [rule for rule in self._rules if type(rule).settle is not Rule.settle]
         self._hearing: dict[type[e.Event], list[Rule]] = {}
         for rule in self._rules:

@@ -1,6 +1,7 @@
 """How soon all requests of a session end once nobody interferes: a number of batches, and whether it is kept.
 
-The number is that of our own policy, which gives everybody a row in every batch and shares the rest out.
+The number is that of our own policy, which gives everybody a row in every batch and shares the rest out. It is counted
+from the requests, by none of the code that decides.
 """
 
 from collections import Counter
@@ -78,12 +79,15 @@ def end_all(session: CheckedKernel) -> None:
     """Let all be tokenised and read on, and decode until everybody has ended, in as many batches as it may take.
 
     Args:
-        session: The session; its requests came by `CheckedKernel.submit`.
+        session: The session; its requests came by `CheckedKernel.submit`, and ask for what they asked for then.
 
     Raises:
-        AssertionError: It takes more, or a rule does not hold.
+        AssertionError: It takes more; no batch is planned although somebody has not ended; or a rule does not hold.
+        ValueError: A request did not come by `submit`.
     """
-    for number in tuple(session.untokenized):
+    if strangers := sorted(session.live - session.submissions.keys()):
+        raise ValueError(f"requests {strangers} did not come by submit(): nothing is known of them")
+    for number in [number for number in session.untokenized if number in session.submissions]:
         session.tokenize(number)
     for number in sorted(session.live):
         session.give(e.ReaderResumed(sequence=number))

@@ -5,17 +5,24 @@ The rules that hold here:
 * A strategy makes what a runtime can be given, and nothing else: values that the header allows, and outcomes of a batch
   that an engine can report. What comes of them is the kernel's to decide.
 
-This module needs Hypothesis, which is no dependency of reenact: install it where you test. A policy is tested so::
+This module needs Hypothesis, which is no dependency of reenact: install it where you test. A policy is tested so; here
+of one priority the shortest prompt comes first, and everything else is as it was::
 
     @given(header=headers(), data=st.data())
-    def test_the_rules_hold(header, data):
-        session = CheckedKernel(header)
-        for _ in range(20):
-            session.tokenize(session.submit(data.draw(submissions(header.context))))
-            session.give(data.draw(facts(session)))
-            if session.in_flight is not None:
-                session.give(data.draw(outcomes(session.in_flight)))
-        end_all(session)
+    def test_the_shortest_prompt_comes_first(header, data):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("reenact.actors.batcher.turn", lambda work: (-work.priority, len(work.inputs)))
+            session = CheckedKernel(header, rules=RULES.keys() - {"queue", "places", "digest"})
+            for _ in range(10):
+                number = session.submit(data.draw(submissions(header.context)))
+                if data.draw(st.booleans()):
+                    session.tokenize(number)
+                session.give(data.draw(facts(session)))
+                for _ in range(3):
+                    if session.in_flight is not None:
+                        session.give(data.draw(outcomes(session)))
+            end_all(session)
+            session.close()
 """
 
 from typing import Final, Literal, TypeVar
@@ -27,7 +34,7 @@ from reenact.actors import events as e
 from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, ended, header_of, sample
+from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone, sample
 from reenact.runtime.engine import refused
 
 T = TypeVar("T")
@@ -72,12 +79,17 @@ def weighted(*strategies: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy
     many.
 
     Args:
-        strategies: Each with its weight, a positive number. Values are reduced to those of the first.
+        strategies: Each with its weight, a whole number from 1 on. Values are reduced to those of the first.
+
+    Raises:
+        ValueError: A weight is less, or there is no strategy.
 
     Example::
 
         BATCHES = weighted((9, st.just("done")), (1, st.sampled_from(["no room", "failed"])))
     """
+    if not strategies or min(weight for weight, _ in strategies) < 1:
+        raise ValueError("weighted: expected strategies, each with a weight from 1 on")
     which = [i for i, (weight, _) in enumerate(strategies) for _ in range(weight)]
     return st.sampled_from(which).flatmap(lambda i: strategies[i][1])
 
@@ -135,7 +147,7 @@ def headers(*, pooling: bool = False) -> st.SearchStrategy[e.SessionOpened]:
 
 
 def submissions(context: ContextFacts) -> st.SearchStrategy[Submission]:
-    """Return requests: prompts of any length that matters in this context, with any options.
+    """Return requests: prompts of any length that matters in this context, with any options that actors look at.
 
     Prompts are empty, or shorter or longer than a batch or the context; many have a beginning in common. A request
     without a limit of its own is only made where ten contexts are few tokens. What is wanted is a text, or a vector
@@ -185,14 +197,21 @@ def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
     Args:
         session: The session; its requests came by `CheckedKernel.submit`, one at least.
 
+    Raises:
+        ValueError: None came.
+
     Example::
 
         session.give(data.draw(facts(session)))
     """
-    live, late = sorted(session.live), sorted(session.submissions.keys() - session.live)
-    of_readers = [(weight, _of_readers(session, numbers)) for weight, numbers in ((6, live), (1, late)) if numbers]
-    of_prompts = [(2, _of_prompts(session, number)) for number in session.untokenized[:3]]
-    return weighted(*of_readers, *of_prompts)
+    if not session.submissions:
+        raise ValueError("facts: no request came yet by submit()")
+    came, untokenized = session.submissions.keys(), [one for one in session.untokenized if one in session.submissions]
+    live, late = sorted(came & session.live), sorted(came - session.live)
+    happening = [(weight, _of_readers(session, numbers)) for weight, numbers in ((6, live), (1, late)) if numbers]
+    if untokenized:
+        happening.append((4, st.sampled_from(untokenized).flatmap(lambda number: _of_prompts(session, number))))
+    return weighted(*happening)
 
 
 def _of_readers(session: CheckedKernel, numbers: list[int]) -> st.SearchStrategy[e.GivenEvent]:
@@ -225,10 +244,10 @@ def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
     """
     pieces = weighted((4, st.sampled_from(PIECES)), (1, st.binary(max_size=4)))
     said = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
-    ended = st.just(e.Sample(sequence=sequence, token=2, eog=True))
+    eog = st.just(e.Sample(sequence=sequence, token=2, eog=True))
     faults: list[Literal["nan", "grammar", "cost"]] = ["nan", "grammar", "cost"]
     faulty = st.sampled_from([e.Sample(sequence=sequence, token=-1, fault=fault) for fault in faults])
-    return weighted((6, said), (1, ended), (1, faulty))
+    return weighted((6, said), (1, eog), (1, faulty))
 
 
 def vectors(sequence: int) -> st.SearchStrategy[e.Vector]:
@@ -268,12 +287,15 @@ def done(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
 def undone(planned: e.BatchPlanned, code: int | None = None) -> st.SearchStrategy[e.BatchDecoded]:
     """Return outcomes of a batch that is not done.
 
-    Where it was ended early (2) or failed (below -1), any of each sequence's rows may be in cells; else none is. A
-    batch that the engine finds invalid itself (-1) has lost no cells.
+    Where it was ended early (2) or failed (below -1), any of each sequence's rows may be in cells; else none is. Of one
+    that is invalid (-1) it may be told where cells end, or nothing, because it never came to the engine.
 
     Args:
         planned: The batch.
-        code: What ``llama_decode`` returned; unless given, any code.
+        code: What ``llama_decode`` returned, but 0; unless given, any code.
+
+    Raises:
+        ValueError: The code is that of a batch that is done.
 
     Example::
 
@@ -281,21 +303,34 @@ def undone(planned: e.BatchPlanned, code: int | None = None) -> st.SearchStrateg
             session.give(data.draw(undone(session.in_flight, code=2)))
     """
     if code is None:
-        codes = e.NO_ROOM, e.ABORTED, e.INVALID, -2, -3
-        return st.one_of(*(undone(planned, one) for one in codes), st.just(refused(planned)))
+        return st.sampled_from([e.NO_ROOM, e.ABORTED, e.INVALID, -2, -3]).flatmap(lambda one: undone(planned, one))
+    if code == e.DONE:
+        raise ValueError(f"code {code}: such a batch is done, see done()")
     in_part = code == e.ABORTED or code < e.INVALID
     rows = st.tuples(*(st.integers(0, len(part.inputs)) if in_part else st.just(0) for part in planned.parts))
-    return rows.map(lambda counts: ended(planned, code, counts))
+    told = rows.map(lambda counts: left_undone(planned, code, counts))
+    return st.one_of(told, st.just(refused(planned))) if code == e.INVALID else told
 
 
-def outcomes(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
-    """Return outcomes of a batch of every kind: done, more often than not; no room, ended early, invalid, failed.
+def outcomes(session: CheckedKernel) -> st.SearchStrategy[e.BatchDecoded]:
+    """Return what may become of the batch in flight.
+
+    It is done, more often than not; ended early, mostly where that was asked for; or there is no room, it is invalid,
+    or it fails. What befalls the engine as a whole is yours to give: `EngineFailed`, `CellsLost`.
 
     Args:
-        planned: The batch.
+        session: The session.
+
+    Raises:
+        ValueError: No batch is in flight.
 
     Example::
 
-        session.give(data.draw(outcomes(session.in_flight)))
+        if session.in_flight is not None:
+            session.give(data.draw(outcomes(session)))
     """
-    return weighted((6, done(planned)), (1, undone(planned)))
+    planned = session.in_flight
+    if planned is None:
+        raise ValueError("outcomes: no batch is in flight")
+    aborted = [(6, undone(planned, e.ABORTED))] if session.aborting else []
+    return weighted((6, done(planned)), *aborted, (1, undone(planned)))

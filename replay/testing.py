@@ -5,6 +5,7 @@ The rules that hold here:
 * All rules are held against all records of a fact before the next fact is given. A violation is an `AssertionError`
   that names the rule, the record, and what stands there.
 * What is known of a session is read from its records alone.
+* A fact has its end: a policy that goes round in circles is an `AssertionError` too.
 
 A session without an engine, fact by fact::
 
@@ -18,7 +19,8 @@ A session without an engine, fact by fact::
             session.give(decoded(session.in_flight))
         session.close()
 
-`reenact.replay.strategies` makes such sessions at random, and `reenact.replay.liveness` says how soon they end.
+`reenact.replay.strategies` makes such sessions at random, and `reenact.replay.liveness` says how soon they end. A log
+of your own is held against the same rules by `reenact.replay.check_log`.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,6 +40,9 @@ from reenact.runtime.codec import FORMAT, SCHEMA
 
 FACT_TIME: Final = 1_000_000
 """Nanoseconds from one fact to the next, where nobody says when it happened."""
+
+MOST_RECORDS: Final = 100_000
+"""That may follow from one fact."""
 
 
 # ---------------------------------------------------------------- what a kernel can be given
@@ -124,7 +129,7 @@ class Submission:
 
 
 def sample(sequence: int, *, token: int = 7, piece: bytes = b"z") -> e.Sample:
-    """Return a token that was drawn for a sequence; unless told otherwise one that is in no stop string above."""
+    """Return a token that was drawn for a sequence; unless told otherwise one that no strategy has in a stop string."""
     return e.Sample(sequence=sequence, token=token, piece=piece)
 
 
@@ -133,7 +138,7 @@ def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
 
     Args:
         planned: The batch.
-        drawn: For each part with a draw; none for tokens that are in no stop string above.
+        drawn: For each part with a draw; none for those that `sample` gives.
     """
     pooled = [part.sequence for part in planned.parts if part.pool]
     return e.BatchDecoded(
@@ -147,19 +152,42 @@ def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
     )
 
 
-def ended(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchDecoded:
+def left_undone(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.BatchDecoded:
     """Return the outcome of a batch that is not done.
 
     Args:
         planned: The batch.
-        code: What ``llama_decode`` returned.
-        counts: How many rows of each part are in cells.
+        code: What ``llama_decode`` returned: not 0.
+        counts: How many rows of each part are in cells. What is pooled leaves none.
+
+    Raises:
+        ValueError: The code is that of a batch that is done.
     """
-    positions = tuple((part.slot, part.position + count - 1) for part, count in zip(planned.parts, counts, strict=True))
+    if code == e.DONE:
+        raise ValueError(f"code {code}: such a batch is done, see decoded()")
+    positions = tuple(
+        (part.slot, -1 if part.pool else part.position + count - 1)
+        for part, count in zip(planned.parts, counts, strict=True)
+    )
     return e.BatchDecoded(batch=planned.batch, code=code, samples=(), vectors=(), positions=positions)
 
 
 # ---------------------------------------------------------------- a kernel under all rules
+
+
+class _Bounded(Kernel):
+    """A kernel in which no fact has consequences without end."""
+
+    _given = 0
+    """The number of the last fact."""
+
+    def _record(self, event: e.Event, cause: int | None) -> e.Record:
+        record = super()._record(event, cause)
+        if cause is None:
+            self._given = record.n
+        elif record.n - self._given > MOST_RECORDS:
+            raise AssertionError(f"{MOST_RECORDS:,} records follow from record {self._given}, and more: now {event}")
+        return record
 
 
 class CheckedKernel:
@@ -167,14 +195,16 @@ class CheckedKernel:
 
     Args:
         header: Its first record.
-        kernel: Who decides; a `Kernel` unless given. It has had no fact yet.
-        rules: The names of the rules, as in `reenact.replay.checks.RULES`; None for all.
+        rules: The names of the rules, as in `reenact.replay.checks.RULES`; None for all. Our own policy is in "queue",
+            "places", "digest", "turns", "aborts" and "shifts": leave out what another one decides otherwise.
+
+    Raises:
+        KeyError: There is no rule of such a name.
+        InternalError: No session can have such a header.
     """
 
-    def __init__(
-        self, header: e.SessionOpened, *, kernel: Kernel | None = None, rules: Collection[str] | None = None
-    ) -> None:
-        self.kernel = Kernel() if kernel is None else kernel
+    def __init__(self, header: e.SessionOpened, *, rules: Collection[str] | None = None) -> None:
+        self.kernel = _Bounded()
         self.context = header.context
         self.records: list[e.Record] = []
         self.submissions: dict[int, Submission] = {}
@@ -204,7 +234,9 @@ class CheckedKernel:
             Its record, and all that follow from it.
 
         Raises:
-            AssertionError: A rule does not hold; it names the rule, the record, and what stands there.
+            AssertionError: A rule does not hold; it names the rule, the record, and what stands there. Or the fact has
+                consequences without end.
+            InternalError: The fact cannot be: out of turn, or not what was planned.
         """
         # Until all has gone well: the kernel itself may raise.
         sound, self.sound = self.sound, False
@@ -222,14 +254,27 @@ class CheckedKernel:
         return records
 
     def submit(self, submission: Submission) -> int:
-        """Give a request and return its number; its prompt is not tokenised yet."""
+        """Give a request and return its number; its prompt is not tokenised yet.
+
+        Raises:
+            ValueError: A text is wanted of a model for vectors, or the other way round.
+        """
+        if submission.embedding != (self.context.pooling != "none"):
+            wanted = "a vector" if submission.embedding else "a text"
+            raise ValueError(f"embedding: {wanted} is wanted where pooling is {self.context.pooling!r}")
         number = self.kernel.n_requests + 1
         self.submissions[number] = submission
         self.give(submission.received(number))
         return number
 
     def tokenize(self, number: int) -> None:
-        """Say what the prompt of a request is tokenised to."""
+        """Say what the prompt of a request is tokenised to.
+
+        Raises:
+            ValueError: It is already, or no request with this number came by `submit`.
+        """
+        if number not in self.untokenized or number not in self.submissions:
+            raise ValueError(f"the prompt of request {number} is not one to be tokenised")
         self.give(self.submissions[number].tokenized(number))
 
     def close(self) -> None:

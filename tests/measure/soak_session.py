@@ -22,7 +22,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.replay.liveness import end_all
 from reenact.replay.strategies import ENDLESS_N_CTX, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, ended, header_of
+from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
 from reenact.runtime.engine import refused
 
 T = TypeVar("T")
@@ -258,7 +258,7 @@ class Play:
     def _ended(self, planned: e.BatchPlanned, code: int) -> e.BatchDecoded:
         in_part = code == e.ABORTED or code < e.INVALID
         rows = (len(part.inputs) for part in planned.parts)
-        return ended(planned, code, [self.random.randint(0, n_rows) if in_part else 0 for n_rows in rows])
+        return left_undone(planned, code, [self.random.randint(0, n_rows) if in_part else 0 for n_rows in rows])
 
     def _sample(self, number: int) -> e.Sample:
         at = self.random.random()

@@ -216,7 +216,7 @@ def as_if_done(original: Any) -> Any:
 @pytest.mark.parametrize(
     ("target", "broken", "complaint"),
     [
-        ("reenact.actors.batcher:decoded", as_if_done, r"(?m)^positions: record \d+, BatchPlanned: expected "),
+        ("reenact.actors.batcher:decoded", as_if_done, r"(?m)^(positions|kept): record \d+, \w+: expected "),
         ("reenact.actors.schedule:share_rows", lambda _: one_each, "have not ended after "),
         ("reenact.actors.batcher:turn", lambda _: lambda work: -work.sequence, r"(?m)^queue: record \d+, "),
         ("reenact.actors.batcher:choose", lambda _: None, r"(?m)^actors: .* it raised TypeError"),

@@ -15,7 +15,7 @@ from reenact.replay.checking import Violation
 from reenact.replay.checks import RULES, Checks
 from reenact.replay.fold import NotInLog
 from reenact.replay.fork import Opened, fork
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of
+from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 from reenact.runtime.engine import ContextSettings
@@ -480,6 +480,18 @@ def test_waiting_is_counted_anew_in_a_new_context() -> None:
     assert [1] == [part.sequence for part in planned_of(session).parts]
     session.give(e.CellsLost())
     assert [1] == [part.sequence for part in planned_of(session).parts]
+
+
+@pytest.mark.parametrize("code", [e.ABORTED, e.INVALID, -2])
+def test_what_is_pooled_leaves_no_cells(code: int) -> None:
+    """Also where its batch is not done: an engine that reports a cell of it breaks a rule."""
+    context = context_of(n_slots=1, n_ctx=16, n_ctx_seq=16, n_batch=8, shift="evaluate", pooling="mean")
+    session = CheckedKernel(header_of(context, max_waiting=0))
+    options = Options(seed=1)
+    session.tokenize(session.submit(Submission(prompt=(5, 6), bos_added=False, options=options, embedding=True)))
+    reported = evolve(left_undone(planned_of(session), code, [0]), positions=((0, 0),))
+    with pytest.raises(AssertionError, match=r"cells: record \d+, BatchDecoded: expected slot 0 at position -1, "):
+        session.give(reported)
 
 
 def planned_of(session: CheckedKernel) -> e.BatchPlanned:
