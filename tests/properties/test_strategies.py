@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Final, get_args
 
 import pytest
+from attrs import evolve
 from hypothesis import strategies as st
 
 from reenact.actors import events as e
@@ -123,14 +124,14 @@ def test_a_weight_is_how_often() -> None:
 # ---------------------------------------------------------------- errors
 
 
+CONTEXT: Final = context_of(n_slots=1, n_ctx=16, n_ctx_seq=16, n_batch=8, shift="evaluate")
+SUBMISSION: Final = Submission(prompt=(5, 6, 7), bos_added=False, options=Options(seed=1, num_predict=2))
+
+
 @pytest.fixture
 def session() -> CheckedKernel:
     """Return a session with a slot for one."""
     return CheckedKernel(header_of(CONTEXT, max_waiting=1))
-
-
-CONTEXT: Final = context_of(n_slots=1, n_ctx=16, n_ctx_seq=16, n_batch=8, shift="evaluate")
-SUBMISSION: Final = Submission(prompt=(5, 6, 7), bos_added=False, options=Options(seed=1, num_predict=2))
 
 
 def test_a_policy_that_goes_round_in_circles(session: CheckedKernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +139,7 @@ def test_a_policy_that_goes_round_in_circles(session: CheckedKernel, monkeypatch
     monkeypatch.setattr(testing, "MOST_RECORDS", 100)
     monkeypatch.setattr("reenact.actors.batcher.turn", lambda work: (work.sequence,))
     session.tokenize(session.submit(SUBMISSION))
-    urgent = Submission(prompt=(5,), bos_added=False, options=Options(seed=1, num_predict=2, priority=1))
+    urgent = evolve(SUBMISSION, options=evolve(SUBMISSION.options, priority=1))
     session.tokenize(session.submit(urgent))
     assert session.in_flight is not None
     with pytest.raises(AssertionError, match=r"^100 records follow from record \d+, and more: now S"):
@@ -153,7 +154,7 @@ def test_what_cannot_be_is_told_of(session: CheckedKernel) -> None:
     with pytest.raises(ValueError, match="no batch is in flight"):
         outcomes(session)
     with pytest.raises(ValueError, match="embedding: a vector is wanted where pooling is 'none'"):
-        session.submit(Submission(prompt=(5,), bos_added=False, options=Options(seed=1), embedding=True))
+        session.submit(evolve(SUBMISSION, embedding=True))
     number = session.submit(SUBMISSION)
     session.tokenize(number)
     with pytest.raises(ValueError, match="the prompt of request 1 is not one to be tokenised"):
@@ -169,16 +170,10 @@ def test_what_cannot_be_is_told_of(session: CheckedKernel) -> None:
 
 def test_headers_and_rules_that_there_are_not() -> None:
     """A rule must have its name, and a batch a row for each slot."""
-    header = header_of(CONTEXT, max_waiting=1)
     with pytest.raises(KeyError, match="no rule is called 'nope'"):
-        CheckedKernel(header, rules=["text", "nope"])
+        CheckedKernel(header_of(CONTEXT, max_waiting=1), rules=["text", "nope"])
     with pytest.raises(InternalError, match="a batch of 1 rows has none for some of 2 slots"):
-        CheckedKernel(
-            header_of(
-                context_of(n_slots=2, n_ctx=16, n_ctx_seq=16, n_batch=1, shift="move"),
-                max_waiting=1,
-            )
-        )
+        CheckedKernel(header_of(evolve(CONTEXT, n_slots=2, n_batch=1), max_waiting=1))
 
 
 @pytest.mark.parametrize("weights", [[], [0], [1, -1]])

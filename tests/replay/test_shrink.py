@@ -113,9 +113,8 @@ def test_a_fault_of_the_actors_gets_into_no_fact(path: Path, small: Path) -> Non
 
     with broken("reenact.actors.batcher:proceed", nothing_trimmed):
         with_an_engine(path)
-        assert -1 in [
-            entry.record.event.code for entry in logs.read(path) if isinstance(entry.record.event, e.BatchDecoded)
-        ]
+        events = [entry.record.event for entry in logs.read(path)]
+        assert -1 in [event.code for event in events if isinstance(event, e.BatchDecoded)]
         shrink_log(path, out=small, rule="positions")
         assert "violated" == check_facts(small, ["positions"]).outcome
     assert "holds" == check_facts(small).outcome
