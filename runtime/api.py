@@ -52,7 +52,7 @@ async def open_runtime(
         n_ctx: Cells one sequence may use: tokens of its prompt and of what it generates.
         n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
         n_threads: Threads that compute; by default as many as there are CPUs for this process. They wait for each
-            other: where other programs use the CPUs too, fewer are several times faster.
+            other: where other programs keep the CPUs busy, fewer may be faster.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
             options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too, and
             the session can be executed again all the same. "auto" takes the first where this model, build and machine
@@ -197,8 +197,8 @@ def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     return llama_engine(model)
 
 
-def llama_engine(path: str | os.PathLike[str], *, on_progress: Callable[[str, float], None] | None = None) -> Engine:
-    """Return a `LlamaEngine`; its module is an extra, and is imported only here.
+def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None]) -> Engine:
+    """Return a `LlamaEngine`, with its callbacks; its module is an extra, and is imported only here.
 
     Raises:
         EngineBroken: llama.cpp is not installed; the error says how to get it.
@@ -207,7 +207,7 @@ def llama_engine(path: str | os.PathLike[str], *, on_progress: Callable[[str, fl
         from reenact.runtime.llama import LlamaEngine
     except ImportError as error:
         raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
-    return LlamaEngine(path, on_progress=on_progress)
+    return LlamaEngine(path, **callbacks)
 
 
 def _header(loaded: Loaded, limits: Limits, sources: Sources) -> e.SessionOpened:

@@ -13,6 +13,12 @@ from reenact.actors.routing import ROUTES
 Subscriber = Callable[[e.Record], None]
 
 
+def warn(warning: str) -> None:
+    """Show a warning that is about no record, where structlog is configured."""
+    if structlog.is_configured():
+        structlog.get_logger("reenact").warning(warning)
+
+
 def subscriber() -> Subscriber | None:
     """Return what shows a record on the console; None where structlog is not configured."""
     if not structlog.is_configured():

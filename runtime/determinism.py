@@ -18,7 +18,7 @@ from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import DeterminismFacts, EngineFacts, Numerics, Policy, Probed
 from reenact.runtime.engine import ContextSettings, Determinism
 from reenact.runtime.modelfile import ModelFile
-from reenact.runtime.numerics import fastest, independent, obstacle, possible
+from reenact.runtime.numerics import Machine, fastest, independent, obstacle, possible
 
 Ask = Callable[[Numerics], dict[str, Probed]]
 """Probes a model under these numerics."""
@@ -49,32 +49,46 @@ class Findings:
     """What "auto" takes here."""
 
 
-def promise(file: ModelFile, settings: ContextSettings, ask: Ask) -> Promise:
+def promise(file: ModelFile, settings: ContextSettings, machine: Machine, ask: Ask) -> Promise:
     """Return what can be promised.
+
+    Args:
+        file: What the model's file says.
+        settings: What is asked.
+        machine: What this machine can do.
+        ask: Probes the model.
 
     Raises:
         InvalidRequest: Not what was asked for by name; it names ``determinism``.
     """
+    promised = _promised(file, settings, machine, ask)
+    if machine.repacks:
+        return promised
+    reason = f"{promised.facts.reason}; weights are not repacked, because llama.cpp dies of that on this machine"
+    return changed(promised, facts=changed(promised.facts, reason=reason))
+
+
+def _promised(file: ModelFile, settings: ContextSettings, machine: Machine, ask: Ask) -> Promise:
     asked, types = settings.determinism, file.matrix_types
     if settings.numerics is not None and asked != "auto":
-        return _promise(asked, asked, possible(settings.numerics, types), "as recorded")
+        return _promise(asked, asked, possible(settings.numerics, types, machine), "as recorded")
     if asked == "recorded-schedule":
-        return _promise(asked, asked, fastest(types), "it was asked for")
+        return _promise(asked, asked, fastest(types, machine), "it was asked for")
     if file.pools:
-        numerics = changed(fastest(types), repack=independent(types).repack)
+        numerics = changed(fastest(types, machine), repack=independent(types, machine).repack)
         return _promise(asked, "schedule-independent", numerics, "a text is alone in its batch")
     against = obstacle(types)
     found: dict[str, Probed] = {}
     if against is None:
-        found = ask(independent(types))
+        found = ask(independent(types, machine))
         differing = [case for case, outcome in found.items() if outcome == "differs"]
         if not differing:
-            return _promise(asked, "schedule-independent", independent(types), _reason(found), found)
+            return _promise(asked, "schedule-independent", independent(types, machine), _reason(found), found)
         against = f"a probe found other bits {differing[0]}"
     if asked == "schedule-independent":
         cure = 'determinism="auto" takes "recorded-schedule" here'
         raise InvalidRequest("determinism", f'"schedule-independent" cannot be had: {against}; {cure}')
-    return _promise(asked, "recorded-schedule", fastest(types), against, found)
+    return _promise(asked, "recorded-schedule", fastest(types, machine), against, found)
 
 
 def _reason(found: dict[str, Probed]) -> str:

@@ -45,6 +45,10 @@ class Display(ABC):
         """Show how far loading is; may be called from another thread."""
         self._loading.update(self._task, description=f"{doing} the model", completed=fraction)
 
+    def warn(self, warning: str) -> None:
+        """Show a warning on stderr; may be called from another thread."""
+        self._loading.console.print(Text(f"reenact: {warning}"), soft_wrap=True)
+
     def loaded(self) -> None:
         """The model is ready."""
         self._loading.stop()
@@ -118,6 +122,10 @@ class TerminalDisplay(Display):
         if self._live.is_started:
             self._live.stop()
             self._console.print(Group(*(self._block(i, None) for i in range(len(self._prompts)))))
+
+    def warn(self, warning: str) -> None:
+        """Show a warning on stderr; may be called from another thread."""
+        self._loading.console.print(Text(f"reenact: {warning}"), soft_wrap=True)
 
     def loaded(self) -> None:
         """Begin to show the texts."""

@@ -52,7 +52,7 @@ def generate(job: Job) -> Errors:
 
 
 async def _generate(job: Job, errors: Errors) -> None:
-    engine = llama_engine(job.model, on_progress=job.display.loading)
+    engine = llama_engine(job.model, on_progress=job.display.loading, on_warning=job.display.warn)
     with job.display:
         async with (
             open_runtime(engine, log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,

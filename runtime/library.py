@@ -12,18 +12,42 @@ The rules that hold here:
 
 import ctypes
 import hashlib
+import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import llama_cpp
-from llama_cpp import llama_chat_format, llama_grammar
-from llama_cpp import llama_cpp as bindings
+_SPINS: Final = "GOMP_SPINCOUNT"
+
+
+@contextmanager
+def _spinning_briefly() -> Iterator[None]:
+    """Let the threads of libgomp, which reads this when it is loaded, soon sleep while they wait for each other.
+
+    Threads that spin for long take the CPU from those that they wait for, where other programs use it too
+    (``make measure-waiting``). What the user set counts, and who is started by this process sees no change.
+    """
+    if _SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ[_SPINS] = "1000"
+    try:
+        yield
+    finally:
+        del os.environ[_SPINS]
+
+
+with _spinning_briefly():
+    import llama_cpp
+    from llama_cpp import llama_chat_format, llama_grammar
+    from llama_cpp import llama_cpp as bindings
 
 __all__ = [
     "ShortCalls",
+    "bind",
     "bindings",
     "complaint",
     "forget_complaints",
@@ -88,6 +112,20 @@ class ShortCalls:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         raise AttributeError(f"{name} is not among the short calls")
+
+
+def bind(signatures: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Any]:
+    """Return calls of ggml that the bindings leave out; libllama has loaded the libraries that hold them.
+
+    Args:
+        signatures: What each call returns, and what it takes.
+    """
+    library = ctypes.CDLL(library_path())
+    calls = {}
+    for name, (returns, takes) in signatures.items():
+        call = calls[name] = library[name]
+        call.restype, call.argtypes = returns, takes
+    return calls
 
 
 def library_path() -> str:

@@ -1,36 +1,37 @@
 """The engine that computes: llama.cpp, on the CPU.
 
-Owns the model. What is promised of its results says `reenact.runtime.determinism`; cells and steps are an
-`Evaluator`'s.
+Owns the model. `reenact.runtime.determinism` decides what is promised of its results; an `Evaluator` has its cells and
+does its steps.
 
 The rule that holds here: of all engines of a process one is loaded at a time. Whether matrices are multiplied by tiles
 is decided once for all of them, and what llama.cpp says of a failure comes from the one that is being loaded.
 """
 
 import os
-import platform
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 from reenact.actors.errors import EngineBroken
 from reenact.actors.events import BatchDecoded, BatchPlanned
-from reenact.actors.header import EngineFacts, Numerics, Probed
+from reenact.actors.header import Numerics, Probed
 from reenact.actors.options import Options
 from reenact.runtime.abortflag import AbortFlag
+from reenact.runtime.build import engine_facts
+from reenact.runtime.cachetypes import fastest_v
+from reenact.runtime.console import warn
 from reenact.runtime.determinism import Findings, promise
 from reenact.runtime.draws import Draws
 from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Message, Tokenized
 from reenact.runtime.evaluator import Evaluator, OnRow
-from reenact.runtime.library import bindings, library_sha256, listen, llama_cpp, text_of
+from reenact.runtime.library import listen, llama_cpp
 from reenact.runtime.loading import Basis, check_served, load_model, model_facts
 from reenact.runtime.modelfile import ModelFile, OnProgress, read_model_file
-from reenact.runtime.numerics import independent, obstacle, possible, settle
+from reenact.runtime.numerics import Machine, independent, obstacle, possible, settle
 from reenact.runtime.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.template import renderer
+from reenact.runtime.trial import OnWarning, repacks
 
 _DRAWS: Final = "splitmix64(seed, index, attempt)"
 _LOADING: Final = Lock()
@@ -43,13 +44,21 @@ class LlamaEngine:
     Args:
         path: The model's file.
         on_progress: Told how loading goes; what it raises ends it.
+        on_warning: Called with what llama.cpp dies of on this machine, when that is found out; structlog's by default.
     """
 
     computes = True
 
-    def __init__(self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        on_warning: OnWarning = warn,
+    ) -> None:
         self._path = Path(path)
         self._on_progress = on_progress or (lambda _doing, _fraction: None)
+        self._on_warning = on_warning
         self._model: Any = None
         self._repacked = False
         self._on_row: OnRow | None = None
@@ -59,7 +68,7 @@ class LlamaEngine:
         """Held from loading to closing."""
 
     def load(self, settings: ContextSettings) -> Loaded:
-        """Take the file's digest, load the weights, probe them, make the context."""
+        """Take the file's digest, try the weights in a child, load and probe them, make the context."""
         self._take()
         try:
             with _LOADING:
@@ -94,7 +103,8 @@ class LlamaEngine:
 
     def _load(self, settings: ContextSettings) -> Loaded:
         file = self._file()
-        promised = promise(file, settings, lambda numerics: self._probed(file, settings.n_threads, numerics))
+        machine = self._machine(file)
+        promised = promise(file, settings, machine, lambda numerics: self._probed(file, settings.n_threads, numerics))
         self._have_model(file, promised.numerics)
         basis = Basis(policy=promised.facts.policy, numerics=promised.numerics)
         self._evaluator = Evaluator(self._model, file, settings, basis, self._abort_flag)
@@ -175,6 +185,12 @@ class LlamaEngine:
         llama_cpp.llama_backend_init()
         return read_model_file(self._path, self._on_progress)
 
+    def _machine(self, file: ModelFile) -> Machine:
+        """Return what can be had for a file: nothing of it is computed here before a child has computed with it."""
+        engine = engine_facts()
+        repacked = repacks(file, engine, self._on_progress, self._on_warning)
+        return Machine(repacks=repacked, type_v=fastest_v(file.head_size, engine))
+
     def _probed(self, file: ModelFile, n_threads: int, numerics: Numerics) -> dict[str, Probed]:
         """Return what a probe finds, or found before."""
         key = probe_key(file.sha256, engine_facts(), numerics, n_threads)
@@ -190,7 +206,8 @@ class LlamaEngine:
 
     def _findings(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
         file = self._file()
-        numerics = possible(independent(file.matrix_types), file.matrix_types)
+        machine = self._machine(file)
+        numerics = possible(independent(file.matrix_types, machine), file.matrix_types, machine)
         found: dict[str, Probed] = {}
         if not file.pools:
             found = self._probe(file, n_threads, numerics, seconds=seconds, thorough=True, on_case=on_case)
@@ -203,7 +220,7 @@ class LlamaEngine:
             numerics=numerics,
             probe=found,
             obstacle=None if file.pools else obstacle(file.matrix_types),
-            facts=promise(file, settings, lambda _: found).facts,
+            facts=promise(file, settings, machine, lambda _: found).facts,
         )
 
     def _probe(
@@ -241,23 +258,3 @@ class LlamaEngine:
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None
-
-
-@cache
-def engine_facts() -> EngineFacts:
-    """Return what computes here."""
-    return EngineFacts(
-        name="llama.cpp",
-        versions={"llama-cpp-python": llama_cpp.__version__, "llama.cpp": text_of(bindings.llama_version())},
-        system_info=text_of(llama_cpp.llama_print_system_info()),
-        cpu=_cpu(),
-        library_sha256=library_sha256(),
-    )
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.runtime.kept import keep_sha256, kept_sha256
-from reenact.runtime.library import complaint, forget_complaints, library_path, listen, text_of
+from reenact.runtime.library import bind, complaint, forget_complaints, listen, text_of
 
 OnProgress = Callable[[str, float], None]
 """Told what is being done and how much of it, from 0 to 1; called in the thread that loads."""
@@ -49,6 +49,8 @@ class ModelFile:
     """What it says of pooling; None where it says nothing."""
     is_causal: bool
     """Whether a token attends to those before it only."""
+    head_size: int | None
+    """Numbers of the V of a head; None where it says nothing that holds for all layers."""
 
     @property
     def pools(self) -> bool:
@@ -89,6 +91,7 @@ def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
             matrix_types=frozenset(_matrix_types(head)),
             pooling_type=_said(head, f"{name}.pooling_type", _UINT32),
             is_causal=_said(head, f"{name}.attention.causal", _BOOL) is not False,
+            head_size=_head_size(head, name),
         )
     finally:
         calls["gguf_free"](head)
@@ -113,6 +116,15 @@ def _matrix_types(head: Any) -> Iterator[str]:
             yield text_of(calls["ggml_type_name"](calls["gguf_get_tensor_type"](head, i)))
 
 
+def _head_size(head: Any, name: str) -> int | None:
+    own: int | None = _said(head, f"{name}.attention.value_length", _UINT32)
+    width, n_heads = (
+        _said(head, f"{name}.embedding_length", _UINT32),
+        _said(head, f"{name}.attention.head_count", _UINT32),
+    )
+    return own or (width // n_heads if width and n_heads else None)
+
+
 def _said(head: Any, key: str, kind: int) -> Any:
     """Return the value of a key, or None where there is none of this kind."""
     calls = _calls()
@@ -131,8 +143,7 @@ class _Parameters(ctypes.Structure):
 
 @cache
 def _calls() -> dict[str, Any]:
-    """Return calls of ggml that the bindings leave out; libllama has loaded the library that holds them."""
-    library = ctypes.CDLL(library_path())
+    """Return the calls that read a file's head."""
     pointer, number, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "gguf_init_from_file": (pointer, (text, _Parameters)),
@@ -148,8 +159,4 @@ def _calls() -> dict[str, Any]:
         "gguf_get_tensor_ne": (ctypes.POINTER(number), (pointer, number)),
         "ggml_type_name": (text, (ctypes.c_int,)),
     }
-    calls = {}
-    for name, (returns, takes) in signatures.items():
-        call = calls[name] = library[name]
-        call.restype, call.argtypes = returns, takes
-    return calls
+    return bind(signatures)

@@ -2,21 +2,23 @@
 
 The rules (docs/llama-cpp.md section 2), each for one cause by which another schedule gives other bits:
 
-* Attention: flash attention, and K and V of different types, so that neither the split of the KV range by thread nor
-  the tiled kernel is ever taken. A stream for each slot stands in `reenact.runtime.loading`.
+* Attention: flash attention, and K quantised, so that neither the split of the KV range by thread nor the tiled kernel
+  is ever taken: both want K and V of one type of floats. Which type V has is a matter of speed
+  (`reenact.runtime.cachetypes`). A stream for each slot is set in `reenact.runtime.loading`.
 * Weights whose repacked kernels round otherwise by the number of rows: they are not repacked.
 * Weights that are multiplied by tiles from 8 rows on: no tiles. llama.cpp asks that once a process, from the
   environment, so the first model decides for all.
 * Matrices of floats, and of IQ4_NL: no setting helps, because a lone row is multiplied by another kernel.
 
-What costs nothing for a file is left at the fastest.
+What costs nothing for a file is left at the fastest. What llama.cpp dies of on this machine is never chosen
+(`reenact.runtime.trial`).
 """
 
 import os
 from collections.abc import Collection
 from typing import Final
 
-from attrs import define
+from attrs import define, frozen
 from attrs import evolve as changed
 
 from reenact.actors.header import Numerics
@@ -46,15 +48,26 @@ class _Process:
 _PROCESS: Final = _Process()
 
 
-def independent(types: Collection[str]) -> Numerics:
+@frozen(kw_only=True)
+class Machine:
+    """What a file can have, and what is fastest for it, on this machine and build."""
+
+    repacks: bool = True
+    """Whether llama.cpp computes with weights that are repacked, instead of ending the process."""
+    type_v: str = "f16"
+    """The type of V that is fastest beside K in q8_0."""
+
+
+def independent(types: Collection[str], machine: Machine) -> Numerics:
     """Return the fastest settings under which results do not depend on the schedule, as far as is known."""
-    return Numerics(type_k="q8_0", type_v="f16", flash_attn="enabled", repack=_REPACKED.isdisjoint(types), tiled=False)
+    repack = machine.repacks and _REPACKED.isdisjoint(types)
+    return Numerics(type_k="q8_0", type_v=machine.type_v, flash_attn="enabled", repack=repack, tiled=False)
 
 
-def fastest(types: Collection[str]) -> Numerics:
+def fastest(types: Collection[str], machine: Machine) -> Numerics:
     """Return llama.cpp's fastest settings, as far as this process has them."""
     tiled = not _TILED.isdisjoint(types) and _PROCESS.tiled is not False and os.environ.get(TILES_NAME) != "0"
-    return Numerics(type_k="f16", type_v="f16", flash_attn="auto", repack=True, tiled=tiled)
+    return Numerics(type_k="f16", type_v="f16", flash_attn="auto", repack=machine.repacks, tiled=tiled)
 
 
 def obstacle(types: Collection[str]) -> str | None:
@@ -69,9 +82,10 @@ def obstacle(types: Collection[str]) -> str | None:
     return None
 
 
-def possible(numerics: Numerics, types: Collection[str]) -> Numerics:
-    """Return these settings as far as this process can have them."""
-    return numerics if _allows(types, tiled=numerics.tiled) else changed(numerics, tiled=not numerics.tiled)
+def possible(numerics: Numerics, types: Collection[str], machine: Machine) -> Numerics:
+    """Return these settings as far as this process and machine can have them."""
+    tiled = numerics.tiled if _allows(types, tiled=numerics.tiled) else not numerics.tiled
+    return changed(numerics, tiled=tiled, repack=numerics.repack and machine.repacks)
 
 
 def _allows(types: Collection[str], *, tiled: bool) -> bool:

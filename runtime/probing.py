@@ -65,7 +65,11 @@ def probed(asked: Asked) -> "Findings":
 
     engine = cast(
         "LlamaEngine",
-        llama_engine(asked.model, on_progress=lambda doing, fraction: show(f"{doing} the model", fraction)),
+        llama_engine(
+            asked.model,
+            on_progress=lambda doing, fraction: show(f"{doing} the model", fraction),
+            on_warning=lambda warning: bar.console.print(Text(f"reenact: {warning}"), soft_wrap=True),
+        ),
     )
     outcomes: list[outcome.Outcome[Findings]] = []
 

@@ -28,8 +28,6 @@ def pytest_report_header() -> list[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what is kept apart from the user's; let Ctrl-C work, also where the shell that started us ignores it."""
-    # Threads that wait for each other sleep: on a machine with other work, spinning ones take ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cache = getattr(config, "cache", None)  # There is none with -p no:cacheprovider.
     if cache is not None:
         os.environ[FOLDER_NAME] = str(cache.mkdir("reenact"))

@@ -20,7 +20,7 @@ from reenact.runtime.engine import ContextSettings, Drawing, Loaded
 from reenact.runtime.journal import Journal, LogFile
 from reenact.runtime.modelfile import read_model_file
 from reenact.runtime.models import installed_model
-from reenact.runtime.numerics import fastest, independent
+from reenact.runtime.numerics import Machine, fastest
 from tests.model.scenarios import RULES, STORY
 
 Edit = Callable[[e.GivenEvent], e.GivenEvent]
@@ -171,5 +171,4 @@ def with_prompt_cut(sequence: int, count: int) -> Edit:
     return edit
 
 
-INDEPENDENT: Final = independent(TYPES)
-FASTEST: Final = fastest(TYPES)
+FASTEST: Final = fastest(TYPES, Machine())

@@ -12,9 +12,9 @@ from reenact.replay.alone import all_alone
 from reenact.replay.compute import Asked, compute_log
 from reenact.runtime import open_runtime
 from reenact.runtime.models import installed_model
+from tests.model.here import numerics_here
 from tests.model.injections import (
     DEEP,
-    INDEPENDENT,
     Edit,
     ForgetfulEngine,
     LyingEngine,
@@ -61,7 +61,7 @@ async def another_thread_count(_honest: Path, log: Path) -> None:
 
 async def another_cache_type(_honest: Path, log: Path) -> None:
     """A cache of eight bits, where the header says sixteen."""
-    await record(log, PROMPTS, engine=LyingEngine(numerics=INDEPENDENT), **RECORDED)
+    await record(log, PROMPTS, engine=LyingEngine(numerics=numerics_here(installed_model())), **RECORDED)
 
 
 async def an_edited_token(honest: Path, log: Path) -> None:

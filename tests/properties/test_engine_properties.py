@@ -14,9 +14,8 @@ from reenact.replay.strategies import weighted
 from reenact.replay.testing import Submission
 from reenact.runtime.engine import ContextSettings
 from reenact.runtime.llama import LlamaEngine
-from reenact.runtime.modelfile import read_model_file
-from reenact.runtime.numerics import independent
 from reenact.runtime.sampling import draw_key
+from tests.model.here import numerics_here
 from tests.model.tiny import tiny
 from tests.properties.computing import Computing, alone
 from tests.properties.playing import cheap_forks
@@ -75,7 +74,7 @@ loaded: dict[str, Any] = {}
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Load a model of one layer, which takes milliseconds."""
     path = tiny(tmp_path_factory.mktemp("model") / "tiny.gguf", n_positions=64)
-    numerics = independent(read_model_file(path, lambda _doing, _fraction: None).matrix_types)
+    numerics = numerics_here(path)
     engine = LlamaEngine(path)
     settings = ContextSettings(
         n_slots=N_SLOTS,

@@ -12,16 +12,18 @@ from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.header import Numerics, Probed
 from reenact.runtime import kept, open_runtime
 from reenact.runtime.abortflag import AbortFlag
+from reenact.runtime.build import engine_facts
 from reenact.runtime.engine import ContextSettings, Determinism
 from reenact.runtime.evaluator import Evaluator
 from reenact.runtime.library import llama_cpp
-from reenact.runtime.llama import LlamaEngine, engine_facts
+from reenact.runtime.llama import LlamaEngine
 from reenact.runtime.loading import Basis, load_model
 from reenact.runtime.modelfile import read_model_file
 from reenact.runtime.models import installed_model
-from reenact.runtime.numerics import fastest, independent, settle
+from reenact.runtime.numerics import Machine, fastest, independent, settle
 from reenact.runtime.probe import _CASES, BATCH, CASES, OnCase, keep_probe, kept_probe, probe, probe_key
 from tests.fresh import fresh
+from tests.model.here import numerics_here
 from tests.model.quantised import Quantisation, quantised
 from tests.model.tiny import tiny
 
@@ -64,23 +66,23 @@ def probed(
     on_case: OnCase = silent,
 ) -> dict[str, Probed]:
     """Return what a probe of a model finds, under the numerics for its types if no others are given."""
-    file = read_model_file(path, silent)
-    numerics = numerics or independent(file.matrix_types)
-    with opened(path, numerics) as make:
+    with opened(path, numerics or numerics_here(path)) as make:
         return probe(make, 40, n_threads, seconds=seconds, thorough=thorough, on_case=on_case)
 
 
 # ---------------------------------------------------------------- what it compares
 
 
-def test_smollm2_does_not_depend_on_the_schedule() -> None:
-    """Under the settings for its types every way to schedule gives the same bits."""
-    assert dict.fromkeys(CASES, "same") == probed(installed_model(), n_threads=2)
+@pytest.mark.parametrize("type_v", ["f16", "q8_0"])
+def test_smollm2_does_not_depend_on_the_schedule(type_v: str) -> None:
+    """Under the settings for its types every way to schedule gives the same bits, whichever type V has."""
+    numerics = changed(numerics_here(installed_model()), type_v=type_v)
+    assert dict.fromkeys(CASES, "same") == probed(installed_model(), n_threads=2, numerics=numerics)
 
 
 def test_the_fastest_settings_depend_on_it() -> None:
     """The control: under llama.cpp's fastest settings the same probe finds other bits; it need not go on after them."""
-    numerics = fastest(read_model_file(installed_model(), silent).matrix_types)
+    numerics = fastest(read_model_file(installed_model(), silent).matrix_types, Machine())
     found = probed(installed_model(), numerics=numerics)
     differing = [case for case, outcome in found.items() if outcome == "differs"]
     assert {"same", "differs"} == set(found.values())
@@ -107,7 +109,7 @@ def test_no_more_cells_than_positions(tmp_path: Path, n_positions: int, cases: l
 def test_what_cannot_be_evaluated_is_not_the_same(tmp_path: Path) -> None:
     """Where llama.cpp refuses a batch, here for tokens that are none, there are no bits to compare."""
     path = tiny(tmp_path / "tiny.gguf", n_positions=64)
-    with opened(path, independent({"q8_0"})) as make:
+    with opened(path, independent({"q8_0"}, Machine())) as make:
         found = probe(make, 10**6, 1, seconds=None, thorough=True, on_case=silent)
     assert {"not tried"} == set(found.values())
 
@@ -133,7 +135,7 @@ def test_without_time_nothing_is_tried() -> None:
     """A limit of 0 seconds leaves every case as not tried, and no batch is evaluated."""
     evaluators: list[Evaluator] = []
     cells: list[int] = []
-    with opened(installed_model(), independent({"q4_1", "q8_0"})) as make:
+    with opened(installed_model(), independent({"q4_1", "q8_0"}, Machine())) as make:
 
         def watched(settings: ContextSettings) -> Evaluator:
             evaluators.append(make(settings))
@@ -247,7 +249,7 @@ def test_what_no_probe_wrote_is_not_known(cache: Path, values: dict[str, Any]) -
 
 def test_another_model_machine_setting_or_thread_is_another_probe() -> None:
     """A verdict is kept by all that it depends on."""
-    engine, numerics = engine_facts(), independent({"q8_0"})
+    engine, numerics = engine_facts(), independent({"q8_0"}, Machine())
     keys = {
         probe_key("a", engine, numerics, 2),
         probe_key("b", engine, numerics, 2),
@@ -276,7 +278,7 @@ def test_a_model_is_probed_once(cache: Path, tmp_path: Path) -> None:
     path = tiny(tmp_path / "tiny.gguf", n_positions=64)
     said, first = loaded(path)
     again, second = loaded(path)
-    assert ({"reading", "loading", "probing"}, {"loading"}) == (first, second)
+    assert ({"reading", "trying", "loading", "probing"}, {"loading"}) == (first, second)
     assert said == again
     assert ("schedule-independent", "same") == (said.determinism.policy, said.determinism.verdict)
 
@@ -294,7 +296,7 @@ def test_a_probe_in_full_counts_when_the_model_is_opened(cache: Path, tmp_path: 
 async def test_a_difference_that_was_found_decides(cache: Path, determinism: Determinism) -> None:
     """Where other bits are known of the very model, build, machine and settings, only the recorded schedule is had."""
     file = read_model_file(installed_model(), silent)
-    keep_probe(probe_key(file.sha256, engine_facts(), independent(file.matrix_types), 1), DIFFERS, 1)
+    keep_probe(probe_key(file.sha256, engine_facts(), numerics_here(installed_model()), 1), DIFFERS, 1)
     opening = open_runtime(installed_model(), n_slots=1, n_ctx=64, n_batch=8, n_threads=1, determinism=determinism)
     if determinism == "auto":
         async with opening as runtime:
@@ -344,11 +346,11 @@ from pathlib import Path
 from attrs import evolve as changed
 
 from reenact.runtime.modelfile import read_model_file
-from reenact.runtime.numerics import independent
+from reenact.runtime.numerics import Machine, independent
 from tests.runtime.test_probe import probed, silent
 
 path, name = Path(arguments[0]), arguments[1]
-numerics = changed(independent(read_model_file(path, silent).matrix_types), **{name: True})
+numerics = changed(independent(read_model_file(path, silent).matrix_types, Machine()), **{name: True})
 told = probed(path, numerics=numerics, thorough=False)
 """
 
