@@ -4,9 +4,10 @@ The rule that holds here: an error in the arguments is one line on standard erro
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from reenact.runtime.terminal import Parser, print_block
 
 if TYPE_CHECKING:
     from reenact.replay.show import At
@@ -38,15 +39,12 @@ _CHANGEABLE: Final[dict[str, type]] = {
 """Options that a fork may change; `reenact.replay.fork` says why the others may not."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
+class _Parser(Parser):
+    """A parser whose help is laid out as it is written here."""
 
     def __init__(self, *, prog: str, description: str, **more: Any) -> None:  # noqa: ANN401  # argparse's own
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False, **more)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 class _Version(argparse.Action):
@@ -55,7 +53,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version
 
-        sys.stdout.write(f"replay (reenact) {version('reenact')}\n")
+        print_block(f"replay (reenact) {version('reenact')}\n")
         parser.exit()
 
 
@@ -107,9 +105,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _arguments_of_fork(fork)
 
     diff = _command(commands, "diff", "print where two logs part: sequence by sequence, token by token")
-    diff.add_argument(
-        "log", nargs=2, metavar=("A", "B"), help="two logs; sequences are matched by request_id or number"
-    )
+    diff.add_argument("log", nargs=2, metavar="LOG", help="two logs; sequences are matched by request_id or number")
     diff.add_argument("--json", action="store_true", help="print one JSON object")
     diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
 

@@ -20,10 +20,10 @@ from reenact.replay.checks import RULES, Checks
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.facts import Play, facts_of
 from reenact.replay.fold import entries
-from reenact.replay.terminal import Spans
 from reenact.replay.verdict import EXIT_CODES
-from reenact.replay.words import count, harmless
+from reenact.replay.words import count
 from reenact.runtime.journal import LogFile
+from reenact.runtime.terminal import Spans, visible
 
 MAX_SHOWN: Final = 20
 """Violations of a log that are told; what comes after the first wrong record mostly follows from it."""
@@ -97,7 +97,7 @@ class Checked:
         return lines + ([f"  and {n_more:,} more"] if n_more else [])
 
     def _line(self, violation: Violation, wide: int) -> str:
-        values = harmless(f"expected {violation.expected}, actual {violation.actual}")
+        values = f"expected {violation.expected}, actual {violation.actual}"
         spot = f"{violation.first}-{violation.n}"
         return f"  {violation.rule:<{wide}}  record {violation.n:,}: {values}  replay show {self.path} {spot}"
 
@@ -114,7 +114,7 @@ class RuleViolation(ReenactError):
         self.checked = checked
 
     def __str__(self) -> str:
-        return "\n".join(self.checked.lines())
+        return "\n".join(map(visible, self.checked.lines()))
 
 
 def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None) -> Checked:

@@ -9,7 +9,6 @@ The rules that hold here:
 """
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from reenact.actors.errors import (
     description,
 )
 from reenact.replay.arguments import parsed
+from reenact.runtime.terminal import prepare, print_json, shower, tell
 
 if TYPE_CHECKING:
     from reenact.replay.checked import Checked
@@ -44,9 +44,7 @@ class _Usage(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # A log can hold what a terminal's encoding cannot.
+    prepare()
     args = parsed(sys.argv[1:] if argv is None else argv)
     try:
         code = _COMMANDS[args.command](args)
@@ -89,7 +87,7 @@ def _say(message: str, code: int = 0) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _close_stdout()
-    print("replay:", " ".join(message.splitlines()), file=sys.stderr)
+    tell("replay", message)
     return code
 
 
@@ -148,7 +146,6 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from reenact.replay.checked import check_log, rule_lines
     from reenact.replay.checks import RULES
-    from reenact.replay.terminal import shower
 
     if args.list:
         show = shower(sys.stdout)
@@ -166,9 +163,6 @@ def _check(args: argparse.Namespace) -> int:
 
 def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Checked"]) -> int:
     """Say of each log what it is judged, and return the worst exit code."""
-    import json
-
-    from reenact.replay.terminal import shower
     from reenact.replay.verdict import worse
 
     worst = 0
@@ -177,15 +171,18 @@ def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Chec
         try:
             verdict = judge(path)
             worst = worse(worst, verdict.exit_code)
-            lines = [json.dumps(verdict.as_json())] if args.json else verdict.lines()
+            told = verdict.as_json() if args.json else verdict.lines()
         except Exception as error:  # noqa: BLE001  # one log's fault does not keep the others from their verdict
             worst = worse(worst, _failed(path, error))
             continue
         try:
-            if path is not args.log[0] and not args.json:
+            if isinstance(told, dict):
+                print_json(told)
+                continue
+            if path is not args.log[0]:
                 show([])
-            for i, line in enumerate(lines):
-                show([(line, ("bold red" if verdict.exit_code else "bold green") if i == 0 and not args.json else "")])
+            for i, line in enumerate(told):
+                show([(line, ("bold red" if verdict.exit_code else "bold green") if i == 0 else "")])
             sys.stdout.flush()
         except BrokenPipeError:
             _close_stdout()  # The exit code is still to come.
@@ -196,7 +193,6 @@ def _show(args: argparse.Namespace) -> int:
     from time import sleep
 
     from reenact.replay.show import Selection, show_records
-    from reenact.replay.terminal import shower
     from reenact.runtime.journal import LogFile
 
     if args.follow and (args.records or args.at):
@@ -220,7 +216,6 @@ def _show(args: argparse.Namespace) -> int:
 def _state(args: argparse.Namespace) -> int:
     from reenact.replay.fold import moment_at
     from reenact.replay.state import page
-    from reenact.replay.terminal import shower
     from reenact.runtime.journal import LogFile
 
     with LogFile(args.log) as log:
@@ -234,18 +229,15 @@ def _state(args: argparse.Namespace) -> int:
 
 
 def _texts(args: argparse.Namespace) -> int:
-    import json
-
-    from reenact.replay.terminal import shower
     from reenact.replay.texts import lines_of, texts_of
     from reenact.runtime.journal import LogFile
 
     with LogFile(args.log) as log:
         texts, corrupt = texts_of(log)
     if args.json:
-        print(json.dumps([told.as_json() for told in texts.all()]))
+        print_json([told.as_json() for told in texts.all()])
     else:
-        show = shower(sys.stdout)
+        show = shower(sys.stdout, as_is=True)
         for told in texts.all():
             for line in lines_of(told):
                 show(line)
@@ -328,12 +320,8 @@ def _check_rule(name: str | None) -> None:
 
 def _tell(outcome: "Comparison | Forked | Kept | Shrunk", args: argparse.Namespace) -> int:
     """Print what came out."""
-    import json
-
-    from reenact.replay.terminal import shower
-
     if args.json:
-        print(json.dumps(outcome.as_json()))
+        print_json(outcome.as_json())
         return 0
     show = shower(sys.stdout)
     for line in outcome.lines():

@@ -18,9 +18,9 @@ from attrs import frozen
 
 from reenact.replay.divergence import elided
 from reenact.replay.histories import History, Log, read_log
-from reenact.replay.terminal import Spans
-from reenact.replay.words import count, harmless, inputs, named, sequences
+from reenact.replay.words import count, inputs, named, sequences
 from reenact.runtime.codec import ENVELOPE, Fields, dumps, flat, same
+from reenact.runtime.terminal import Spans
 
 _IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "continues"}
 """Fields that say which session or request it is, and nothing about how it behaves."""
@@ -245,8 +245,8 @@ def _changed(a: Fields, b: Fields) -> dict[str, Sides]:
 
 def _rows(changed: dict[str, Sides]) -> Iterator[_Row]:
     for path, sides in changed.items():
-        a, b = ("-" if side is None else harmless(dumps(side).decode()) for side in sides)
-        yield "*", harmless(path), *elided(a, b)
+        a, b = ("-" if side is None else dumps(side).decode() for side in sides)
+        yield "*", path, *elided(a, b)
 
 
 def _table(title: str, rows: Iterable[_Row]) -> list[Spans]:

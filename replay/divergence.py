@@ -4,6 +4,7 @@ from attrs import frozen
 
 from reenact.actors.errors import ReenactError
 from reenact.runtime.codec import Fields, dumps, same
+from reenact.runtime.terminal import visible
 
 _NOTHING = "today's actors decide nothing more here: only a given record can follow"
 
@@ -69,7 +70,8 @@ class ReplayDivergence(ReenactError):
         self.divergence = divergence
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.path} diverged at record {self.divergence.n}", *self.divergence.lines(self.path)])
+        lines = [f"{self.path} diverged at record {self.divergence.n}", *self.divergence.lines(self.path)]
+        return "\n".join(map(visible, lines))
 
 
 def _shown(side: Fields | None, name: str) -> str:

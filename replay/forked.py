@@ -6,9 +6,9 @@ from typing import Any
 from attrs import asdict, frozen
 
 from reenact.actors.header import Parent
-from reenact.replay.terminal import Spans
 from reenact.replay.texts import Told, lines_of
-from reenact.replay.words import count, harmless, named, sequences
+from reenact.replay.words import count, named, sequences
+from reenact.runtime.terminal import Spans
 
 
 @frozen(kw_only=True)
@@ -37,7 +37,7 @@ class Continued:
         options = ", ".join(f"{name} {_shown(old)} -> {_shown(new)}" for name, (old, new) in self.changed.items())
         for name, text, style in (("with", options, "bold"), ("before", self.before, "dim"), ("after", self.after, "")):
             for i, line in enumerate(text.split("\n") if text else ()):
-                yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (harmless(line), style)]
+                yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
 
 
 def _shown(value: object) -> str:

@@ -23,7 +23,7 @@ from reenact.replay.checked import check_facts, check_log
 from reenact.replay.checks import RULES
 from reenact.replay.decide import replay_log
 from reenact.replay.shrink import DIVERGES, what_is_wrong
-from reenact.replay.terminal import Spans
+from reenact.runtime.terminal import Spans
 
 _WIDTH: Final = 88
 """Characters of a line of a test; it is read in other people's trees."""

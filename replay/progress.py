@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reenact.replay.machine import OnProgress
-from reenact.replay.terminal import is_coloured
+from reenact.runtime.terminal import is_coloured, progress_bar, visible
 
 
 @contextmanager
@@ -18,14 +18,11 @@ def progress(begins: str = "opening the model") -> Iterator[OnProgress]:
     if not is_coloured(sys.stderr):
         yield lambda _doing, _fraction: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar(disable=False) as bar:
         task = bar.add_task(begins, total=1.0)
 
         def show(doing: str, fraction: float) -> None:
+            doing = visible(doing)
             if bar.tasks[task].description != doing:
                 bar.reset(task, description=doing)
             bar.update(task, completed=fraction)

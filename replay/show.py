@@ -20,9 +20,9 @@ from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_n
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, NotInLog, entries, wall_clock
 from reenact.replay.phrases import fields_of, phrase
-from reenact.replay.terminal import Show, Spans
 from reenact.runtime.codec import loads
 from reenact.runtime.journal import LogFile
+from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")
 """Neighbours among the sequences differ; red and yellow say something else."""

@@ -24,11 +24,11 @@ from reenact.replay.facts import Facts, facts_of
 from reenact.replay.fold import Entry, entries
 from reenact.replay.machine import OnProgress
 from reenact.replay.reduce import Reduction
-from reenact.replay.terminal import Spans
 from reenact.replay.verdict import Verdict
 from reenact.replay.words import count
 from reenact.replay.wrong import Breaks, Parts, Shows, Wrong
 from reenact.runtime.journal import Journal, LogFile
+from reenact.runtime.terminal import Spans
 
 DIVERGES: Final = "diverges"
 """What is wrong in a log of which today's actors decide a record otherwise."""

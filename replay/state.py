@@ -16,9 +16,9 @@ from reenact.actors.slots import NEVER, Slot, Work
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, Moment, wall_clock
 from reenact.replay.phrases import phrase
-from reenact.replay.terminal import Spans
 from reenact.replay.waits import Wait, holding_up, waits_at
 from reenact.replay.words import count, named, piece, plain, sequences
+from reenact.runtime.terminal import Spans
 
 _MAX_WAITING: Final = 20
 """Waiting requests that are listed one by one; the rest are counted."""

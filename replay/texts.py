@@ -16,9 +16,9 @@ from reenact.actors.metrics import Metrics, Timeline
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.fold import Entry, entries
 from reenact.replay.phrases import options_of
-from reenact.replay.terminal import Spans
-from reenact.replay.words import count, failure, harmless, named, text, vector
+from reenact.replay.words import count, failure, named, text, vector
 from reenact.runtime.journal import LogFile
+from reenact.runtime.terminal import Spans
 
 
 @define(kw_only=True)
@@ -153,7 +153,7 @@ def lines_of(told: Told) -> Iterator[Spans]:
 
 def _with_margin(name: str, value: str, style: str) -> Iterator[Spans]:
     for i, line in enumerate(value.split("\n")):
-        yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (harmless(line), style)]
+        yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
 
 
 def _end(told: Told) -> tuple[str, str]:

@@ -2,13 +2,12 @@
 
 The rules that hold here:
 
-* Whatever a value holds, it stands on one line, and nothing in it can move a terminal's cursor.
+* Whatever a value holds, it stands on one line. What cannot be seen is escaped where it is printed.
 * What is long is cut, and says how long it is.
 """
 
 from collections.abc import Collection
 from typing import Final
-from unicodedata import category
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
@@ -93,8 +92,3 @@ def _ranges(numbers: Collection[int]) -> str:
 def seconds(value: float) -> str:
     """Return a time as it is read most easily."""
     return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:,.2f} s"  # noqa: PLR2004  # what rounds to 1e+03 ms
-
-
-def harmless(line: str) -> str:
-    """Return a line of a text without what would move a terminal's cursor: a model can write anything."""
-    return "".join(c.encode("unicode_escape").decode() if category(c) == "Cc" and c != "\t" else c for c in line)

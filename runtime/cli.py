@@ -4,13 +4,11 @@ Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what fai
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from attrs import NOTHING, fields
 
@@ -18,6 +16,7 @@ from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.runtime.engine import Determinism
 from reenact.runtime.models import installed_model
+from reenact.runtime.terminal import Parser, prepare, tell, visible
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -61,20 +60,9 @@ _PROBE_FLAGS = {"model": "MODEL.gguf", "n_threads": "--n-threads", "seconds": "-
 """And in ``probe``."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # for as long as we run
-    for stream in (sys.stdout, sys.stderr):
-        # A model writes what it likes, and a terminal may know only ASCII.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare()
     parsed = _parser().parse_args(arguments)
     there_before = parsed.log is not None and parsed.log.exists()
     try:
@@ -102,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="reenact", description="Language-model inference that can be run again, exactly.")
+    parser = Parser(prog="reenact", description="Language-model inference that can be run again, exactly.")
     parser.add_argument("--version", action="version", version=f"reenact {version('reenact')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(
@@ -250,14 +238,22 @@ def _configure_console() -> None:
     import structlog
 
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        processors=[
+            structlog.processors.add_log_level,
+            lambda _logger, _name, facts: {name: _seen(value) for name, value in facts.items()},
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 
+def _seen(value: object) -> object:
+    """Return a value as the console may print it."""
+    return value if isinstance(value, int | float | None) else visible(str(value))
+
+
 def _tell(line: str) -> None:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
-    sys.stderr.write(f"reenact: {shown}\n")
+    tell("reenact", line)
 
 
 if __name__ == "__main__":

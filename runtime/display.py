@@ -6,18 +6,15 @@ from textwrap import shorten
 from types import TracebackType
 from typing import Self
 
-import orjson
 from attrs import asdict
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import Progress
 from rich.rule import Rule
 from rich.text import Text
 
 from reenact.actors.errors import ReenactError
 from reenact.runtime.results import Completion
-
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+from reenact.runtime.terminal import print_block, print_json, progress_bar, tell_above, visible, visible_lines
 
 Ended = Completion | ReenactError
 """How a prompt ended."""
@@ -31,7 +28,7 @@ class Display(ABC):
         self._texts = [""] * len(prompts)
         self._ends: list[Ended | None] = [None] * len(prompts)
         self._shown = 0
-        self._loading = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._loading = progress_bar(disable=not sys.stderr.isatty())
         self._task = self._loading.add_task("loading the model", total=1.0)
 
     def __enter__(self) -> Self:
@@ -43,11 +40,11 @@ class Display(ABC):
 
     def loading(self, doing: str, fraction: float) -> None:
         """Show how far loading is; may be called from another thread."""
-        self._loading.update(self._task, description=f"{doing} the model", completed=fraction)
+        self._loading.update(self._task, description=visible(f"{doing} the model"), completed=fraction)
 
     def warn(self, warning: str) -> None:
         """Show a warning on stderr; may be called from another thread."""
-        self._loading.console.print(Text(f"reenact: {warning}"), soft_wrap=True)
+        tell_above(self._loading, "reenact", warning)
 
     def loaded(self) -> None:
         """The model is ready."""
@@ -92,8 +89,7 @@ class JsonDisplay(Display):
                 fields["logprobs"] = [asdict(logprob, value_serializer=_as_text) for logprob in ended.logprobs]
         else:
             fields |= {"finish_reason": "error", "error": str(ended)}
-        sys.stdout.write(orjson.dumps(fields).decode() + "\n")
-        sys.stdout.flush()
+        print_json(fields)
 
 
 def _as_text(_: object, __: object, value: object) -> object:
@@ -105,8 +101,7 @@ class PlainDisplay(Display):
 
     def _show(self, i: int, ended: Ended) -> None:
         block = f"--- {_title(i, self._prompts[i], ended)}\n{self._prompts[i]}{self._texts[i]}\n\n"
-        sys.stdout.write(_visible(block) if sys.stdout.isatty() else block)
-        sys.stdout.flush()
+        print_block(block)
 
 
 class TerminalDisplay(Display):
@@ -123,10 +118,6 @@ class TerminalDisplay(Display):
             self._live.stop()
             self._console.print(Group(*(self._block(i, None) for i in range(len(self._prompts)))))
 
-    def warn(self, warning: str) -> None:
-        """Show a warning on stderr; may be called from another thread."""
-        self._loading.console.print(Text(f"reenact: {warning}"), soft_wrap=True)
-
     def loaded(self) -> None:
         """Begin to show the texts."""
         super().loaded()
@@ -140,18 +131,13 @@ class TerminalDisplay(Display):
         return Group(*(self._block(i, room) for i in range(len(self._prompts))))
 
     def _block(self, i: int, n_lines: int | None) -> RenderableType:
-        text = Text(_visible(self._prompts[i]), style="dim")
-        text.append(_visible(self._texts[i]), style="bold" if self._ends[i] is None else "none")
+        text = Text(visible_lines(self._prompts[i]), style="dim")
+        text.append(visible_lines(self._texts[i]), style="bold" if self._ends[i] is None else "none")
         lines = text.wrap(self._console, self._console.width)
         title = _title(i, self._prompts[i], self._ends[i])
         return Group(
-            Rule(Text(_visible(title)), align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:])
+            Rule(Text(visible(title)), align="left", style="cyan"), *(lines if n_lines is None else lines[-n_lines:])
         )
-
-
-def _visible(text: str) -> str:
-    """Return text that moves no cursor and rings no bell: a prompt or a model may hold any character."""
-    return text.translate(_CONTROLS)
 
 
 def _title(i: int, prompt: str, ended: Ended | None) -> str:

@@ -14,23 +14,17 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import orjson
 import outcome
 from attrs import asdict, frozen
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics
 from reenact.runtime.api import llama_engine, threads
+from reenact.runtime.terminal import Spans, print_json, progress_bar, shower, tell_above, visible
 
 if TYPE_CHECKING:
     from reenact.runtime.determinism import Findings
     from reenact.runtime.llama import LlamaEngine
-
-Line = list[tuple[str, str]]
-"""Texts, each with a style in rich's words or an empty one."""
 
 _STYLES: Final = {"same": "green", "differs": "bold red", "not tried": "yellow"}
 
@@ -55,20 +49,20 @@ def probed(asked: Asked) -> "Findings":
     """
     n_threads = _checked(asked)
     stopped = Event()
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = progress_bar(disable=not sys.stderr.isatty())
     task = bar.add_task("loading the model", total=1.0)
 
     def show(doing: str, fraction: float) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
-        bar.update(task, description=doing, completed=fraction)
+        bar.update(task, description=visible(doing), completed=fraction)
 
     engine = cast(
         "LlamaEngine",
         llama_engine(
             asked.model,
             on_progress=lambda doing, fraction: show(f"{doing} the model", fraction),
-            on_warning=lambda warning: bar.console.print(Text(f"reenact: {warning}"), soft_wrap=True),
+            on_warning=lambda warning: tell_above(bar, "reenact", warning),
         ),
     )
     outcomes: list[outcome.Outcome[Findings]] = []
@@ -111,14 +105,12 @@ def _checked(asked: Asked) -> int:
 
 def show_findings(findings: "Findings") -> None:
     """Print a table for people."""
-    # rich would colour a pipe too where FORCE_COLOR is set.
-    console = Console(highlight=False, force_terminal=sys.stdout.isatty())
+    show = shower(sys.stdout)
     for line in _lines(findings):
-        parts = [(_visible(text), style) for text, style in line]
-        console.print(Text.assemble(*parts), soft_wrap=True)
+        show(line)
 
 
-def _lines(findings: "Findings") -> Iterator[Line]:
+def _lines(findings: "Findings") -> Iterator[Spans]:
     yield [(findings.file.path.name, "bold")]
     yield []
     for name, value in _facts(findings):
@@ -159,11 +151,6 @@ def _words(numerics: Numerics) -> str:
     )
 
 
-def _visible(text: str) -> str:
-    """Return text that moves no cursor: a file's name may hold any character."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def show_json(findings: "Findings") -> None:
     """Print one JSON object."""
     file, facts = findings.file, findings.facts
@@ -177,4 +164,4 @@ def show_json(findings: "Findings") -> None:
         "auto": {"policy": facts.policy, "reason": facts.reason},
     }
     fields["model"] |= {"sha256": file.sha256, "matrix_types": sorted(file.matrix_types)}
-    sys.stdout.write(orjson.dumps(fields).decode() + "\n")
+    print_json(fields)

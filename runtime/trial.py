@@ -162,11 +162,12 @@ def _last(lines: list[str]) -> str:
 def _show() -> int:
     """Try the installed build on the installed model, and print how it went; the exit code is 1 where it died."""
     from reenact.runtime.models import installed_model
+    from reenact.runtime.terminal import print_block
 
     path = installed_model()
     death = _tried(path, repack=True, on_progress=lambda _doing, _fraction: None)
     verdict = "computes" if death is None else f"dies of {death.signal} when it {death.doing} {path.name}"
-    sys.stdout.write(f"llama.cpp {verdict}.\n")
+    print_block(f"llama.cpp {verdict}.\n")
     return 0 if death is None else 1
 
 

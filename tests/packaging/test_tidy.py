@@ -18,6 +18,11 @@ REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|piwheels\.org|anaconda\.(?:o
 # What differs from one process to the next, reaches outside, or hides what is called.
 IMPURE_CALLS = {"__import__", "eval", "exec", "globals", "hash", "id", "input", "open", "print", "vars"}
 
+# What puts something on a standard stream.
+PRINTS = re.compile(r"print|sys\.std(out|err)\.write|(.+\.)?_?console\.print")
+# A growing display, which goes by way of `visible_lines`.
+PRINT_ESCAPED = {"runtime/display.py"}
+
 
 @pytest.fixture(scope="module")
 def texts(root: Path) -> dict[str, str]:
@@ -99,6 +104,17 @@ def test_core_is_synchronous_and_deterministic(modules: dict[str, ast.Module]) -
         for path, tree in modules.items()
         if path.startswith("actors/")
         for node in _impure(tree)
+    ]
+
+
+def test_one_module_prints(modules: dict[str, ast.Module]) -> None:
+    """Only runtime/terminal.py writes to a standard stream, so that all that is printed is escaped there."""
+    assert [] == [
+        f"{path}:{node.lineno} {ast.unparse(node)}"
+        for path, tree in modules.items()
+        if path not in {"runtime/terminal.py", *PRINT_ESCAPED}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and PRINTS.fullmatch(ast.unparse(node.func))
     ]
 
 

@@ -198,7 +198,7 @@ async def test_another_end(a: Path, b: Path) -> None:
         '  * finish_reason  "stop"  "error"',
         '  * error.kind     -       "sequence_failed"',
         '  * error.field    -       ""',
-        r'  * error.reason   -       "why\x9b"',
+        '  * error.reason   -       "why\x9b"',
     ] == said(diff_logs(a, b))[2:]
 
 

@@ -575,12 +575,12 @@ def test_lines(parent: Path, child: Path) -> None:
         "sequence 1: stop, 2 prompt tokens, 6 sampled",
         "  before | abc",
         "  after  | ",
-        r"         | d\x1be",
+        "         | d\x1be",
         "sequence 2 (second): stop at 'e', 2 prompt tokens, 5 sampled",
         "  with   | stop [] -> ['e'], temperature 0.8 -> 0.0",
         "  before | a",
         "  after  | bc",
-        r"         | d\x1b",
+        "         | d\x1b",
         "left out: 2 requests that came later: 3 (third), 4",
     ] == lines(result)
 

@@ -8,8 +8,8 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.replay.fold import NotInLog
 from reenact.replay.show import At, Selection, show_records
-from reenact.replay.terminal import Spans, shower
 from reenact.runtime.journal import LogFile
+from reenact.runtime.terminal import Spans, shower
 from tests.replay import logs
 
 

@@ -102,11 +102,11 @@ def test_error(path: Path) -> None:
     assert {"kind": "invalid_request", "field": "prompt", "reason": reason} == told(path)[0].as_json()["error"]
 
 
-def test_cursor_is_not_moved(path: Path) -> None:
-    """Control characters of a text are shown and not sent; its other characters stand as they are."""
+def test_a_text_is_as_it_is(path: Path) -> None:
+    """A text keeps every character until it is printed."""
     session = logs.Session(path)
     session.request("a\r\x1b[2Jb\u200d")
-    assert "  prompt | a\\r\\x1b[2Jb\u200d" == lines(path)[1]
+    assert "  prompt | a\r\x1b[2Jb\u200d" == lines(path)[1]
 
 
 def test_late_facts_change_no_text(path: Path) -> None:

@@ -1,0 +1,145 @@
+"""The one way out to people: what the commands ``reenact`` and ``replay`` print passes here.
+
+The rules that hold here:
+
+* Whatever a log, a model, a file's name or an argument holds, it moves no cursor, rings no bell, sets no colour, hides
+  nothing and reorders nothing: `visible` escapes it. Only texts meant for a pipe go there as they are.
+* A line is never wrapped or cut: in a pipe, one line is one line, so that ``grep`` works.
+* JSON is ASCII, so that it holds no such character either.
+* rich is loaded only where there is a terminal to colour: it costs more to load than most answers take.
+* ``NO_COLOR`` (https://no-color.org) and a dumb terminal get the plain form too.
+"""
+
+import argparse
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Spans = list[tuple[str, str]]
+"""A line: texts, each with a style in rich's words or an empty one."""
+
+Show = Callable[[Spans], None]
+
+_UNSEEN: Final = re.compile(
+    "["
+    "\x00-\x08\x0a-\x1f\x7f-\x9f"  # control characters but for the tabulator
+    "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"  # marks that are drawn as nothing, or over others
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # fillers and selectors of a width of nothing
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # zero-width, direction, line separators
+    "\ud800-\udfff"  # half a character; in file names a byte that is no UTF-8
+    "\ufe00-\ufe0d"  # selectors of a form, but for those of text and of emoji
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"  # tags, and more selectors
+    "]"
+)
+"""Characters that a reader cannot see, or that change how others are seen."""
+
+
+def visible(text: str) -> str:
+    r"""Return a text on one line in which all can be seen: ``\x1b``, ``\u202e`` and the like in place of the rest."""
+    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def visible_lines(text: str) -> str:
+    """Return a text likewise, with its newlines as they are."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def is_coloured(stream: TextIO) -> bool:
+    """Return whether lines on ``stream`` are shown in colour."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shower(stream: TextIO, *, as_is: bool = False) -> Show:
+    """Return what shows a line on ``stream``.
+
+    Args:
+        stream: The stream.
+        as_is: Where it is no terminal, write the characters as they are.
+    """
+    if is_coloured(stream):
+        return _coloured(stream)
+    escaped = str if as_is and not stream.isatty() else visible
+
+    def show(line: Spans) -> None:
+        stream.write(escaped("".join(text for text, _ in line)) + "\n")
+
+    return show
+
+
+def _coloured(stream: TextIO) -> Show:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False)
+
+    def show(line: Spans) -> None:
+        console.print(Text.assemble(*((visible(text), style) for text, style in line)), soft_wrap=True)
+
+    return show
+
+
+def progress_bar(*, disable: bool) -> "Progress":
+    """Return a bar on standard error that is gone when its block is left; descriptions are no markup."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=disable)
+
+
+def prepare() -> None:
+    """Make standard output and standard error take every character; where they are closed, what is printed is gone."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # A terminal may know only ASCII.
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as we run
+
+
+def print_block(text: str) -> None:
+    """Print lines on standard output: as they are in a pipe, visible on a terminal."""
+    sys.stdout.write(visible_lines(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def print_json(value: object) -> None:
+    """Print plain values as one line of JSON."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def tell(program: str, message: str) -> None:
+    """Print a line on standard error; newlines in the message become spaces."""
+    sys.stderr.write(_told(program, message) + "\n")
+
+
+def tell_above(bar: "Progress", program: str, message: str) -> None:
+    """Print a line above a bar that is shown; from any thread."""
+    from rich.text import Text
+
+    bar.console.print(Text(_told(program, message)), soft_wrap=True)
+
+
+def _told(program: str, message: str) -> str:
+    return visible(f"{program}: {' '.join(map(str.strip, message.splitlines()))}")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end the program."""
+        tell(self.prog, f"{message} (see {self.prog} --help)")
+        sys.exit(2)
