@@ -8,6 +8,8 @@ from typing import Literal
 
 from attrs import frozen
 
+from reenact.actors.limits import MAX_SLOTS, bounds
+
 Policy = Literal["schedule-independent", "recorded-schedule"]
 """What results depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
 
@@ -117,3 +119,21 @@ class Limits:
 
     max_waiting: int
     max_reader_lag: int
+
+
+def beyond(context: ContextFacts, limits: Limits) -> str | None:
+    """Return which setting is one that no session can have, and what it may be; None where all are well.
+
+    What a session needs to be opened, and so a log to be read, grows with its settings.
+    """
+    allowed = bounds(max(1, min(context.n_slots, MAX_SLOTS)))
+    if context.pooling != "none":  # A batch holds any text whole, and as many rows for each slot.
+        low, high = allowed["n_batch"]
+        allowed["n_batch"] = (low, max(high, context.n_ctx_seq + context.n_slots))
+    allowed["n_ctx_seq"] = (1, allowed["n_ctx"][1] + 256)
+    for facts in (context, limits):
+        for name, (low, high) in allowed.items():
+            value = getattr(facts, name, low)
+            if not low <= value <= high:
+                return f"{name}: expected a whole number from {low} to {high}, got {value}"
+    return None

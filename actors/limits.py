@@ -47,5 +47,33 @@ MAX_CHAT_INPUTS: Final = 2**20
 """Inputs of all chats that a runtime remembers, those answered latest: some 40 MB. One that is forgotten is tokenised
 again."""
 
+MAX_SLOTS: Final = 256
+"""Sequences evaluated together: llama.cpp's LLAMA_MAX_SEQ."""
+
+MAX_CELLS: Final = 2**31
+"""Cells of all slots together: llama.cpp counts them in 32 bits."""
+
+MAX_BATCH: Final = 2**16
+"""Rows of one batch that may be asked for. Where texts are pooled a batch holds a whole context, if that is more."""
+
+MAX_THREADS: Final = 512
+"""Threads that compute: ggml's GGML_MAX_N_THREADS."""
+
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer a log may hold: what every JSON reader keeps exact."""
+
+
+def bounds(n_slots: int) -> dict[str, tuple[int, int]]:
+    """Return the least and the greatest value of each setting of a session, by its name.
+
+    Args:
+        n_slots: That setting, on which others depend.
+    """
+    return {
+        "n_slots": (1, MAX_SLOTS),
+        "n_ctx": (1, MAX_CELLS // n_slots - 256),  # It is padded.
+        "n_batch": (n_slots, MAX_BATCH),
+        "n_threads": (1, MAX_THREADS),
+        "max_waiting": (0, MAX_INTEGER),
+        "max_reader_lag": (1, MAX_INTEGER),
+    }

@@ -19,7 +19,7 @@ from attrs import frozen
 from reenact.replay.divergence import elided
 from reenact.replay.histories import History, Log, read_log
 from reenact.replay.words import count, inputs, named, sequences
-from reenact.runtime.codec import ENVELOPE, Fields, dumps, flat, same
+from reenact.runtime.codec import ENVELOPE, Fields, flat, same, written
 from reenact.runtime.terminal import Spans
 
 _IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "continues"}
@@ -245,7 +245,7 @@ def _changed(a: Fields, b: Fields) -> dict[str, Sides]:
 
 def _rows(changed: dict[str, Sides]) -> Iterator[_Row]:
     for path, sides in changed.items():
-        a, b = ("-" if side is None else dumps(side).decode() for side in sides)
+        a, b = ("-" if side is None else written(side) for side in sides)
         yield "*", path, *elided(a, b)
 
 

@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from reenact.actors.errors import ReenactError
-from reenact.runtime.codec import Fields, dumps, same
+from reenact.runtime.codec import Fields, same, written
 from reenact.runtime.terminal import visible
 
 _NOTHING = "today's actors decide nothing more here: only a given record can follow"
@@ -75,7 +75,7 @@ class ReplayDivergence(ReenactError):
 
 
 def _shown(side: Fields | None, name: str) -> str:
-    return dumps(side[name]).decode() if side is not None and name in side else "-"
+    return written(side[name]) if side is not None and name in side else "-"
 
 
 def _equal(one: Fields | None, other: Fields | None, name: str) -> bool:

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
+from reenact.actors.header import beyond
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.routing import ROUTES, Origin, sequences_of
 from reenact.runtime.codec import Fields, UnreadableRecord, decode, loads
@@ -71,6 +72,8 @@ def entry_of(line: Line, fields: Fields, t: int) -> Entry:
         raise line.corrupt(f"it is record {record.n} where {due} comes next")
     if (due == 0) != isinstance(record.event, e.SessionOpened):
         raise line.corrupt("a log begins with SessionOpened, and only there")
+    if isinstance(header := record.event, e.SessionOpened) and (reason := beyond(header.context, header.limits)):
+        raise line.corrupt(f"SessionOpened.{reason}")
     if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
         raise line.corrupt("a derived record has a cause, and a given one has none")
     if fields["t"] < t:

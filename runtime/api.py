@@ -13,7 +13,7 @@ from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.header import Limits
-from reenact.actors.limits import MAX_INTEGER, MAX_READER_LAG, MAX_WAITING
+from reenact.actors.limits import MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
 from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded
@@ -143,9 +143,9 @@ def _settings(
     *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism, logits_hash: bool
 ) -> ContextSettings:
     n_threads = threads(n_threads)
-    _check("n_slots", n_slots, 1, 256)  # LLAMA_MAX_SEQ
-    _check("n_ctx", n_ctx, 1, 2**31 // n_slots - 256)  # llama.cpp counts cells in 32 bits, padded
-    _check("n_batch", n_batch, n_slots, 2**16)
+    _check("n_slots", n_slots)
+    _check("n_ctx", n_ctx, n_slots)
+    _check("n_batch", n_batch, n_slots)
     if determinism not in get_args(Determinism):
         raise InvalidRequest("determinism", f"expected one of {', '.join(get_args(Determinism))}, got {determinism!r}")
     if type(logits_hash) is not bool:
@@ -161,12 +161,13 @@ def _settings(
 
 
 def _limits(*, max_waiting: int, max_reader_lag: int) -> Limits:
-    _check("max_waiting", max_waiting, 0, MAX_INTEGER)
-    _check("max_reader_lag", max_reader_lag, 1, MAX_INTEGER)
+    _check("max_waiting", max_waiting)
+    _check("max_reader_lag", max_reader_lag)
     return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
 
 
-def _check(name: str, value: int, low: int, high: int) -> None:
+def _check(name: str, value: int, n_slots: int = 1) -> None:
+    low, high = bounds(n_slots)[name]
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {value!r}")
 
@@ -178,7 +179,7 @@ def threads(asked: int | None) -> int:
         InvalidRequest: So many cannot be.
     """
     n_threads = _cpus() if asked is None else asked
-    _check("n_threads", n_threads, 1, 512)  # GGML_MAX_N_THREADS
+    _check("n_threads", n_threads)
     return n_threads
 
 

@@ -9,6 +9,7 @@ The rules that hold here:
 """
 
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, get_args, get_origin
@@ -36,6 +37,12 @@ OLDEST: Final = {"format": 1, "schema": 3}
 """What is read of older logs. Schemas 1 and 2 were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
+
+_MAX_DEPTH: Final = 16
+"""Of arrays and objects in each other; a record takes five."""
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
+"""An integer from 2^53 on has so many digits."""
 
 _SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted)
 
@@ -82,11 +89,17 @@ def dumps(fields: Fields) -> bytes:
         raise UnwritableRecord(f"{fields.get('type')}: {error}") from None
 
 
+def written(value: object) -> str:
+    """Return a plain value that was read as JSON, for people: the time may be beyond 2^53."""
+    return orjson.dumps(value).decode()
+
+
 def loads(body: bytes) -> Fields:
     """Return the plain values of a line.
 
     Raises:
-        UnreadableRecord: It is not a JSON object.
+        UnreadableRecord: It is not a JSON object, or holds what no log may hold: an integer from 2^53 on, other than
+            the time, or arrays and objects many times in each other.
     """
     try:
         fields = orjson.loads(body)
@@ -94,7 +107,29 @@ def loads(body: bytes) -> Fields:
         raise UnreadableRecord(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UnreadableRecord("not a JSON object")
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH or _LONG_NUMBER.search(body):
+        for name, value in fields.items():
+            if name != "t":
+                _bounded(name, value)
     return fields
+
+
+def _bounded(name: str, value: object, depth: int = 1) -> None:
+    """Refuse what no field may hold, at any depth."""
+    if depth > _MAX_DEPTH:
+        raise UnreadableRecord(f"{name}: more than {_MAX_DEPTH} arrays and objects are in each other")
+    match value:
+        case dict():
+            for item in value.values():
+                _bounded(name, item, depth + 1)
+        case list():
+            for item in value:
+                if type(item) is not float:  # Which makes most of what is long.
+                    _bounded(name, item, depth + 1)
+        case int() if abs(value) > MAX_INTEGER:
+            raise UnreadableRecord(f"{name}: expected an integer below 2^53, got {value}")
+        case _:
+            pass
 
 
 def decode(fields: Fields) -> e.Record:
@@ -111,8 +146,8 @@ def decode(fields: Fields) -> e.Record:
         event: e.Event = _converter.structure(payload, event_type)
         n = _strict_int(fields.get("n"), int)
         _strict(int)(fields.get("t"), int)
-        cause = fields.get("cause")
-        record = e.Record(n, event, None if cause is None else _strict_int(cause, int))
+        cause = _strict_int(fields["cause"], int) if "cause" in fields else None
+        record = e.Record(n, event, cause)
     except BaseValidationError as error:
         raise UnreadableRecord(
             f"{kind}: {'; '.join(transform_error(error, path=kind, format_exception=_reason))}"

@@ -5,12 +5,18 @@ The rules that hold here:
 * One record a line, each ending in a newline. Nothing is ever overwritten: a journal makes its own file.
 * A line ends with ``,"crc":"xxxxxxxx"}``: the CRC-32 of its bytes before that, continued from the line before. So a
   flip, a loss, a splice and a reordering show. A line counts when it ends in a newline and its very bytes bear the CRC.
+* A journal is the only writer of its file. What another process did to it (deleted, moved, replaced, shortened or
+  lengthened it) shows at the next write, and nothing is written any more: it would be lost, or corrupt.
+* An empty file is no log: it is taken over, unless a session that is still opening holds it.
 * What follows the last newline is a torn tail: a write that did not finish. It is not a line.
 * `Journal.append` writes all it is given with one ``write``. It returns when the system has it: what happens to the
   process after that cannot take it back. (What happens to the machine can: there is no ``fsync``.)
 """
 
+import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +48,8 @@ class Journal:
     """A log being written.
 
     Raises:
-        FileExistsError: There is such a file already; a log is never overwritten.
+        FileExistsError: There is such a file already, with something in it or of another session that has yet to write
+            to it; a log is never overwritten.
         OSError: The file cannot be made.
     """
 
@@ -50,8 +57,10 @@ class Journal:
         self.path = Path(path)
         self.n_bytes = 0
         self._crc = 0
-        # A log holds prompts: it is its owner's.
-        self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._file: int | None = _made(self.path)
+        self._whole_path = self.path.absolute()  # The process may go to another folder.
+        made = os.fstat(self._file)
+        self._identity = made.st_dev, made.st_ino
 
     def append(self, records: Iterable[Record], t: int) -> None:
         """Write records that happened at ``t``, in nanoseconds since the session opened.
@@ -63,6 +72,10 @@ class Journal:
         """
         if self._file is None:
             raise LogBroken(f"{self.path}: the log is closed")
+        if (touched := self._touched()) is not None:
+            self.close()
+            cure = "keep other programs, such as log rotators, from it until the session closes; and open a new session"
+            raise LogBroken(f"{self.path}: the log was {touched} while it was written: {cure}")
         lines, crc = [], self._crc
         for record in records:
             line, crc = sealed(dumps(encode(record, t)), crc)
@@ -78,6 +91,21 @@ class Journal:
             raise LogBroken(f"{self.path}: the log cannot be written: {error.strerror}") from error
         self.n_bytes += written
 
+    def _touched(self) -> str | None:
+        """Return what became of the file beside what was written to it, None for nothing."""
+        try:
+            found = self._whole_path.stat()
+        except FileNotFoundError:
+            return "deleted or moved"
+        except OSError as error:
+            return f"put out of reach ({error.strerror})"
+        if (found.st_dev, found.st_ino) != self._identity:
+            return "replaced by another file"
+        if found.st_size == self.n_bytes:
+            return None
+        how = "shortened" if found.st_size < self.n_bytes else "lengthened"
+        return f"{how} to {found.st_size:,} bytes, where the session wrote {self.n_bytes:,}"
+
     def close(self) -> None:
         """Close the file. Closing twice is the same as closing once."""
         if self._file is not None:
@@ -86,9 +114,38 @@ class Journal:
 
     def discard(self) -> None:
         """Close the journal and, if nothing was ever written to it, remove its file."""
+        if self.n_bytes == 0 and self._touched() is None:
+            self._whole_path.unlink(missing_ok=True)
         self.close()
-        if self.n_bytes == 0:
-            self.path.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> int:
+    """Return a new file, or one that is empty and nobody's."""
+    flags = os.O_WRONLY | os.O_APPEND
+    try:
+        # A log holds prompts: it is its owner's.
+        file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size:
+            raise
+        file = os.open(path, flags | os.O_NOFOLLOW)
+    if not _held(file) or os.fstat(file).st_size:
+        os.close(file)
+        raise FileExistsError(errno.EEXIST, "another session is writing it", os.fspath(path))
+    os.fchmod(file, 0o600)
+    return file
+
+
+def _held(file: int) -> bool:
+    """Mark a file as this session's for as long as it is open; return whether it was nobody's."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # A file system without locks.
+    return True
 
 
 @frozen

@@ -319,17 +319,15 @@ def one_raises(lines: Lines) -> int:
 
 
 def nobody_may_wait(lines: Lines) -> int:
-    """Let the queue have no place, not even for whom a slot is free."""
-    lines[0]["limits"]["max_waiting"] = -lines[0]["context"]["n_slots"]
-    return first(lines, "RequestQueued")
+    """Let the queue have no place but for whom a slot is free: the first one is served alone, then six come."""
+    lines[0]["limits"]["max_waiting"] = 0
+    return first(lines, "RequestQueued", lambda fields: fields["sequence"] == 2 + lines[0]["context"]["n_slots"])
 
 
 def small_batches(lines: Lines) -> int:
-    """Let a batch have one row."""
-    lines[0]["context"]["n_batch"] = 1
-    return first(
-        lines, "BatchPlanned", lambda fields: len(fields["parts"]) > 1 or len(fields["parts"][0]["inputs"]) > 1
-    )
+    """Let a batch have no more rows than slots."""
+    n_rows = lines[0]["context"]["n_batch"] = lines[0]["context"]["n_slots"]
+    return first(lines, "BatchPlanned", lambda fields: sum(len(part["inputs"]) for part in fields["parts"]) > n_rows)
 
 
 def stop_string_leaves(lines: Lines) -> int:
@@ -371,7 +369,7 @@ CASES: Final = [
     Case("cancels", "deadline", nobody_ends),
     Case("cancels", "reuse", after_its_end),
     Case("queue", "company", at("n_ahead", 1, "RequestQueued")),
-    Case("queue", "company", nobody_may_wait),
+    Case("queue", "eventful", nobody_may_wait),
     Case("places", "eventful", overtaken),
     Case("places", "preemption", at("by", 1, "SequencePreempted")),
     Case("slots", "reuse", at("reused", 1, "SlotAssigned", lambda fields: fields["reused"] > 0)),

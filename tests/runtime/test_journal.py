@@ -1,6 +1,8 @@
 """The log file: what is written, and what is found when it is read."""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,77 @@ def test_all_records_of_a_fact_are_one_write(tmp_path: Path, monkeypatch: pytest
     journal.close()
     assert 1 == len(calls)
     assert dumps({"n": 4})[1:-1] in calls[0]
+
+
+def _rotated(path: Path) -> None:
+    path.rename(path.with_suffix(".1"))
+    path.touch()
+
+
+INTERFERENCES: dict[str, Callable[[Path], object]] = {
+    "deleted or moved": Path.unlink,
+    "replaced by another file": _rotated,
+    "shortened to 0 bytes, where the session wrote": lambda path: path.write_bytes(b""),
+    "lengthened to": lambda path: path.write_bytes(path.read_bytes() + b"x\n"),
+}
+
+
+@pytest.mark.parametrize("what", INTERFERENCES)
+def test_what_others_do_to_a_log_is_noticed(tmp_path: Path, what: str) -> None:
+    """A log that was deleted, replaced, shortened or lengthened is not written any more, and the error says which."""
+    path = tmp_path / "log.jsonl"
+    journal = Journal(path)
+    journal.append(RECORDS[:2], 10)
+    INTERFERENCES[what](path)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(LogBroken, match=re.escape(f"{path}: the log was {what}")) as raised:
+        journal.append(RECORDS[2:3], 10)
+    assert "log rotators" in str(raised.value)
+    with pytest.raises(LogBroken, match="closed"):
+        journal.append(RECORDS[3:], 10)
+    journal.discard()
+    assert before == (path.read_bytes() if path.exists() else None)
+
+
+def test_a_log_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that goes to another folder writes on into its log, whose path was relative."""
+    monkeypatch.chdir(tmp_path)
+    journal = Journal("log.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    journal.append(RECORDS, 10)
+    journal.close()
+    assert (tmp_path / "log.jsonl").stat().st_size == journal.n_bytes
+
+
+def test_an_empty_file_is_taken_over(tmp_path: Path) -> None:
+    """A file without a record, which a session that was killed left behind, becomes a log, and its owner's alone."""
+    path = tmp_path / "log.jsonl"
+    path.touch(0o644)
+    journal = Journal(path)
+    journal.append(RECORDS, 10)
+    journal.close()
+    with LogFile(path) as file:
+        assert 5 == len(list(file))
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
+def test_an_empty_file_of_another_session_is_not(tmp_path: Path) -> None:
+    """A session that is still opening keeps its file, and gives it up when it is closed."""
+    path = tmp_path / "log.jsonl"
+    opening = Journal(path)
+    with pytest.raises(FileExistsError, match="another session"):
+        Journal(path)
+    opening.close()
+    Journal(path).discard()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nothing")])
+def test_only_a_file_is_taken_over(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """A folder, a pipe and a link are there already, and stay."""
+    path = tmp_path / "log.jsonl"
+    make(path)
+    with pytest.raises(FileExistsError):
+        Journal(path)
+    assert [path] == list(tmp_path.iterdir())

@@ -460,6 +460,28 @@ async def test_a_log_that_exists_is_never_overwritten(tmp_path: Path) -> None:
     assert "precious" == log.read_text()
 
 
+async def test_a_log_that_is_deleted_ends_everybody(tmp_path: Path) -> None:
+    """When the log of a session goes away every waiter gets LogBroken with the cure, and nobody new is admitted."""
+    log = tmp_path / "log.jsonl"
+    errors: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(LogBroken) as raised:
+            await runtime.complete("p", num_predict=50)
+        errors.append(str(raised.value))
+
+    async with open_runtime(ScriptedEngine(LONG), log=log) as runtime:
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(ask)
+            log.unlink()
+        with pytest.raises(LogBroken, match="deleted or moved"):
+            await runtime.complete("p")
+    assert 6 == len(errors)
+    assert 1 == len(set(errors))
+    assert "keep other programs" in errors[0]
+
+
 async def test_a_log_that_cannot_be_written_ends_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a write fails every waiter gets LogBroken, nobody new is admitted, and what was written replays."""
     real_write, room = os.write, 6000

@@ -1,0 +1,115 @@
+"""Logs whose checksums are right and whose records nobody wrote: each command has a verdict on them."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_SLOTS
+from reenact.replay import check_facts, check_log, replay_log
+from reenact.replay.cli import main
+from reenact.runtime.journal import sealed
+from tests.replay import logs
+from tests.sessions import read_fields, write_fields
+
+Captured = pytest.CaptureFixture[str]
+
+HOSTILE: Final[list[Any]] = [-7, 2**60, {"a": [1]}, None, 1.5, True, ["SessionOpened"]]
+
+
+def write_raw(path: Path, bodies: list[bytes]) -> None:
+    """Write lines, whatever they hold, with the checksums made right."""
+    crc, data = 0, b""
+    for body in bodies:
+        line, crc = sealed(body, crc)
+        data += line
+    path.write_bytes(data)
+
+
+def corrupted(path: Path, old: bytes, new: bytes) -> int:
+    """Put other bytes into the first record of a short session that has the old ones; return its line."""
+    logs.short(path)
+    line = next(i for i, raw in enumerate(path.read_bytes().splitlines(), 1) if old in raw)
+    logs.rewritten(path, line, old, new)
+    return line
+
+
+@pytest.mark.parametrize("name", ["type", "actor", "n", "t", "cause"])
+@pytest.mark.parametrize("value", HOSTILE, ids=str)
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_an_envelope_of_something_else(path: Path, name: str, value: object, n: int) -> None:
+    """Whatever stands for a record's type, actor, number, time or cause, the log is corrupt or it diverges there."""
+    import orjson
+
+    logs.short(path)
+    lines = read_fields(path)
+    lines[n][name] = value
+    write_raw(path, [orjson.dumps(fields) for fields in lines])
+    verdict = replay_log(path)
+    verdict.lines()
+    assert verdict.verdict in {"corrupt", "diverged"}
+    assert "corrupt" == check_log(path).outcome
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"size":0', b'"size":9007199254740992'),
+        (b'"n_threads":1', b'"n_threads":18446744073709551615'),
+        (b'"sequence":1', b'"sequence":9007199254740993'),
+        (b'"position":0', b'"position":-9007199254740993'),
+    ],
+)
+def test_an_integer_beyond_what_a_log_may_hold(path: Path, old: bytes, new: bytes) -> None:
+    """In a header, in a given record and in a derived one it makes the log corrupt, for every command."""
+    line = corrupted(path, old, new)
+    verdict = replay_log(path)
+    assert ("corrupt", line) == (verdict.verdict, getattr(verdict.error, "line", None))
+    assert "expected an integer below 2^53" in verdict.lines()[0]
+    assert ["corrupt"] * 2 == [check_log(path).outcome, check_facts(path).outcome]
+
+
+def test_what_is_too_deep(path: Path, capsys: Captured) -> None:
+    """Arrays in arrays in a field that nobody knows are corrupt, and no command runs out of stack."""
+    for depth in (20, 900, 5000):
+        path.unlink(missing_ok=True)
+        line = corrupted(path, b'"batch":0', b'"batch":0,"a":' + b"[" * depth + b"]" * depth)
+        for command in ("run", "check", "show", "state", "texts"):
+            assert 3 == main([command, str(path)])
+        assert f"line {line}, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("n_slots", 2**31, f"1 to {MAX_SLOTS}"),
+        ("n_slots", MAX_INTEGER, f"1 to {MAX_SLOTS}"),
+        ("n_slots", 0, f"1 to {MAX_SLOTS}"),
+        ("n_slots", -1, f"1 to {MAX_SLOTS}"),
+        ("n_batch", 1, f"2 to {MAX_BATCH}"),
+        ("n_batch", MAX_INTEGER, f"2 to {MAX_BATCH}"),
+        ("n_ctx", 0, "1 to 1073741568"),
+        ("n_ctx", MAX_INTEGER, "1 to 1073741568"),
+        ("n_ctx_seq", -5, "1 to 1073741824"),
+        ("n_threads", 513, "1 to 512"),
+        ("max_waiting", -1, f"0 to {MAX_INTEGER}"),
+        ("max_reader_lag", 0, f"1 to {MAX_INTEGER}"),
+    ],
+)
+def test_settings_that_no_session_has(path: Path, name: str, value: int, expected: str) -> None:
+    """A header is held against the limits of `open_runtime` before anything is made as large as it says."""
+    logs.short(path)
+    lines = read_fields(path)
+    lines[0]["limits" if name.startswith("max") else "context"][name] = value
+    write_fields(path, lines)
+    for judged in (replay_log(path), check_log(path), check_facts(path)):
+        told = judged.lines()[0]
+        assert told.startswith(f"corrupt: {path}: line 1, byte 0: SessionOpened.{name}: expected a whole number from ")
+        assert f"from {expected}, got {value}" in told
+
+
+def test_texts_that_are_pooled_have_larger_batches(path: Path) -> None:
+    """A batch holds a whole context where texts are pooled, also beyond what may be asked for otherwise."""
+    session = logs.Session(path, n_slots=3, n_ctx=2**17, n_batch=2**17 + 1, pooling="mean")
+    session.close()
+    assert "holds" == check_log(path).outcome
