@@ -14,7 +14,7 @@ FLAGS = $$CMAKE_ARGS $(shell grep -qs amx_tile /proc/cpuinfo && echo "$(SAFE)")
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml)
 
 SIMULATE ?= --seeds 100
-MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models
+MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models fuzz_logs
 
 .PHONY: help demo test rules mutants mutants-generated simulate golden soak soak-core measure $(MEASURES:%=measure-%) \
 	format clean

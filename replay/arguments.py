@@ -186,6 +186,9 @@ def _arguments_of_shrink(shrink: _Parser) -> None:
     wrong.add_argument("--rule", metavar="NAME", help="a rule of replay check that stays broken")
     wrong.add_argument("--diverges", action="store_true", help="a record that today's actors decide otherwise stays")
     shrink.add_argument("-o", "--out", metavar="SMALL", help="the log to write, a new one; LOG-small unless given")
+    shrink.add_argument(
+        "--limit", type=_seconds, metavar="SECONDS", help="write the smallest session so far then (default: 60)"
+    )
     shrink.add_argument("--json", action="store_true", help="print one JSON object")
     shrink.epilog = (
         "Requests are left out and shortened, and happen again on today's actors. Without --rule or --diverges it is\n"
@@ -234,6 +237,16 @@ def _number(written: str) -> int:
     if not (written.isascii() and written.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected the number of a record, from 0, got {written!r}")
     return int(written)
+
+
+def _seconds(written: str) -> float:
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {written!r}")
+    return seconds
 
 
 def _records(written: str) -> tuple[int, int]:

@@ -289,14 +289,21 @@ def _shrink(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from reenact.replay.progress import progress
-    from reenact.replay.shrink import shrink_log
+    from reenact.replay.shrink import LIMIT, shrink_log
 
     _check_rule(args.rule)
     log = Path(args.log)
     out = log.with_name(f"{log.stem}-small.jsonl") if args.out is None else Path(args.out)
     try:
         with progress("reading the log") as show:
-            shrunk = shrink_log(log, out=out, rule=args.rule, diverges=args.diverges, on_progress=show)
+            shrunk = shrink_log(
+                log,
+                out=out,
+                rule=args.rule,
+                diverges=args.diverges,
+                seconds=LIMIT if args.limit is None else args.limit,
+                on_progress=show,
+            )
     except KeyboardInterrupt:
         if out.exists():
             _say(f"{out}: the smallest session so far; more can be left out")

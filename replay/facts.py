@@ -10,10 +10,12 @@ The rules that hold here:
   says so again, if it is told so again.
 * A sequence draws what it drew, token by token, whatever batch it is in. One that draws on beyond that has come to the
   end of its text.
-* What cannot be any more (a cancel of a request that never came, the outcome of no batch) does not happen.
+* What cannot be any more (a cancel of a request that never came, the outcome of no batch) does not happen. With what
+  could never be (a batch decoded twice, or in slots that are not its own; a request that came twice) the session is
+  over, as it was when it was recorded.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from attrs import evolve as changed
@@ -51,7 +53,8 @@ class Happening:
 
     t: int
     """Nanoseconds since the session opened."""
-    what: e.GivenEvent | Outcome
+    what: e.GivenEvent | Outcome | None
+    """None for a record that is no fact."""
 
 
 @frozen(kw_only=True)
@@ -127,20 +130,28 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
     drawn: dict[int, dict[int, e.Sample]] = {}
     vectors: dict[int, e.Vector] = {}
     planned: e.BatchPlanned | None = None
+    received: set[int] = set()
     cells = _Cells(header.context)
     for entry in reading:
         match entry.record.event:
             case e.BatchPlanned() as event:
                 planned = event
-            case e.BatchDecoded() as event if planned is not None:
+            case e.BatchDecoded() as event if planned is not None and _is_of(event, planned):
                 happenings.append(Happening(entry.t, _outcome(cells, planned, event)))
                 draws = {part.sequence: part.draw for part in planned.parts}
                 for sample in event.samples:
                     drawn.setdefault(sample.sequence, {})[draws.get(sample.sequence) or 0] = sample
                 vectors |= {vector.sequence: vector for vector in event.vectors}
+                planned = None
+            case e.BatchDecoded() | e.RequestReceived() as event if _cannot_be(event, received):
+                happenings.append(Happening(entry.t, None))
+                for _ in reading:
+                    pass  # A line that is corrupt is so all the same.
             case event if entry.record.cause is None:
                 if isinstance(event, e.CellsLost):
                     cells.lose()
+                if isinstance(event, e.RequestReceived):
+                    received.add(event.sequence)
                 happenings.append(Happening(entry.t, event))  # type: ignore[arg-type]  # it has no cause
             case _:
                 pass
@@ -150,6 +161,17 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
         drawn={number: tuple(samples[index] for index in sorted(samples)) for number, samples in drawn.items()},
         vectors=vectors,
     )
+
+
+def _cannot_be(event: e.BatchDecoded | e.RequestReceived, received: Collection[int]) -> bool:
+    """Return whether this is the outcome of no batch, or a request that came already."""
+    return isinstance(event, e.BatchDecoded) or event.sequence in received
+
+
+def _is_of(decoded: e.BatchDecoded, planned: e.BatchPlanned) -> bool:
+    """Return whether an outcome is this batch's."""
+    slots = {part.slot for part in planned.parts}
+    return decoded.batch == planned.batch and all(slot in slots for slot, _ in decoded.positions)
 
 
 def _outcome(cells: _Cells, planned: e.BatchPlanned, decoded: e.BatchDecoded) -> Outcome:
@@ -226,9 +248,11 @@ class Play:
                     self._in_flight = None
             yield Played(index, happening.t, records)
 
-    def told(self, what: e.GivenEvent | Outcome) -> e.GivenEvent | None:
+    def told(self, what: e.GivenEvent | Outcome | None) -> e.GivenEvent | None:
         """Return an event as it happens here, None where it cannot."""
         match what:
+            case None:
+                return None
             case Outcome():
                 return None if self._in_flight is None else self._decoded(what, self._in_flight)
             case e.RequestReceived():

@@ -5,13 +5,14 @@ The rules that hold here:
 * Whether it stays is asked of whole facts that happen again; what it is, nobody here knows.
 * What is left out goes in runs, the longest first (delta debugging): so of a thousand requests one is found in some
   dozens of tries.
-* It ends where no request, fact, fault, token, input or option can be left out alone, and the context cannot be made
-  smaller.
+* It ends when the time is over, and else where no request, fact, fault, token, input or option can be left out alone,
+  and the context cannot be made smaller.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from attrs import evolve as changed
@@ -62,10 +63,17 @@ class Reduction:
         wrong: Asks whether facts show what is to stay.
         on_progress: Told what is left, whenever something went.
         stopped: Asked whether that is enough.
+        seconds: When these are over, that is enough too; the whole is tried all the same.
     """
 
     def __init__(
-        self, facts: Facts, wrong: Wrong, *, on_progress: Callable[[Facts], None], stopped: Callable[[], bool]
+        self,
+        facts: Facts,
+        wrong: Wrong,
+        *,
+        on_progress: Callable[[Facts], None],
+        stopped: Callable[[], bool],
+        seconds: float,
     ) -> None:
         self.facts = facts
         """The fewest so far."""
@@ -73,15 +81,19 @@ class Reduction:
         """The session that they make; None before `run`, and where the whole does not show it."""
         self.n_tries = 0
         """How often facts happened."""
+        self.finished = False
+        """Whether nothing more can be left out."""
         self._wrong = wrong
         self._on_progress = on_progress
         self._stopped = stopped
+        self._ends = monotonic() + seconds
 
     def run(self) -> None:
         """Leave out all that can be."""
         with suppress(_Enough):
             if self._try(self.facts):
                 self._until_nothing_goes()
+            self.finished = True
 
     def _until_nothing_goes(self) -> None:
         before = None
@@ -97,7 +109,7 @@ class Reduction:
 
     def _try(self, facts: Facts) -> bool:
         """Take these facts for the best if they show it, without those that come after."""
-        if self._stopped():
+        if self._stopped() or (self.n_tries and monotonic() > self._ends):
             raise _Enough
         self.n_tries += 1
         shows = self._wrong(facts)

@@ -5,7 +5,8 @@ The rules that hold here:
 * What is wrong is a rule that the session does not keep, or a record that today's actors decide otherwise.
 * The smaller log is a log like any other, of a session that today's actors had. Nothing of it was computed, and its
   header says so.
-* It is written when it is as small as can be, or on Ctrl-C; then it is read back, and must be wrong in the same way.
+* It is written when it is as small as can be, when the time is over, or on Ctrl-C; then it is read back, and must be
+  wrong in the same way. Shrinking it goes on from there.
 """
 
 import os
@@ -32,6 +33,10 @@ from reenact.runtime.terminal import Spans
 
 DIVERGES: Final = "diverges"
 """What is wrong in a log of which today's actors decide a record otherwise."""
+
+LIMIT: Final = 60.0
+"""Seconds after which the smallest session so far is written, unless asked otherwise. Most logs are done in a tenth of
+that, and what is left out late is little."""
 
 _NOT_COMPUTED: Final = EngineFacts(name="none", versions={}, system_info="", cpu="", library_sha256="")
 """The engine of a session that was made smaller."""
@@ -89,6 +94,8 @@ class Shrunk:
     after: Size
     n_tries: int
     """How often facts happened again on the way."""
+    finished: bool
+    """Whether nothing more can be left out; otherwise the time was over."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``replay shrink --json`` prints."""
@@ -99,6 +106,7 @@ class Shrunk:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "tries": self.n_tries,
+            "finished": self.finished,
         }
 
     def lines(self) -> list[Spans]:
@@ -106,9 +114,11 @@ class Shrunk:
         wrong = "diverges" if self.rule is None else f"breaks rule {self.rule}"
         command = f"run {self.path}" if self.rule is None else f"check {self.path} --rules {self.rule}"
         about = "" if self.rule is None else f" --rule {self.rule}"
+        more = [] if self.finished else [[(f"  more can be left out: replay shrink {self.path}{about}", "yellow")]]
         return [
             [(f"shrunk: {self.path}: {wrong} at record {self.n:,}; {self.after}", "bold green")],
             [(f"  from {self.before}; facts happened {count(self.n_tries, 'time')}", "")],
+            *more,
             [(f"  replay {command}", "")],
             [(f"  replay to-test {self.path}{about}", "")],
         ]
@@ -120,6 +130,7 @@ def shrink_log(
     out: str | os.PathLike[str],
     rule: str | None = None,
     diverges: bool = False,
+    seconds: float = LIMIT,
     on_progress: OnProgress | None = None,
 ) -> Shrunk:
     """Make a log smaller while it stays wrong; needs no model.
@@ -129,6 +140,7 @@ def shrink_log(
         out: The smaller log; it must not exist.
         rule: The rule, as in `reenact.replay.checks.RULES`, that stays broken.
         diverges: Today's actors still decide otherwise. With neither it is what is wrong today (`what_is_wrong`).
+        seconds: When these are over the smallest session so far is written.
         on_progress: Told how much has been left out.
 
     Raises:
@@ -152,7 +164,7 @@ def shrink_log(
             show(f"left: {size}", 1 - size.total / before.total)
 
         with interrupts() as interrupted:
-            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set)
+            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, seconds=seconds)
             reduction.run()
             if reduction.shows is not None:
                 _write(journal, reduction.shows)
@@ -162,7 +174,13 @@ def shrink_log(
     finally:
         journal.discard()
     return Shrunk(
-        path=os.fspath(out), rule=rule, n=n, before=before, after=Size.of(reduction.facts), n_tries=reduction.n_tries
+        path=os.fspath(out),
+        rule=rule,
+        n=n,
+        before=before,
+        after=Size.of(reduction.facts),
+        n_tries=reduction.n_tries,
+        finished=reduction.finished,
     )
 
 

@@ -1,5 +1,6 @@
 """Logs whose checksums are right and whose records nobody wrote: each command has a verdict on them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,3 +114,45 @@ def test_texts_that_are_pooled_have_larger_batches(path: Path) -> None:
     session = logs.Session(path, n_slots=3, n_ctx=2**17, n_batch=2**17 + 1, pooling="mean")
     session.close()
     assert "holds" == check_log(path).outcome
+
+
+def doubled(lines: list[Any], kind: str) -> None:
+    """Let the last record of a kind stand twice, and number the rest anew."""
+    n = max(n for n, fields in enumerate(lines) if fields["type"] == kind)
+    lines.insert(n, dict(lines[n]))
+    for fields in lines[n + 1 :]:
+        fields["n"] += 1
+        if fields.get("cause", 0) > n:
+            fields["cause"] += 1
+
+
+def of_another_slot(lines: list[Any]) -> None:
+    """Let an outcome be of a slot that is not there."""
+    decoded = next(fields for fields in lines if fields["type"] == "BatchDecoded")
+    decoded["positions"][0][0] = 99
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: doubled(lines, "BatchDecoded"),
+        lambda lines: doubled(lines, "RequestReceived"),
+        lambda lines: doubled(lines, "PromptTokenized"),
+        lambda lines: doubled(lines, "BatchPlanned"),
+        of_another_slot,
+    ],
+    ids=["decoded twice", "received twice", "tokenized twice", "planned twice", "another slot"],
+)
+def test_facts_that_could_never_be(
+    path: Path, small: Path, capsys: Captured, change: Callable[[list[Any]], None]
+) -> None:
+    """What could never be does not happen again: what came before does and keeps the rules."""
+    logs.short(path)
+    lines = read_fields(path)
+    change(lines)
+    write_fields(path, lines)
+    verdict = replay_log(path)
+    assert verdict.first_divergence is not None
+    assert "holds" == check_facts(path).outcome
+    assert main(["shrink", str(path), "-o", str(small)]) in {0, 4}
+    assert "bug in reenact" not in "".join(capsys.readouterr())

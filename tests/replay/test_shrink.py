@@ -174,7 +174,7 @@ def test_requests_that_go_meanwhile(path: Path) -> None:
         ]
         return Shows(1 if plain[0] else len(tried.happenings), []) if plain else None
 
-    reduction = Reduction(facts, wrong, on_progress=lambda _: None, stopped=lambda: False)
+    reduction = Reduction(facts, wrong, on_progress=lambda _: None, stopped=lambda: False, seconds=60)
     reduction.run()
     assert [e.RequestReceived] == [type(one.what) for one in reduction.facts.happenings]
 
@@ -252,12 +252,29 @@ def test_the_command_tells_what_is_left(path: Path, capsys: Captured) -> None:
     assert [f"  replay check {small} --rules text", f"  replay to-test {small} --rule text"] == [check, to_test]
 
 
+def test_the_time_can_be_over(path: Path, small: Path, capsys: Captured) -> None:
+    """When the time is over the smallest session so far is written, and the command to go on from there is told."""
+    with broken(*HOLDS_NOTHING):
+        assert 0 == cli.main(["shrink", str(long_session(path)), "-o", str(small), "--limit", "0"])
+        told = capsys.readouterr().out.splitlines()
+        assert f"  more can be left out: replay shrink {small} --rule text" == told[2]
+        assert 1 == check_log(small, ["text"]).exit_code
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan", "inf", "soon"])
+def test_a_time_that_cannot_be(path: Path, capsys: Captured, limit: str) -> None:
+    """The time is a number from 0 on."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["shrink", str(path), "--limit", limit])
+    assert f"expected a number from 0 on, got '{limit}'" in capsys.readouterr().err
+
+
 def test_the_command_as_json(path: Path, small: Path, capsys: Captured) -> None:
     """For machines there is one object."""
     with broken(*HOLDS_NOTHING):
         assert 0 == cli.main(["shrink", str(long_session(path)), "-o", str(small), "--json"])
     told = json.loads(capsys.readouterr().out)
-    assert {"log", "rule", "n", "before", "after", "tries"} == told.keys()
+    assert {"log", "rule", "n", "before", "after", "tries", "finished"} == told.keys()
     assert ("text", 1) == (told["rule"], told["after"]["n_requests"])
 
 
