@@ -24,7 +24,7 @@ from reenact.actors.errors import (
     description,
 )
 from reenact.replay.arguments import parsed
-from reenact.runtime.terminal import prepare, print_json, shower, tell
+from reenact.runtime.terminal import flush, prepare, print_json, shower, tell
 
 if TYPE_CHECKING:
     from reenact.replay.checked import Checked
@@ -45,17 +45,19 @@ class _Usage(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     prepare()
-    args = parsed(sys.argv[1:] if argv is None else argv)
+    path = "arguments"
     try:
+        args = parsed(sys.argv[1:] if argv is None else argv)
+        path = args.log if isinstance(args.log, str) else (args.log or [path])[0]
         code = _COMMANDS[args.command](args)
-        sys.stdout.flush()
+        flush()
     except BrokenPipeError:
         _close_stdout()
         return 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last one to see it: no traceback reaches a user
-        return _failed(args.log if isinstance(args.log, str) else args.log[0], error)
+        return _failed(path, error)
     return code
 
 
@@ -85,14 +87,14 @@ def _say(message: str, code: int = 0) -> int:
     """Print a line on standard error, behind what is on standard output already."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         _close_stdout()
     tell("replay", message)
     return code
 
 
 def _close_stdout() -> None:
-    """Let what is still to be written go nowhere: the reader of the pipe has left."""
+    """Let what is still to be written go nowhere: the reader of the pipe has left, or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -183,7 +185,7 @@ def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Chec
                 show([])
             for i, line in enumerate(told):
                 show([(line, ("bold red" if verdict.exit_code else "bold green") if i == 0 else "")])
-            sys.stdout.flush()
+            flush()
         except BrokenPipeError:
             _close_stdout()  # The exit code is still to come.
     return worst
@@ -201,7 +203,7 @@ def _show(args: argparse.Namespace) -> int:
         raise _Usage("records are chosen by number or by time: give N or --at, not both")
 
     def pause() -> None:
-        sys.stdout.flush()
+        flush()
         sleep(_FOLLOW_EVERY)
 
     first, last = args.records or (0, None)
@@ -293,7 +295,7 @@ def _shrink(args: argparse.Namespace) -> int:
 
     _check_rule(args.rule)
     log = Path(args.log)
-    out = log.with_name(f"{log.stem}-small.jsonl") if args.out is None else Path(args.out)
+    out = log.parent / f"{log.stem}-small.jsonl" if args.out is None else Path(args.out)
     try:
         with progress("reading the log") as show:
             shrunk = shrink_log(

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 from zlib import crc32
 
 from attrs import frozen
@@ -175,14 +175,14 @@ class LogFile:
     After an iteration ``torn`` is the number of bytes behind the last newline.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or it is none: a pipe cannot be read twice, and a device may have no end.
         LogCorrupt: While iterating: a line that does not bear its checksum.
         LogNotComparable: While iterating: the log's format or schema is newer than this program's.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = self.path.open("rb")
+        self._file = _opened(self.path)
         self.torn = 0
         self._number, self._offset, self._crc = 0, 0, 0
 
@@ -213,6 +213,15 @@ class LogFile:
                 raise line.corrupt(_difference(raw, expected))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
             yield line
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Return a file that can be read twice, without waiting for who would write into a pipe."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a log is read twice, which only a file can be: save it to one", os.fspath(path))
+    return file
 
 
 def _check_versions(raw: bytes) -> None:

@@ -16,7 +16,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def shower(stream: TextIO, *, as_is: bool = False) -> Show:
     escaped = str if as_is and not stream.isatty() else visible
 
     def show(line: Spans) -> None:
-        stream.write(escaped("".join(text for text, _ in line)) + "\n")
+        _write(stream, escaped("".join(text for text, _ in line)) + "\n")
 
     return show
 
@@ -110,14 +111,35 @@ def _nowhere() -> TextIO:
 
 def print_block(text: str) -> None:
     """Print lines on standard output: as they are in a pipe, visible on a terminal."""
-    sys.stdout.write(visible_lines(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
+    _write(sys.stdout, visible_lines(text) if sys.stdout.isatty() else text)
+    flush()
 
 
 def print_json(value: object) -> None:
     """Print plain values as one line of JSON."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, json.dumps(value) + "\n")
+    flush()
+
+
+def flush() -> None:
+    """Let all that was printed go out."""
+    with _named():
+        sys.stdout.flush()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    with _named():
+        stream.write(text)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say of an error of a stream that it is that stream's, and not a file's."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def tell(program: str, message: str) -> None:

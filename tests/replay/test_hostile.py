@@ -1,5 +1,8 @@
 """Logs whose checksums are right and whose records nobody wrote: each command has a verdict on them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -156,3 +159,57 @@ def test_facts_that_could_never_be(
     assert "holds" == check_facts(path).outcome
     assert main(["shrink", str(path), "-o", str(small)]) in {0, 4}
     assert "bug in reenact" not in "".join(capsys.readouterr())
+
+
+def replay(*arguments: object, stdout: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command as its users do."""
+    with (stdout or Path(os.devnull)).open("wb") as out:
+        return subprocess.run(
+            [sys.executable, "-m", "reenact.replay", *map(str, arguments)],
+            input=stdin,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=20,
+        )
+
+
+@pytest.mark.parametrize("command", ["run", "check", "show", "state", "texts", "shrink", "to-test", "diff"])
+@pytest.mark.parametrize("make", ["pipe", "folder", "device"])
+def test_what_is_no_file(path: Path, capsys: Captured, command: str, make: str) -> None:
+    """A pipe that nobody writes to, a folder and a device without an end are no logs, and nothing waits for them."""
+    log = {"pipe": path, "folder": path.parent, "device": Path("/dev/zero")}[make]
+    if make == "pipe":
+        os.mkfifo(path)
+    more = [log] if command == "diff" else ["-o", path.parent / "x"] if command in {"shrink", "to-test"} else []
+    assert 2 == main([command, *map(str, (log, *more))])
+    told = "".join(capsys.readouterr())
+    assert f"{log}: " in told
+    assert ("Is a directory" if make == "folder" else "a log is read twice") in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("command", [["show", "LOG"], ["run", "LOG"], ["run", "LOG", "--json"], ["--version"]])
+def test_output_that_cannot_be_written(path: Path, command: list[str]) -> None:
+    """An output that is full is told in one line that names it, with exit code 2."""
+    logs.short(path)
+    done = replay(*[path if word == "LOG" else word for word in command], stdout=Path("/dev/full"))
+    assert (2, b"replay: standard output: No space left on device\n") == (done.returncode, done.stderr)
+
+
+def test_a_log_of_any_name(tmp_path: Path, capsys: Captured) -> None:
+    """A log whose name is no UTF-8, and holds control characters, is read, told of and kept as a test."""
+    log = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff\x9b\n.jsonl"))
+    logs.short(log)
+    for command in ("run", "check", "show", "state", "texts", "to-test"):
+        assert 0 == main([command, str(log)])
+    assert "a\\udcff\\udc9b\\n.jsonl" in capsys.readouterr().out
+    assert {log, tmp_path / "test_a.py"} == set(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(path: Path, capsys: Captured) -> None:
+    """Where no file can be made, the error names it."""
+    logs.short(path)
+    for command in ("shrink", "to-test"):
+        assert 2 == main([command, str(path), "-o", str(path.parent / "nowhere" / "x.py")])
+        assert "nowhere" in capsys.readouterr().err
