@@ -12,10 +12,10 @@ def num_kept(num_keep: int, n_prompt: int, n_ctx: int, *, bos_added: bool) -> in
         num_keep: What the caller asks; negative means the whole prompt.
         n_prompt: Inputs of the prompt.
         n_ctx: The context.
-        bos_added: One more is kept where the vocabulary put a BOS first.
+        bos_added: One more is kept where the vocabulary put a BOS first; the whole prompt has it already.
     """
-    wanted = n_prompt if num_keep < 0 else num_keep
-    return min(wanted + bos_added, n_ctx - 1)
+    wanted = n_prompt if num_keep < 0 else num_keep + bos_added
+    return min(wanted, n_ctx - 1)
 
 
 def truncated(n_prompt: int, n_ctx: int) -> int:

@@ -97,11 +97,11 @@ class Draws:
         return logits
 
     def piece(self, token: int) -> bytes:
-        """Return a token's bytes; none for one that ends the generation."""
+        """Return a token's bytes, a special token's text among them; none for one that ends the generation."""
         piece = self._pieces.get(token)
         if piece is None:
             eog = self._calls.llama_vocab_is_eog(self._vocabulary, token)
-            piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token)
+            piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token, special=True)
         return piece
 
     def compile(self, options: Options) -> str | None:

@@ -6,6 +6,7 @@ contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engin
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
@@ -58,6 +59,27 @@ class Tokenized:
     bos_added: bool
 
 
+@frozen(kw_only=True)
+class Rendered:
+    """A chat as text."""
+
+    text: str
+    said: tuple[tuple[int, int], ...] = ()
+    """Runs of characters, by beginning and end, in order, in which no special token is parsed: a message said what
+    looks like one."""
+
+    def rest(self, start: int) -> "Rendered":
+        """Return what stands behind the first ``start`` characters."""
+        said = tuple((max(begin - start, 0), end - start) for begin, end in self.said if end > start)
+        return Rendered(text=self.text[start:], said=said)
+
+    def parts(self) -> list[tuple[str, bool]]:
+        """Return the text in parts, each with whether special tokens are parsed in it."""
+        ends = [0, *(end for run in self.said for end in run), len(self.text)]
+        parts = [(self.text[begin:end], i % 2 == 0) for i, (begin, end) in enumerate(pairwise(ends))]
+        return [part for part in parts if part[0]] or [("", True)]
+
+
 class Message(TypedDict):
     """One message of a chat."""
 
@@ -97,12 +119,13 @@ class Engine(Protocol):
             EngineBroken: Loading failed; or it is loaded already: an engine serves one runtime at a time.
         """
 
-    def tokenize(self, text: str, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
         """Return the tokens of ``text``, special tokens parsed.
 
         Args:
             text: The text.
-            special: Add BOS and its like where the vocabulary wants them.
+            special: A prompt begins with it: add BOS and its like where the vocabulary wants them. If not, the text
+                goes on from something, and nothing is put before it.
         """
 
     def compile(self, options: Options) -> str | None:
@@ -112,7 +135,7 @@ class Engine(Protocol):
             InvalidRequest: It does not compile; it names the field and the reason.
         """
 
-    def render(self, messages: Iterable[Message]) -> str:
+    def render(self, messages: Iterable[Message]) -> Rendered:
         """Return a chat as the model's own template puts it, up to where the assistant's answer begins.
 
         Raises:

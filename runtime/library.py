@@ -161,12 +161,12 @@ def complaint() -> str:
     return (errors or lines[-1:] or ["llama.cpp gives no reason"])[0]
 
 
-def piece_of(vocabulary: Any, token: int) -> bytes:
-    """Return a token's bytes, which can end in the middle of a character; a special token has none."""
+def piece_of(vocabulary: Any, token: int, *, special: bool = False) -> bytes:
+    """Return a token's bytes, which can end in the middle of a character; a special token has none unless asked for."""
     piece, length = b"", -_PIECE_ROOM
     while length < 0:  # as long as it says, by a negative length, how much room it wants
         buffer = ctypes.create_string_buffer(-length)
-        length = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, -length, 0, False)
+        length = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, -length, 0, special)
         piece = buffer.raw[: max(length, 0)]
     return piece
 

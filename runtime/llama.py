@@ -23,7 +23,7 @@ from reenact.runtime.cachetypes import fastest_v
 from reenact.runtime.console import warn
 from reenact.runtime.determinism import Findings, promise
 from reenact.runtime.draws import Draws
-from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Message, Tokenized
+from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Message, Rendered, Tokenized
 from reenact.runtime.evaluator import Evaluator, OnRow
 from reenact.runtime.library import listen, llama_cpp
 from reenact.runtime.loading import Basis, check_served, load_model, model_facts
@@ -32,6 +32,7 @@ from reenact.runtime.numerics import Machine, independent, obstacle, possible, s
 from reenact.runtime.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.template import renderer
 from reenact.runtime.trial import OnWarning, repacks
+from reenact.runtime.vocabulary import Vocabulary
 
 _DRAWS: Final = "splitmix64(seed, index, attempt)"
 _LOADING: Final = Lock()
@@ -110,8 +111,9 @@ class LlamaEngine:
         self._evaluator = Evaluator(self._model, file, settings, basis, self._abort_flag)
         self._evaluator.on_row = self._on_row
         self.context_facts = self._evaluator.facts
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self._render = renderer(self._model)
+        self._vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model))
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self._render = renderer(template and template.decode(), self._vocabulary)
         return Loaded(
             engine=engine_facts(),
             model=model_facts(self._model, file),
@@ -120,27 +122,17 @@ class LlamaEngine:
             policies={"draws": _DRAWS, "logits_hash": "crc32" if settings.logits_hash else "none"},
         )
 
-    def tokenize(self, text: str, *, special: bool) -> Tokenized:
-        """Return the tokens of ``text`` (``llama_tokenize`` with special tokens parsed)."""
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
+        """Return the tokens of ``text`` (``llama_tokenize``)."""
         self._loaded()
-        raw = text.encode()
-        room = len(raw) + 8
-        tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, special, True)
-        if count < 0:
-            # The one failure llama_tokenize knows is too little room, and it tells how much it wants.
-            tokens = (llama_cpp.llama_token * -count)()
-            count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, -count, special, True)
-        adds_bos = special and bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
-        bos_added = adds_bos and count > 0 and tokens[0] == llama_cpp.llama_vocab_bos(self._vocabulary)
-        return Tokenized(tokens=tuple(tokens[:count]), bos_added=bos_added)
+        return self._vocabulary.tokenize(text, special=special)
 
     def compile(self, options: Options) -> str | None:
         """Return the grammar in force, once llama.cpp has compiled it."""
         return self._loaded().draws.compile(options)
 
-    def render(self, messages: Iterable[Message]) -> str:
-        """Render the model's own template; BOS is left out where `tokenize` adds it."""
+    def render(self, messages: Iterable[Message]) -> Rendered:
+        """Render the model's own template."""
         self._loaded()
         return self._render(messages)
 

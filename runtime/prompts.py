@@ -8,6 +8,7 @@ from reenact.actors.errors import InvalidRequest
 from reenact.actors.inputs import Row
 from reenact.actors.limits import MAX_PROMPT_BYTES
 from reenact.actors.options import utf8
+from reenact.runtime.engine import Rendered
 from reenact.runtime.session import Piece
 
 Prompt = str | Iterable[str | Sequence[float]]
@@ -18,7 +19,7 @@ ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
-    """Return the pieces of a prompt, rows that follow one another as one.
+    """Return the pieces of a prompt; texts that follow one another are one, and so are rows.
 
     Args:
         prompt: What a caller gave.
@@ -32,7 +33,8 @@ def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
     pieces: list[str | list[Row]] = []
     for piece in _listed("prompt", prompt, "a string, or a list of strings and rows"):
         if isinstance(piece, str):
-            pieces.append(piece)
+            before = pieces.pop() if pieces and isinstance(pieces[-1], str) else ""
+            pieces.append(f"{before}{piece}")
         elif pieces and isinstance(pieces[-1], list):
             pieces[-1].append(_row(piece, n_embd))
         else:
@@ -79,7 +81,17 @@ def _listed(field: str, value: object, expected: str) -> Iterable[object]:
 
 def text_of(pieces: list[Piece]) -> str:
     """Return a prompt as text."""
-    return "".join(piece if isinstance(piece, str) else ROW_IN_TEXT * len(piece) for piece in pieces)
+    return "".join(_text(piece) for piece in pieces)
+
+
+def _text(piece: Piece) -> str:
+    match piece:
+        case str():
+            return piece
+        case Rendered():
+            return piece.text
+        case _:
+            return ROW_IN_TEXT * len(piece)
 
 
 def check_text(field: str, text: object) -> str:

@@ -106,15 +106,15 @@ class Runtime:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
         asked, said = self._options(options), checked(messages)
         self._session.check_open()
-        text = await self._session.render(said)
-        chat = self._chats.continued(said, text)
-        pieces: list[Piece] = [text] if chat is None else [chat.inputs, text[len(chat.text) :]]
-        async with self._asked(pieces, asked, request_id=request_id, prompt=text, continues=chat) as live:
+        rendered = await self._session.render(said)
+        chat = self._chats.continued(said, rendered.text)
+        pieces: list[Piece] = [rendered] if chat is None else [chat.inputs, rendered.rest(len(chat.text))]
+        async with self._asked(pieces, asked, request_id=request_id, prompt=rendered.text, continues=chat) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
                 self._session.cancel(live)
-                self._chats.remember(said, text, live)
+                self._chats.remember(said, rendered.text, live)
 
     async def embed(
         self,

@@ -26,6 +26,7 @@ from reenact.runtime.engine import (
     Drawing,
     Loaded,
     Message,
+    Rendered,
     Tokenized,
     code_before,
     is_valid,
@@ -181,10 +182,11 @@ class ScriptedEngine:
             policies={"draws": self._draws_from},
         )
 
-    def tokenize(self, text: str, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
         """Return the bytes of ``text``."""
         self._context()
-        return Tokenized(tokens=tuple(text.encode()), bos_added=False)
+        plain = text if isinstance(text, str) else text.text
+        return Tokenized(tokens=tuple(plain.encode()), bos_added=False)
 
     def compile(self, options: Options) -> str | None:
         """Look no further than for a rule ``root``; nothing is converted."""
@@ -193,9 +195,10 @@ class ScriptedEngine:
             raise InvalidRequest("grammar", "it has no rule root")
         return options.format if options.grammar is None else options.grammar
 
-    def render(self, messages: Iterable[Message]) -> str:
+    def render(self, messages: Iterable[Message]) -> Rendered:
         """Return each message behind its role, a line each."""
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
+        lines = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        return Rendered(text=f"{lines}assistant: ")
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
         """Keep the batch's inputs in the cells and play the next pieces."""

@@ -30,7 +30,7 @@ from reenact.runtime import console
 from reenact.runtime.codec import recordable
 from reenact.runtime.compute import Compute
 from reenact.runtime.drawings import Drawings
-from reenact.runtime.engine import Drawing, Engine, Message
+from reenact.runtime.engine import Drawing, Engine, Message, Rendered
 from reenact.runtime.journal import Journal
 from reenact.runtime.live import Live
 
@@ -38,8 +38,9 @@ from reenact.runtime.live import Live
 _Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]
 
 T = TypeVar("T")
+A = TypeVar("A")
 
-Piece = str | Sequence[Input]
+Piece = str | Rendered | Sequence[Input]
 """A piece of a prompt: a text that is to be tokenised, or inputs."""
 
 
@@ -121,26 +122,26 @@ class Session:
         """
         if options.format is None and options.grammar is None:
             return None
-        return await self._ask(self.engine.compile, options)
+        return await self._ask(self.engine.compile, options, str)
 
-    async def render(self, messages: list[Message]) -> str:
+    async def render(self, messages: list[Message]) -> Rendered:
         """Return a chat as the model's template puts it.
 
         Raises:
             InvalidRequest: The template refuses it.
             EngineBroken: The engine raised something else.
         """
-        return await self._ask(self.engine.render, messages) or ""
+        return await self._ask(self.engine.render, messages, Rendered)
 
-    async def _ask(self, call: Callable[[T], str | None], about: T) -> str | None:
+    async def _ask(self, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
         try:
             answer = await self.compute.run(call, about)
         except ReenactError:
             raise
         except Exception as error:
             raise EngineBroken(f"the engine failed: {description(error)}") from error
-        if answer is not None and type(answer) is not str:
-            raise EngineBroken(f"the engine failed: expected a string, got {answer!r}")
+        if type(answer) is not kind:
+            raise EngineBroken(f"the engine failed: expected {kind.__name__}, got {answer!r}")
         return answer
 
     async def tokenize(
@@ -170,7 +171,7 @@ class Session:
         inputs: list[Input] = []
         bos_added = False
         for i, piece in enumerate(pieces):
-            if isinstance(piece, str):
+            if isinstance(piece, str | Rendered):
                 tokenized = self.engine.tokenize(piece, special=i == 0)
                 if not set(map(type, tokenized.tokens)) <= {int}:
                     raise TypeError("a token is no whole number")

@@ -27,7 +27,7 @@ ADMISSION: Final = [
     ),
     Rule(
         "Admission: num_keep negative",
-        "negative means the whole prompt",
+        "negative means the whole prompt and no more",
         "reenact.actors.context:num_kept",
         broken.kept(num_keep=lambda asked_for, _: max(asked_for, 0)),
         ("test_context::test_a_bos_is_kept_besides", "test_context::test_truncation_keeps_the_beginning_and_the_end"),
@@ -868,6 +868,34 @@ SHELL_AND_ENGINE: Final = [
         "reenact.runtime.llama:LlamaEngine.tokenize",
         lambda original: lambda self, text, *, special: original(self, text, special=special and False),
         ("tests/runtime/test_llama.py::test_special_tokens_are_added_where_they_are_wanted",),
+    ),
+    Rule(
+        "Admission: a text that goes on",
+        "a text that goes on from rows or from a chat's tokens has none",
+        "reenact.runtime.vocabulary:Vocabulary._going_on",
+        lambda _original: lambda self, text, *, parsed: self._tokens(text, special=False, parsed=parsed),
+        ("tests/runtime/test_vocabulary.py::test_a_chat_that_goes_on_is_the_chat_afresh",),
+    ),
+    Rule(
+        "Admission: texts of a list",
+        "Texts of a list that follow one another are one text.",
+        "reenact.runtime.requests:pieces_of",
+        lambda _original: lambda prompt, _n_embd: [prompt] if isinstance(prompt, str) else list(prompt),
+        ("tests/runtime/test_vocabulary.py::test_texts_of_a_list_are_one_text",),
+    ),
+    Rule(
+        "Chats: text of messages is text",
+        "special tokens are parsed where the template wrote them, and nowhere else",
+        "reenact.runtime.template:said_runs",
+        always(()),
+        ("tests/model/test_chat.py::test_a_message_cannot_close_its_own_turn",),
+    ),
+    Rule(
+        "Text: special tokens",
+        "The piece of a special token that ends nothing is its text",
+        "reenact.runtime.draws:piece_of",
+        lambda original: lambda vocabulary, token, *, special: original(vocabulary, token, special=special and False),
+        ("tests/model/test_chat.py::test_a_special_token_is_part_of_the_text",),
     ),
     Rule(
         "Admission: the penalty window",

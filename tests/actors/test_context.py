@@ -26,10 +26,10 @@ def test_a_shift_drops_half_of_what_is_not_kept(n_ctx: int, keep: int, length: i
 
 @pytest.mark.parametrize(
     ("num_keep", "n_prompt", "bos_added", "kept"),
-    [(4, 6, False, 4), (4, 6, True, 5), (0, 6, True, 1), (-1, 6, False, 6), (-1, 6, True, 7), (6, 3, False, 6)],
+    [(4, 6, False, 4), (4, 6, True, 5), (0, 6, True, 1), (-1, 6, False, 6), (-1, 6, True, 6), (6, 3, False, 6)],
 )
 def test_a_bos_is_kept_besides(num_keep: int, n_prompt: int, bos_added: bool, kept: int) -> None:
-    """What is kept is what was asked, negative for the whole prompt, and one more where a BOS was added."""
+    """What is kept is what was asked, and one more where a BOS was added; negative for the whole prompt and no more."""
     assert kept == num_kept(num_keep, n_prompt, 10, bos_added=bos_added)
 
 

@@ -1,5 +1,6 @@
 """A model of random weights that looks its positions up in a table, which ends: a GPT-2 of one layer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -7,12 +8,23 @@ import gguf
 import numpy as np
 
 _WIDTH: Final = 64
-_N_VOCAB: Final = 40
+WORDS: Final = tuple(f"word {i}" for i in range(37))
+BYTES: Final = tuple(f"<0x{i:02X}>" for i in range(256))
+LETTERS: Final = (*BYTES, "\u2581", "a", "b", "c", "d", "ab", "cd", "\u2581ab", "\u2581cd", "u", "s", ":", "\n")
+"""A SentencePiece vocabulary that has all of Unicode, and some letters as pieces."""
 
 
-def tiny(path: Path, *, n_positions: int) -> Path:
-    """Write the model to ``path``, its matrices in Q8_0 and the table in F32, and return it."""
+def tiny(path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, template: str | None = None) -> Path:
+    """Write the model to ``path``, its matrices in Q8_0 and the table in F32, and return it.
+
+    Args:
+        path: Where to.
+        n_positions: How long the table is.
+        pieces: The vocabulary, without its special tokens; a space is put before a text, and BOS before that.
+        template: For chats.
+    """
     random = np.random.default_rng(1)
+    n_vocab = 3 + len(pieces)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(n_positions)
     writer.add_embedding_length(_WIDTH)
@@ -21,12 +33,15 @@ def tiny(path: Path, *, n_positions: int) -> Path:
     writer.add_head_count(2)
     writer.add_layer_norm_eps(1e-5)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *(f"word {i}" for i in range(_N_VOCAB - 3))])
-    writer.add_token_scores([0.0] * _N_VOCAB)
+    writer.add_token_list(["<unk>", "<s>", "</s>", *pieces])
+    writer.add_token_scores([0.0] * n_vocab if pieces is WORDS else [0.0] * 3 + [float(len(one)) for one in pieces])
     kinds = gguf.TokenType
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.NORMAL] * (_N_VOCAB - 3)])
+    ordinary = [kinds.BYTE if one in BYTES else kinds.NORMAL for one in pieces]
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *ordinary])
+    if template is not None:
+        writer.add_chat_template(template)
     layer = {"attn_qkv": (3, 1), "attn_output": (1, 1), "ffn_up": (2, 1), "ffn_down": (1, 2)}
-    matrices = {"token_embd.weight": (_N_VOCAB, _WIDTH)}
+    matrices = {"token_embd.weight": (n_vocab, _WIDTH)}
     matrices |= {f"blk.0.{name}.weight": (rows * _WIDTH, width * _WIDTH) for name, (rows, width) in layer.items()}
     norms = ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm")
     others: dict[str, tuple[int, ...]] = {"position_embd.weight": (n_positions, _WIDTH)}

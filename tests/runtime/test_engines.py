@@ -126,10 +126,10 @@ def test_a_bad_grammar_is_refused(engine: Engine) -> None:
 def test_a_chat_grows_at_its_end(engine: Engine) -> None:
     """A chat with an answer and another message begins as the chat before, and the answer follows."""
     messages: list[Message] = [{"role": "user", "content": "Hello"}]
-    before = engine.render(messages)
+    before = engine.render(messages).text
     messages += [{"role": "assistant", "content": "Good day"}, {"role": "user", "content": "Bye"}]
     assert "Hello" in before
-    assert engine.render(messages).startswith(before + "Good day")
+    assert engine.render(messages).text.startswith(before + "Good day")
 
 
 @every

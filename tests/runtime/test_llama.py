@@ -315,14 +315,14 @@ def test_a_chat_of_ten_turns_grows_at_its_end(engine: LlamaEngine) -> None:
     messages: list[Message] = []
     for turn in range(10):
         messages.append({"role": "user", "content": f" question {turn}?\n "})
-        before, answer = engine.render(messages), f"  answer {turn}\n\n"
+        before, answer = engine.render(messages).text, f"  answer {turn}\n\n"
         messages.append({"role": "assistant", "content": answer})
-        assert engine.render([*messages, {"role": "user", "content": "next"}]).startswith(before + answer)
+        assert engine.render([*messages, {"role": "user", "content": "next"}]).text.startswith(before + answer)
 
 
 def test_a_chat_is_put_as_the_model_wants_it(engine: LlamaEngine) -> None:
     """The template's markers stand around each message, and they are tokens."""
-    text = engine.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
+    text = engine.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]).text
     turns = ("<|im_start|>system\nBe brief.<|im_end|>", "<|im_start|>user\nHi<|im_end|>", "<|im_start|>assistant\n")
     assert "\n".join(turns) == text
     assert len(tokens_of(engine, text)) < 20

@@ -11,6 +11,7 @@ import trio
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
 from reenact.runtime import EngineBroken, InvalidRequest, ScriptedEngine, SequenceFailed, Stream, open_runtime
 from reenact.runtime.chats import kept
+from reenact.runtime.engine import Rendered
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import DEAD_END, EOG, NAN
 from tests.sessions import read_fields
@@ -485,7 +486,7 @@ class Rude(ScriptedEngine):
     def render(self, messages: Any) -> Any:
         return self._rude("render", lambda: super(Rude, self).render(messages))
 
-    def tokenize(self, text: str, *, special: bool) -> Any:
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Any:
         return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, special=special))
 
     def step(self, planned: BatchPlanned, drawings: Any) -> Any:

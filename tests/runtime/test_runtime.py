@@ -22,7 +22,7 @@ from reenact.runtime import (
     SequenceFailed,
     open_runtime,
 )
-from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Tokenized
+from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Rendered, Tokenized
 from reenact.runtime.journal import Journal
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import EOG, NAN
@@ -313,7 +313,7 @@ async def test_a_value_that_no_log_can_hold_ends_everybody(session_log: Path) ->
 class Picky(ScriptedEngine):
     """An engine that cannot tokenise one prompt."""
 
-    def tokenize(self, text: str, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
         """Tokenise what is good."""
         if text == "bad":
             raise OSError("no such word")

@@ -32,7 +32,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, ReenactError
 from reenact.actors.options import RequestOptions
 from reenact.runtime import Chunk, Completion, Runtime, ScriptedEngine, Stream, open_runtime
-from reenact.runtime.engine import Drawing, Tokenized, refused
+from reenact.runtime.engine import Drawing, Rendered, Tokenized, refused
 from reenact.runtime.sources import Sources
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class ComputingEngine(ScriptedEngine):
         self._sky = sky
         self._to_abort = -1
 
-    def tokenize(self, text: str, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
         """Return the bytes of ``text``, or raise."""
         if self._chances.random() < self._sky.fault / 2:
             self.faults["tokenising raised"] += 1

@@ -1,0 +1,236 @@
+"""Strings that know which of their characters come from messages.
+
+A template is a program: it trims, slices, upper-cases, compares and encodes what it is given. `Marked` is a string for
+it. It looks like the plain text in every question that a template asks (its length, what it begins with, whether it is
+equal), and whatever joins strings in C (``join``, ``%``, ``json.dumps``) takes the marks along, because they stand in
+the string itself: two halves of surrogate pairs, which no text in UTF-8 can hold.
+
+The rule that holds here: a character of a message is never taken for one of the template. Where a method does not tell
+which part of a string its result is, all of it counts as a message's.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Self, SupportsIndex
+
+OPEN: Final = "\ud800"
+CLOSE: Final = "\ud801"
+"""What stands around the characters of a message."""
+
+_MARKS: Final = re.compile(f"[{OPEN}{CLOSE}]")
+_WORD: Final = re.compile(r"[\w-]+")
+
+SAID: Final = re.compile(rb"\x01+")
+"""A run of characters of messages, in `Marked.said`."""
+
+_OWN: Final = b"\0"
+_SAID: Final = b"\1"
+
+_TELLING: Final = (
+    *("count", "encode", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit"),
+    *("isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "rfind", "rindex"),
+    *("startswith", "__contains__", "__eq__", "__ge__", "__gt__", "__le__", "__lt__", "__ne__"),
+)
+"""Methods that return no string."""
+
+_CHANGING: Final = (
+    *("capitalize", "casefold", "center", "expandtabs", "ljust", "lower", "rjust", "swapcase", "title", "translate"),
+    *("upper", "zfill"),
+)
+"""Methods whose result is no part of the string."""
+
+
+class Marked(str):
+    """A string with marks in it."""
+
+    __slots__ = ()
+
+    @property
+    def plain(self) -> str:
+        """The text without marks."""
+        return _MARKS.sub("", self)
+
+    @property
+    def said(self) -> bytes:
+        """For each character of the text 1 if it comes from a message, else 0."""
+        depth, runs = 0, []
+        for start, run in zip((None, *_MARKS.findall(self)), _MARKS.split(self), strict=True):
+            depth += (start == OPEN) - (start == CLOSE)
+            runs.append((_SAID if depth > 0 else _OWN) * len(run))
+        return b"".join(runs)
+
+    def __str__(self) -> Self:
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.plain)
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __bool__(self) -> bool:
+        return bool(self.plain)
+
+    def __iter__(self) -> Iterator[Self]:
+        return (type(self)(_marked(one, bytes([said]))) for one, said in zip(self.plain, self.said, strict=True))
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Self:
+        plain, said = self.plain, self.said
+        if isinstance(key, slice):
+            return type(self)(_marked(plain[key], said[key]))
+        place = range(len(plain))[key]
+        return type(self)(_marked(plain[place], said[place : place + 1]))
+
+    def __add__(self, other: str) -> Self:
+        return type(self)(str.__add__(self, other))
+
+    def __radd__(self, other: str) -> Self:
+        return type(self)(str.__add__(other, self))
+
+    def __mul__(self, times: SupportsIndex) -> Self:
+        return type(self)(str.__mul__(self, times))
+
+    __rmul__ = __mul__
+
+    def __mod__(self, values: object) -> Self:
+        return type(self)(str.__mod__(self, values))
+
+    def lstrip(self, chars: str | None = None, /) -> Self:
+        """Leave out characters at the beginning."""
+        return self[len(self) - len(self.plain.lstrip(_plain(chars))) :]
+
+    def rstrip(self, chars: str | None = None, /) -> Self:
+        """Leave out characters at the end."""
+        return self[: len(self.plain.rstrip(_plain(chars)))]
+
+    def strip(self, chars: str | None = None, /) -> Self:
+        """Leave out characters at both ends."""
+        return self.lstrip(chars).rstrip(chars)
+
+    def removeprefix(self, prefix: str, /) -> Self:
+        """Leave out a beginning."""
+        return self[len(self) - len(self.plain.removeprefix(_plain(prefix))) :]
+
+    def removesuffix(self, suffix: str, /) -> Self:
+        """Leave out an end."""
+        return self[: len(self.plain.removesuffix(_plain(suffix)))]
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Self]:  # type: ignore[override]
+        """Return the parts between separators."""
+        return self._parts(self.plain.split(_plain(sep), maxsplit), _plain(sep))
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Self]:  # type: ignore[override]
+        """Return the parts between separators; the last ones first where there may not be so many."""
+        return self._parts(self.plain.rsplit(_plain(sep), maxsplit), _plain(sep))
+
+    def splitlines(self, keepends: bool = False) -> list[Self]:  # type: ignore[override]  # noqa: FBT001, FBT002  # str's
+        """Return the lines."""
+        lines = self._parts(self.plain.splitlines(keepends=True), "")
+        return lines if keepends else [line[: len(line.plain.splitlines()[0])] for line in lines]
+
+    def partition(self, sep: str, /) -> tuple[Self, Self, Self]:
+        """Return what stands before a separator, it, and what stands behind it."""
+        before, between, behind = self._parts(self.plain.partition(_plain(sep)), "")
+        return before, between, behind
+
+    def rpartition(self, sep: str, /) -> tuple[Self, Self, Self]:
+        """Return what stands before the last separator, it, and what stands behind it."""
+        before, between, behind = self._parts(self.plain.rpartition(_plain(sep)), "")
+        return before, between, behind
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Self:
+        """Put another text wherever one stands."""
+        if not old:
+            return self._changed(self.plain.replace(old, _plain(new), count))
+        return type(self)(str.join(new, self.split(old, count)))
+
+    def join(self, parts: Iterable[str], /) -> Self:
+        """Join others by this one."""
+        return type(self)(str.join(self, parts))
+
+    def _parts(self, parts: Iterable[str], sep: str | None) -> list[Self]:
+        """Find parts of the text, which follow one another with a separator between them; None is any blanks."""
+        plain, said, start, found = self.plain, self.said, 0, []
+        for part in parts:
+            if sep is None:
+                start = plain.index(part, start)
+            end = start + len(part)
+            found.append(type(self)(_marked(part, said[start:end])))
+            start = end + len(sep or "")
+        return found
+
+    def _changed(self, text: str) -> Self:
+        """Return a text that was made of this one."""
+        said = self.said
+        if len(text) != len(said):
+            said = (_SAID if any(said) else _OWN) * len(text)
+        return type(self)(_marked(text, said))
+
+
+def _telling(name: str) -> Callable[..., Any]:
+    ask = getattr(str, name)
+
+    def method(self: Marked, *args: object) -> object:
+        return ask(self.plain, *map(_plain, args))
+
+    return method
+
+
+def _changing(name: str) -> Callable[..., Any]:
+    change = getattr(str, name)
+
+    def method(self: Marked, *args: object) -> Marked:
+        return self._changed(change(self.plain, *map(_plain, args)))  # it is a method of the class
+
+    return method
+
+
+for _name in _TELLING:
+    setattr(Marked, _name, _telling(_name))
+for _name in _CHANGING:
+    setattr(Marked, _name, _changing(_name))
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument as ``str``'s own methods take it."""
+    if isinstance(value, Marked):
+        return value.plain
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def _marked(text: str, said: bytes) -> str:
+    """Return a text with marks around what comes from messages."""
+    runs, end = [], 0
+    for run in SAID.finditer(said):
+        runs += [text[end : run.start()], OPEN, text[run.start() : run.end()], CLOSE]
+        end = run.end()
+    return "".join([*runs, text[end:]])
+
+
+def noticed(value: Any) -> Any:
+    """Return a string as what it is: marked if there is a mark in it."""
+    return Marked(value) if type(value) is str and OPEN in value else value
+
+
+def marked(value: Any) -> Any:
+    """Return what a message holds, at any depth, with all of its text marked."""
+    match value:
+        case str():
+            return Marked(f"{OPEN}{value}{CLOSE}") if value else value
+        case Mapping():
+            return {marked(key): marked(item) for key, item in value.items()}
+        case list() | tuple():
+            return [marked(item) for item in value]
+        case _:
+            return value
+
+
+def marked_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with its text marked.
+
+    A role that is one word is no text: templates make markers of it (``<|user|>``).
+    """
+    return {
+        name: item if name == "role" and isinstance(item, str) and _WORD.fullmatch(item) else marked(item)
+        for name, item in message.items()
+    }

@@ -1,0 +1,125 @@
+"""From texts to tokens, on vocabularies that put a space before a text and BOS before that."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reenact.runtime import open_runtime
+from reenact.runtime.engine import ContextSettings, Rendered
+from reenact.runtime.llama import LlamaEngine
+from tests.model.tiny import LETTERS, tiny
+
+pytestmark = pytest.mark.model
+
+PLAIN: Final = """
+    {%- for m in messages %}{% if m.role == 'user' %}u:{{ m.content }}\ns:{% else %}{{ m.content }}\n{% endif %}
+    {%- endfor %}"""
+CLOSED: Final = """
+    {{- bos_token }}{% for m in messages %}{% if m.role == 'user' %}u{{ m.content }}s
+    {%- else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"""
+BOS, EOS, SPACE = 1, 2, 3 + LETTERS.index("\u2581")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the model's file."""
+    return tiny(tmp_path_factory.mktemp("model") / "tiny.gguf", n_positions=512, pieces=LETTERS, template=CLOSED)
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[LlamaEngine]:
+    """Give the engine, loaded."""
+    engine = LlamaEngine(model)
+    engine.load(ContextSettings(n_slots=1, n_ctx=512, n_batch=64, n_threads=1))
+    yield engine
+    engine.close()
+
+
+def pieces(tokens: tuple[int, ...]) -> str:
+    """Return tokens as the vocabulary writes them."""
+    return "".join(("<unk>", "<s>", "</s>", *LETTERS)[token] for token in tokens)
+
+
+def prompts(log: Path) -> list[str]:
+    """Return the prompts of a session, as the vocabulary writes them."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    return [pieces(record["inputs"]) for record in records if record["type"] == "PromptTokenized"]
+
+
+@pytest.mark.parametrize(
+    ("text", "special", "expected"),
+    [
+        ("abcd", True, "<s>\u2581abcd"),
+        ("abcd", False, "abcd"),
+        (" abcd", False, "\u2581abcd"),
+        ("", False, ""),
+        ("</s>ab", False, "</s>\u2581ab"),
+        ("<s>ab", True, "<s>\u2581ab"),
+        ("<s><s>ab", True, "<s><s>\u2581ab"),
+        ("a<s>", True, "<s>\u2581a<s>"),
+    ],
+)
+def test_a_prompt_begins_once(engine: LlamaEngine, text: str, special: bool, expected: str) -> None:
+    """BOS and a space come before a prompt, one BOS where it is written, and neither before a text that goes on."""
+    assert expected == pieces(engine.tokenize(text, special=special).tokens)
+
+
+@given(text=st.text(), before=st.sampled_from(["u", "c", "\n"]))
+def test_a_text_that_goes_on_is_as_long_as_it_is(engine: LlamaEngine, text: str, before: str) -> None:
+    """What goes on from a text adds no bytes: with what stands before, it is the whole as text."""
+    whole = engine.tokenize(before + text, special=True).tokens
+    parts = engine.tokenize(before, special=True).tokens + engine.tokenize(text, special=False).tokens
+
+    def content(tokens: tuple[int, ...]) -> bytes:
+        raw = b"".join(bytes([token - 3]) if 3 <= token < SPACE else pieces((token,)).encode() for token in tokens)
+        return raw.replace("\u2581".encode(), b" ")
+
+    assert content(whole) == content(parts)
+
+
+def test_a_text_that_was_said_has_no_special_tokens(engine: LlamaEngine) -> None:
+    """In a run that a message said no special token is parsed, and no space is put around it."""
+    whole = Rendered(text="u</s>b</s>", said=((1, 5),))
+    tokens = engine.tokenize(whole, special=True).tokens
+    assert (1, EOS) == (tokens.count(EOS), tokens[-1])
+    assert 1 == tokens.count(SPACE)
+    assert Rendered(text="s>b</s>", said=((0, 2),)) == whole.rest(3)
+    assert Rendered(text="b</s>") == whole.rest(5)
+
+
+def test_a_template_that_writes_bos_has_one(engine: LlamaEngine) -> None:
+    """A template's BOS and that of the vocabulary are one, and a message's is text."""
+    tokenized = engine.tokenize(engine.render([{"role": "user", "content": "<s>"}]), special=True)
+    assert (True, 1, BOS) == (tokenized.bos_added, tokenized.tokens.count(BOS), tokenized.tokens[0])
+
+
+async def test_texts_of_a_list_are_one_text(model: Path, session_log: Path) -> None:
+    """Texts that follow one another are tokenised as the text that they are."""
+    async with open_runtime(model, log=session_log, n_ctx=256, n_threads=1) as runtime:
+        await runtime.complete("abcd", num_predict=1)
+        await runtime.complete(["a", "", "bcd"], num_predict=1)
+    one, other = prompts(session_log)
+    assert one == other
+
+
+@pytest.mark.parametrize("template", [PLAIN, CLOSED])
+@pytest.mark.parametrize("answer", ["ab", "cd", "cb"])
+async def test_a_chat_that_goes_on_is_the_chat_afresh(tmp_path: Path, template: str, answer: str) -> None:
+    """Its prompt is the same text, whatever tokens the answer was sampled as."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=512, pieces=LETTERS, template=template)
+    messages = [{"role": "user", "content": "ab"}]
+    async with open_runtime(path, log=tmp_path / "on", n_ctx=256, n_threads=1) as runtime:
+        first = await runtime.chat(messages, num_predict=8, grammar=f'root ::= "{answer}"')
+        messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "cd"}]
+        await runtime.chat(messages, num_predict=1)
+    async with open_runtime(path, log=tmp_path / "afresh", n_ctx=256, n_threads=1) as runtime:
+        await runtime.chat(messages, num_predict=1)
+    (_, goes_on), (afresh,) = prompts(tmp_path / "on"), prompts(tmp_path / "afresh")
+    for letter in "abcd":
+        goes_on = goes_on.replace(f"<0x{ord(letter):02X}>", letter)
+    assert (afresh, answer) == (goes_on, first.text)
