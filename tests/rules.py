@@ -955,6 +955,45 @@ SHELL_AND_ENGINE: Final = [
     ),
 ]
 
+LOG: Final = [
+    Rule(
+        "Log: only one writer",
+        "A session is the only writer of its log",
+        "reenact.runtime.journal:Journal._touched",
+        always(value=None),
+        (
+            "tests/runtime/test_journal.py::test_what_others_do_to_a_log_is_noticed",
+            "tests/runtime/test_runtime.py::test_a_log_that_is_deleted_ends_everybody",
+        ),
+    ),
+    Rule(
+        "Log: an empty file",
+        "An empty file is taken over, unless another session holds it",
+        "reenact.runtime.journal:_held",
+        always(value=True),
+        ("tests/runtime/test_journal.py::test_an_empty_file_of_another_session_is_not",),
+    ),
+    Rule(
+        "Log: settings",
+        "or the log is corrupt",
+        "reenact.replay.fold:beyond",
+        # Without any test of the slots a header takes all memory.
+        answered(lambda wrong: wrong if wrong and wrong.startswith("n_slots") else None),
+        ("tests/replay/test_hostile.py::test_settings_that_no_session_has",),
+    ),
+    Rule(
+        "Log: nothing raw",
+        "it reaches a terminal escaped",
+        "reenact.runtime.terminal:visible",
+        lambda _original: str,
+        (
+            "tests/replay/test_visible.py::test_a_line_is_a_line",
+            "tests/replay/test_visible.py::test_errors_are_told_on_one_line",
+            "tests/replay/test_visible.py::test_all_that_cannot_be_seen_is_escaped",
+        ),
+    ),
+]
+
 RULES: Final = [
     *ADMISSION,
     *SLOTS,
@@ -966,5 +1005,6 @@ RULES: Final = [
     *EMBEDDINGS,
     *RESULT,
     *SHELL_AND_ENGINE,
+    *LOG,
     *CASES,
 ]
