@@ -183,6 +183,8 @@ class RequestReceived:
     """A vector is wanted, not a text."""
     continues: int | None
     """The sequence whose chat it extends: that one's tokens are kept as they were."""
+    left_out: int = 0
+    """Messages of its chat that the context does not hold; the prompt is without them."""
 
 
 @frozen(kw_only=True)

@@ -204,8 +204,9 @@ def _request(event: e.RequestReceived) -> str:
     what = "embedding requested" if event.embedding else "request received"
     name = "" if event.request_id is None else f" as {plain(event.request_id)}"
     chat = "" if event.continues is None else f", continuing sequence {event.continues}"
+    cut = f", {count(event.left_out, 'message')} left out" if event.left_out else ""
     options = options_of(event.options, skip={"seed"} if event.embedding else ())
-    return f"{what}{name}{chat}: {', '.join([text(event.prompt), *options])}"
+    return f"{what}{name}{chat}{cut}: {', '.join([text(event.prompt), *options])}"
 
 
 def options_of(options: Options, skip: Collection[str]) -> list[str]:

@@ -4,7 +4,7 @@ Text that is tokenised again can come out as other tokens than those that were s
 tokens it has, and only what is new is tokenised; its cells can be reused, and the model sees what it said.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from attrs import frozen
@@ -33,6 +33,8 @@ class Chat:
     """What the inputs stand for, as the template put it."""
     inputs: tuple[Input, ...]
     bos_added: bool
+    n_units: int
+    """How much of the messages was left out of them, as `reenact.runtime.fitting` counts it."""
 
 
 class Chats:
@@ -42,28 +44,37 @@ class Chats:
         self._chats: dict[_Key, Chat] = {}
         self._n_inputs = 0
 
-    def continued(self, messages: list[Message], text: str) -> Chat | None:
+    def continued(self, messages: list[Message], text: str, n_units: int) -> Chat | None:
         """Return the longest chat that ``messages`` go on from.
 
         Args:
             messages: The messages.
             text: What the template makes of them. It must begin as that of the chat did: a template may show old
                 messages otherwise than new ones.
+            n_units: How much of them is left out; it must be as much as of the chat.
         """
-        key = _key(messages)
-        for length in range(len(key) - 1, 0, -1):
-            chat = self._chats.get(key[:length])
-            if chat is not None and text.startswith(chat.text):
-                return chat
-        return None
+        return next(
+            (chat for chat in self._before(messages) if chat.n_units == n_units and text.startswith(chat.text)), None
+        )
 
-    def remember(self, messages: list[Message], text: str, live: Live) -> None:
+    def units_left_out(self, messages: list[Message]) -> int:
+        """Return how much was left out of the longest chat that ``messages`` go on from."""
+        return next((chat.n_units for chat in self._before(messages)), 0)
+
+    def _before(self, messages: list[Message]) -> Iterator[Chat]:
+        """Return the chats that ``messages`` begin as, longest first."""
+        key = _key(messages)
+        found = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
+        return (chat for chat in found if chat is not None)
+
+    def remember(self, messages: list[Message], text: str, live: Live, n_units: int) -> None:
         """Keep what a request for ``messages`` was answered.
 
         Args:
             messages: The messages.
             text: What the template made of them.
             live: The request; it has ended.
+            n_units: How much of them was left out.
         """
         if not isinstance(live.result, Completion) or live.result.finish_reason == "error" or not live.inputs:
             return  # Without inputs it ended before it was tokenised: nothing stands for the messages.
@@ -72,7 +83,7 @@ class Chats:
         tokens = (sample.token for sample in live.samples[:n_kept])
         key = (*_key(messages), (ANSWERS, live.result.text))
         self._forget(key)
-        self._chats[key] = Chat(live.sequence, text + answer, (*live.inputs, *tokens), live.bos_added)
+        self._chats[key] = Chat(live.sequence, text + answer, (*live.inputs, *tokens), live.bos_added, n_units)
         self._n_inputs += len(self._chats[key].inputs)
         while self._n_inputs > MAX_CHAT_INPUTS and len(self._chats) > 1:
             self._forget(next(iter(self._chats)))

@@ -5,7 +5,8 @@ The rules that hold here:
 * The envelope comes first and in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
 * Reading is strict: no unknown field, no missing one, no ``"7"``, ``7.0`` or ``true`` for 7, no integer from 2^53 on.
 * A field of bytes stands under its own name where it is UTF-8, and in base64 under ``NAME_bytes`` where it is not.
-* Writing leaves out what is at its default only in `_SPARSE`, the classes that make most of a log.
+* Writing leaves out what is at its default only in `_SPARSE`: the classes that make most of a log, and one
+  with a field that seldom says anything.
 """
 
 import math
@@ -44,7 +45,7 @@ _MAX_DEPTH: Final = 16
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 """An integer from 2^53 on has so many digits."""
 
-_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted)
+_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted, e.RequestReceived)
 
 Fields = dict[str, Any]
 T = TypeVar("T")

@@ -34,6 +34,9 @@ def subscriber() -> Subscriber | None:
                 facts = {}
             case e.RequestReceived():
                 facts = {"sequence": event.sequence, "request_id": event.request_id, "characters": len(event.prompt)}
+                if event.left_out:
+                    logger.warning("RequestReceived", n=record.n, **facts, messages_left_out=event.left_out)
+                    return
             case e.SlotAssigned():
                 facts = {"sequence": event.sequence, "slot": event.slot}
             case e.SequencePaused() | e.SequenceResumed() | e.RequestWithdrawn():

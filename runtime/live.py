@@ -32,6 +32,7 @@ class Live:
         self.request_id = request.request_id
         self.options = request.options
         self.embedding = request.embedding
+        self._n_left_out = request.left_out
         self.inputs: tuple[Input, ...] = ()
         """Of the prompt, whole."""
         self.bos_added = False
@@ -119,6 +120,7 @@ class Live:
                 n_prompt=event.n_prompt,
                 n_cached=timeline.n_cached,
                 n_truncated=timeline.n_truncated,
+                n_left_out=self._n_left_out,
                 n_sampled=event.n_sampled,
                 n_shifts=timeline.n_shifts,
                 times=times,

@@ -15,7 +15,8 @@ from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
 from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
 from reenact.actors.options import Options, RequestOptions, options_of
-from reenact.runtime.chats import Chat, Chats, checked
+from reenact.runtime.chats import Chats, checked
+from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.live import Live
 from reenact.runtime.prompts import Prompt, check_text, pieces_of, text_of, texts_of
 from reenact.runtime.protected import protected_context
@@ -85,6 +86,9 @@ class Runtime:
         ``{"role": "assistant", "content": completion.text}``, then more), its tokens are kept as they were and only
         what is new is tokenised.
 
+        A chat that does not fit into the context with room for its answer loses its oldest messages, whole, but for
+        system messages and the last one; `Completion.n_left_out` says how many. With ``truncate=False`` it is an error.
+
         Args:
             messages: Each with ``role`` and ``content``; the model's own template renders them.
             request_id: As for `complete`.
@@ -106,15 +110,13 @@ class Runtime:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
         asked, said = self._options(options), checked(messages)
         self._session.check_open()
-        rendered = await self._session.render(said)
-        chat = self._chats.continued(said, rendered.text)
-        pieces: list[Piece] = [rendered] if chat is None else [chat.inputs, rendered.rest(len(chat.text))]
-        async with self._asked(pieces, asked, request_id=request_id, prompt=rendered.text, continues=chat) as live:
+        chat = await fit(self._session, self._chats, said, asked)
+        async with self._asked(chat.pieces, asked, request_id=request_id, chat=chat) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
                 self._session.cancel(live)
-                self._chats.remember(said, rendered.text, live)
+                self._chats.remember(said, chat.rendered.text, live, chat.n_units)
 
     async def embed(
         self,
@@ -186,8 +188,7 @@ class Runtime:
         options: Options,
         *,
         request_id: str | None = None,
-        prompt: str | None = None,
-        continues: Chat | None = None,
+        chat: Fitted | None = None,
         embedding: bool = False,
     ) -> AsyncIterator[Live]:
         """Record a request, have it tokenised, and cancel it when its caller leaves.
@@ -196,8 +197,7 @@ class Runtime:
             pieces: What the prompt is made of.
             options: As checked.
             request_id: What the caller calls it.
-            prompt: The prompt as text, where the pieces do not tell it.
-            continues: The chat that it goes on from.
+            chat: The chat that the pieces are of.
             embedding: A vector is wanted.
         """
         self._session.check_open()
@@ -205,7 +205,8 @@ class Runtime:
             check_text("request_id", request_id)
         if not embedding and self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
-        prompt = text_of(pieces) if prompt is None else prompt
+        prompt = text_of(pieces) if chat is None else chat.rendered.text
+        continues = None if chat is None else chat.continues
         if not embedding:
             check_text("prompt", prompt)
         grammar = await self._session.compile(options)
@@ -217,6 +218,7 @@ class Runtime:
             options=options,
             embedding=embedding,
             continues=None if continues is None else continues.sequence,
+            left_out=0 if chat is None else chat.n_left_out,
         )
         live = self._session.receive(request)
         try:

@@ -133,6 +133,14 @@ class Session:
         """
         return await self._ask(self.engine.render, messages, Rendered)
 
+    async def count(self, pieces: Sequence[Piece]) -> int:
+        """Return how many inputs a prompt has; 0 where it cannot be tokenised, which its request will say."""
+        try:
+            inputs, _ = await self.compute.run(self._tokenize, pieces)
+        except Exception:  # noqa: BLE001  # as in `tokenize`
+            return 0
+        return len(inputs)
+
     async def _ask(self, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
         try:
             answer = await self.compute.run(call, about)

@@ -891,6 +891,48 @@ SHELL_AND_ENGINE: Final = [
         ("tests/model/test_chat.py::test_a_message_cannot_close_its_own_turn",),
     ),
     Rule(
+        "Chats: whole messages",
+        "A chat that does not fit loses whole messages, oldest first",
+        "reenact.runtime.fitting:units",
+        always([]),
+        (
+            "tests/runtime/test_fitting.py::test_what_goes_together",
+            "tests/runtime/test_fitting.py::test_a_chat_that_grows_loses_its_oldest_messages",
+        ),
+    ),
+    Rule(
+        "Chats: what stays",
+        "system messages and the last message stay",
+        "reenact.runtime.fitting:_groups",
+        lambda original: lambda messages, places, role: [*original(messages, places, role), []],
+        ("tests/runtime/test_fitting.py::test_what_stays_is_a_chat",),
+    ),
+    Rule(
+        "Chats: what goes together",
+        "a question goes with all that answers",
+        "reenact.runtime.fitting:_groups",
+        lambda original: lambda messages, places, _role: original(messages, places, None),
+        ("tests/runtime/test_fitting.py::test_what_goes_together",),
+    ),
+    Rule(
+        "Chats: the same ones",
+        "the turns that follow leave out the same ones while",
+        "reenact.runtime.chats:Chats.units_left_out",
+        always(0),
+        ("tests/runtime/test_fitting.py::test_turns_after_a_cut_begin_alike",),
+    ),
+    Rule(
+        "Chats: truncate false",
+        "With `truncate` false",
+        "reenact.runtime.requests:fit",
+        lambda original: (
+            lambda session, chats, messages, options: original(
+                session, chats, messages, changed(options, truncate=True)
+            )
+        ),
+        ("tests/runtime/test_fitting.py::test_who_forbids_truncation_is_told",),
+    ),
+    Rule(
         "Text: special tokens",
         "The piece of a special token that ends nothing is its text",
         "reenact.runtime.draws:piece_of",

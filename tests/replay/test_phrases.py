@@ -1,6 +1,7 @@
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.options import Options
 from reenact.replay import phrases, words
 
 
@@ -14,6 +15,18 @@ from reenact.replay import phrases, words
         (
             e.PromptTokenized(sequence=1, inputs=(7, (0.5, 1.0)), bos_added=False, grammar='root ::= "a"\n'),
             "prompt tokenised: 2 inputs [7, row of 2], grammar 'root ::= \"a\"\\n'",
+        ),
+        (
+            e.RequestReceived(
+                sequence=1,
+                request_id=None,
+                prompt="a",
+                options=Options(seed=1),
+                embedding=False,
+                continues=None,
+                left_out=2,
+            ),
+            "request received, 2 messages left out: 'a', seed 1",
         ),
         (
             e.TokenizeFailed(sequence=1, error="OSError: no such word"),

@@ -1,6 +1,5 @@
 """From texts to tokens, on vocabularies that put a space before a text and BOS before that."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from reenact.runtime import open_runtime
 from reenact.runtime.engine import ContextSettings, Rendered
 from reenact.runtime.llama import LlamaEngine
 from tests.model.tiny import LETTERS, tiny
+from tests.sessions import read_fields
 
 pytestmark = pytest.mark.model
 
@@ -45,10 +45,9 @@ def pieces(tokens: tuple[int, ...]) -> str:
     return "".join(("<unk>", "<s>", "</s>", *LETTERS)[token] for token in tokens)
 
 
-def prompts(log: Path) -> list[str]:
-    """Return the prompts of a session, as the vocabulary writes them."""
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    return [pieces(record["inputs"]) for record in records if record["type"] == "PromptTokenized"]
+def prompts(log: Path) -> list[tuple[int, ...]]:
+    """Return the prompts of a session."""
+    return [tuple(record["inputs"]) for record in read_fields(log) if record["type"] == "PromptTokenized"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ async def test_a_chat_that_goes_on_is_the_chat_afresh(tmp_path: Path, template: 
         await runtime.chat(messages, num_predict=1)
     async with open_runtime(path, log=tmp_path / "afresh", n_ctx=256, n_threads=1) as runtime:
         await runtime.chat(messages, num_predict=1)
-    (_, goes_on), (afresh,) = prompts(tmp_path / "on"), prompts(tmp_path / "afresh")
+    _, goes_on, afresh = (pieces(prompt) for name in ("on", "afresh") for prompt in prompts(tmp_path / name))
     for letter in "abcd":
         goes_on = goes_on.replace(f"<0x{ord(letter):02X}>", letter)
     assert (afresh, answer) == (goes_on, first.text)
