@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
+from reenact.actors.errors import description
 from reenact.actors.routing import BATCHER
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import Slot, Work
@@ -118,7 +119,11 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
         phase = f"preempted by sequence {since.record.event.by}; {phase}"
     if not mine.wants:
         return Wait(sequence=me, phase=_open(moment, phase), since=moment.at)
-    after, given = _after_this_batch(batcher)
+    try:
+        after, given = _after_this_batch(batcher)
+    except Exception as error:  # whatever the actors raise, it is the log that is strange
+        reason = f"the actors cannot go on from what they know after it: {description(error)}"
+        raise moment.at.line.corrupt(reason) from error
     if me in given:
         whose = given[me]
         gets = "one is free" if whose is None else f"it takes that of sequence {whose}"

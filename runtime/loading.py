@@ -140,8 +140,8 @@ def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: 
     parameters.n_seq_max = settings.n_slots
     parameters.n_threads = parameters.n_threads_batch = settings.n_threads
     parameters.kv_unified = False
-    parameters.type_k, parameters.type_v = _TYPES[numerics.type_k], _TYPES[numerics.type_v]
-    parameters.flash_attn_type = _FLASH_ATTN[numerics.flash_attn]
+    parameters.type_k, parameters.type_v = (_known(_TYPES, kind) for kind in (numerics.type_k, numerics.type_v))
+    parameters.flash_attn_type = _known(_FLASH_ATTN, numerics.flash_attn)
     parameters.offload_kqv = parameters.op_offload = False
     parameters.embeddings = file.pools
     if file.pools and not file.pooling_type:
@@ -185,6 +185,13 @@ def _given(parameters: Any) -> dict[str, str]:
     plain = (bool, int, float)
     values = {name: getattr(parameters, name) for name, *_ in parameters._fields_}
     return {name: f"{value}" for name, value in values.items() if name not in _TOLD and isinstance(value, plain)}
+
+
+def _known(values: dict[str, int], name: str) -> int:
+    """Return a value of llama.cpp's by its name in a header, which may hold any."""
+    if name not in values:
+        raise EngineBroken(f"the numerics of a context can be {' or '.join(values)}, and not {name[:40]!r}")
+    return values[name]
 
 
 def _whole_texts(settings: ContextSettings) -> int:

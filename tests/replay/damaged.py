@@ -196,6 +196,42 @@ def _change(random: Random, lines: list[Line]) -> None:
         return
 
 
+def _alike(random: Random, lines: list[Line]) -> None:
+    """Put another value of its kind in place of one, so that the record can be read."""
+    places = [
+        (place, name)
+        for place in _places(random.choice(lines) if lines else {})
+        for name in (place if isinstance(place, dict) else range(len(place)))
+        if name not in {"n", "t", "type", "actor", "cause"}
+    ]
+    if not places:
+        return
+    place, name = random.choice(places)
+    match place[name]:
+        case bool():
+            place[name] = not place[name]
+        case int() as value:
+            place[name] = random.choice((0, 1, -1, 2, value + 1, value - 1, 5, 64, 255, 2**31 - 1, 2**53 - 1))
+        case float() as value:
+            place[name] = random.choice((0.0, -1.0, 1e308, 5e-324, value * 2))
+        case str():
+            place[name] = random.choice(("", "x", "\x1b[2J\u202e", "</s>", "x" * 100_000))
+        case list() as value:
+            place[name] = random.choice((value[1:], value * 2, value * 500, value[::-1], []))
+        case None:
+            place[name] = random.choice((0, 1, 3, "x"))
+        case _:
+            pass
+
+
+def _places(value: Any) -> Iterator[Any]:
+    """Yield every object and every list of a value."""
+    if isinstance(value, dict | list):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _places(item)
+
+
 def _exchange(random: Random, lines: list[Line]) -> None:
     """Exchange a field of two records of one kind."""
     if not lines:
@@ -212,6 +248,7 @@ _CHANGES: Final[dict[Callable[[Random, list[Line]], None], int]] = {
     _double: 3,
     _swap: 2,
     _insert: 2,
-    _change: 10,
+    _change: 6,
+    _alike: 10,
     _exchange: 3,
 }

@@ -13,6 +13,7 @@ from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_SLOTS
 from reenact.replay import check_facts, check_log, replay_log
 from reenact.replay.cli import main
 from reenact.runtime.journal import sealed
+from tests.model.tiny import tiny
 from tests.replay import logs
 from tests.sessions import read_fields, write_fields
 
@@ -213,3 +214,31 @@ def test_a_folder_that_cannot_be_written(path: Path, capsys: Captured) -> None:
     for command in ("shrink", "to-test"):
         assert 2 == main([command, str(path), "-o", str(path.parent / "nowhere" / "x.py")])
         assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_state_that_actors_cannot_go_on_from(path: Path, capsys: Captured) -> None:
+    """A plan without inputs is shown by its line as corrupt where the actors are asked who has a slot next."""
+    session = logs.Session(path, n_slots=1)
+    session.request("one")
+    session.request("two")
+    session.journal.close()
+    lines = read_fields(path)
+    for fields in lines:
+        if fields["type"] == "BatchPlanned":
+            fields["parts"][0]["inputs"] = []
+    write_fields(path, lines)
+    assert 3 == main(["state", str(path)])
+    assert "the actors cannot go on from what they know after it: IndexError" in capsys.readouterr().err
+
+
+@pytest.mark.model
+def test_numerics_that_llama_cpp_does_not_have(path: Path, tmp_path: Path, capsys: Captured) -> None:
+    """A header's numerics that no build has are told in one line when the log is to be executed."""
+    model = tiny(tmp_path / "tiny.gguf", n_positions=64)
+    logs.short(path)
+    lines = read_fields(path)
+    lines[0]["context"]["numerics"] |= {"type_k": "f16", "type_v": "f16", "flash_attn": "x" * 1000}
+    lines[0]["engine"]["name"] = "llama.cpp"
+    write_fields(path, lines[:-1])  # The digest is of another header.
+    assert 2 == main(["run", str(path), "--model", str(model), "--force"])
+    assert "can be enabled or auto, and not 'xxxx" in "".join(capsys.readouterr())
