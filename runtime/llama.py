@@ -112,8 +112,7 @@ class LlamaEngine:
         self._evaluator.on_row = self._on_row
         self.context_facts = self._evaluator.facts
         self._vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model))
-        template = llama_cpp.llama_model_chat_template(self._model, None)
-        self._render = renderer(template and template.decode(), self._vocabulary)
+        self._render = renderer(llama_cpp.llama_model_chat_template(self._model, None), self._vocabulary)
         return Loaded(
             engine=engine_facts(),
             model=model_facts(self._model, file),

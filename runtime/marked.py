@@ -11,6 +11,7 @@ which part of a string its result is, all of it counts as a message's.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final, Self, SupportsIndex
 
 OPEN: Final = "\ud800"
@@ -40,17 +41,15 @@ _CHANGING: Final = (
 """Methods whose result is no part of the string."""
 
 
-class Marked(str):
+class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
     """A string with marks in it."""
 
-    __slots__ = ()
-
-    @property
+    @cached_property
     def plain(self) -> str:
         """The text without marks."""
         return _MARKS.sub("", self)
 
-    @property
+    @cached_property
     def said(self) -> bytes:
         """For each character of the text 1 if it comes from a message, else 0."""
         depth, runs = 0, []

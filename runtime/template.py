@@ -32,13 +32,13 @@ Render = Callable[[Iterable[Message]], Rendered]
 _NOT_ASCII: Final = re.compile(f"[^\\x00-\\x7f{OPEN}{CLOSE}]")
 
 
-def renderer(source: str | None, vocabulary: Vocabulary) -> Render:
+def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
     """Return what renders chats with a template, up to where the assistant's answer begins."""
     texts = {"bos_token": vocabulary.text(vocabulary.bos), "eos_token": vocabulary.text(vocabulary.eos)}
 
     @cache
     def template() -> Any:
-        return _Environment().from_string(source or "")
+        return _Environment().from_string((source or b"").decode())
 
     def render(messages: Iterable[Message]) -> Rendered:
         if not source:

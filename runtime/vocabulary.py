@@ -30,17 +30,16 @@ class Vocabulary:
         self.bos: int = llama_cpp.llama_vocab_bos(vocabulary)
         self.eos: int = llama_cpp.llama_vocab_eos(vocabulary)
         self._adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocabulary))
+        self._adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(vocabulary))
 
     def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
         """Return the tokens of a text; ``special`` where a prompt begins with it."""
         parts = [(text, True)] if isinstance(text, str) else text.parts()
-        tokens: list[int] = []
-        for part, parsed in parts:
-            begins = special and not tokens
-            if begins or (tokens and self._is(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL, tokens[-1])):
-                tokens += self._tokens(part, special=begins, parsed=parsed)
-            else:
-                tokens += self._going_on(part, parsed=parsed)
+        if len(parts) == 1:
+            [(part, parsed)] = parts
+            tokens = self._tokens(part, special=True, parsed=parsed) if special else self._going_on(part, parsed=parsed)
+        else:
+            tokens = self._joined(parts, special=special)
         bos_added = special and self._adds_bos and tokens[:1] == [self.bos]
         if bos_added and tokens[1:2] == [self.bos]:
             del tokens[0]
@@ -59,6 +58,17 @@ class Vocabulary:
         kinds = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
         every = range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
         return tuple(text for token in every if self._is(kinds, token) and (text := self.text(token)))
+
+    def _joined(self, parts: list[tuple[str, bool]], *, special: bool) -> list[int]:
+        """Return the tokens of parts of one text."""
+        tokens = [self.bos] if special and self._adds_bos else []
+        for i, (part, parsed) in enumerate(parts):
+            begins = special and i == 0
+            if begins or (tokens and self._is(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL, tokens[-1])):
+                tokens += self._tokens(part, special=False, parsed=parsed)
+            else:
+                tokens += self._going_on(part, parsed=parsed)
+        return [*tokens, self.eos] if special and self._adds_eos else tokens
 
     def _is(self, kinds: int, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & kinds)

@@ -14,7 +14,9 @@ LETTERS: Final = (*BYTES, "\u2581", "a", "b", "c", "d", "ab", "cd", "\u2581ab", 
 """A SentencePiece vocabulary that has all of Unicode, and some letters as pieces."""
 
 
-def tiny(path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, template: str | None = None) -> Path:
+def tiny(
+    path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, template: str | None = None, add_eos: bool = False
+) -> Path:
     """Write the model to ``path``, its matrices in Q8_0 and the table in F32, and return it.
 
     Args:
@@ -22,6 +24,7 @@ def tiny(path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, templat
         n_positions: How long the table is.
         pieces: The vocabulary, without its special tokens; a space is put before a text, and BOS before that.
         template: For chats.
+        add_eos: Have EOS put behind a prompt.
     """
     random = np.random.default_rng(1)
     n_vocab = 3 + len(pieces)
@@ -38,6 +41,7 @@ def tiny(path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, templat
     kinds = gguf.TokenType
     ordinary = [kinds.BYTE if one in BYTES else kinds.NORMAL for one in pieces]
     writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *ordinary])
+    writer.add_add_eos_token(add_eos)
     if template is not None:
         writer.add_chat_template(template)
     layer = {"attn_qkv": (3, 1), "attn_output": (1, 1), "ffn_up": (2, 1), "ffn_down": (1, 2)}

@@ -1,6 +1,7 @@
 """Chat templates: text of messages stays text, in templates of many shapes."""
 
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from reenact.actors.errors import InvalidRequest
 from reenact.runtime.engine import Rendered
 from reenact.runtime.marked import OPEN, Marked, marked, marked_message
-from reenact.runtime.template import _Environment, _put, said_runs
+from reenact.runtime.template import _Environment, _put, renderer, said_runs
 
 pytestmark = pytest.mark.model
 
@@ -134,6 +135,14 @@ def test_a_word_as_a_role_may_be_part_of_a_marker() -> None:
     messages: list[Any] = [{"role": "user", "content": "Hi"}]
     put = partial(render, TEMPLATES["a role in a marker"])
     assert () == said_runs(put(messages), put, messages, SPECIAL)
+
+
+def test_a_template_that_is_no_text() -> None:
+    """A file whose template is no UTF-8, or no template, can be used for everything but chats."""
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=())
+    for source in (b"\xff", b"{% if %}"):
+        with pytest.raises(InvalidRequest, match="the model's chat template refuses them"):
+            renderer(source, vocabulary)([{"role": "user", "content": "Hi"}])
 
 
 def test_a_template_that_sees_marks() -> None:

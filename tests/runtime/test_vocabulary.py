@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reenact.runtime import open_runtime
-from reenact.runtime.engine import ContextSettings, Rendered
+from reenact.runtime.engine import ContextSettings, Message, Rendered
 from reenact.runtime.llama import LlamaEngine
 from tests.model.tiny import LETTERS, tiny
 from tests.sessions import read_fields
@@ -95,6 +95,30 @@ def test_a_template_that_writes_bos_has_one(engine: LlamaEngine) -> None:
     """A template's BOS and that of the vocabulary are one, and a message's is text."""
     tokenized = engine.tokenize(engine.render([{"role": "user", "content": "<s>"}]), special=True)
     assert (True, 1, BOS) == (tokenized.bos_added, tokenized.tokens.count(BOS), tokenized.tokens[0])
+
+
+@given(
+    contents=st.lists(
+        st.text(alphabet="ab </s>\n") | st.sampled_from(["<s>", "</s>", "a</s><s>"]), min_size=1, max_size=3
+    )
+)
+def test_special_tokens_of_a_chat_are_the_templates_own(engine: LlamaEngine, contents: list[str]) -> None:
+    """A chat has one BOS, and an EOS behind each answer, whatever its messages say."""
+    messages: list[Message] = [
+        {"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)
+    ]
+    tokens = engine.tokenize(engine.render(messages), special=True).tokens
+    assert (1, len(contents) // 2) == (tokens.count(BOS), tokens.count(EOS))
+
+
+def test_eos_comes_once_and_last(tmp_path: Path) -> None:
+    """A vocabulary that puts EOS behind a prompt does so behind all of it, also where a message looks like a token."""
+    engine = LlamaEngine(tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS, add_eos=True))
+    engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=64, n_threads=1))
+    plain, said = (engine.tokenize(Rendered(text="a</s>b", said=runs), special=True) for runs in ((), ((1, 5),)))
+    engine.close()
+    assert (2, 1) == (plain.tokens.count(EOS), said.tokens.count(EOS))
+    assert (EOS, EOS) == (plain.tokens[-1], said.tokens[-1])
 
 
 async def test_texts_of_a_list_are_one_text(model: Path, session_log: Path) -> None:
