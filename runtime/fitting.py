@@ -121,10 +121,12 @@ class _Fitting:
 
     async def _n_inputs(self, text: str, pieces: list[Piece]) -> int:
         """Return how many inputs a prompt has, or more where it fits anyway."""
-        n_bytes = len(text.encode())
-        if n_bytes > MAX_PROMPT_BYTES:
+        if len(text.encode()) > MAX_PROMPT_BYTES:
             return _REFUSED
-        return n_bytes if n_bytes + _ADDED <= self._least else await self._session.count(pieces)
+        at_most = _ADDED + sum(
+            len(piece.text.encode()) if isinstance(piece, Rendered) else len(piece) for piece in pieces
+        )
+        return at_most if at_most <= self._least else await self._session.count(pieces)
 
 
 def _pieces(rendered: Rendered, chat: Chat | None) -> list[Piece]:

@@ -208,6 +208,8 @@ def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
     finished = None if told is None else told.end
     if told is None:
         allowed = {*_LEFT, "ClosedResourceError", "LogBroken"}
+        if end.chat and not end.options.get("truncate", True):
+            allowed.add("InvalidRequest")  # It is longer than the context.
     elif finished is None:
         allowed = {*_LEFT, "LogBroken"}
     elif finished.error is not None:
@@ -235,8 +237,11 @@ def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
 def _as_asked(end: End, told: Told) -> Iterator[str]:
     """Say what was recorded otherwise than it was asked."""
     request = told.request
-    if end.prompt != request.prompt:
-        yield f"it asked {end.prompt!r}, and {request.prompt!r} is recorded"
+    asked_for = end.prompts[request.left_out] if request.left_out < len(end.prompts) else ""
+    if asked_for != request.prompt:
+        yield f"it asked {asked_for!r}, and {request.prompt!r} is recorded"
+    if request.left_out % 2:
+        yield f"{request.left_out} messages are left out, so its chat begins with an answer"
     for name, value in end.options.items():
         asked = tuple(value) if isinstance(value, list) else value
         recorded = getattr(request.options, name)
@@ -259,6 +264,7 @@ def _of_what_it_got(got: Completion, told: Told, finished: e.SequenceFinished, f
         "n_prompt": len(prompt),
         "n_cached": found.reused.get(number, 0),
         "n_truncated": truncated,
+        "n_left_out": told.request.left_out,
         "n_sampled": told.n_sampled,
         "n_shifts": found.n_shifts[number],
     }

@@ -260,8 +260,9 @@ class End:
     how: str
     """ "read" to the end, "left", "cancelled", or the name of an error."""
     completion: Completion | None
-    prompt: str
-    """What was asked, as text."""
+    prompts: tuple[str, ...]
+    """What was asked, as text; of a chat also without its first message, without its first two, and so on."""
+    chat: bool
     options: RequestOptions
     chunks: tuple[Chunk, ...] | None
     """What was read, one after the other; None where it was asked for as a whole."""
@@ -399,19 +400,20 @@ class World:
             with scope:
                 if manner != "chats":
                     mixed = self._mixed(prompt)
-                    await self._ask(name, manner, partial(runtime.stream, mixed), runtime, as_text(mixed))
+                    await self._ask(name, manner, partial(runtime.stream, mixed), runtime, (as_text(mixed),))
                     return
                 messages = [{"role": "user", "content": prompt}]
                 for turn in range(self._chances.randint(1, 3)):
-                    chat = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+                    lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+                    chats = tuple("".join([*lines[start:], "assistant: "]) for start in range(len(lines)))
                     ask = partial(runtime.stream_chat, messages)
-                    end = await self._ask(f"{name}, turn {turn}", manner, ask, runtime, f"{chat}assistant: ")
+                    end = await self._ask(f"{name}, turn {turn}", manner, ask, runtime, chats)
                     said = "" if end.completion is None else end.completion.text
                     messages += [{"role": "assistant", "content": said}, {"role": "user", "content": self._words()}]
         finally:
             del self._scopes[name]
 
-    async def _ask(self, name: str, manner: str, ask: _Asking, runtime: Runtime, prompt: str) -> End:
+    async def _ask(self, name: str, manner: str, ask: _Asking, runtime: Runtime, prompts: tuple[str, ...]) -> End:
         """Make a request, and note how it ended."""
         how, options = "cancelled", self._options()
         chunks: list[Chunk] = []
@@ -432,7 +434,9 @@ class World:
                 with suppress(ReenactError, trio.ClosedResourceError):
                     completion = stream.completion
             read = None if manner == "whole" else tuple(chunks)
-            end = End(how=how, completion=completion, prompt=prompt, options=options, chunks=read)
+            end = End(
+                how=how, completion=completion, prompts=prompts, chat=manner == "chats", options=options, chunks=read
+            )
             self._ends.setdefault(name, []).append(end)
         return end
 
