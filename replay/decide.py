@@ -4,7 +4,8 @@ The rules that hold here:
 
 * Bytes first: a log with a wrong byte anywhere is corrupt, and nothing is compared.
 * A derived record is compared with the one that the actors decide, value by value, envelope included: number, time
-  (that of its given record), type, actor, cause and every field. Its line is not decoded.
+  (that of its given record), type, actor, cause and every field. Its line is not decoded; one whose envelope is no
+  record's is corrupt.
 * A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of
   the state folded here.
 * The first difference ends the replay: what comes after it follows from it.
@@ -22,7 +23,7 @@ from reenact.replay.ends import NOT_CLOSED, torn
 from reenact.replay.fold import entry_of
 from reenact.replay.tally import Counting
 from reenact.replay.verdict import Result, Verdict
-from reenact.runtime.codec import SCHEMA, Fields, UnreadableRecord, dumps, encode, loads, same
+from reenact.runtime.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
 from reenact.runtime.journal import Line, LogFile
 
 
@@ -98,6 +99,7 @@ class _Replay:
             # Other bytes can still be the same values: the order of members means nothing.
             expected, actual = loads(line.body), loads(body)
             if not same(expected, actual):
+                check_envelope(expected)
                 return Divergence(n=record.n, expected=expected, actual=actual)
         self._counting.add(record.event, self._t, derived=True, n_bytes=line.size)
         return None

@@ -45,6 +45,9 @@ _MAX_DEPTH: Final = 16
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 """An integer from 2^53 on has so many digits."""
 
+_ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
+"""Of what every line begins with; ``cause``, where there is one, is an integer too."""
+
 _SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted, e.RequestReceived)
 
 Fields = dict[str, Any]
@@ -131,6 +134,17 @@ def _bounded(name: str, value: object, depth: int = 1) -> None:
             raise UnreadableRecord(f"{name}: expected an integer below 2^53, got {value}")
         case _:
             pass
+
+
+def check_envelope(fields: Fields) -> None:
+    """Refuse a line that does not begin as a record does, whatever the record is.
+
+    Raises:
+        UnreadableRecord: It names the field.
+    """
+    for name, kind in {**_ENVELOPE_TYPES, **({"cause": int} if "cause" in fields else {})}.items():
+        if type(fields.get(name)) is not kind:
+            raise UnreadableRecord(f"{name}: expected {kind.__name__}, got {fields.get(name)!r}")
 
 
 def decode(fields: Fields) -> e.Record:

@@ -43,7 +43,7 @@ def corrupted(path: Path, old: bytes, new: bytes) -> int:
 @pytest.mark.parametrize("value", HOSTILE, ids=str)
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_an_envelope_of_something_else(path: Path, name: str, value: object, n: int) -> None:
-    """Whatever stands for a record's type, actor, number, time or cause, the log is corrupt or it diverges there."""
+    """Whatever stands for a record's type, actor, number, time or cause, the log is corrupt from that line on."""
     import orjson
 
     logs.short(path)
@@ -52,7 +52,9 @@ def test_an_envelope_of_something_else(path: Path, name: str, value: object, n: 
     write_raw(path, [orjson.dumps(fields) for fields in lines])
     verdict = replay_log(path)
     verdict.lines()
-    assert verdict.verdict in {"corrupt", "diverged"}
+    # A number of the right type may be another record's, which the actors decide otherwise.
+    may_be = {"diverged"} if type(value) is int and name in {"n", "t", "cause"} else set()
+    assert verdict.verdict in {"corrupt", *may_be}
     assert "corrupt" == check_log(path).outcome
 
 
