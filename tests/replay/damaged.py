@@ -29,7 +29,7 @@ COMMANDS: Final = (
     ("to-test", "LOG", "-o", "OUT.py"),
     ("show", "LOG", "3-9"),
     ("state", "LOG", "9"),
-    ("fork", "LOG", "--at", "9", "-o", "OUT"),
+    ("fork", "LOG", "--at", "9", "-o", "OUT", "--model", "nothing.gguf"),
     ("run", "LOG", "--json"),
 )
 TYPED: Final = {0: "fine", 1: "diverged or violated", 2: "cannot be had", 3: "corrupt", 4: "not comparable"}
