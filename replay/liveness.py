@@ -42,8 +42,8 @@ def rows_left(context: ContextFacts, submission: Submission, n_sampled: int) -> 
     limit = options.num_predict if options.num_predict >= 0 else NUM_PREDICT_CONTEXTS * context.n_ctx
     n_draws = limit - n_sampled
     n_rows = min(n_prompt + n_sampled, context.n_ctx + 1) + n_draws - 1
-    wanted = n_prompt if options.num_keep < 0 else options.num_keep
-    keep = min(wanted + submission.bos_added, context.n_ctx - 1)
+    wanted = n_prompt if options.num_keep < 0 else options.num_keep + submission.bos_added
+    keep = min(wanted, context.n_ctx - 1)
     discard = max((context.n_ctx - keep) // 2, 1)
     n_shifts = -(-max(n_rows - context.n_ctx, 0) // discard)
     again = context.n_ctx - keep - discard if context.shift == "evaluate" else 0

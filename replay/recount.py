@@ -72,8 +72,8 @@ class Request:
     def keep(self) -> int:
         """Inputs that are never dropped: as many as asked, and BOS, but never a whole context."""
         n_prompt = len(self.prompt or ())
-        wanted = n_prompt if self.embedding or self.options.num_keep < 0 else self.options.num_keep
-        return min(wanted + self.bos_added, self.n_ctx - 1)
+        whole = self.embedding or self.options.num_keep < 0
+        return min(n_prompt if whole else self.options.num_keep + self.bos_added, self.n_ctx - 1)
 
     @property
     def limit(self) -> int:

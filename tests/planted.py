@@ -78,6 +78,22 @@ SEQUENCES: Final = [
         answered(lambda keep: max(keep - 1, 0)),
     ),
     Planted(
+        "the whole prompt and one more",
+        "Where a BOS was added num_keep -1 keeps an input behind the prompt.",
+        "reenact.actors.context:num_kept",
+        lambda original: (
+            lambda num_keep, n_prompt, n_ctx, *, bos_added: original(
+                n_prompt if num_keep < 0 else num_keep, n_prompt, n_ctx, bos_added=bos_added
+            )
+        ),
+    ),
+    Planted(
+        "questions without their answers",
+        "Of a chat that is too long questions are left out, and their answers stay.",
+        "reenact.runtime.fitting:units",
+        answered(lambda units: [unit[:1] for unit in units]),
+    ),
+    Planted(
         "shift of a whole context",
         "A shift drops half of the context, not half of what is not kept.",
         "reenact.actors.context:discarded",

@@ -127,7 +127,7 @@ def read(path: Path) -> Read:
 def alone(request: e.RequestReceived, prompt: tuple[Input, ...], n_ctx: int, n_tokens: int) -> Alone:
     """Generate what a request leads to, ``n_tokens`` tokens at most; held text goes out at the end."""
     options = request.options
-    keep = min((len(prompt) if options.num_keep < 0 else options.num_keep) + (prompt[:1] == (BOS,)), n_ctx - 1)
+    keep = min(len(prompt) if options.num_keep < 0 else options.num_keep + (prompt[:1] == (BOS,)), n_ctx - 1)
     inputs = [*prompt[:keep], *prompt[keep + max(len(prompt) - n_ctx, 0) :]]
     most = 10 * n_ctx if options.num_predict < 0 else options.num_predict
     data, index = b"", 0
