@@ -14,7 +14,8 @@ sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule
 `actors/outcomes.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Final
 
 from attrs import evolve as changed
@@ -24,10 +25,13 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.inputs import NONE
 from reenact.actors.outcomes import check, failure
-from reenact.actors.schedule import generating, pooled
+from reenact.actors.schedule import awaited, generating, pooled
 from reenact.actors.slots import Gap, Slot, Work, choose, decoded, unknown
 
-POLICIES: Final = {"schedule": "even shares", "slots": "longest prefix, forks, least recently used"}
+POLICIES: Final = {
+    "schedule": "even shares",
+    "slots": "fewest rows, a copy counted; beginnings are waited for; least recently used",
+}
 """What the Batcher does in one of several possible ways, by name; it stands in a session's header."""
 
 
@@ -156,26 +160,31 @@ def turn(work: Work) -> tuple[int, int]:
     return -work.priority, work.sequence
 
 
-def _next(state: Batcher) -> Work | None:
-    """Return the sequence that gets the next slot.
+def _in_turn(state: Batcher) -> Iterator[Work]:
+    """Return the sequences that get the next slots.
 
     One that is still being tokenised keeps its place: nobody behind it overtakes it. One whose reader does not read on
     is passed over.
     """
-    work = next((work for work in state.waiting if not work.kept_back), None)
-    return work if work is not None and work.inputs else None
+    return takewhile(lambda work: len(work.inputs) > 0, (work for work in state.waiting if not work.kept_back))
 
 
 def _assign(state: Batcher) -> list[e.Event]:
-    """Give a slot to the next sequence, or free one for it."""
-    work = _next(state)
-    if work is None:
-        return []
-    # What is pooled leaves no cells, and finds none.
-    choice = choose(NONE if work.pool else work.inputs, state.slots, state.n_ctx_seq)
-    if choice is not None:
-        assigned = e.SlotAssigned(sequence=work.sequence, slot=choice.slot, reused=choice.reused, source=choice.source)
-        return [assigned]
+    """Give a slot to the next sequence, or free one for it; one that waits for its beginning keeps a free one back."""
+    n_free = sum(slot.work is None for slot in state.slots)
+    for n_kept, work in enumerate(_in_turn(state)):
+        if n_kept == n_free:
+            return _preempt(state, work)
+        # What is pooled leaves no cells, and finds none.
+        inputs = NONE if work.pool else work.inputs
+        choice = choose(inputs, state.slots, state.n_ctx_seq)
+        if choice is not None and awaited(inputs, choice, state.slots, state.n_batch, state.n_ctx_seq) is None:
+            slot, reused, source = choice.slot, choice.reused, choice.source
+            return [e.SlotAssigned(sequence=work.sequence, slot=slot, reused=reused, source=source)]
+    return []
+
+
+def _preempt(state: Batcher, work: Work) -> list[e.Event]:
     found = preempted(work, state.slots)
     if found is None:
         return []

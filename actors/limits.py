@@ -37,11 +37,13 @@ NUM_PREDICT_CONTEXTS: Final = 10
 """Contexts that a request generates at most if it sets no limit of its own: a model that repeats itself would never
 end."""
 
-COPIED_CELLS_PER_ROW: Final = 64
-"""Cells that may be copied to save the evaluation of one input. A copy moves the cells of a whole slot, in use or not.
-On SmolLM2 a copy of 2,048 cells takes about as long as a row of a prefill (``make measure-copy``), or as six rows of
-its fastest quantisation (docs/llama-cpp.md section 1), so it costs at most a fifth of what it saves; two unrelated
-chats that share a template's first 20 tokens are not worth it."""
+COPIED_CELLS_PER_ROW: Final = 256
+"""Cells of a slot that is copied as a whole which take as long as one row of a prefill, at least. On SmolLM2 so many
+take 0.1 to 0.8 rows, the more the faster its quantisation is (docs/llama-cpp.md section 3, ``make measure-copy``)."""
+
+PICKED_CELL: Final = 2
+"""Cells of a slot that is copied as a whole which take as long as one that is picked out. So what is used of a slot is
+picked out where it is less than half of it."""
 
 MAX_CHAT_INPUTS: Final = 2**20
 """Inputs of all chats that a runtime remembers, those answered latest: some 40 MB. One that is forgotten is tokenised

@@ -8,14 +8,17 @@ The rules (docs/runner-semantics.md section 2, "Batch" and "Embeddings"):
   advances in every batch; nobody is skipped. The budget covers one row for each slot, because ``n_batch >= n_slots``.
 * A text that is pooled is not cut, and is alone where neighbours would change its vector.
 * Parts go by slot number (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3).
+* A sequence for which a slot is free waits while another one evaluates the beginning of its prompt (section 2, "Slots
+  and prefix reuse"), where in the batches until then it would itself evaluate no more rows than it saves so.
 """
 
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 
 from reenact.actors.events import BatchPlanned, Part
-from reenact.actors.inputs import Input, Kind, kind_of
-from reenact.actors.slots import Slot, Work
+from reenact.actors.inputs import Input, Inputs, Kind, kind_of
+from reenact.actors.limits import COPIED_CELLS_PER_ROW
+from reenact.actors.slots import Choice, Slot, Work, copied, saved, usable
 
 
 def generating(slots: Sequence[Slot], n_batch: int, last: BatchPlanned | None) -> list[Part]:
@@ -75,6 +78,31 @@ def pooled(slots: Sequence[Slot], n_batch: int, *, alone: bool) -> list[Part]:
             break
         parts.append(Part(sequence=sequence, slot=number, position=0, inputs=inputs, draw=None, pool=True))
     return sorted(parts, key=lambda part: part.slot)
+
+
+def awaited(inputs: Inputs, choice: Choice, slots: Sequence[Slot], n_batch: int, n_ctx_seq: int) -> int | None:
+    """Return the sequence whose prompt is to be evaluated further before a sequence gets a slot; None for nobody's.
+
+    Args:
+        inputs: What it has.
+        choice: The slot that it would get now.
+        slots: All slots.
+        n_batch: Rows of a batch.
+        n_ctx_seq: Cells of a slot.
+    """
+    ready = [(slot, slot.work) for slot in slots if slot.work and slot.queued]
+    wanted = [slot.queued for slot, _ in ready]
+    mine = share_rows([*wanted, len(inputs) - choice.reused], n_batch)[-1]
+    rows = share_rows(wanted, n_batch)
+    for (slot, work), n_rows in zip(ready, rows, strict=True):
+        common = usable(inputs, work.inputs)
+        n_left = common - len(slot.cells)
+        if work.draw != 0 or n_left <= 0:
+            continue  # It generates, or there is nothing to wait for.
+        gain = common * COPIED_CELLS_PER_ROW - copied(common, n_ctx_seq) - saved(choice, slots, n_ctx_seq)
+        if -(-n_left // n_rows) * mine * COPIED_CELLS_PER_ROW <= gain:
+            return work.sequence
+    return None
 
 
 def share_rows(wanted: list[int], budget: int) -> list[int]:

@@ -1,13 +1,14 @@
 """Slots: what their cells hold, and which one a sequence gets.
 
 A slot remembers the inputs in its cells, also after its sequence has ended. The rules of the choice
-(docs/runner-semantics.md section 2, "Slots and prefix reuse"), the first that applies:
+(docs/runner-semantics.md section 2, "Slots and prefix reuse"):
 
-* *Take over* a free slot of whose cells at least half are reused; of several the one with the most.
-* Else take an *empty* slot, and only where there is none the free one that was used *least recently*, counted in
-  batches. Of several the lowest.
-* *Fork* into it the longest common beginning of any slot, free or busy, where that saves more than the copy costs and
-  more than what is in the slot anyway.
+* It may *take over* a free slot of whose cells at least half are reused.
+* It may go into the *room*: an empty slot, and where there is none one that it could take over, or else the free one
+  that was used *least recently*, counted in batches.
+* It may *fork* into the room the common beginning of any other slot, free or busy.
+* Of all of these it gets the one that saves most: the rows that need not be evaluated, less those that a copy costs.
+  Of several that save as much it gets one without a copy, and then the lowest.
 
 At least one input is always evaluated, so that there are logits to sample from.
 """
@@ -20,7 +21,7 @@ from attrs import frozen
 
 from reenact.actors.events import ABORTED, DONE, Part
 from reenact.actors.inputs import NONE, Inputs
-from reenact.actors.limits import COPIED_CELLS_PER_ROW
+from reenact.actors.limits import COPIED_CELLS_PER_ROW, PICKED_CELL
 
 NEVER: Final = -1
 """Where a slot was last used that never was."""
@@ -121,16 +122,18 @@ def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | No
     free = [number for number, slot in enumerate(slots) if slot.work is None]
     if not free:
         return None
-    common = [inputs.first(len(inputs) - 1).common(slot.reusable) for slot in slots]
-    fitting = [number for number in free if takes_over(inputs, slots[number])]
-    if fitting:
-        best = max(fitting, key=lambda number: (common[number], -number))
-        return Choice(best, common[best])
-    chosen = min(free, key=lambda number: (recency(slots[number]), number))
-    source = max(range(len(slots)), key=lambda number: (common[number], -number))
-    if forks(common[source] - common[chosen], n_ctx_seq):
-        return Choice(chosen, common[source], source)
-    return Choice(chosen, common[chosen])
+    common = [usable(inputs, slot.reusable) for slot in slots]
+    fitting = {number for number in free if takes_over(inputs, slots[number])}
+    used = [recency(slot) for slot in slots]
+    room = min(free, key=lambda number: (used[number] != NEVER, number not in fitting, used[number], number))
+    choices = [Choice(number, common[number]) for number in free if number == room or number in fitting]
+    choices += [Choice(room, common[number], number) for number in range(len(slots)) if number != room]
+    return max(choices, key=lambda choice: saved(choice, slots, n_ctx_seq))
+
+
+def usable(inputs: Inputs, others: Inputs) -> int:
+    """Return how many inputs of a sequence are saved where these are in cells: never all, because one is evaluated."""
+    return inputs.first(len(inputs) - 1).common(others)
 
 
 def takes_over(inputs: Inputs, slot: Slot) -> bool:
@@ -139,9 +142,15 @@ def takes_over(inputs: Inputs, slot: Slot) -> bool:
     return common > 0 and common >= len(slot.cells) - common
 
 
-def forks(saved: int, n_ctx_seq: int) -> bool:
-    """Return whether ``saved`` inputs, that need not be evaluated, are worth a copy of so many cells."""
-    return saved * COPIED_CELLS_PER_ROW > n_ctx_seq
+def saved(choice: Choice, slots: Sequence[Slot], n_ctx_seq: int) -> int:
+    """Return what a choice saves, in cells whose copy takes as long: rows, less the copy."""
+    copy = 0 if choice.source is None else copied(slots[choice.source].n_cells, n_ctx_seq)
+    return choice.reused * COPIED_CELLS_PER_ROW - copy
+
+
+def copied(n_cells: int, n_ctx_seq: int) -> int:
+    """Return what a copy of so many cells costs: an engine picks them out, or copies all that the slot has."""
+    return min(n_cells * PICKED_CELL, n_ctx_seq)
 
 
 def recency(slot: Slot) -> int:

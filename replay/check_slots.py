@@ -3,13 +3,12 @@
 The rule that holds here: what a new sequence reuses is compared, input by input, with what the engine's cells hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from reenact.actors import events as e
-from reenact.actors.inputs import Input
 from reenact.actors.routing import BATCHER
 from reenact.replay.checking import Rule, Violation
-from reenact.replay.recount import Recount, Request
+from reenact.replay.recount import Recount, Request, common
 from reenact.replay.words import count
 
 
@@ -61,14 +60,8 @@ class Slots(Rule):
         reused = assigned.reused
         is_known = content.pure is None or reused <= content.pure
         if not 0 <= reused <= n_possible or not is_known or content.cells[:reused] != request.inputs[:reused]:
-            expected = min(_common(content.cells[: content.pure], request.inputs), n_possible)
+            expected = min(common(content.cells[: content.pure], request.inputs), n_possible)
             yield self.violation(n, f"{count(expected, 'reused input')} at most", f"{reused}")
-
-
-def _common(one: list[Input], other: list[Input]) -> int:
-    """Return how many inputs both begin with."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
 
 
 class Kept(Rule):
@@ -100,7 +93,8 @@ class Places(Rule):
     name = "places"
     says = (
         "Slots go by priority, then first come, first served, and nobody overtakes; where none is free, the youngest "
-        "of the lowest priority makes room for a higher one; no slot stays free, and no lower one in it, meanwhile."
+        "of the lowest priority makes room for a higher one; no slot stays free, and no lower one in it, meanwhile. "
+        "Only while another request's prompt is evaluated that begins alike does one wait with a slot kept free for it."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (e.SlotAssigned, e.SequencePreempted, e.BatchPlanned)
@@ -109,12 +103,14 @@ class Places(Rule):
         """Look at who gets a slot, who loses one, and who was passed over."""
         match record.event:
             case e.SlotAssigned(sequence=sequence):
-                yield from self._in_turn(record.n, sequence)
+                n_kept = yield from self._in_turn(record.n, sequence)
+                if n_kept >= self._n_free > 0:
+                    yield self.violation(record.n, f"{count(n_kept, 'slot')} kept free", f"sequence {sequence} in it")
             case e.SequencePreempted() as preempted:
-                yield from self._in_turn(record.n, preempted.by)
+                n_kept = yield from self._in_turn(record.n, preempted.by)
                 chosen = self._youngest_below(self.recount.request(preempted.by))
-                if self._n_free or chosen != preempted.sequence:
-                    expected = "nobody" if self._n_free or chosen is None else f"sequence {chosen}"
+                if self._n_free > n_kept or chosen != preempted.sequence:
+                    expected = "nobody" if self._n_free > n_kept or chosen is None else f"sequence {chosen}"
                     yield self.violation(record.n, f"{expected} makes room", f"sequence {preempted.sequence}")
             case _:
                 yield from self._passed_over(record.n)
@@ -128,11 +124,18 @@ class Places(Rule):
     def _n_free(self) -> int:
         return sum(slot.sequence is None for slot in self.recount.slots)
 
-    def _in_turn(self, n: int, sequence: int) -> Iterator[Violation]:
-        first = self.recount.first_in_turn
-        if first is None or first.number != sequence:
-            expected = "nobody" if first is None else f"sequence {first.number}"
-            yield self.violation(n, f"{expected} in turn", f"sequence {sequence}")
+    def _in_turn(self, n: int, sequence: int) -> Generator[Violation, None, int]:
+        """Look at whose turn it is, and return how many before it wait with a slot kept free."""
+        n_kept = 0
+        for one in self.recount.in_turn:
+            if one.number == sequence:
+                return n_kept
+            if not one.inputs or not self.recount.may_wait(one):
+                yield self.violation(n, f"sequence {one.number} in turn", f"sequence {sequence}")
+                return n_kept
+            n_kept += 1
+        yield self.violation(n, "nobody in turn", f"sequence {sequence}")
+        return n_kept
 
     def _youngest_below(self, request: Request) -> int | None:
         lower = [
@@ -145,9 +148,17 @@ class Places(Rule):
     def _passed_over(self, n: int) -> Iterator[Violation]:
         if not self.recount.waiting:
             return
-        first = self.recount.first_in_turn
-        if first is not None and first.inputs and (self._n_free or self._youngest_below(first) is not None):
-            yield self.violation(n, f"a slot for sequence {first.number}", "it waits")
+        n_free = self._n_free
+        for n_kept, one in enumerate(self.recount.in_turn):
+            if not one.inputs:
+                return
+            if n_kept == n_free:
+                if self._youngest_below(one) is not None:
+                    yield self.violation(n, f"a slot for sequence {one.number}", "it waits")
+                return
+            if not self.recount.may_wait(one):
+                yield self.violation(n, f"a slot for sequence {one.number}", "it waits")
+                return
 
 
 class Queue(Rule):

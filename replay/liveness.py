@@ -62,6 +62,8 @@ def most_steps(context: ContextFacts, left: list[Left]) -> int:
     * Each full one evaluates ``n_batch`` of the rows that are left.
     * In each of the others everybody who has a slot draws a token. While somebody waits, that is ``n_slots`` of the
       draws that are left. When nobody waits, it is one of each that is left, also of the one that draws most.
+    * A slot stays free only for one that waits while another's prompt is evaluated. A batch that is not full ends
+      that prompt, so there is at most one such batch for each of the requests.
 
     Rows of numbers come on top. A batch of them evaluates one at least; and a batch of tokens in which somebody is not,
     because his next row is one of numbers, has a batch of numbers behind it.
@@ -72,7 +74,7 @@ def most_steps(context: ContextFacts, left: list[Left]) -> int:
     """
     rows, draws = sum(one.rows for one in left), [one.draws for one in left]
     generating = rows // context.n_batch + sum(draws) // context.n_slots + max(draws, default=0)
-    return 1 + generating + 2 * sum(one.of_numbers for one in left)
+    return 1 + generating + len(left) + 2 * sum(one.of_numbers for one in left)
 
 
 def end_all(session: CheckedKernel) -> None:

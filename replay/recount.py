@@ -186,13 +186,19 @@ class Recount:
         return self.fact[at] if 0 <= at < len(self.fact) else None
 
     @property
-    def first_in_turn(self) -> Request | None:
-        """The request that gets the next slot; one whose reader does not read on is passed over."""
-        return min(
-            (request for request in self.waiting.values() if not request.kept_back),
-            key=lambda request: request.turn,
-            default=None,
-        )
+    def in_turn(self) -> list[Request]:
+        """The requests that get the next slots, in this order; one whose reader does not read on is passed over."""
+        return sorted((one for one in self.waiting.values() if not one.kept_back), key=lambda one: one.turn)
+
+    def may_wait(self, request: Request) -> bool:
+        """Return whether the prompt of another request, that has a slot, is still evaluated where both are alike."""
+        for slot in self.slots:
+            other = self.request(slot.sequence or 0)
+            if not other.ended and other.draw == 0:
+                n_useful = min(common(other.inputs, request.inputs), len(request.inputs) - 1)
+                if slot.useful < n_useful:
+                    return True
+        return False
 
     # ------------------------------------------------------------ records
 
@@ -367,3 +373,9 @@ class Recount:
         else:
             # The logits of an aborted decode are gone, so one input at least is evaluated again.
             slot.useful = min(last + 1, len(request.inputs) - 1)
+
+
+def common(one: list[Input], other: list[Input]) -> int:
+    """Return how many inputs both begin with."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

@@ -16,8 +16,9 @@ from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.actors.routing import BATCHER
+from reenact.actors.schedule import awaited
 from reenact.actors.sequence import Sequence
-from reenact.actors.slots import Slot, Work
+from reenact.actors.slots import Slot, Work, choose
 from reenact.replay.fold import Entry, Moment
 from reenact.replay.phrases import draws, ending
 from reenact.replay.words import count, named, sequences
@@ -130,6 +131,11 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
         if batcher.in_flight:
             return Wait(sequence=me, phase=f"{phase}: {gets} after this batch", on=_engine(batcher), since=since)
         return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
+    choice = choose(mine.inputs, after.slots, after.n_ctx_seq)
+    other = None if choice is None else awaited(mine.inputs, choice, after.slots, after.n_batch, after.n_ctx_seq)
+    if other is not None:
+        on = f"the prompt of sequence {other}: it begins alike, and is evaluated first"
+        return Wait(sequence=me, phase=phase, on=on, behind=(other,), since=since)
     on, behind = _for_whom(batcher, after, ahead)
     return Wait(sequence=me, phase=phase, on=on, behind=behind, since=since)
 

@@ -16,7 +16,8 @@ from zlib import crc32
 
 import numpy as np
 
-from reenact.actors.events import BatchDecoded, BatchPlanned, Part, Sample, Vector
+from reenact.actors.events import BatchDecoded, BatchPlanned, Copy, Part, Sample, Vector
+from reenact.actors.limits import PICKED_CELL
 from reenact.runtime.abortflag import AbortFlag
 from reenact.runtime.draws import Draws
 from reenact.runtime.engine import ContextSettings, Drawing, code_before, is_valid, refused
@@ -55,6 +56,11 @@ class Evaluator:
         self._abort_flag.attach(self._context)
         self._shifted = False
         """Whether cells were shifted that llama.cpp has not moved yet."""
+        self._copied = False
+        """Whether slots were copied as a whole that llama.cpp has not copied yet."""
+        # llama_kv_cache::state_write leaves out cells that are outside of a sliding window now, and not after a trim.
+        self._picks = llama_cpp.llama_model_n_swa(model) == 0
+        """Whether cells in use can be copied by themselves."""
         # llama_kv_cache::seq_add aborts the process where a token has several positions.
         self._mends_heads = llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
         """Whether cells are as before after a batch that did not come to its end; if not, none is aborted."""
@@ -122,8 +128,8 @@ class Evaluator:
     def _arrange(self, planned: BatchPlanned) -> None:
         """Copy, trim and shift cells.
 
-        llama.cpp notes copies and shifts, and carries them out when it next decodes, copies first, which is the order
-        of the plan. With a stream a slot it copies whole slots or aborts the process (llama_memory_seq_cp).
+        llama.cpp notes copies of whole slots and shifts, and carries them out when it next decodes, copies first, which
+        is the order of the plan.
         """
         if not self._memory:
             return
@@ -131,7 +137,7 @@ class Evaluator:
         for copy in planned.copies:
             if copy.source != copy.slot:
                 calls.llama_memory_seq_rm(memory, copy.slot, -1, -1)
-                calls.llama_memory_seq_cp(memory, copy.source, copy.slot, -1, -1)
+                self._copy(copy)
         for trim in planned.trims:
             calls.llama_memory_seq_rm(memory, trim.slot, trim.length, -1)
         for shift in planned.shifts:
@@ -139,6 +145,22 @@ class Evaluator:
             calls.llama_memory_seq_rm(memory, shift.slot, shift.keep, behind)
             calls.llama_memory_seq_add(memory, shift.slot, behind, -1, -shift.discard)
             self._shifted = True
+
+    def _copy(self, copy: Copy) -> None:
+        """Copy the cells in use, or a whole slot where that is faster, into one that is empty.
+
+        With a stream a slot llama.cpp copies whole slots or aborts the process (llama_memory_seq_cp), and that later:
+        what is to be copied after that cannot be copied before it.
+        """
+        n_cells = self._last(copy.source) + 1
+        if self._copied or self._shifted or not self._picks or n_cells * PICKED_CELL >= self.facts.n_ctx_seq:
+            self._calls.llama_memory_seq_cp(self._memory, copy.source, copy.slot, -1, -1)
+            self._copied = True
+        elif n_cells:
+            size = llama_cpp.llama_state_seq_get_size(self._context, copy.source)
+            cells = (ctypes.c_uint8 * size)()
+            llama_cpp.llama_state_seq_get_data(self._context, cells, size, copy.source)
+            llama_cpp.llama_state_seq_set_data(self._context, cells, size, copy.slot)
 
     def _decode(self, planned: BatchPlanned) -> int:
         """Hand the rows to llama_decode, which encodes where there is no memory, and return its code."""
@@ -150,7 +172,7 @@ class Evaluator:
         # An abort while cells are moved would leave them half moved, to be moved once more (llama_kv_cache::update).
         self._abort_flag.arm(planned.batch, heeded=self._mends_heads and not self._shifted)
         code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
-        self._shifted = False
+        self._shifted = self._copied = False
         if code and self._memory and self._mends_heads:
             self._mend_heads(planned)
         return code

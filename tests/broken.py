@@ -6,9 +6,10 @@ from attrs import evolve as changed
 
 from reenact.actors import batcher
 from reenact.actors import events as e
-from reenact.actors.inputs import Inputs
+from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.options import Options
-from reenact.actors.slots import Choice, Slot, Work
+from reenact.actors.schedule import awaited
+from reenact.actors.slots import Choice, Slot, Work, choose, takes_over, usable
 from reenact.actors.text import Assembled
 from tests.breaking import answered, asked
 
@@ -83,7 +84,7 @@ def oldest(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
 
 def overtaking(state: batcher.Batcher) -> Any:
     """Let who is tokenised sooner overtake."""
-    return next((work for work in state.waiting if work.wants), None)
+    return [work for work in state.waiting if work.wants]
 
 
 def counted_when_planned(original: Any) -> Any:
@@ -169,9 +170,33 @@ def first_of_all(_inputs: Inputs, slots: Any, _n_ctx_seq: int) -> Choice | None:
     return next((Choice(number, 0) for number, slot in enumerate(slots) if slot.work is None), None)
 
 
+def taken_over_first(original: Any) -> Any:
+    """Take over a slot wherever one fits, whatever a fork would save."""
+
+    def chosen(inputs: Inputs, slots: Any, n_ctx_seq: int) -> Choice | None:
+        fitting = [n for n, slot in enumerate(slots) if slot.work is None and takes_over(inputs, slot)]
+        ways = [Choice(number, usable(inputs, slots[number].reusable)) for number in fitting]
+        best: Choice | None = max(ways, key=lambda way: way.reused, default=None) or original(inputs, slots, n_ctx_seq)
+        return best
+
+    return chosen
+
+
+def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
+    """Give a slot to the first who need not wait, also the last one."""
+    for work in batcher._in_turn(state):  # it is what is broken
+        inputs = NONE if work.pool else work.inputs
+        way = choose(inputs, state.slots, state.n_ctx_seq)
+        if way is None:
+            return batcher._preempt(state, work)
+        if awaited(inputs, way, state.slots, state.n_batch, state.n_ctx_seq) is None:
+            return [e.SlotAssigned(sequence=work.sequence, slot=way.slot, reused=way.reused, source=way.source)]
+    return []
+
+
 def unread(original: Any) -> Any:
     """Take a sequence that wants nothing for one that holds its place."""
-    return lambda state: original(state) if not state.waiting or state.waiting[0].wants else None
+    return lambda state: original(state) if not state.waiting or state.waiting[0].wants else []
 
 
 def kept(**changes: Any) -> Any:

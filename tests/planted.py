@@ -187,6 +187,12 @@ SLOTS: Final = [
         mistakes.all_of_use,
     ),
     Planted(
+        "taking over before forks",
+        "A slot that holds a little of a prompt is taken over, though another one holds nearly all of it.",
+        "reenact.actors.slots:choose",
+        broken.taken_over_first,
+    ),
+    Planted(
         "nothing left to evaluate",
         "A prompt that is in cells as a whole is not evaluated at all.",
         "reenact.actors.slots:choose",
@@ -234,8 +240,14 @@ SCHEDULE: Final = [
     Planted(
         "overtaking",
         "Who is tokenised sooner gets a slot sooner.",
-        "reenact.actors.batcher:_next",
+        "reenact.actors.batcher:_in_turn",
         lambda _original: broken.overtaking,
+    ),
+    Planted(
+        "last slot given away",
+        "Who waits for the beginning of its prompt finds no slot when that is evaluated.",
+        "reenact.actors.batcher:_assign",
+        lambda _original: broken.no_slot_kept,
     ),
     Planted(
         "preemption among equals",

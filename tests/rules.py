@@ -11,6 +11,7 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.inputs import NONE
+from reenact.actors.slots import NEVER
 from tests import broken
 from tests.breaking import Rule, always, answered, asked
 
@@ -93,7 +94,7 @@ ADMISSION: Final = [
     Rule(
         "Admission: nobody overtakes",
         "in the order of `RequestReceived`, however long tokenising takes",
-        "reenact.actors.batcher:_next",
+        "reenact.actors.batcher:_in_turn",
         lambda _original: broken.overtaking,
         (
             "test_batcher::test_nobody_overtakes_even_where_slots_are_free",
@@ -126,14 +127,14 @@ SLOTS: Final = [
     ),
     Rule(
         "Slots and prefix reuse: taking over",
-        "takes over a free slot whose cells it mostly reuses (at least half of them)",
+        "may take over a free slot whose cells it mostly reuses (at least half of them)",
         "reenact.actors.slots:takes_over",
         lambda _original: lambda inputs, slot: inputs.common(slot.reusable) > 0,
         ("test_slots::test_a_slot_is_taken_over_if_half_of_it_is_reused",),
     ),
     Rule(
         "Slots and prefix reuse: busy slots",
-        "takes over a free slot",
+        "may take over a free slot",
         "reenact.actors.slots:choose",
         asked(broken.busy_is_free),
         (
@@ -142,37 +143,44 @@ SLOTS: Final = [
         ),
     ),
     Rule(
-        "Slots and prefix reuse: the longest beginning",
-        "the longest common prefix",
+        "Slots and prefix reuse: what saves most",
+        "Of all these it gets what saves most",
         "reenact.actors.slots:choose",
         lambda _original: broken.first_of_all,
         ("test_slots::test_the_slot_of_which_most_is_reused_is_taken_over",),
     ),
     Rule(
+        "Slots and prefix reuse: no case hides another",
+        "No case hides another.",
+        "reenact.actors.slots:choose",
+        broken.taken_over_first,
+        ("test_slots::test_a_few_cells_in_a_free_slot_hide_no_beginning_in_a_busy_one",),
+    ),
+    Rule(
         "Slots and prefix reuse: forks",
-        "otherwise it forks the longest common prefix, from a free or a busy slot, into an empty one",
-        "reenact.actors.slots:forks",
-        always(value=False),
+        "there it may fork the common prefix of any slot, free or busy",
+        "reenact.actors.slots:copied",
+        always(10**9),
         (
-            "test_slots::test_a_long_common_beginning_is_forked_from_a_free_slot",
-            "test_slots::test_a_long_common_beginning_is_forked_from_a_busy_slot",
+            "test_slots::test_a_common_beginning_is_forked_from_a_free_slot",
+            "test_slots::test_a_common_beginning_is_forked_from_a_busy_slot",
             "test_prefix::test_a_fork_copies_a_busy_slot",
             "test_prefix::test_a_fork_of_a_fork",
         ),
     ),
     Rule(
-        "Slots and prefix reuse: when a fork pays",
-        "where that saves more than the copy costs",
-        "reenact.actors.slots:forks",
-        lambda _original: lambda saved, _n_ctx_seq: saved > 0,
+        "Slots and prefix reuse: what a copy costs",
+        "less those that the copy costs, by the cells that are in use",
+        "reenact.actors.slots:copied",
+        lambda _original: lambda _n_cells, n_ctx_seq: n_ctx_seq,
         (
-            "test_slots::test_a_short_common_beginning_is_not_forked",
-            "test_slots::test_what_the_slot_has_anyway_counts_against_a_fork",
+            "test_slots::test_a_fork_saves_more_than_its_copy_costs",
+            "test_slots::test_of_several_sources_the_copy_that_saves_most_is_made",
         ),
     ),
     Rule(
         "Slots and prefix reuse: empty slots",
-        "otherwise it takes an empty slot",
+        "or go into an empty slot",
         "reenact.actors.slots:recency",
         lambda _original: lambda slot: slot.used if len(slot.reusable) else 10**9,
         (
@@ -181,10 +189,34 @@ SLOTS: Final = [
         ),
     ),
     Rule(
+        "Slots and prefix reuse: beginnings are waited for",
+        "while the prompt of another one that begins alike is evaluated, and forks it then",
+        "reenact.actors.schedule:awaited",
+        always(None),
+        (
+            "test_beginnings::test_a_prompt_waits_for_its_beginning_and_forks_it",
+            "test_beginnings::test_everybody_who_begins_alike_forks_at_once",
+        ),
+    ),
+    Rule(
+        "Slots and prefix reuse: a slot is kept free",
+        "waits, with a slot kept free for it",
+        "reenact.actors.batcher:_assign",
+        lambda _original: broken.no_slot_kept,
+        ("test_beginnings::test_a_slot_is_kept_free_for_who_waits",),
+    ),
+    Rule(
+        "Slots and prefix reuse: how long a beginning is waited for",
+        "only where in the batches until then it would itself evaluate no more rows than it saves",
+        "reenact.actors.schedule:awaited",
+        asked(lambda inputs, choice, slots, _n_batch, n_ctx_seq: (inputs, choice, slots, len(slots), n_ctx_seq)),
+        ("test_beginnings::test_a_short_beginning_is_not_waited_for",),
+    ),
+    Rule(
         "Slots and prefix reuse: least recently used",
-        "only then the least recently used one, by step number, never by the clock",
+        "only then into the least recently used one, by step number, never by the clock",
         "reenact.actors.slots:recency",
-        lambda _original: lambda slot: -slot.used if len(slot.reusable) else -(10**9),
+        lambda _original: lambda slot: 10**6 - slot.used if len(slot.reusable) else NEVER,
         (
             "test_slots::test_then_comes_the_least_recently_used_slot",
             "test_prefix::test_the_least_recently_used_slot_is_given_by_batches",
@@ -503,7 +535,7 @@ ENDS: Final = [
     Rule(
         "Cancelling: nobody else's",
         "and nobody else's",
-        "reenact.actors.batcher:_next",
+        "reenact.actors.batcher:_in_turn",
         broken.unread,
         ("test_priorities::test_a_paused_sequence_that_made_room_holds_nobody_up",),
     ),

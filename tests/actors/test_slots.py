@@ -12,11 +12,9 @@ from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import Choice, Gap, Slot, Work, choose, decoded, unknown
 from tests.support import holds_for
 
-MIN_FORKED = 64
-"""Inputs in common from which on a fork pays, with slots of so many cells:"""
-N_CTX_SEQ = (MIN_FORKED - 1) * COPIED_CELLS_PER_ROW
+N_CTX_SEQ = 2048
 
-LONG = range(MIN_FORKED + 10)
+LONG = range(74)
 
 
 def chosen(inputs: Inputs, slots: list[Slot]) -> Choice | None:
@@ -42,7 +40,7 @@ def test_a_slot_is_taken_over_if_half_of_it_is_reused() -> None:
     """A free slot of whose cells at least half are reused is taken over, also where another is empty."""
     wanted = Inputs([0, 1, 2, -1])
     assert Choice(1, 3) == chosen(wanted, [EMPTY, free(6)])
-    assert Choice(0, 0) == chosen(wanted, [EMPTY, free(7)])
+    assert Choice(0, 3, source=1) == chosen(wanted, [EMPTY, free(7)])
 
 
 def test_the_slot_of_which_most_is_reused_is_taken_over() -> None:
@@ -53,7 +51,7 @@ def test_the_slot_of_which_most_is_reused_is_taken_over() -> None:
 
 def test_a_busy_slot_is_not_taken_over() -> None:
     """Whatever a busy slot holds, its sequence keeps it."""
-    assert Choice(1, 0) == chosen(Inputs(range(10)), [busy(9), EMPTY])
+    assert Choice(1, 9, source=0) == chosen(Inputs(range(10)), [busy(9), EMPTY])
     assert None is chosen(Inputs(range(10)), [busy(9), busy(3)])
 
 
@@ -80,37 +78,55 @@ def test_a_slot_whose_cells_are_of_no_use_is_empty() -> None:
     assert Choice(1, 0) == chosen(Inputs([50]), [free(3, used=1), free(0, used=9)])
 
 
-def test_a_long_common_beginning_is_forked_from_a_free_slot() -> None:
+def test_a_common_beginning_is_forked_from_a_free_slot() -> None:
     """Where too little of a slot is reused to take it over, its beginning is copied into an empty one."""
-    wanted = Inputs([*range(MIN_FORKED), -1])
-    assert Choice(1, MIN_FORKED, source=0) == chosen(wanted, [free(MIN_FORKED * 3), EMPTY])
+    assert Choice(1, 64, source=0) == chosen(Inputs([*range(64), -1]), [free(192), EMPTY])
 
 
-def test_a_long_common_beginning_is_forked_from_a_busy_slot() -> None:
+def test_a_common_beginning_is_forked_from_a_busy_slot() -> None:
     """A busy slot gives its beginning away by a copy; of several with the same beginning the lowest."""
     assert Choice(2, len(LONG), source=0) == chosen(Inputs([*LONG, -1]), [busy(len(LONG)), busy(len(LONG)), EMPTY])
 
 
-def test_a_short_common_beginning_is_not_forked() -> None:
-    """A copy of so many cells costs as much as evaluating some inputs: less than those are evaluated."""
-    wanted = Inputs([*range(MIN_FORKED - 1), -1])
-    assert Choice(1, 0) == chosen(wanted, [busy(MIN_FORKED * 3), EMPTY])
+@pytest.mark.parametrize(("n_cells", "least"), [(30, 1), (300, 3), (1000, 8), (2000, 9)])
+def test_a_fork_saves_more_than_its_copy_costs(n_cells: int, least: int) -> None:
+    """A copy costs a row for each 128 cells in use, and no more than a copy of the whole slot: 8 rows for 2,048."""
+    slots = [busy(n_cells), EMPTY]
+    assert Choice(1, 0) == chosen(Inputs([*range(least - 1), -1]), slots)
+    assert Choice(1, least, source=0) == chosen(Inputs([*range(least), -1]), slots)
+
+
+def test_of_several_sources_the_copy_that_saves_most_is_made() -> None:
+    """Where as much is in common the slot with fewer cells in use is copied, and a longer beginning may cost more."""
+    assert Choice(2, 30, source=1) == chosen(Inputs([*range(30), -1]), [busy(1000), busy(40), EMPTY])
+    assert Choice(2, 33, source=1) == chosen(Inputs([*range(36), -1]), [busy(1000), busy(33), EMPTY])
+
+
+def test_a_few_cells_in_a_free_slot_hide_no_beginning_in_a_busy_one() -> None:
+    """A slot that could be taken over, and saves little, does not come before a fork that saves much."""
+    wanted = Inputs([*range(1000), -1])
+    assert Choice(1, 1000, source=0) == chosen(wanted, [busy(1100), free(5)])
+    assert Choice(2, 1000, source=0) == chosen(wanted, [busy(1100), free(5), EMPTY])
+    assert Choice(1, 995) == chosen(wanted, [busy(1100), free(995)])
+
+
+def test_a_fork_goes_where_least_is_lost() -> None:
+    """Where no slot is empty it goes into one that could be taken over, before one that holds something else."""
+    wanted = Inputs([*range(1000), -1])
+    assert Choice(2, 1000, source=0) == chosen(wanted, [busy(1100), free(900, used=1, start=5000), free(5, used=8)])
 
 
 def test_what_the_slot_has_anyway_counts_against_a_fork() -> None:
     """A fork must save more than its cost beyond what the chosen slot holds itself."""
-    mine = free(100, used=0)
-    other = busy(MIN_FORKED + 20)
-    near, far = Inputs([*range(20 + MIN_FORKED - 1), -1]), Inputs([*range(20 + MIN_FORKED), -1])
-    short = changed(mine, cells=Inputs([*range(20), *range(-100, -50)]), n_cells=70)
-    assert Choice(0, 20) == chosen(near, [short, other])
-    assert Choice(0, 20 + MIN_FORKED, source=1) == chosen(far, [short, other])
+    short = Slot(cells=Inputs([*range(20), *range(-100, -50)]), n_cells=70)
+    assert Choice(0, 20) == chosen(Inputs([*range(28), -1]), [short, busy(2000)])
+    assert Choice(0, 29, source=1) == chosen(Inputs([*range(29), -1]), [short, busy(2000)])
 
 
 def test_cells_that_were_moved_are_nobody_elses() -> None:
     """Of a slot that was shifted only the kept beginning is reused: the rest carries traces of what was dropped."""
     shifted = changed(busy(len(LONG)), pure=5)
-    assert Choice(1, 0) == chosen(Inputs(LONG), [shifted, EMPTY])
+    assert Choice(1, 5, source=0) == chosen(Inputs(LONG), [shifted, EMPTY])
 
 
 def part(position: int, *inputs: int, draw: int | None = None) -> e.Part:
@@ -209,16 +225,13 @@ def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[l
     reused = [min(length, len(wanted) - 1) for length in common]
     half = [i for i in n_free if common[i] and 2 * common[i] >= len(cells[i][0])]
     empty = [i for i in n_free if not cells[i][0]]
-    if not n_free:
-        expected = None
-    elif half:
-        best = max(half, key=lambda i: (reused[i], -i))
-        expected = Choice(best, reused[best])
-    else:
-        taken = empty[0] if empty else min(n_free, key=lambda i: (cells[i][2], i))
-        source = max(range(len(cells)), key=lambda i: (reused[i], -i))
-        pays = (reused[source] - reused[taken]) * COPIED_CELLS_PER_ROW > 100
-        expected = Choice(taken, reused[source], source) if pays else Choice(taken, reused[taken])
+    expected = None
+    if n_free:
+        room = empty[0] if empty else min(half or n_free, key=lambda i: (cells[i][2], i))
+        here: list[tuple[float, Choice]] = [(reused[i], Choice(i, reused[i])) for i in sorted({*half, room})]
+        copies = [2 * len(held) / COPIED_CELLS_PER_ROW for held, _, _ in cells]
+        there = [(reused[i] - copy, Choice(room, reused[i], i)) for i, copy in enumerate(copies) if i != room]
+        expected = max([*here, *there], key=lambda one: one[0])[1]
     assert expected == choose(inputs, slots, 100)
 
 

@@ -1,15 +1,12 @@
 """Plays random sessions, with an engine whose tokens follow from what its cells hold."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
-import pytest
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors import slots
 from reenact.actors.batcher import Batcher
 from reenact.actors.inputs import Input
 from reenact.runtime.engine import refused
@@ -103,14 +100,6 @@ def vector_of(inputs: tuple[Input, ...]) -> tuple[float, ...]:
     return tuple(float(hash((inputs, dimension)) % 1000) for dimension in range(3))
 
 
-@contextmanager
-def cheap_forks() -> Iterator[None]:
-    """Let a fork pay in a context of a few cells."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slots, "COPIED_CELLS_PER_ROW", 2**20)
-        yield
-
-
 @frozen
 class Played:
     """A session that is over."""
@@ -164,16 +153,15 @@ class Player:
 
     def play(self, check: Callable[[ComputingDriver], None] = lambda _: None) -> Played:
         """Play all of it, and call ``check`` with the driver after every command."""
-        with cheap_forks():
-            for command in self.program.commands:
-                self._obey(command)
-                check(self.driver)
-            for number in sorted(self.late):
-                self.driver.tokenize(number)
-            for number in range(1, self.driver.kernel.n_requests + 1):
-                self.driver.resume(number)
-            n_left = finish(self.driver)
+        for command in self.program.commands:
+            self._obey(command)
             check(self.driver)
+        for number in sorted(self.late):
+            self.driver.tokenize(number)
+        for number in range(1, self.driver.kernel.n_requests + 1):
+            self.driver.resume(number)
+        n_left = finish(self.driver)
+        check(self.driver)
         return Played(self.driver, self.program, self.requests, n_left)
 
     def _obey(self, command: Submit | Tell | Step) -> None:

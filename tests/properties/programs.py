@@ -3,6 +3,7 @@
 from itertools import product
 from typing import Any, Literal
 
+from attrs import evolve as changed
 from attrs import field, frozen
 from hypothesis import strategies as st
 
@@ -134,3 +135,12 @@ STRANGER = st.builds(
     dimensions=st.none(),
 )
 STRANGERS = programs(weighted((1, STRANGER), (2, GOOD_STEP)), shift=st.just("evaluate"))
+
+# Prompts of which any two begin alike, for longer or shorter: one slot holds little of the next one, another one much.
+RELATIVE = st.builds(
+    changed,
+    STRANGER,
+    prompt=st.builds(lambda length, last: (*range(100, 100 + length), last), st.integers(0, 16), st.integers(1, 3)),
+    options=st.sampled_from([1, 2, 9, 20]).map(lambda num_predict: {"num_predict": num_predict}),
+)
+RELATIVES = programs(weighted((1, RELATIVE), (2, GOOD_STEP)), shift=st.just("evaluate"))

@@ -18,7 +18,6 @@ from reenact.runtime.sampling import draw_key
 from tests.model.here import numerics_here
 from tests.model.tiny import tiny
 from tests.properties.computing import Computing, alone
-from tests.properties.playing import cheap_forks
 from tests.support import holds_for
 
 if TYPE_CHECKING:
@@ -92,18 +91,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def played(program: list[Happening]) -> tuple[Computing, list[Submission]]:
     """Let it happen."""
     engine: LlamaEngine = loaded["engine"]
-    with cheap_forks():
-        session = Computing(engine, loaded["context"])
-        requests: list[Submission] = []
-        for happening in program:
-            if isinstance(happening.what, Submission):
-                session.submit(happening.what)
-                requests.append(happening.what)
-            elif requests:
-                session.cancel(happening.what % len(requests) + 1)
-            for _ in range(happening.n_steps):
-                session.step()
-        session.finish()
+    session = Computing(engine, loaded["context"])
+    requests: list[Submission] = []
+    for happening in program:
+        if isinstance(happening.what, Submission):
+            session.submit(happening.what)
+            requests.append(happening.what)
+        elif requests:
+            session.cancel(happening.what % len(requests) + 1)
+        for _ in range(happening.n_steps):
+            session.step()
+    session.finish()
     return session, requests
 
 

@@ -9,7 +9,7 @@ from reenact.actors.inputs import Input, kind_of
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
 from reenact.actors.slots import Slot
-from tests.properties.playing import ComputingDriver, Played, Player, arrange, cheap_forks, played
+from tests.properties.playing import ComputingDriver, Played, Player, arrange, played
 from tests.properties.programs import ANY, Program
 from tests.support import Driver, Moment, holds_for
 
@@ -235,5 +235,4 @@ def test_the_given_events_decide_everything(program: Program) -> None:
     result = played(program)
     given = [record.event for record in result.driver.records if isinstance(record.event, e.GivenEvent)]
     kernel = Kernel()
-    with cheap_forks():
-        assert result.driver.records == [record for event in given for record in kernel.handle(event)]
+    assert result.driver.records == [record for event in given for record in kernel.handle(event)]

@@ -20,7 +20,6 @@ from reenact.replay.fork import Opened, fork
 from reenact.runtime.journal import LogFile
 from reenact.runtime.scripted import DrawsFrom, ScriptedEngine
 from tests.executing import executed, made_up_for, n_differ, reversed_order, settings_of, split
-from tests.properties.playing import cheap_forks
 from tests.properties.playing_schedules import Player, Said, Session, alone
 from tests.properties.programs import Submit
 from tests.properties.schedules import CASES, Case
@@ -64,15 +63,13 @@ def some() -> list[Expected]:
         cases.append(case)
 
     collect()
-    with cheap_forks():
-        return [expected(case) for case in cases]
+    return [expected(case) for case in cases]
 
 
 @pytest.fixture(scope="module")
 def in_batches(some: list[Expected]) -> list[list[tuple[Session, list[Said]]]]:
     """Give these cases played where draws follow from the batches' shapes: the schedules of each."""
-    with cheap_forks():
-        return [list(there.played("batch")) for there in some]
+    return [list(there.played("batch")) for there in some]
 
 
 # ---------------------------------------------------------------- draws from the history
@@ -81,10 +78,9 @@ def in_batches(some: list[Expected]) -> list[list[tuple[Session, list[Said]]]]:
 @holds_for(examples=40, case=CASES)
 def test_any_schedule_gives_any_request_the_same_text(case: Case) -> None:
     """In any schedule a request has the text, the tokens, the rows' checksums and the end that it has alone."""
-    with cheap_forks():
-        there = expected(case)
-        for _, said in there.played("history"):
-            assert there.said == said
+    there = expected(case)
+    for _, said in there.played("history"):
+        assert there.said == said
 
 
 def test_nearly_everything_befalls_them() -> None:
@@ -99,10 +95,9 @@ def test_nearly_everything_befalls_them() -> None:
     }
 
     def all_met(case: Case) -> bool:
-        with cheap_forks():
-            there = expected(case)
-            for session, _ in there.played("history"):
-                unmet.difference_update(*map(_marks, session.events))
+        there = expected(case)
+        for session, _ in there.played("history"):
+            unmet.difference_update(*map(_marks, session.events))
         for said in there.said:
             reason, _, error = said.end
             assert (reason == "error") == (error is not None and error.kind == "invalid_request")
@@ -164,14 +159,13 @@ def test_a_planted_bug_is_noticed(bug: str) -> None:
 
     def differs(case: Case) -> bool:
         """Return whether somebody says something else in a schedule, or is refused what is planned for him."""
-        with cheap_forks():
-            there = expected(case)
-            try:
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(*PLANTED[bug])
-                    return any(said != there.said for _, said in there.played("history"))
-            except InternalError:
-                return True
+        there = expected(case)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(*PLANTED[bug])
+                return any(said != there.said for _, said in there.played("history"))
+        except InternalError:
+            return True
 
     assert exists(CASES, differs)
 
@@ -190,7 +184,7 @@ def test_in_another_schedule_others_are_drawn(in_batches: list[list[tuple[Sessio
 @holds_for(examples=12, case=CASES)
 def test_the_recorded_schedule_gives_every_token_again(case: Case) -> None:
     """A log that is executed again gives every row and token; in other batches than the recorded ones it does not."""
-    with cheap_forks(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         session, _ = next(expected(case).played("batch"))
         log = Path(folder) / "log.jsonl"
         session.write(log)
@@ -223,7 +217,7 @@ def test_a_fork_says_what_its_parent_said(case: Case, at: int, draws_from: Draws
 
     A child executes again like any other session, whatever its draws follow from.
     """
-    with cheap_forks(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         session, _ = next(expected(case).played(draws_from))
         parent, child = Path(folder) / "parent.jsonl", Path(folder) / "child.jsonl"
         session.write(parent)

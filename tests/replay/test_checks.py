@@ -19,7 +19,7 @@ from reenact.replay.testing import CheckedKernel, Submission, context_of, decode
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 from reenact.runtime.engine import ContextSettings
-from tests.properties.playing import Player, cheap_forks, finish, played
+from tests.properties.playing import Player, finish, played
 from tests.properties.programs import ANY, Program
 from tests.replay import logs
 from tests.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
@@ -118,19 +118,18 @@ def test_a_new_context_and_other_options_keep_all_rules(program: Program, when: 
     """All rules are kept where sequences go on with other options in a context that is a new one."""
     player = Player(program)
     driver = player.driver
-    with cheap_forks():
-        for number, command in enumerate(program.commands):
-            player._obey(command)
-            if number not in when:
-                continue
-            for one in driver.kernel.state.sequences:
-                if one.finish_reason is None:
-                    options = evolve(one.options, num_predict=-1, stop=("bc",))
-                    driver.give(e.SequenceForked(sequence=one.sequence, options=options))
-            driver.planned = None
-            driver.cells, driver.traces = [[] for _ in driver.cells], [[] for _ in driver.traces]
-            driver.give(e.CellsLost())
-        finish(driver)
+    for number, command in enumerate(program.commands):
+        player._obey(command)
+        if number not in when:
+            continue
+        for one in driver.kernel.state.sequences:
+            if one.finish_reason is None:
+                options = evolve(one.options, num_predict=-1, stop=("bc",))
+                driver.give(e.SequenceForked(sequence=one.sequence, options=options))
+        driver.planned = None
+        driver.cells, driver.traces = [[] for _ in driver.cells], [[] for _ in driver.traces]
+        driver.give(e.CellsLost())
+    finish(driver)
     assert [] == found((record, 0) for record in driver.records)
 
 

@@ -108,6 +108,19 @@ def test_a_free_slot_waits_for_the_tokeniser(path: Path) -> None:
     ] == who_waits(path)
 
 
+def test_a_beginning_that_is_evaluated(path: Path) -> None:
+    """A prompt that begins like one that is being evaluated waits for that, with a slot free."""
+    session = logs.Session(path, n_ctx=64)
+    session.request(inputs=range(40))
+    session.request(inputs=[*range(32), 99])
+    session.decode()
+    (_, second, *_) = who_waits(path)
+    assert (
+        "  sequence 2  ->  the prompt of sequence 1: it begins alike, and is evaluated first"
+        == second.partition("  since")[0]
+    )
+
+
 def test_a_free_slot_is_given_out_after_the_batch(path: Path) -> None:
     """While a batch is in flight no slot is given out: he who is to have it waits for the engine."""
     session = logs.Session(path)

@@ -87,6 +87,37 @@ def test_a_forked_prefix_is_as_good_as_an_evaluated_one(engine: LlamaEngine) -> 
     assert crcs(fresh) == crcs(step(engine, fork, neighbour, copies=copies, trims=trims))
 
 
+@pytest.mark.parametrize("n_cells", [40, 200, 300, 500])
+def test_a_copy_is_as_if_it_had_been_evaluated(engine: LlamaEngine, n_cells: int) -> None:
+    """Rows behind a copy, of some cells or of a whole slot, have the bits that they have behind a fresh prefill."""
+    tokens = tokens_of(engine, PROSE * 40)[:n_cells]
+    n_common = n_cells - 10
+    rows = tokens[n_common - 1 : n_cells]
+    step(engine, part(tokens, slot=0))
+    step(engine, part(tokens[:30], slot=1))
+    trim = Trim(slot=1, length=n_common - 1)
+    forked = step(
+        engine, part(rows, slot=1, position=n_common - 1, draw=0), copies=(Copy(source=0, slot=1),), trims=(trim,)
+    )
+    fresh = step(engine, part(tokens, slot=2, draw=0))
+    assert fresh.samples[0].logits_crc32 == forked.samples[0].logits_crc32
+
+
+@pytest.mark.parametrize("lengths", [(300, 50), (50, 300), (50, 60)])
+def test_copies_of_one_step_are_made_in_their_order(engine: LlamaEngine, lengths: tuple[int, int]) -> None:
+    """A slot is copied on before it is overwritten, also where one copy is of a whole slot and one of some cells."""
+    tokens = tokens_of(engine, PROSE * 40)
+    first, second = tokens[: lengths[0]], tokens[5 : 5 + lengths[1]]
+    step(engine, part(first, slot=0))
+    step(engine, part(second, slot=1))
+    copies = (Copy(source=0, slot=2), Copy(source=1, slot=0), Copy(source=2, slot=1))
+    lasts = [part(tokens[:1], slot=slot, position=lengths[slot == 0], draw=0, sequence=slot) for slot in (0, 1)]
+    moved = step(engine, *lasts, copies=copies)
+    step(engine, trims=emptied(0, 1, 2))
+    fresh = [step(engine, part((*inputs, tokens[0]), slot=2, draw=0), trims=emptied(2)) for inputs in (second, first)]
+    assert [one.samples[0].logits_crc32 for one in fresh] == [one.logits_crc32 for one in moved.samples]
+
+
 def test_a_source_may_change_in_the_step_that_copies_it(engine: LlamaEngine) -> None:
     """Cells are copied as they were before the step's rows, also where the source is emptied and filled at once."""
     common, tail = prose(engine, 40), tokens_of(engine, "But one evening")
