@@ -68,7 +68,7 @@ simulate: .venv/.installed
 measure: $(MEASURES:%=measure-%)
 
 $(MEASURES:%=measure-%): measure-%: .venv/.installed
-	$(BIN)/python -m tests.measure.$*
+	$(BIN)/python -m tests.measure.$* $(MEASURE)
 
 soak: .venv/.installed
 	$(BIN)/python -m tests.measure.soak $(SOAK)

@@ -44,15 +44,25 @@ def fastest_v(head_size: int | None, engine: EngineFacts) -> TypeV:
     """
     if head_size is None or head_size % _BLOCK:
         return "f16"
-    key = orjson.dumps({"engine": asdict(engine), "head_size": head_size}, option=orjson.OPT_SORT_KEYS).decode()
+    key = _key(head_size, engine)
     known = (kept.read(_KIND, key) or {}).get("type_v")
     for kind in _GGML_TYPES:
         if kind == known:
             return kind
     seconds = {kind: _attention(kind, head_size) for kind in _GGML_TYPES}
     found: TypeV = "q8_0" if seconds["f16"] > _FAR_LONGER * seconds["q8_0"] else "f16"
-    kept.write(_KIND, key, {"type_v": found, "seconds": seconds})
+    keep_v(found, head_size, engine)
     return found
+
+
+def keep_v(type_v: TypeV, head_size: int, engine: EngineFacts) -> None:
+    """Keep this type as the fastest one."""
+    kept.write(_KIND, _key(head_size, engine), {"type_v": type_v})
+
+
+def _key(head_size: int, engine: EngineFacts) -> str:
+    values = {"engine": asdict(engine), "head_size": head_size}
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class _Parameters(ctypes.Structure):

@@ -5,6 +5,7 @@ shows that the check can fail.
 """
 
 import sys
+from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from reenact.actors.metrics import Statistics
 from reenact.replay.alone import all_alone
 from reenact.replay.compute import Asked
 from reenact.replay.computed import Computed
+from tests.model.here import add_type_v, machine_with
 from tests.model.load import BRIEF, record
 from tests.model.quantisations import INSTALLED, file_of
 
@@ -39,6 +41,14 @@ def alone(folder: Path, name: str, determinism: str) -> Computed:
 
 def main() -> int:
     """Print how many sequences differ, and in how many rows."""
+    parser = ArgumentParser(description=__doc__)
+    add_type_v(parser)
+    with machine_with(parser.parse_args().type_v):
+        return compare()
+
+
+def compare() -> int:
+    """Print, for each type of weights, how many sequences differ; return the exit code."""
     wrong = 0
     with TemporaryDirectory() as folder:
         for name in (INSTALLED, "Q4_0"):

@@ -20,8 +20,10 @@ from attrs import frozen
 
 from reenact.actors.metrics import Statistics
 from reenact.replay.alone import all_alone
-from reenact.replay.compute import Asked, compute_log
+from reenact.replay.compute import Asked, compute_log, header_of
 from reenact.replay.verdict import Verdict
+from reenact.runtime.journal import LogFile
+from tests.model.here import add_type_v, machine_with
 from tests.model.load import DEEP, Shown, record, shown
 from tests.model.quantisations import INSTALLED, NAMES, file_of
 
@@ -137,11 +139,16 @@ def tell(sessions: list[Session]) -> None:
         "recorded / executed": f"{total.seconds / max(executed_seconds, 1e-9):.2f}",
     }
     wide = max(map(len, figures))
+    with LogFile(sessions[0].log) as file:
+        figures = {
+            "numerics": f"V in {header_of(file).context.numerics.type_v}, by {header_of(file).determinism.policy}",
+            **figures,
+        }
     print(*(f"  {name:<{wide}}  {value}" for name, value in figures.items()), sep="\n")
 
 
 def main() -> int:
-    """Record, execute again, compare, and print."""
+    """Soak as asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=N_ROWS, help="rows of logits (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for recording (default: %(default)s)")
@@ -149,14 +156,20 @@ def main() -> int:
         "--model", choices=(INSTALLED, *NAMES), default="Q4_0", help="which weights (default: %(default)s)"
     )
     parser.add_argument("--alone", action="store_true", help="execute each sequence alone, not the whole logs")
+    add_type_v(parser)
     args = parser.parse_args()
-    model = file_of(args.model)
+    with machine_with(args.type_v):
+        return soak(file_of(args.model), args.rows, args.seconds, alone=args.alone)
+
+
+def soak(model: Path, n_rows: int, seconds: float, *, alone: bool) -> int:
+    """Record, execute again, compare, and print; return the exit code."""
     started = monotonic()
     folder = Path(mkdtemp(prefix="soak-"))
-    recorded = list(recordings(folder, model, args.rows, args.seconds))
-    sessions = [executed(log, found, model, alone=args.alone) for log, found in recorded]
+    recorded = list(recordings(folder, model, n_rows, seconds))
+    sessions = [executed(log, found, model, alone=alone) for log, found in recorded]
     tell(sessions)
-    missing = lacking(sum((session.recorded for session in sessions), Shown()), args.rows)
+    missing = lacking(sum((session.recorded for session in sessions), Shown()), n_rows)
     if all(session.equal for session in sessions):
         shutil.rmtree(folder)
     else:
