@@ -147,6 +147,8 @@ def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
     model = asked.model or recorded_model(header)
     try:
         machine = open_machine(header, model, asked.on_progress)
+    except LogNotComparable:
+        raise
     except ReenactError as error:
         raise NoModel(description(error)) from error
     obstacles = machine.obstacles

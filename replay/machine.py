@@ -9,6 +9,7 @@ The rules that hold here:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
 from reenact.replay.words import plain
 from reenact.runtime.codec import flat
+from reenact.runtime.extra import missing
 
 if TYPE_CHECKING:
     from reenact.actors.header import Numerics
@@ -86,6 +88,20 @@ class Machine:
         self.engine.load(self._settings)
 
 
+@contextmanager
+def needs_llama() -> Iterator[None]:
+    """Say what to install where the extra that computes is missing.
+
+    Raises:
+        LogNotComparable: It is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise LogNotComparable(missing(error)) from None
+
+
+@needs_llama()
 def open_machine(
     header: e.SessionOpened,
     model: Path,
@@ -106,7 +122,7 @@ def open_machine(
         n_ubatch: Others than the log's.
 
     Raises:
-        OSError, ReenactError: It cannot be opened.
+        OSError, ReenactError: It cannot be opened; LogNotComparable where llama.cpp is not installed.
     """
     from reenact.runtime.engine import ContextSettings
     from reenact.runtime.llama import LlamaEngine
@@ -173,6 +189,7 @@ def fits(differences: tuple[Difference, ...]) -> list[Difference]:
     return [difference for difference in differences if difference.name in wanted]
 
 
+@needs_llama()
 def recorded_model(header: e.SessionOpened) -> Path:
     """Return a file with the digest that the header names: one that was opened before, or the installed model.
 

@@ -17,6 +17,7 @@ from reenact.actors.limits import MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
 from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded
+from reenact.runtime.extra import missing
 from reenact.runtime.journal import Journal
 from reenact.runtime.protected import protected_context
 from reenact.runtime.requests import Runtime
@@ -207,7 +208,7 @@ def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None])
     try:
         from reenact.runtime.llama import LlamaEngine
     except ImportError as error:
-        raise EngineBroken(f"llama.cpp is not installed ({error}); pip install 'reenact[llama]' compiles it") from None
+        raise EngineBroken(missing(error)) from None
     return LlamaEngine(path, **callbacks)
 
 
