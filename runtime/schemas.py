@@ -57,6 +57,14 @@ _RANGE: Final = (
 _CURES: Final = {"nullable": 'use anyOf with {"type": "null"}'}
 _FORMATS: Final = ("date", "time", "date-time", "uuid")
 _FORMAT: Final = f"use one of {', '.join(_FORMATS)} without a length, or {_OUT}"
+_FOURTH: Final = '("0" [48] | [2468] [048] | [13579] [26])'
+_DATE: Final = (  # A day that exists, from the year 1 on (RFC 3339, section 5.7 and appendix C).
+    '("000" [1-9] | "00" [1-9] [0-9] | "0" [1-9] [0-9]{2} | [1-9] [0-9]{3}) "-"'
+    ' (("0" [13578] | "1" [02]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])'
+    ' | ("0" [469] | "11") "-" ("0" [1-9] | [12] [0-9] | "30")'
+    ' | "02-" ("0" [1-9] | "1" [0-9] | "2" [0-8]))'
+    f' | ([0-9]{{2}} {_FOURTH} | {_FOURTH} "00") "-02-29"'
+)
 _FROM: Final = {  # What is at least so much, without -0.
     ("integer", 0): '("0" | [1-9] [0-9]{0,15}) space',
     ("integer", 1): "[1-9] [0-9]{0,15} space",
@@ -101,6 +109,8 @@ class _Converter(llama_grammar.SchemaConverter):
         if name == "char":
             code = "([0-9abcefABCEF] [0-9a-fA-F] | [dD] [0-7]) [0-9a-fA-F]{2}"
             rule = llama_grammar.BuiltinRule(rf'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" {code})')
+        if name == "date":
+            rule = llama_grammar.BuiltinRule(_DATE)
         return str(super()._add_primitive(name, rule))
 
     def visit(self, schema: _Schema, name: str) -> str:
@@ -169,6 +179,9 @@ class _Guard:
             return {}
         if not isinstance(schema, Mapping):
             raise SchemaError(f"at {at}: expected a schema, got {_shown(schema)}")
+        if "$id" in schema and at != "$":
+            cure = "leave it out, and write references from the root of the schema"
+            raise SchemaError(f"at {at}: $id changes what the references below it mean, which cannot be kept; {cure}")
         given = {name: value for name, value in schema.items() if name not in _NOTES}
         self._depth += 1
         if self._depth > MAX_DEPTH:

@@ -1,9 +1,11 @@
 import math
+import re
+from datetime import date
 from typing import Any
 
 import pytest
 
-from reenact.runtime.schemas import SchemaError, grammar_of
+from reenact.runtime.schemas import _DATE, SchemaError, grammar_of
 from reenact.runtime.soundness import check
 
 
@@ -25,6 +27,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"properties": {"a": 5}}, "at $.a: expected a schema, got 5"),
         ({"properties": {"a": False}}, "at $.a: expected a schema, got false"),
         ({"propertys": {}}, "at $: propertys cannot be kept"),
+        ({"properties": {"a": {"$id": "a.json"}}}, "at $.a: $id changes what the references below it mean"),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"$id": "a.json", "type": "null"}}}, "at $/$defs/A: $id changes"),
         (
             {"properties": {"a": {}}, "additionalProperties": {"type": "null"}},
             "at $: properties and a schema as additionalProperties cannot both be kept; leave it out",
@@ -170,3 +174,20 @@ def test_references_that_branch_do_not_multiply() -> None:
     grammar = grammar_of({"$ref": "#/$defs/a0", "$defs": definitions | {"a30": {"type": "null"}}})
     check(grammar)
     assert len(grammar.splitlines()) < 100
+
+
+@pytest.mark.parametrize("year", [0, 1, 4, 96, 100, 400, 1900, 1996, 2000, 2023, 2024, 2100, 9999])
+def test_a_date_is_a_day_that_exists(year: int) -> None:
+    """The grammar of a date takes the days of the calendar, leap years included, and no others."""
+    pattern = re.compile(re.sub(r'"([^"]*)"', r"\1", _DATE).replace(" ", ""))
+    texts = {f"{year:04}-{month:02}-{day:02}" for month in range(20) for day in range(40)}
+    taken = {text for text in texts if pattern.fullmatch(text)}
+    assert {text for text in texts if exists(text)} == taken
+
+
+def exists(text: str) -> bool:
+    """Return whether a text is the date of a day."""
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
