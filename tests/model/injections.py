@@ -124,14 +124,16 @@ def with_options(sequence: int, **options: Any) -> Edit:
 
 
 def with_token(batch: int, sequence: int, token: int, piece: bytes) -> Edit:
-    """Return an edit of one sampled token."""
+    """Return an edit of one sampled token: to this one, or to the next where it is this one already."""
+
+    def edited(sample: e.Sample) -> e.Sample:
+        if sample.sequence != sequence:
+            return sample
+        return changed(sample, token=token + (sample.token == token), piece=piece)
 
     def edit(given: e.GivenEvent) -> e.GivenEvent:
         if isinstance(given, e.BatchDecoded) and given.batch == batch:
-            samples = [
-                changed(sample, token=token, piece=piece) if sample.sequence == sequence else sample
-                for sample in given.samples
-            ]
+            samples = [edited(sample) for sample in given.samples]
             return changed(given, samples=tuple(samples))
         return given
 
