@@ -3,9 +3,10 @@
 The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix reuse", "Batch", "Faults"):
 
 * Requests get slots by priority, and among equals first come, first served, in the order of `RequestReceived`, however
-  long tokenising takes. The number that may wait is bounded; beyond it a request is rejected at once.
+  long tokenising takes. The number that may wait is bounded; beyond it the last in this order is turned away: the one
+  that comes, or one that waits. Who gets a slot at once does not count.
 * Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one. It waits outside that
-  bound, and what it has is evaluated again.
+  bound, and what it has is evaluated again. So does one whose reader has not read on for too long.
 * One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
 * A cancel ends a prefill in flight early, but never two batches in a row that others are in.
 
@@ -14,6 +15,7 @@ sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule
 `actors/outcomes.py`.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import Final
@@ -81,7 +83,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
     match event:
         case e.RequestQueued():
             return _waits(state, Work(sequence=event.sequence, priority=event.priority))
-        case e.RequestWithdrawn():
+        case e.RequestDisplaced() | e.RequestWithdrawn():
             return changed(state, waiting=tuple(w for w in state.waiting if w.sequence != event.sequence))
         case e.InputQueued():
             return _lengthened(state, event)
@@ -89,7 +91,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
             return _shortened(state, event)
         case e.SlotAssigned():
             return _assigned(state, event)
-        case e.SequencePreempted():
+        case e.SequencePreempted() | e.SlotYielded():
             work = state.slots[event.slot].work
             if work is None:
                 raise InternalError(f"slot {event.slot} has no sequence to preempt")
@@ -122,7 +124,9 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
     """Return what follows for the Batcher from an event that it hears of."""
     match event:
         case e.RequestReceived():
-            return [_admit(state, event)]
+            return _admit(state, event)
+        case e.PauseExpired():
+            return _yield(state, event.sequence)
         case e.BatchDecoded():
             return _commit(state, event)
         case e.ContextShifted():
@@ -143,16 +147,47 @@ def proceed(state: Batcher) -> list[e.Event]:
 # ---------------------------------------------------------------- waiting requests and slots
 
 
-def _admit(state: Batcher, event: e.RequestReceived) -> e.Event:
+def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
     if state.broken is not None:
-        return e.RequestRejected(sequence=event.sequence, failure=state.broken)
-    n_free = sum(slot.work is None for slot in state.slots)
-    if sum(not work.preempted for work in state.waiting) >= state.max_waiting + n_free:
-        reason = f"{state.max_waiting} requests may wait for a slot, and so many do; try again later"
-        return e.RequestRejected(sequence=event.sequence, failure=e.Failure(kind="overloaded", reason=reason))
+        return [e.RequestRejected(sequence=event.sequence, failure=state.broken)]
     asked = Work(sequence=event.sequence, priority=event.options.priority)
-    n_ahead = sum(turn(work) < turn(asked) for work in state.waiting)
-    return e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=n_ahead)
+    waiting = sorted((*state.waiting, asked), key=turn)
+    queued = e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=waiting.index(asked))
+    places = _places(state, waiting)
+    if len(places) <= state.max_waiting:
+        return [queued]
+    last, reason = places[-1], f"{state.max_waiting} requests may wait for a slot, and so many do"
+    if last is asked:
+        failure = e.Failure(kind="overloaded", reason=f"{reason}; try again later")
+        return [e.RequestRejected(sequence=asked.sequence, failure=failure)]
+    reason = f"{reason}: one with priority {asked.priority} goes before this one; try again later"
+    failure = e.Failure(kind="overloaded", reason=reason)
+    return [e.RequestDisplaced(sequence=last.sequence, by=asked.sequence, failure=failure), queued]
+
+
+def _places(state: Batcher, waiting: list[Work]) -> list[Work]:
+    """Return who takes a place in the queue: who gets no slot at once, and had none before.
+
+    The first get the free slots, and then those of who has a lower priority.
+    """
+    held = sorted(slot.work.priority for slot in state.slots if slot.work is not None)
+    n_free = len(state.slots) - len(held)
+    going = [work for work in waiting if not work.kept_back]
+    return [
+        work
+        for number, work in enumerate(going)
+        if not work.preempted and number >= n_free + bisect_left(held, work.priority)
+    ]
+
+
+def _yield(state: Batcher, sequence: int) -> list[e.Event]:
+    """Take the slot of a sequence whose reader does not read on; what is in flight or queued is evaluated first."""
+    holders = ((number, slot.work) for number, slot in enumerate(state.slots) if slot.work is not None)
+    return [
+        e.SlotYielded(sequence=sequence, slot=number)
+        for number, work in holders
+        if work.sequence == sequence and work.kept_back
+    ]
 
 
 def turn(work: Work) -> tuple[int, int]:

@@ -235,6 +235,13 @@ class ReaderResumed:
 
 
 @frozen(kw_only=True)
+class PauseExpired:
+    """The caller has not read on for as long as a paused sequence may keep its slot."""
+
+    sequence: int
+
+
+@frozen(kw_only=True)
 class SequenceForked:
     """The session was forked, and this sequence goes on in the child with these options."""
 
@@ -359,6 +366,16 @@ class RequestRejected:
 
 
 @frozen(kw_only=True)
+class RequestDisplaced:
+    """A waiting request leaves a full queue for one that is served before it."""
+
+    sequence: int
+    by: int
+    """The request that it had to leave for."""
+    failure: Failure
+
+
+@frozen(kw_only=True)
 class RequestWithdrawn:
     """A waiting request ended."""
 
@@ -407,6 +424,17 @@ class SequencePreempted:
     slot: int
     by: int
     """The sequence that it had to make room for."""
+
+
+@frozen(kw_only=True)
+class SlotYielded:
+    """A sequence gave up its slot because its reader has not read on for too long. It waits again, and goes on later.
+
+    What holds of its text after `SequencePreempted` holds here too.
+    """
+
+    sequence: int
+    slot: int
 
 
 @frozen(kw_only=True)
@@ -518,6 +546,7 @@ GivenEvent = (
     | DeadlineExpired
     | ReaderPaused
     | ReaderResumed
+    | PauseExpired
     | BatchDecoded
     | EngineFailed
     | SequenceForked
@@ -537,11 +566,13 @@ SequenceEvent = (
 BatcherEvent = (
     RequestQueued
     | RequestRejected
+    | RequestDisplaced
     | RequestWithdrawn
     | InputQueued
     | InputsDropped
     | SlotAssigned
     | SequencePreempted
+    | SlotYielded
     | BatchPlanned
     | AbortRequested
     | BatchFailed

@@ -119,6 +119,8 @@ class Limits:
 
     max_waiting: int
     max_reader_lag: int
+    max_pause: float | None = None
+    """Seconds; None where a paused sequence keeps its slot, as before schema 4."""
 
 
 def beyond(context: ContextFacts, limits: Limits) -> str | None:

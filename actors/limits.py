@@ -14,6 +14,10 @@ MAX_READER_LAG: Final = 64
 """Chunks a reader may leave unread before his sequence pauses. A chunk is about one token, so this is a few seconds of
 text: enough for a slow terminal or a network hiccup, and too little to generate a page that nobody reads."""
 
+MAX_PAUSE: Final = 10.0
+"""Seconds that a paused sequence keeps its slot, by default: several times what it takes to evaluate a long context
+again, which is what it costs to give the slot up, and short enough for who waits for it."""
+
 MAX_PROMPT_BYTES: Final = 2**20
 """Bytes of a prompt in UTF-8: some 250,000 tokens of English. Tokenising so much takes about a third of a second, in
 which no batch is decoded, and a log holds a prompt three times."""

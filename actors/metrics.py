@@ -154,6 +154,7 @@ class Statistics:
     n_forks: int = 0
     n_shifts: int = 0
     n_preempted: int = 0
+    """Slots lost: to a higher priority, or because a reader did not read on for too long."""
     n_aborted: int = 0
     """Batches that ended early, because somebody in them left."""
     n_records: int = 0
@@ -250,7 +251,7 @@ class Metrics:
                     self._counts["prompt"] += timeline.n_prompt
                     self._counts["cached"] += event.reused
                     self._queue.add(t - timeline.received)
-            case e.SequencePreempted():
+            case e.SequencePreempted() | e.SlotYielded():
                 self._active.discard(event.sequence)
                 self._waiting.add(event.sequence)
                 self._counts["preempted"] += 1

@@ -106,7 +106,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
             return changed(state, paused=False)
         case e.SequenceFinished():
             return changed(state, finish_reason=event.finish_reason, held=b"", held_by=(), paused=False)
-        case e.CancelRequested() | e.DeadlineExpired() | e.TokenizeFailed() | e.EmbeddingComputed():
+        case e.CancelRequested() | e.DeadlineExpired() | e.PauseExpired() | e.TokenizeFailed() | e.EmbeddingComputed():
             return state
         case _:
             raise InternalError(f"{type(event).__name__} is not an event of a Sequence")
@@ -134,7 +134,7 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
         case e.TokenizeFailed():
             reason = f"the prompt could not be tokenised: {event.error}"
             return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
-        case e.RequestRejected() | e.BatchFailed() | e.EngineFailed():
+        case e.RequestRejected() | e.RequestDisplaced() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
         case e.ActorFailed():
             if event.failed != BATCHER:

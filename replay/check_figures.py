@@ -181,7 +181,7 @@ class Statistics(Rule):
                 self._counts["truncated"] += len(request.prompt or ()) - request.n_ctx
             case e.InputsDropped():
                 self._counts["shifts"] += 1
-            case e.SequencePreempted():
+            case e.SequencePreempted() | e.SlotYielded():
                 self._counts["preempted"] += 1
             case _:
                 pass

@@ -229,15 +229,25 @@ class Readers(Rule):
     name = "readers"
     says = (
         "A sequence pauses if its reader does not read on, and only then; it asks for no token until he does, and then "
-        "it goes on at once."
+        "it goes on at once. If the time for that is over, it gives up its slot, and only then."
     )
     source = "docs/runner-semantics.md, Cancelling"
-    hears = (e.ReaderResumed, e.SequencePaused, e.SequenceResumed, e.InputQueued, e.SequenceFinished)
+    hears = (
+        e.ReaderResumed,
+        e.PauseExpired,
+        e.SequencePaused,
+        e.SequenceResumed,
+        e.SlotYielded,
+        e.InputQueued,
+        e.SequenceFinished,
+    )
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: dict[int, int] = {}
         """Of each sequence that is to go on, the record by which it is."""
+        self._expired: tuple[int, int] | None = None
+        """The record by which a sequence is to give up its slot, and the sequence."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Look at a pause, its end, and at who goes on."""
@@ -245,6 +255,13 @@ class Readers(Rule):
             case e.ReaderResumed(sequence=number):
                 if self.recount.is_live(number) and self.recount.request(number).paused:
                     self._owed[number] = record.n
+            case e.PauseExpired(sequence=number):
+                if self.recount.is_live(number) and self._keeps_slot(number):
+                    self._expired = record.n, number
+            case e.SlotYielded(sequence=number):
+                if self._expired is None or self._expired[1] != number:
+                    yield self.violation(record.n, f"sequence {number} keeps its slot", "it gives it up")
+                self._expired = None
             case e.SequenceFinished(sequence=number):
                 self._owed.pop(number, None)
             case e.SequencePaused(sequence=number):
@@ -267,6 +284,13 @@ class Readers(Rule):
             if sequence_name(number) not in self.recount.failed:
                 yield self.violation(n, f"sequence {number} goes on, as its reader does", "it does not")
         self._owed.clear()
+        if self._expired is not None and BATCHER not in self.recount.failed:
+            yield self.violation(self._expired[0], f"sequence {self._expired[1]} gives up its slot", "it keeps it")
+        self._expired = None
+
+    def _keeps_slot(self, number: int) -> bool:
+        request = self.recount.request(number)
+        return request.slot is not None and request.kept_back
 
 
 class Vectors(Rule):

@@ -4,6 +4,7 @@ The rule that holds here: an end is held against the record that it follows from
 """
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import Final, get_args
 
 from reenact.actors import events as e
@@ -14,6 +15,11 @@ from reenact.replay.words import sequences
 
 GIVEN: Final = frozenset(get_args(e.GivenEvent))
 """The kinds of events that are facts from outside."""
+
+_SECOND: Final = 1_000_000_000
+_MOST_FACTS: Final = 2
+"""That may come after the first one behind a time that is over, each a second after the one before. An event loop that
+was blocked may have one of them before it hands over the time."""
 
 _SAMPLED: Final = (e.BatchDecoded,)
 _CAUSES: Final[dict[type[e.Event], tuple[type[e.Event], ...]]] = {
@@ -32,13 +38,16 @@ _CAUSES: Final[dict[type[e.Event], tuple[type[e.Event], ...]]] = {
         e.CancelRequested,
         e.DeadlineExpired,
         e.RequestRejected,
+        e.RequestDisplaced,
         e.BatchFailed,
         e.EngineFailed,
         e.ActorFailed,
     ),
     e.RequestQueued: (e.RequestReceived,),
     e.RequestRejected: (e.RequestReceived,),
+    e.RequestDisplaced: (e.RequestReceived,),
     e.RequestWithdrawn: (e.SequenceFinished,),
+    e.SlotYielded: (e.PauseExpired,),
     e.InputQueued: (e.PromptTokenized, e.BatchDecoded, e.ReaderResumed, e.InputsDropped),
     e.InputsDropped: (e.ContextShifted,),
     e.SlotReleased: (e.SequenceFinished,),
@@ -88,7 +97,8 @@ class Records(Rule):
             names = " or ".join(kind.__name__ for kind in _CAUSES[type(event)])
             yield self.violation(record.n, f"a cause that is {names}", f"{type(cause).__name__}")
         else:
-            one, other = getattr(event, "sequence", None), getattr(cause, "sequence", None)
+            named = "by" if isinstance(event, e.RequestDisplaced) else "sequence"
+            one, other = getattr(event, named, None), getattr(cause, "sequence", None)
             if one != other and None not in {one, other}:
                 yield self.violation(record.n, f"a cause about sequence {one}", f"one about sequence {other}")
 
@@ -105,16 +115,19 @@ class Ends(Rule):
         *get_args(e.SequenceEvent),
         e.RequestQueued,
         e.RequestRejected,
+        e.RequestDisplaced,
         e.InputQueued,
         e.InputsDropped,
         e.SlotAssigned,
         e.SequencePreempted,
+        e.SlotYielded,
         e.PromptTokenized,
         e.TokenizeFailed,
         e.CancelRequested,
         e.DeadlineExpired,
         e.ReaderPaused,
         e.ReaderResumed,
+        e.PauseExpired,
         e.SequenceForked,
     )
 
@@ -242,6 +255,66 @@ class Cancels(Rule):
             yield self.violation(n, f"an end of request {number} at once", "none in this fact")
 
 
+class Overdue(Rule):
+    """Whose time is over."""
+
+    name = "overdue"
+    says = (
+        "A time that is over is a fact before the session has gone on for three facts, each a second after the one "
+        "before: a deadline ends its request, and max_pause the hold of a paused sequence on its slot."
+    )
+    source = "docs/runner-semantics.md, Cancelling"
+    hears = (*get_args(e.GivenEvent), e.SequencePaused, e.SequenceResumed, e.SequenceFinished)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._due: list[tuple[int, int, str]] = []
+        """A heap: when the time of a request is over, in nanoseconds, and what then is a fact."""
+        self._owed: dict[tuple[int, str], int] = {}
+        """What is yet to be a fact of which request, and by when."""
+        self._over: dict[tuple[int, str], tuple[int, int]] = {}
+        """Of those whose time is over: facts since then, each a second after the one before, and when the last was."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at what begins, at what is a fact, and at the time."""
+        if record.cause is None:
+            yield from self._pass(record)
+        match record.event:
+            case e.RequestReceived(sequence=number, options=options) if options.deadline is not None:
+                self._owe(number, "DeadlineExpired", options.deadline)
+            case e.SequencePaused(sequence=number) if self.recount.header is not None:
+                if self.recount.header.limits.max_pause is not None:
+                    self._owe(number, "PauseExpired", self.recount.header.limits.max_pause)
+            case e.SequenceResumed(sequence=number) | e.PauseExpired(sequence=number):
+                self._settled(number, "PauseExpired")
+            case e.SequenceFinished(sequence=number) | e.SequenceForked(sequence=number):
+                self._settled(number, "PauseExpired")
+                self._settled(number, "DeadlineExpired")
+            case _:
+                pass
+
+    def _owe(self, number: int, what: str, seconds: float) -> None:
+        due = self.recount.now + round(seconds * _SECOND)
+        self._owed[number, what] = due
+        heappush(self._due, (due, number, what))
+
+    def _settled(self, number: int, what: str) -> None:
+        self._owed.pop((number, what), None)
+        self._over.pop((number, what), None)
+
+    def _pass(self, record: e.Record) -> Iterator[Violation]:
+        now = self.recount.now
+        while self._due and self._due[0][0] < now:
+            due, number, what = heappop(self._due)
+            if self._owed.get((number, what)) == due:
+                self._over[number, what] = (0, now)
+        for (number, what), (n_facts, last) in list(self._over.items()):
+            if now - last > _SECOND:
+                self._over[number, what] = (n_facts + 1, now)
+                if n_facts + 1 == _MOST_FACTS and type(record.event).__name__ != what:
+                    yield self.violation(record.n, f"{what} of sequence {number} before", "not yet")
+
+
 class Failures(Rule):
     """Who is concerned by a failure."""
 
@@ -309,7 +382,10 @@ class Failures(Rule):
         cause = self.recount.cause(record)
         if isinstance(cause, e.BatchFailed) and end.sequence not in cause.sequences:
             yield self.violation(record.n, f"an end of {sequences(cause.sequences)}", f"one of {end.sequence}")
-        if isinstance(cause, e.BatchFailed | e.RequestRejected | e.EngineFailed) and end.error != cause.failure:
+        if (
+            isinstance(cause, e.BatchFailed | e.RequestRejected | e.RequestDisplaced | e.EngineFailed)
+            and end.error != cause.failure
+        ):
             actual = "none" if end.error is None else f"{end.error.kind}: {quoted(end.error.reason)}"
             yield self.violation(record.n, f"the error {cause.failure.kind}: {quoted(cause.failure.reason)}", actual)
 

@@ -4,6 +4,7 @@ The rule that holds here: what a new sequence reuses is compared, input by input
 """
 
 from collections.abc import Generator, Iterator
+from heapq import heapify, heapreplace
 
 from reenact.actors import events as e
 from reenact.actors.routing import BATCHER
@@ -22,14 +23,18 @@ class Slots(Rule):
         "that the next batch copies."
     )
     source = "docs/runner-semantics.md, Slots and prefix reuse"
-    hears = (e.SlotAssigned, e.SlotReleased, e.SequencePreempted, e.BatchPlanned)
+    hears = (e.SlotAssigned, e.SlotReleased, e.SequencePreempted, e.SlotYielded, e.BatchPlanned)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Look at who gets or leaves a slot, and at which slots are copied."""
         match record.event:
             case e.SlotAssigned() as assigned:
                 yield from self._assigned(record.n, assigned)
-            case e.SlotReleased(sequence=sequence, slot=slot) | e.SequencePreempted(sequence=sequence, slot=slot):
+            case (
+                e.SlotReleased(sequence=sequence, slot=slot)
+                | e.SequencePreempted(sequence=sequence, slot=slot)
+                | e.SlotYielded(sequence=sequence, slot=slot)
+            ):
                 holder = self.recount.slot(slot).sequence
                 if holder != sequence:
                     yield self.violation(record.n, f"sequence {holder} in slot {slot}", f"sequence {sequence}")
@@ -166,33 +171,42 @@ class Queue(Rule):
 
     name = "queue"
     says = (
-        "A request is queued where fewer wait than may, not counting those for whom slots are free and those that made "
-        "room, else it is refused at once; it is told how many are ahead, and leaves the queue if it ends in it."
+        "A request is queued where fewer wait than may, not counting those that get a slot at once and those that had "
+        "one, else the last in turn is refused: the one that came, or one that waits; who is queued is told how many "
+        "are ahead, and leaves the queue if it ends in it."
     )
     source = "docs/runner-semantics.md, Admission"
-    hears = (e.RequestReceived, e.RequestQueued, e.RequestRejected, e.RequestWithdrawn)
+    hears = (e.RequestReceived, e.RequestQueued, e.RequestRejected, e.RequestDisplaced, e.RequestWithdrawn)
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: tuple[int, int] | None = None
         """The record of a request that came, and the request."""
+        self._leaver: int | None = None
+        """The request that has no place in the queue for that."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Look at what becomes of a request that came."""
         match record.event:
-            case e.RequestReceived(sequence=number):
-                self._owed = record.n, number
+            case e.RequestReceived(sequence=number) as received:
+                self._owed, self._leaver = (record.n, number), self._last(received)
+            case e.RequestDisplaced() as displaced:
+                due = self._owed and (self._leaver, self._owed[1], "overloaded")
+                actual = displaced.sequence, displaced.by, displaced.failure.kind
+                if due != actual or self.recount.stands_still:
+                    yield self.violation(record.n, f"(who leaves, for whom, why) {due}", f"{actual}")
+                self._leaver = None
             case e.RequestWithdrawn(sequence=number):
                 if not self.recount.request(number).waits:
                     yield self.violation(record.n, "a request that waits", f"request {number}")
             case e.RequestQueued() as queued:
-                yield from self._answered(record.n, queued.sequence)
                 yield from self._queued(record.n, queued)
+                yield from self._answered(record.n, queued.sequence)
             case e.RequestRejected(sequence=number, failure=failure):
-                yield from self._answered(record.n, number)
                 if failure.kind != self._refusal:
                     expected = "a place in the queue" if self._refusal is None else self._refusal
                     yield self.violation(record.n, expected, failure.kind)
+                yield from self._answered(record.n, number)
             case _:
                 pass
 
@@ -218,16 +232,30 @@ class Queue(Rule):
         recount = self.recount
         if recount.stands_still:
             return "internal_error" if BATCHER in recount.failed else "engine_broken"
+        return None if self._leaver is None or self._owed is None or self._leaver != self._owed[1] else "overloaded"
+
+    def _last(self, received: e.RequestReceived) -> int | None:
+        """Return the last in turn if more would wait than may: slots are given out one by one, and then taken."""
+        recount = self.recount
         limit = 0 if recount.header is None else recount.header.limits.max_waiting
-        n_waiting = sum(not request.preempted for request in recount.waiting.values())
-        n_free = sum(slot.sequence is None for slot in recount.slots)
-        return "overloaded" if n_waiting >= limit + n_free else None
+        came = Request(number=received.sequence, options=received.options)
+        held = [recount.request(slot.sequence).options.priority for slot in recount.slots if slot.sequence is not None]
+        heapify(held)
+        n_free, left = len(recount.slots) - len(held), list[Request]()
+        for one in sorted((*recount.in_turn, came), key=lambda one: one.turn):
+            if n_free:
+                n_free -= 1
+            elif held and held[0] < one.options.priority:
+                heapreplace(held, one.options.priority)
+            elif not one.preempted:
+                left.append(one)
+        return left[-1].number if len(left) > limit else None
 
     def _queued(self, n: int, queued: e.RequestQueued) -> Iterator[Violation]:
         request = self.recount.request(queued.sequence)
-        if self._refusal is not None:
-            n_waiting = len(self.recount.waiting)
-            yield self.violation(n, f"a refusal, {self._refusal}", f"a place behind {n_waiting} that wait")
+        if self._refusal is not None or self._leaver is not None:
+            expected = f"a place for {self._leaver} no more" if self._refusal is None else f"a refusal, {self._refusal}"
+            yield self.violation(n, expected, f"a place behind {len(self.recount.waiting)} that wait")
         n_ahead = sum(other.turn < request.turn for other in self.recount.waiting.values())
         if (queued.priority, queued.n_ahead) != (request.options.priority, n_ahead):
             expected = f"priority {request.options.priority}, {n_ahead} ahead"

@@ -15,7 +15,7 @@ from reenact.actors import events as e
 from reenact.replay.check_batches import Aborts, Batches, Cells, Draws, Positions, Turns
 from reenact.replay.check_figures import Digest, Statistics
 from reenact.replay.check_sequences import Inputs, Readers, Shifts, Tokens, Vectors
-from reenact.replay.check_session import Actors, Cancels, Ends, Failures, Reasons, Records
+from reenact.replay.check_session import Actors, Cancels, Ends, Failures, Overdue, Reasons, Records
 from reenact.replay.check_slots import Kept, Places, Queue, Slots
 from reenact.replay.check_texts import Stops, Text
 from reenact.replay.checking import Rule, Violation
@@ -30,6 +30,7 @@ RULES: Final[dict[str, type[Rule]]] = {
         Failures,
         Actors,
         Cancels,
+        Overdue,
         Queue,
         Places,
         Slots,

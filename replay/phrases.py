@@ -28,16 +28,19 @@ _Fact = (
     | e.DeadlineExpired
     | e.ReaderPaused
     | e.ReaderResumed
+    | e.PauseExpired
     | e.SequenceForked
 )
 _Scheduling = (
     e.RequestQueued
     | e.RequestRejected
+    | e.RequestDisplaced
     | e.RequestWithdrawn
     | e.InputQueued
     | e.InputsDropped
     | e.SlotAssigned
     | e.SequencePreempted
+    | e.SlotYielded
     | e.AbortRequested
     | e.TokenDropped
     | e.SlotReleased
@@ -71,17 +74,20 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
             | e.DeadlineExpired()
             | e.ReaderPaused()
             | e.ReaderResumed()
+            | e.PauseExpired()
             | e.SequenceForked()
         ):
             return _of_request(event)
         case (
             e.RequestQueued()
             | e.RequestRejected()
+            | e.RequestDisplaced()
             | e.RequestWithdrawn()
             | e.InputQueued()
             | e.InputsDropped()
             | e.SlotAssigned()
             | e.SequencePreempted()
+            | e.SlotYielded()
             | e.AbortRequested()
             | e.TokenDropped()
             | e.SlotReleased()
@@ -138,6 +144,8 @@ def _of_request(event: _Fact) -> str:
             return "reader paused"
         case e.ReaderResumed():
             return "reader resumed"
+        case e.PauseExpired():
+            return "pause expired: the reader has not read on for too long"
         case e.SequenceForked():
             return f"sequence forked: it goes on with {', '.join(options_of(event.options, skip=()))}"
         case _:
@@ -178,6 +186,8 @@ def _of_batcher(event: _Scheduling) -> str:
             return f"request queued: sequence {event.sequence}{priority}, {event.n_ahead} ahead of it"
         case e.RequestRejected():
             return f"request rejected: sequence {event.sequence}, {plain(event.failure.reason)}"
+        case e.RequestDisplaced():
+            return f"request displaced: sequence {event.sequence} leaves for sequence {event.by}, which goes first"
         case e.RequestWithdrawn():
             return f"request withdrawn: sequence {event.sequence}"
         case e.InputQueued():
@@ -190,6 +200,8 @@ def _of_batcher(event: _Scheduling) -> str:
             return f"slot {event.slot} assigned to sequence {event.sequence}{_reused(event)}"
         case e.SequencePreempted():
             return f"sequence {event.sequence} preempted: slot {event.slot} is for sequence {event.by}"
+        case e.SlotYielded():
+            return f"slot {event.slot} given up by sequence {event.sequence} until its reader resumes"
         case e.AbortRequested():
             return f"abort of batch {event.batch} requested: sequence {event.sequence} has ended"
         case e.TokenDropped():

@@ -242,13 +242,13 @@ class Recount:
                 request = self.request(event.sequence)
                 request.ended = True
                 self.just_ended.append(request)
-            case e.SlotAssigned() | e.SequencePreempted() | e.SlotReleased() | e.CellsLost():
+            case e.SlotAssigned() | e.SequencePreempted() | e.SlotYielded() | e.SlotReleased() | e.CellsLost():
                 self._add_of_slots(event)
             case e.InputsDropped():
                 self._dropped(event)
             case e.RequestQueued():
                 self._waits(self.request(event.sequence))
-            case e.RequestWithdrawn():
+            case e.RequestWithdrawn() | e.RequestDisplaced():
                 self.waiting.pop(event.sequence, None)
                 self.request(event.sequence).waits = False
             case e.AbortRequested():
@@ -292,7 +292,9 @@ class Recount:
 
     # ------------------------------------------------------------ slots and cells
 
-    def _add_of_slots(self, event: e.SlotAssigned | e.SequencePreempted | e.SlotReleased | e.CellsLost) -> None:
+    def _add_of_slots(
+        self, event: e.SlotAssigned | e.SequencePreempted | e.SlotYielded | e.SlotReleased | e.CellsLost
+    ) -> None:
         match event:
             case e.SlotAssigned():
                 request, slot = self.request(event.sequence), self.slot(event.slot)
@@ -302,7 +304,7 @@ class Recount:
                 slot.sequence, slot.useful = event.sequence, event.reused
                 if event.source is not None:
                     self.copies.append(e.Copy(source=event.source, slot=event.slot))
-            case e.SequencePreempted():
+            case e.SequencePreempted() | e.SlotYielded():
                 request = self.request(event.sequence)
                 request.preempted = True
                 self._waits(request)

@@ -104,7 +104,7 @@ class Concern:
                 return set(self._in_batch)
             case e.AbortRequested():
                 return self._in_batch | self.sequences.intersection({event.sequence})
-            case e.SequencePreempted():
+            case e.SequencePreempted() | e.RequestDisplaced():
                 return self.sequences.intersection({event.sequence, event.by})
             case e.EngineFailed():
                 return set(self._live)
@@ -256,7 +256,14 @@ def _actor_style(actor: str) -> str:
 def _style(event: e.Event) -> str:
     """Return red for what went wrong, yellow for what holds up or cuts short, bold for other facts from outside."""
     match event:
-        case e.ActorFailed() | e.EngineFailed() | e.BatchFailed() | e.RequestRejected() | e.TokenizeFailed():
+        case (
+            e.ActorFailed()
+            | e.EngineFailed()
+            | e.BatchFailed()
+            | e.RequestRejected()
+            | e.RequestDisplaced()
+            | e.TokenizeFailed()
+        ):
             return "red"
         case e.SequenceFinished():
             return "green" if event.error is None else "red"
@@ -266,6 +273,8 @@ def _style(event: e.Event) -> str:
             | e.ReaderPaused()
             | e.SequencePaused()
             | e.SequencePreempted()
+            | e.PauseExpired()
+            | e.SlotYielded()
             | e.AbortRequested()
             | e.PromptTruncated()
             | e.ContextShifted()

@@ -68,6 +68,9 @@ TAILS: Final[tuple[tuple[Input, ...], ...]] = (
 
 STOPS: Final = ((), (), (), ("</s>",), ("ab", "é"), ("bb", "</s>", "c"))
 
+FAR: Final = 1e6
+"""Seconds of a deadline: it comes when a test gives it, and not by the time of the facts."""
+
 VECTORS: Final = ((3.0, 4.0), (3.0, 4.0), (0.0, 0.0), (1e300, -1e300), ())
 """What a text is pooled to: nothing where the model gives a NaN."""
 
@@ -181,7 +184,7 @@ def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int, *, embedding: bool) 
         shift=draw(st.sampled_from([True, True, True, False])),
         truncate=draw(st.sampled_from([True, True, True, False])),
         priority=draw(st.sampled_from([0, 0, 1, 2, -1])),
-        deadline=draw(st.sampled_from([None, 1.0])),
+        deadline=draw(st.sampled_from([None, FAR])),
         dimensions=draw(st.sampled_from([None, 1, 2])) if embedding else None,
     )
     prompt = (*range(family, family + length), *tail)
@@ -191,8 +194,8 @@ def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int, *, embedding: bool) 
 def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
     """Return what may happen to a request that came, also to one that has ended.
 
-    Its prompt is tokenised at last, or cannot be; its reader stops or goes on; its caller leaves; its deadline comes,
-    if it has one.
+    Its prompt is tokenised at last, or cannot be; its reader stops, for too long perhaps, or goes on; its caller
+    leaves; its deadline comes, if it has one.
 
     Args:
         session: The session; its requests came by `CheckedKernel.submit`, one at least.
@@ -215,7 +218,7 @@ def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
 
 
 def _of_readers(session: CheckedKernel, numbers: list[int]) -> st.SearchStrategy[e.GivenEvent]:
-    kinds = [*[e.ReaderPaused] * 2, *[e.ReaderResumed] * 3, e.CancelRequested]
+    kinds = [*[e.ReaderPaused] * 2, *[e.ReaderResumed] * 2, e.PauseExpired, e.CancelRequested]
     said = [kind(sequence=number) for kind in kinds for number in numbers]
     timed = [number for number in numbers if session.submissions[number].options.deadline is not None]
     return st.sampled_from([*said, *(e.DeadlineExpired(sequence=number) for number in timed)])

@@ -110,10 +110,10 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
     mine = next((work for work in batcher.waiting if work.sequence == me), None)
     if mine is None:
         return Wait(sequence=me, phase=_open(moment, "in no slot and not in the queue"), since=moment.at)
-    since = moment.mark(me, e.SequencePreempted if mine.preempted else e.RequestQueued)
+    since = moment.mark(me, *((e.SequencePreempted, e.SlotYielded) if mine.preempted else (e.RequestQueued,)))
     again = " again" if mine.preempted else ""
     if state.paused:
-        return _on_reader(moment, state, "preempted, and passed over for a slot")
+        return _on_reader(moment, state, "without a slot, and passed over for one")
     ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
     phase = f"waits for a slot{again}, number {len(ahead) + 1} in the queue"
     if mine.preempted and since is not None and isinstance(since.record.event, e.SequencePreempted):

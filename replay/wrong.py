@@ -166,7 +166,7 @@ def _here(play: Play, event: e.Event) -> e.Event | None:
             if not all(number in numbers for number in sequences):
                 return None
             return changed(event, sequences=tuple(numbers[number] for number in sequences))
-        case e.SequencePreempted(by=by):
+        case e.SequencePreempted(by=by) | e.RequestDisplaced(by=by):
             return None if by not in numbers else play.renumbered(changed(event, by=numbers[by]))
         case _:
             return play.renumbered(event) if hasattr(event, "sequence") else event

@@ -13,7 +13,7 @@ from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.header import Limits
-from reenact.actors.limits import MAX_READER_LAG, MAX_WAITING, bounds
+from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
 from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded
@@ -40,6 +40,7 @@ async def open_runtime(
     logits_hash: bool = True,
     max_waiting: int = MAX_WAITING,
     max_reader_lag: int = MAX_READER_LAG,
+    max_pause: float | None = MAX_PAUSE,
     sources: Sources = _THE_WORLD,
 ) -> AsyncIterator[Runtime]:
     """Load a model and serve requests until the block is left.
@@ -61,8 +62,10 @@ async def open_runtime(
             and the header say which it is, and why.
         logits_hash: Record the checksum of every row of logits that a token is drawn from, so that a re-execution can
             compare each of them. Without it only tokens are compared.
-        max_waiting: Requests that may wait for a slot.
+        max_waiting: Requests that may wait for a slot; if more come, the last in turn gets `Overloaded`.
         max_reader_lag: Chunks a reader may leave unread before his sequence pauses.
+        max_pause: Seconds that a paused sequence keeps its slot. Then others may have it, and it goes on with the same
+            text when its reader does. None for any length: then a reader who stalls holds up whoever waits.
         sources: The wall clock, session id and seeds.
 
     Raises:
@@ -79,7 +82,7 @@ async def open_runtime(
         determinism=determinism,
         logits_hash=logits_hash,
     )
-    limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
+    limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
     journal = None if log is None else Journal(log)
     compute: Compute = ComputeThread() if engine.computes else InPlace()
@@ -161,10 +164,14 @@ def _settings(
     )
 
 
-def _limits(*, max_waiting: int, max_reader_lag: int) -> Limits:
+def _limits(*, max_waiting: int, max_reader_lag: int, max_pause: float | None) -> Limits:
     _check("max_waiting", max_waiting)
     _check("max_reader_lag", max_reader_lag)
-    return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag)
+    if max_pause is not None and not (type(max_pause) in {int, float} and 0 < max_pause <= MAX_DEADLINE):
+        expected = f"seconds above 0 and up to {MAX_DEADLINE:,}, or None"
+        raise InvalidRequest("max_pause", f"expected {expected}, got {max_pause!r}")
+    seconds = None if max_pause is None else float(max_pause)
+    return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=seconds)
 
 
 def _check(name: str, value: int, n_slots: int = 1) -> None:

@@ -5,8 +5,8 @@ The rules that hold here:
 * The envelope comes first and in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
 * Reading is strict: no unknown field, no missing one, no ``"7"``, ``7.0`` or ``true`` for 7, no integer from 2^53 on.
 * A field of bytes stands under its own name where it is UTF-8, and in base64 under ``NAME_bytes`` where it is not.
-* Writing leaves out what is at its default only in `_SPARSE`: the classes that make most of a log, and one
-  with a field that seldom says anything.
+* Writing leaves out what is at its default only in `_SPARSE`: the classes that make most of a log, and those
+  with a field that older logs lack.
 """
 
 import math
@@ -24,6 +24,7 @@ from cattrs.v import format_exception
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest
+from reenact.actors.header import Limits
 from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_INTEGER
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
@@ -31,7 +32,7 @@ from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 FORMAT: Final = 1
 """Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Of the events and of the states whose digest closes a log."""
 
 OLDEST: Final = {"format": 1, "schema": 3}
@@ -48,7 +49,7 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """Of what every line begins with; ``cause``, where there is one, is an integer too."""
 
-_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted, e.RequestReceived)
+_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted, e.RequestReceived, Limits)
 
 Fields = dict[str, Any]
 T = TypeVar("T")

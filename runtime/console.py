@@ -37,7 +37,7 @@ def subscriber() -> Subscriber | None:
                 if event.left_out:
                     logger.warning("RequestReceived", n=record.n, **facts, messages_left_out=event.left_out)
                     return
-            case e.SlotAssigned():
+            case e.SlotAssigned() | e.SlotYielded():
                 facts = {"sequence": event.sequence, "slot": event.slot}
             case e.SequencePaused() | e.SequenceResumed() | e.RequestWithdrawn():
                 facts = {"sequence": event.sequence}
@@ -46,8 +46,8 @@ def subscriber() -> Subscriber | None:
             case e.SequenceFinished(error=e.Failure(kind=kind, reason=reason)):
                 logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
                 return
-            case e.RequestRejected():
-                logger.warning("RequestRejected", n=record.n, sequence=event.sequence, reason=event.failure.reason)
+            case e.RequestRejected() | e.RequestDisplaced():
+                logger.warning(type(event).__name__, n=record.n, sequence=event.sequence, reason=event.failure.reason)
                 return
             case e.BatchFailed() | e.EngineFailed() | e.ActorFailed():
                 logger.error(ROUTES[type(event)].name, n=record.n, event_=event)

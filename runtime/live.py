@@ -43,6 +43,8 @@ class Live:
         self.told = False
         """Whether the caller knows how it failed."""
         self.deadline = trio.CancelScope()
+        self.pause = trio.CancelScope()
+        """While its sequence is paused: how long that may keep its slot."""
         self._max_lag = max_lag
         self._paused = False
         self._error: Exception | None = None
@@ -135,6 +137,7 @@ class Live:
         """Let the reader know that nothing comes any more."""
         self._send.close()
         self.deadline.cancel()
+        self.pause.cancel()
 
     def raise_if_failed(self) -> None:
         """Raise what the reader is to be told, if anything."""

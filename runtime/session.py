@@ -200,6 +200,17 @@ class Session:
         if not live.ended:
             self.give(e.DeadlineExpired(sequence=live.sequence))
 
+    def _pause(self, live: Live, max_pause: float) -> None:
+        """Let a paused sequence keep its slot for so long."""
+        live.pause = trio.CancelScope()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._expire_pause, live, live.pause, max_pause)
+
+    async def _expire_pause(self, live: Live, pause: trio.CancelScope, max_pause: float) -> None:
+        with pause:
+            await trio.sleep(max_pause)
+            self.give(e.PauseExpired(sequence=live.sequence))
+
     def resume_reader(self, sequence: int) -> None:
         """Record that a reader who lagged has caught up."""
         self.give(e.ReaderResumed(sequence=sequence))
@@ -307,6 +318,10 @@ class Session:
                 for sample in event.samples:
                     if sample.sequence in self._live:
                         self._live[sample.sequence].sampled(sample)
+            case e.SequencePaused() if self.header.limits.max_pause is not None and event.sequence in self._live:
+                self._pause(self._live[event.sequence], self.header.limits.max_pause)
+            case e.SequenceResumed() if event.sequence in self._live:
+                self._live[event.sequence].pause.cancel()
             case e.SequenceFinished():
                 timeline = self.metrics.timelines[event.sequence]
                 self._live.pop(event.sequence).finish(event, timeline, times(timeline, t))

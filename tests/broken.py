@@ -194,6 +194,18 @@ def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
     return []
 
 
+def refused_when_full(original: Any) -> Any:
+    """Refuse whoever comes to a full queue."""
+
+    def admit(state: batcher.Batcher, event: e.RequestReceived) -> list[e.Event]:
+        follows: list[e.Event] = original(state, event)
+        if not isinstance(follows[0], e.RequestDisplaced):
+            return follows
+        return [e.RequestRejected(sequence=event.sequence, failure=follows[0].failure)]
+
+    return admit
+
+
 def unread(original: Any) -> Any:
     """Take a sequence that wants nothing for one that holds its place."""
     return lambda state: original(state) if not state.waiting or state.waiting[0].wants else []

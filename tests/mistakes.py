@@ -4,12 +4,14 @@ from collections.abc import Sequence as Items
 from itertools import count
 from typing import Any
 
+import trio
 from attrs import evolve as changed
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
+from reenact.actors import sequence as s
 from reenact.actors.errors import LogBroken
-from reenact.actors.inputs import Inputs
+from reenact.actors.inputs import Input, Inputs
 from reenact.actors.slots import Choice, Slot, Work
 from reenact.actors.text import Assembled, release
 from tests.breaking import answered
@@ -169,6 +171,67 @@ def all_of_use(original: Any) -> Any:
         return choice and changed(choice, reused=min(len(inputs) - 1, len(slots[choice.slot].cells)))
 
     return choose
+
+
+def whatever_is_in_flight(_original: Any) -> Any:
+    """Give up the slot of a sequence that goes on."""
+
+    def yielded(state: b.Batcher, sequence: int) -> list[e.Event]:
+        holders = [number for number, slot in enumerate(state.slots) if slot.sequence == sequence]
+        return [e.SlotYielded(sequence=sequence, slot=number) for number in holders]
+
+    return yielded
+
+
+def oldest_displaced(original: Any) -> Any:
+    """Let the first of those that wait leave for one that comes."""
+
+    def admit(state: b.Batcher, event: e.RequestReceived) -> list[e.Event]:
+        first = next((work for work in state.waiting if not work.preempted), None)
+        return [
+            changed(one, sequence=first.sequence) if isinstance(one, e.RequestDisplaced) and first else one
+            for one in original(state, event)
+        ]
+
+    return admit
+
+
+def paused_is_not_late(original: Any) -> Any:
+    """Let no deadline end who waits for a reader."""
+
+    def decide(state: s.Sequence, event: e.Event) -> list[e.Event]:
+        if state.paused and isinstance(event, e.DeadlineExpired):
+            return []
+        follows: list[e.Event] = original(state, event)
+        return follows
+
+    return decide
+
+
+def no_deadline_while_paused(_original: Any) -> Any:
+    """Hand over no deadline of a sequence that waits for a reader."""
+
+    async def expire(self: Any, live: Any, deadline: float) -> None:
+        with live.deadline:
+            await trio.sleep(deadline)
+        if not live.ended and not live._paused:
+            self.give(e.DeadlineExpired(sequence=live.sequence))
+
+    return expire
+
+
+def seen_before_truncation(original: Any) -> Any:
+    """Let draws depend on all that the prompt was tokenised to."""
+    whole: dict[tuple[int, int], tuple[Input, ...]] = {}
+
+    def add(self: Any, event: e.Event) -> None:
+        original(self, event)
+        if isinstance(event, e.PromptTokenized):
+            whole[id(self), event.sequence] = event.inputs
+        if isinstance(event, e.InputQueued) and not event.draw:
+            self._histories[event.sequence].prompt = whole[id(self), event.sequence]
+
+    return add
 
 
 def not_even_one(original: Any) -> Any:

@@ -118,6 +118,12 @@ SEQUENCES: Final = [
         broken.with_state(reader_paused=False),
     ),
     Planted(
+        "deadline of a paused sequence ignored",
+        "A deadline ends nobody who waits for a reader.",
+        "reenact.actors.sequence:decide",
+        mistakes.paused_is_not_late,
+    ),
+    Planted(
         "NaN as an end",
         "A token that cannot be drawn ends the text as if the model had.",
         "reenact.actors.sequence:_take",
@@ -268,6 +274,30 @@ SCHEDULE: Final = [
         asked(lambda state, event: (changed(state, max_waiting=state.max_waiting + 1), event)),
     ),
     Planted(
+        "full queue closed to everybody",
+        "A request that goes before all that wait is refused because they wait.",
+        "reenact.actors.batcher:_admit",
+        broken.refused_when_full,
+    ),
+    Planted(
+        "first of the queue displaced",
+        "The request that waits longest leaves for one that comes.",
+        "reenact.actors.batcher:_admit",
+        mistakes.oldest_displaced,
+    ),
+    Planted(
+        "stalled reader keeps the slot",
+        "A sequence whose reader has not read on for too long still holds its slot.",
+        "reenact.actors.batcher:_yield",
+        always([]),
+    ),
+    Planted(
+        "slot given up in flight",
+        "A sequence gives up its slot for its reader though it has rows in flight.",
+        "reenact.actors.batcher:_yield",
+        mistakes.whatever_is_in_flight,
+    ),
+    Planted(
         "preempted counted in the queue",
         "Requests are refused because of sequences that made room.",
         "reenact.actors.batcher:_admit",
@@ -361,6 +391,18 @@ SHELL: Final = [
         mistakes.swallowed,
     ),
     Planted(
+        "deadline of a stalled reader forgotten",
+        "Nobody hands over the deadline of a request whose reader lags.",
+        "reenact.runtime.session:Session._expire",
+        mistakes.no_deadline_while_paused,
+    ),
+    Planted(
+        "pause without an end",
+        "Nobody hands over that a reader has not read on for too long.",
+        "reenact.runtime.session:Session._pause",
+        always(None),
+    ),
+    Planted(
         "deadline in milliseconds",
         "A deadline comes too soon.",
         "reenact.runtime.session:Session._expire",
@@ -386,6 +428,12 @@ ENGINE: Final = [
         "Who was preempted has no penalties for what he said before.",
         "reenact.runtime.drawings:Drawings.add",
         mistakes.forgetful,
+    ),
+    Planted(
+        "penalty window of the whole prompt",
+        "Draws depend on inputs of the prompt that were left out.",
+        "reenact.runtime.drawings:Drawings.add",
+        mistakes.seen_before_truncation,
     ),
     Planted(
         "penalty window off by one",

@@ -11,7 +11,7 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.inputs import NONE
-from reenact.actors.slots import NEVER
+from reenact.actors.slots import NEVER, Slot
 from tests import broken
 from tests.breaking import Rule, always, answered, asked
 
@@ -107,6 +107,26 @@ ADMISSION: Final = [
         "reenact.actors.batcher:_admit",
         broken.with_state(max_waiting=10**6),
         ("test_batcher::test_a_full_queue_refuses_at_once",),
+    ),
+    Rule(
+        "Admission: who goes first is let in",
+        "If one comes that would be served before one that waits, the last in turn leaves for it with that error.",
+        "reenact.actors.batcher:_admit",
+        broken.refused_when_full,
+        (
+            "test_batcher::test_a_full_queue_lets_in_who_goes_first",
+            "test_batcher::test_who_leaves_for_another_is_the_youngest_of_the_lowest",
+        ),
+    ),
+    Rule(
+        "Admission: who takes no place",
+        "Who gets a slot at once, a free one or that of a lower priority, takes no place in the queue.",
+        "reenact.actors.batcher:_places",
+        lambda _original: lambda _state, waiting: [work for work in waiting if not work.preempted],
+        (
+            "test_batcher::test_who_takes_a_slot_at_once_needs_no_place",
+            "test_batcher::test_free_slots_do_not_count_as_waiting",
+        ),
     ),
 ]
 
@@ -533,6 +553,23 @@ ENDS: Final = [
         ("test_kernel::test_a_paused_reader_stops_nobody_else",),
     ),
     Rule(
+        "Cancelling: a slot is given up",
+        "Paused for longer than `max_pause`, it gives up its slot",
+        "reenact.actors.batcher:_yield",
+        always([]),
+        (
+            "test_pauses::test_who_is_paused_for_too_long_gives_up_the_slot",
+            "test_pauses::test_two_stalled_readers_do_not_stop_two_slots",
+        ),
+    ),
+    Rule(
+        "Cancelling: goes on with the same text",
+        "goes on with the same text when its reader does",
+        "reenact.actors.batcher:_freed",
+        lambda _original: lambda slot: Slot(used=slot.used),
+        ("test_pauses::test_who_is_paused_for_too_long_gives_up_the_slot",),
+    ),
+    Rule(
         "Cancelling: nobody else's",
         "and nobody else's",
         "reenact.actors.batcher:_in_turn",
@@ -595,7 +632,9 @@ FAULTS: Final = [
         "Faults: priorities",
         "serves priorities only",
         "reenact.actors.batcher:_admit",
-        answered(lambda event: changed(event, priority=0) if isinstance(event, e.RequestQueued) else event),
+        answered(
+            lambda events: [changed(one, priority=0) if isinstance(one, e.RequestQueued) else one for one in events]
+        ),
         (
             "test_priorities::test_a_higher_priority_is_admitted_first",
             "test_priorities::test_the_youngest_of_a_lower_priority_makes_room",

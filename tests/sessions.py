@@ -44,6 +44,7 @@ async def eventful_session(path: Path) -> None:
         determinism="recorded-schedule",
         max_waiting=3,
         max_reader_lag=2,
+        max_pause=0.9,
     ) as runtime:
         # It ends by the fault, alone.
         await _ask(runtime, "plain prompt")
@@ -57,7 +58,7 @@ async def eventful_session(path: Path) -> None:
         async with runtime.stream("plain prompt"):
             pass
         await _stalled(runtime)
-        # One reader stalls and goes on, beside one that leaves in flight.
+        # One reader stalls, for longer than it keeps its slot, and goes on, beside one that leaves in flight.
         async with runtime.stream("unread", num_predict=6) as unread:
             async with runtime.stream("left") as left:
                 await left.__anext__()
@@ -77,14 +78,15 @@ async def _stalled(runtime: Runtime) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(runtime.stream("left", deadline=5))
-        await trio.sleep(1)
+        await trio.sleep(0.5)
         # It takes the slot of the youngest, and a fourth one has it after that.
         await _ask(runtime, "first", priority=1)
         await stack.enter_async_context(runtime.stream("left"))
-        # As many wait as may, and are left.
-        for _ in range(3):
-            await stack.enter_async_context(runtime.stream("queued"))
-        await _ask(runtime, "too many")
+        # As many wait as may, and one more is refused; another one goes before the last of them, which leaves for it.
+        for priority in (0, 0, -1):
+            await stack.enter_async_context(runtime.stream("queued", priority=priority))
+        await _ask(runtime, "too many", priority=-1)
+        await _ask(runtime, "first")
         # The deadlines come.
         await trio.sleep(10)
 

@@ -251,6 +251,10 @@ class Driver:
         """Let the reader catch up."""
         self.give(e.ReaderResumed(sequence=sequence))
 
+    def stall(self, sequence: int) -> None:
+        """Let the reader not have read on for too long."""
+        self.give(e.PauseExpired(sequence=sequence))
+
     def step(self, **outcome: Any) -> list[e.Record]:
         """Carry out the batch in flight; see `decoded` for how it may come out."""
         return self.give(self.decoded(**outcome))

@@ -136,6 +136,45 @@ def test_a_full_queue_refuses_at_once() -> None:
     assert ["a", "a", ""] == [driver.text(number) for number in numbers]
 
 
+def test_a_full_queue_lets_in_who_goes_first() -> None:
+    """Where all slots have sequences of its own priority, a request takes the place of the last in turn."""
+    driver = Driver(n_slots=1, max_waiting=2)
+    driver.submit(b"a", b"a", priority=1)
+    low, lowest, youngest = (driver.submit(b"b", priority=priority) for priority in (0, -1, -1))
+    high = driver.submit(b"c", priority=1)
+    (displaced,) = driver.events(e.RequestDisplaced)
+    assert (lowest, high) == (displaced.sequence, displaced.by)
+    assert "2 requests may wait for a slot, and so many do: one with priority 1 goes" in driver.failure(lowest).reason
+    assert ["overloaded", "overloaded"] == [driver.failure(number).kind for number in (lowest, youngest)]
+    driver.run()
+    assert ["aa", "b", "c"] == [driver.text(number) for number in (1, low, high)]
+
+
+def test_who_leaves_for_another_is_the_youngest_of_the_lowest() -> None:
+    """Of those that wait with the lowest priority the one that came last leaves, also while it is tokenised."""
+    driver = Driver(n_slots=1, max_waiting=3)
+    driver.submit(b"a", priority=2)
+    for _ in range(3):
+        driver.receive(b"b")
+    driver.receive(b"c", priority=1)
+    assert [4] == [displaced.sequence for displaced in driver.events(e.RequestDisplaced)]
+    driver.receive(b"c")
+    assert [6] == [rejected.sequence for rejected in driver.events(e.RequestRejected)]
+
+
+def test_who_takes_a_slot_at_once_needs_no_place() -> None:
+    """A request for which a lower priority makes room comes into a full queue, and nobody leaves for it."""
+    driver = Driver(n_slots=2, max_waiting=1)
+    low = [driver.submit(b"a", b"b") for _ in range(2)]
+    driver.step()
+    low.append(driver.submit(b"a", b"b"))
+    high = [driver.submit(b"c", priority=1) for _ in range(4)]
+    assert [high[-1]] == [rejected.sequence for rejected in driver.events(e.RequestRejected)]
+    assert [low[-1]] == [displaced.sequence for displaced in driver.events(e.RequestDisplaced)]
+    driver.run()
+    assert ["ab", "ab", "", "c", "c", "c", ""] == [driver.text(number) for number in (*low, *high)]
+
+
 def test_free_slots_do_not_count_as_waiting() -> None:
     """With no room to wait, as many requests as there are free slots are still taken before they are tokenised."""
     driver = Driver(n_slots=2, max_waiting=0)

@@ -171,7 +171,12 @@ class Counting:
                 self.faults["reader paused"] += 1
             case e.ReaderResumed(sequence=number) if number in self._came:
                 self.faults["reader resumed"] += 1
-            case e.CancelRequested() | e.DeadlineExpired() | e.ReaderPaused() | e.ReaderResumed():
+            case e.PauseExpired(sequence=number) if number in self._came:
+                self.faults["pause expired"] += 1
+            case e.SlotYielded():
+                self._n_holding -= 1
+                self.faults["slot given up"] += 1
+            case e.CancelRequested() | e.DeadlineExpired() | e.ReaderPaused() | e.ReaderResumed() | e.PauseExpired():
                 self.faults["late fact"] += 1
             case _ if type(event) in _FAULTS:
                 self.faults[_FAULTS[type(event)]] += 1
@@ -201,5 +206,6 @@ _FAULTS: Final[dict[type[e.Event], str]] = {
     e.EngineFailed: "engine failed",
     e.TokenizeFailed: "tokenising failed",
     e.RequestRejected: "request rejected",
+    e.RequestDisplaced: "request displaced",
     e.TokenDropped: "token dropped",
 }

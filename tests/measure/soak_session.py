@@ -21,7 +21,7 @@ from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.replay.liveness import end_all
-from reenact.replay.strategies import ENDLESS_N_CTX, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
+from reenact.replay.strategies import ENDLESS_N_CTX, FAR, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
 from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
 from reenact.runtime.engine import refused
 
@@ -136,7 +136,7 @@ class Play:
             shift=not self.one_of(5),
             truncate=not self.one_of(5),
             priority=self.choose((0, 0, 0, 0, 0, 0, 1, 2, -1)),
-            deadline=self.choose((None, 1.0)),
+            deadline=self.choose((None, FAR)),
             dimensions=self.choose((None, 1, 2)) if self.pools else None,
         )
         lengths = (0, 1, 2, 3, 5, 8, 20, 40, n_batch, n_batch + 1, n_ctx - 1, n_ctx, n_ctx + 1, 2 * n_ctx + 1)
@@ -210,6 +210,11 @@ class Play:
             self.paused.append(number)
             self.session.give(e.ReaderPaused(sequence=number))
 
+    def stall(self) -> None:
+        """Let readers not have read on for too long."""
+        for number in self.paused:
+            self.session.give(e.PauseExpired(sequence=number))
+
     def resume(self) -> None:
         """Let the readers catch up."""
         while self.paused:
@@ -228,7 +233,7 @@ class Play:
         """Say something of a request that has ended."""
         number = self.random.randint(1, max(self.session.kernel.n_requests, 1))
         if number in self.said and number not in self.session.live:
-            late = e.DeadlineExpired, e.CancelRequested, e.ReaderPaused, e.ReaderResumed
+            late = e.DeadlineExpired, e.CancelRequested, e.ReaderPaused, e.ReaderResumed, e.PauseExpired
             fact: e.GivenEvent = self.choose([kind(sequence=number) for kind in late])
             self.session.give(fact)
 
@@ -276,6 +281,7 @@ MEDDLING: Final = {
     Play.expire: 4,
     Play.leave_in_prefill: 12,
     Play.pause: 20,
+    Play.stall: 10,
     Play.resume: 30,
     Play.tokenize: 12,
     Play.come_late: 4,

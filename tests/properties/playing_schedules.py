@@ -215,6 +215,8 @@ class Player:
         match tell.what:
             case "pause":
                 self.session.give(e.ReaderPaused(sequence=number))
+            case "stall":
+                self.session.give(e.PauseExpired(sequence=number))
             case "resume":
                 self.session.give(e.ReaderResumed(sequence=number))
             case "tokenize" if number in self._late:

@@ -83,7 +83,7 @@ SUBMIT = st.builds(
 )
 TELL = st.builds(
     Tell,
-    what=st.sampled_from(["pause", "pause", "pause", "resume", "resume", "cancel", "expire", "tokenize"]),
+    what=st.sampled_from(["pause", "pause", "pause", "resume", "resume", "stall", "cancel", "expire", "tokenize"]),
     which=st.integers(0, 5),
 )
 GOOD_STEP = st.builds(Step, times=st.sampled_from([1, 1, 2, 4]))

@@ -116,6 +116,11 @@ class KernelMachine(RuleBasedStateMachine):
 
     @precondition(somebody)
     @rule(data=st.data())
+    def stall(self, data: st.DataObject) -> None:
+        self.session.give(e.PauseExpired(sequence=self._live(data)))
+
+    @precondition(somebody)
+    @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         self.session.give(e.ReaderResumed(sequence=self._live(data)))
 
@@ -142,7 +147,7 @@ class KernelMachine(RuleBasedStateMachine):
             if self.session.in_flight is not None:
                 self.session.give(decoded(self.session.in_flight))
 
-    @rule(number=requests, late=st.sampled_from([e.DeadlineExpired, e.CancelRequested, e.ReaderPaused]))
+    @rule(number=requests, late=st.sampled_from([e.DeadlineExpired, e.CancelRequested, e.ReaderPaused, e.PauseExpired]))
     def come_late(self, number: int, late: Callable[..., e.GivenEvent]) -> None:
         if number not in self.session.live:
             self.session.give(late(sequence=number))

@@ -37,7 +37,7 @@ def test_a_bug_is_told_with_its_seed_and_its_log(
     assert 1 == soak_core.main(["--seed", "0"])
     told = capsys.readouterr().out
     assert told.startswith("seed 0:\n")
-    assert "kept: record " in told
+    assert "positions: record " in told
     assert "once more: python -m tests.measure.soak_core --seed 0" in told
     checked = check_log(tmp_path / "seed-0.jsonl")
     assert ("violated", 1) == (checked.outcome, checked.exit_code)

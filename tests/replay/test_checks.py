@@ -215,6 +215,23 @@ def nobody_ends(lines: Lines) -> int:
     return n
 
 
+def slowed(lines: Lines) -> int:
+    """Let two seconds pass before each fact: a deadline of less comes long after its time."""
+    given = [fields["n"] for fields in lines if "cause" not in fields]
+    for fields in lines:
+        fields["t"] += 2_000_000_000 * sum(n <= fields["n"] for n in given)
+    asked = first(lines, "RequestReceived", lambda fields: fields["options"]["deadline"] is not None)
+    assert lines[asked]["options"]["deadline"] < 2
+    return int(given[given.index(asked) + 3])
+
+
+def keeps_its_slot(lines: Lines) -> int:
+    """Let a pause that is too long have no consequence."""
+    n = first(lines, "SlotYielded")
+    leave_out(lines, n, n)
+    return n - 1
+
+
 def two_ends(lines: Lines) -> int:
     """Let a request end a second time."""
     n = first(lines, "SequenceFinished")
@@ -367,6 +384,9 @@ CASES: Final = [
     Case("actors", "company", one_raises),
     Case("cancels", "deadline", nobody_ends),
     Case("cancels", "reuse", after_its_end),
+    Case("overdue", "deadline", slowed),
+    Case("readers", "eventful", keeps_its_slot),
+    Case("queue", "eventful", at("sequence", -1, "RequestDisplaced")),
     Case("queue", "company", at("n_ahead", 1, "RequestQueued")),
     Case("queue", "eventful", nobody_may_wait),
     Case("places", "eventful", overtaken),
@@ -409,7 +429,7 @@ CASES: Final = [
     Case("stops", "eventful", stop_string_leaves),
     Case("vectors", "embeddings", mirrored),
     Case("statistics", "company", not_emitted),
-    Case("digest", "company", at("digest", "0" * 32, "SessionClosed")),
+    Case("digest", "eventful", at("digest", "0" * 32, "SessionClosed")),
 ]
 
 

@@ -132,7 +132,7 @@ async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object
             found.setdefault(_read(edited), set()).add(position)
         # What is found while reading is what a replay tells.
         assert _VERDICTS[_read(edited)] == replay_log(edited).exit_code
-    versions = {data.index(b'"format":1') + 9, data.index(b'"schema":3') + 9}
+    versions = {data.index(b'"format":1') + 9, data.index(f'"schema":{SCHEMA}'.encode()) + 9}
     assert {"corrupt", "not comparable", "torn"} == set(found)
     assert versions == found["not comparable"]
     assert {len(data) - 1} == found["torn"]

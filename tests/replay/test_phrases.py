@@ -109,6 +109,12 @@ from reenact.replay import phrases, words
             e.RequestRejected(sequence=4, failure=e.Failure(kind="overloaded", reason="2 wait already")),
             "request rejected: sequence 4, 2 wait already",
         ),
+        (e.PauseExpired(sequence=1), "pause expired: the reader has not read on for too long"),
+        (e.SlotYielded(sequence=1, slot=2), "slot 2 given up by sequence 1 until its reader resumes"),
+        (
+            e.RequestDisplaced(sequence=4, by=5, failure=e.Failure(kind="overloaded", reason="2 wait already")),
+            "request displaced: sequence 4 leaves for sequence 5, which goes first",
+        ),
         (e.TokenDropped(sequence=1, index=2, token=5), "token 2 dropped (id 5): sequence 1 has ended"),
         (e.ActorFailed(failed="batcher", error="KeyError: 1"), "actor failed: batcher: KeyError: 1"),
     ],

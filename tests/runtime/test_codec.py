@@ -252,9 +252,11 @@ def test_names_in_the_log_are_pinned() -> None:
     assert " ".join(sorted(EVENT_TYPES)) == (
         "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested CellsLost ContextShifted "
         "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped "
-        "PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestQueued RequestReceived RequestRejected "
-        "RequestWithdrawn SequenceFinished SequenceForked SequencePaused SequencePreempted SequenceResumed "
-        "SessionClosed SessionOpened SlotAssigned SlotReleased StopMatched TokenDropped TokenEmitted TokenizeFailed"
+        "PauseExpired PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestDisplaced RequestQueued "
+        "RequestReceived RequestRejected RequestWithdrawn SequenceFinished SequenceForked SequencePaused "
+        "SequencePreempted SequenceResumed "
+        "SessionClosed SessionOpened SlotAssigned SlotReleased SlotYielded StopMatched TokenDropped TokenEmitted "
+        "TokenizeFailed"
     )
 
 

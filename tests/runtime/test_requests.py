@@ -9,7 +9,15 @@ import pytest
 import trio
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
-from reenact.runtime import EngineBroken, InvalidRequest, ScriptedEngine, SequenceFailed, Stream, open_runtime
+from reenact.runtime import (
+    EngineBroken,
+    InvalidRequest,
+    Overloaded,
+    ScriptedEngine,
+    SequenceFailed,
+    Stream,
+    open_runtime,
+)
 from reenact.runtime.chats import kept
 from reenact.runtime.engine import Rendered
 from reenact.runtime.pytest_plugin import OpenScripted
@@ -224,6 +232,79 @@ async def test_a_higher_priority_takes_a_slot(
     (preempted,) = of(session_log, "SequencePreempted")
     assert (2, 3) == (preempted["sequence"], preempted["by"])
     assert autojump_clock.current_time() >= 1
+
+
+async def test_stalled_readers_do_not_stop_a_service(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two readers stall in two slots: a third request is served after max_pause, and both texts are as ever."""
+    scripts = {name: [f"{name}{i}" for i in range(30)] for name in ("one", "two", "third")}
+    async with (
+        scripted_runtime(scripts, n_slots=2, max_reader_lag=9, max_pause=4) as runtime,
+        runtime.stream("one") as one,
+        runtime.stream("two") as two,
+    ):
+        third = await runtime.complete("third")
+        assert 4 == round(autojump_clock.current_time(), 3)
+        texts = {"one": await text_of(one), "two": await text_of(two), "third": third.text}
+    assert {name: "".join(script) for name, script in scripts.items()} == texts
+    assert {1, 2} == {fields["sequence"] for fields in of(session_log, "SlotYielded")}
+
+
+async def test_a_completion_within_a_stream(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who asks for a completion while he reads a stream, on one slot, gets it after max_pause, and then the rest."""
+    async with scripted_runtime(["a"] * 20, n_slots=1, max_reader_lag=2) as runtime, runtime.stream("outer") as outer:
+        texts = [(await runtime.complete("inner")).text async for _ in outer][:1]
+    assert (["a" * 20], "a" * 20) == (texts, outer.completion.text)
+    assert autojump_clock.current_time() > 0
+
+
+async def test_a_reader_in_time_keeps_the_slot(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each pause is counted anew, and one that has ended, by reading or by leaving, has no end to come."""
+    async with scripted_runtime(["a"] * 40, n_slots=1, max_reader_lag=2, max_pause=4) as runtime:
+        async with runtime.stream("p") as stream:
+            async for _ in stream:
+                await trio.sleep(1)
+        async with runtime.stream("p"):
+            await trio.sleep(3)
+        await trio.sleep(10)
+    assert [] == of(session_log, "PauseExpired")
+    assert 53 == autojump_clock.current_time()
+
+
+async def test_no_limit_of_pauses(scripted_runtime: OpenScripted, session_log: Path, autojump_clock: object) -> None:
+    """With max_pause None a reader who stalls keeps the slot for as long as it takes."""
+    async with scripted_runtime(["a"] * 9, n_slots=1, max_reader_lag=2, max_pause=None) as runtime:
+        async with runtime.stream("p") as stream:
+            await trio.sleep(10_000)
+            assert "a" * 9 == await text_of(stream)
+    assert [] == of(session_log, "PauseExpired")
+
+
+# ---------------------------------------------------------------- a full queue
+
+
+async def test_a_full_queue_lets_a_higher_priority_in(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: object
+) -> None:
+    """Who could be served at once is; who goes before one that waits takes its place, and that one is told."""
+    async with (
+        scripted_runtime(["a"] * 9, n_slots=1, max_waiting=1, max_reader_lag=1) as runtime,
+        runtime.stream("served") as served,
+        runtime.stream("waits") as waits,
+        runtime.stream("at once", priority=9) as at_once,
+        runtime.stream("in its place", priority=5) as in_its_place,
+    ):
+        with pytest.raises(Overloaded, match="1 requests may wait for a slot, and so many do; try again later"):
+            await runtime.complete("too late", priority=5)
+        with pytest.raises(Overloaded, match="so many do: one with priority 5 goes before this one; try again later"):
+            await text_of(waits)
+        assert ["a" * 9] * 3 == [await text_of(stream) for stream in (at_once, in_its_place, served)]
+    assert [(2, 4)] == [(fields["sequence"], fields["by"]) for fields in of(session_log, "RequestDisplaced")]
 
 
 # ---------------------------------------------------------------- cancelling inside a prefill

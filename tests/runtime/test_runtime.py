@@ -229,6 +229,10 @@ async def test_a_wrong_prompt_is_refused(scripted_runtime: OpenScripted, prompt:
         ({"n_threads": 0}, "n_threads"),
         ({"max_waiting": -1}, "max_waiting"),
         ({"max_reader_lag": True}, "max_reader_lag"),
+        ({"max_pause": 0}, "max_pause"),
+        ({"max_pause": True}, "max_pause"),
+        ({"max_pause": float("nan")}, "max_pause"),
+        ({"max_pause": 1e8}, "max_pause"),
     ],
 )
 async def test_a_wrong_setting_names_its_field(tmp_path: Path, settings: dict[str, int], field: str) -> None:

@@ -110,6 +110,7 @@ def weather(chances: Random, n_steps: int) -> Weather:
         "logits_hash": chances.random() < 0.8,
         "max_waiting": chances.choice((0, 2, 6, 30)),
         "max_reader_lag": chances.choice((1, 2, 5, 64)),
+        "max_pause": chances.choice((None, 0.05, 0.05, 1.0, 1.0, 10.0)),
     }
     return Weather(
         ending=ending,
