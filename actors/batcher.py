@@ -153,10 +153,10 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
     asked = Work(sequence=event.sequence, priority=event.options.priority)
     waiting = sorted((*state.waiting, asked), key=turn)
     queued = e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=waiting.index(asked))
-    places = _places(state, waiting)
-    if len(places) <= state.max_waiting:
+    excess = _places(state, waiting)[state.max_waiting :]
+    if not excess:
         return [queued]
-    last, reason = places[-1], f"{state.max_waiting} requests may wait for a slot, and so many do"
+    last, reason = excess[-1], f"{state.max_waiting} requests may wait for a slot, and so many do"
     if last is asked:
         failure = e.Failure(kind="overloaded", reason=f"{reason}; try again later")
         return [e.RequestRejected(sequence=asked.sequence, failure=failure)]

@@ -249,7 +249,8 @@ class Queue(Rule):
                 heapreplace(held, one.options.priority)
             elif not one.preempted:
                 left.append(one)
-        return left[-1].number if len(left) > limit else None
+        excess = left[limit:]
+        return excess[-1].number if excess else None
 
     def _queued(self, n: int, queued: e.RequestQueued) -> Iterator[Violation]:
         request = self.recount.request(queued.sequence)
