@@ -65,6 +65,8 @@ class Read:
     """Each sequence, by the name of its request."""
     inputs: dict[int, tuple[Input, ...]]
     """Of the prompts."""
+    bos_added: dict[int, bool]
+    """Whether the log says that a prompt begins with a BOS."""
     reused: dict[int, int]
     """How many of them were in cells when the sequence first got a slot."""
     n_shifts: Counter[int]
@@ -82,6 +84,7 @@ class Read:
 def read(path: Path) -> Read:
     """Read a log."""
     texts, inputs, kinds, n_ctx = Texts(), {}, Counter[str](), 0
+    bos_added: dict[int, bool] = {}
     reused: dict[int, int] = {}
     times: dict[int, list[int]] = {}
     n_shifts = Counter[int]()
@@ -98,6 +101,7 @@ def read(path: Path) -> Read:
                     last_ended.add(event.sequence)
                 case e.PromptTokenized():
                     inputs[event.sequence] = event.inputs
+                    bos_added[event.sequence] = event.bos_added
                 case e.SlotAssigned():
                     reused.setdefault(event.sequence, event.reused)
                 case e.ContextShifted():
@@ -114,6 +118,7 @@ def read(path: Path) -> Read:
     return Read(
         told=told,
         inputs=inputs,
+        bos_added=bos_added,
         reused=reused,
         n_shifts=n_shifts,
         times=times,
@@ -322,8 +327,11 @@ def _of_its_text(told: Told, found: Read) -> Iterator[str]:
         if told.text:
             yield f"it said {told.text!r}, and its prompt was not tokenised"
         return
+    begins = prompt[:1] == (BOS,)
+    if begins != found.bos_added[told.request.sequence]:
+        yield f"its inputs begin with {prompt[:1]}, and the log says of a BOS: {not begins}"
     expected = alone(told.request, prompt, found.n_ctx, told.n_sampled)
-    stands_for = b"".join(map(bytes_of, prompt[prompt[:1] == (BOS,) :]))
+    stands_for = b"".join(map(bytes_of, prompt[begins:]))
     if stands_for != told.request.prompt.encode():
         yield f"its inputs stand for {stands_for!r}, and its prompt is {told.request.prompt!r}"
     if told.end is None:
