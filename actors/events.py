@@ -86,7 +86,7 @@ class Sample:
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
     eog: bool = False
     fault: Literal["nan", "grammar", "cost"] | None = None
-    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or following it takes too long."""
+    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or has too many ways to go on."""
     logits_crc32: int | None = None
     """CRC-32 of the row of logits as it lies in memory; None where the session takes none."""
     logprob: float | None = None

@@ -1,7 +1,7 @@
 """The limits of the core and of the API that are our choice, each with its unit and its reason.
 
 Those that a caller may set are fields of `SessionOpened` too. Bounds that llama.cpp has stand where it is called, and a
-grammar's own in `reenact.runtime.gbnf` and `reenact.runtime.grammars`.
+grammar's own in `reenact.runtime.gbnf` and `reenact.runtime.states`.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ MAX_STOP_BYTES: Final = 1024
 """Bytes of one stop string in UTF-8. So much text may have to be held back."""
 
 MAX_GRAMMAR_BYTES: Final = 2**16
-"""Bytes of a grammar or of a JSON Schema in UTF-8. It is compiled while no batch is decoded, and a log holds it."""
+"""Bytes of a grammar or of a JSON Schema in UTF-8. A log holds it."""
 
 MAX_TOP_LOGPROBS: Final = 20
 """Likeliest tokens that are told beside a token: what other servers offer. Each one takes about 50 bytes of log."""

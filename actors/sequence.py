@@ -27,7 +27,7 @@ from reenact.actors.vectors import normalised
 _FAULTS: Final = {
     "nan": "its logits hold a NaN",
     "grammar": "the grammar allows none",
-    "cost": "its grammar is so ambiguous that following it takes too long",
+    "cost": "its grammar can be followed in too many ways",
 }
 
 

@@ -88,8 +88,6 @@ class Computed:
     n_tokens_differ: int
     n_unchecked: int
     """Rows of which the log holds no checksum."""
-    n_by_clock: int
-    """Draws that a clock ended, then or now, so that no token is compared."""
     n_outcomes_differ: int
     """Batches that ended with another code, or with other cells."""
     differing: tuple[int, ...]
@@ -150,8 +148,6 @@ class Computed:
         notes = []
         if self.n_unchecked and not self.tokens_only:
             notes.append(f"{count(self.n_unchecked, 'row')} not compared: the log holds no checksum")
-        if self.n_by_clock:
-            notes.append(f"{count(self.n_by_clock, 'draw')} not compared: a clock ended it, a grammar was given up")
         return notes
 
     @property
@@ -174,7 +170,6 @@ class Computed:
             "rows_compared": self.n_rows,
             "rows_differing": self.n_rows_differ,
             "rows_without_checksum": self.n_unchecked,
-            "draws_ended_by_clock": self.n_by_clock,
             "tokens_compared": self.n_tokens,
             "tokens_differing": self.n_tokens_differ,
             "outcomes_differing": self.n_outcomes_differ,

@@ -30,7 +30,7 @@ class Counts:
         self._n_rows = self._n_rows_differ = 0
         self._n_tokens = self._n_tokens_differ = 0
         self._n_outcomes_differ = 0
-        self._n_unchecked = self._n_by_clock = 0
+        self._n_unchecked = 0
         self._sequences: set[int] = set()
         self._differing: set[int] = set()
         """Sequences of which something differs."""
@@ -62,7 +62,6 @@ class Counts:
 
     def add(self, row: Row, planned: e.BatchPlanned | None = None) -> None:
         """Count what came of a part."""
-        self._n_by_clock += row.by_clock
         self._n_unchecked += not row.has_checksum
         self._sequences.add(row.part.sequence)
         if row.has_checksum and not self._tokens_only:
@@ -73,7 +72,7 @@ class Counts:
                 self._n_rows_differ += 1
                 self._differing.add(row.part.sequence)
                 self._first_row = self._first_row or self._spot(row, planned)
-        if isinstance(row.recorded, e.Sample) and not row.by_clock:
+        if isinstance(row.recorded, e.Sample):
             self._n_tokens += 1
             if not row.same_token:
                 self._n_tokens_differ += 1
@@ -86,7 +85,6 @@ class Counts:
             tokens_only=self._tokens_only or (self._n_rows == 0 < self._n_tokens),
             alone=tuple(sorted(self._sequences)) if alone else (),
             n_unchecked=0 if self._tokens_only else self._n_unchecked,
-            n_by_clock=self._n_by_clock,
             n_rows=self._n_rows,
             n_rows_differ=self._n_rows_differ,
             n_tokens=self._n_tokens,

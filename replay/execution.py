@@ -63,9 +63,7 @@ class Row:
     @property
     def same_bits(self) -> bool:
         """Whether the numbers are the same, to the last bit; also where nothing was recorded of them."""
-        return not self.has_checksum or (
-            self.same_checksum and (self.by_clock or _told(self.recorded) == _told(self.replayed))
-        )
+        return not self.has_checksum or (self.same_checksum and _told(self.recorded) == _told(self.replayed))
 
     @property
     def same_checksum(self) -> bool:
@@ -73,14 +71,9 @@ class Row:
         return _checksum(self.recorded) == _checksum(self.replayed)
 
     @property
-    def by_clock(self) -> bool:
-        """Whether a clock ended the draw, then or now: a grammar was given up. Then no token is compared."""
-        return "cost" in {getattr(self.recorded, "fault", None), getattr(self.replayed, "fault", None)}
-
-    @property
     def same_token(self) -> bool:
         """Whether the same token was drawn, or the same fault found."""
-        return self.by_clock or isinstance(self.recorded, e.Vector) or _drawn(self.recorded) == _drawn(self.replayed)
+        return isinstance(self.recorded, e.Vector) or _drawn(self.recorded) == _drawn(self.replayed)
 
 
 def _drawn(outcome: e.Outcome | None) -> tuple[object, ...]:

@@ -85,19 +85,35 @@ async def open_runtime(
     limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
     journal = None if log is None else Journal(log)
-    compute: Compute = ComputeThread() if engine.computes else InPlace()
+    compute, aside = _threads(engine)
     last: Callable[[], None] = _nothing
     try:
         loaded = await compute.run(engine.load, settings)
         last = engine.close  # Only what was loaded here: another runtime may have the engine.
-        async with _serving(_header(loaded, limits, sources), engine, compute, journal) as session:
+        async with _serving(_header(loaded, limits, sources), engine, compute, aside, journal) as session:
             yield Runtime(session, sources)
     finally:
         try:
-            await compute.finish(last)
+            await _finish(compute, aside, last)
         finally:
             if journal is not None:
                 journal.discard()
+
+
+def _threads(engine: Engine) -> tuple[Compute, Compute]:
+    """Return where an engine decodes, and where it checks grammars meanwhile."""
+    if engine.computes:
+        return ComputeThread(), ComputeThread()
+    return (compute := InPlace()), compute
+
+
+async def _finish(compute: Compute, aside: Compute, last: Callable[[], None]) -> None:
+    """End both threads; a grammar that is still being checked comes to its end before the engine does."""
+    try:
+        if aside is not compute:
+            await aside.finish(_nothing)
+    finally:
+        await compute.finish(last)
 
 
 def _nothing() -> None:
@@ -106,10 +122,10 @@ def _nothing() -> None:
 
 @asynccontextmanager
 async def _serving(
-    header: e.SessionOpened, engine: Engine, compute: Compute, journal: Journal | None
+    header: e.SessionOpened, engine: Engine, compute: Compute, aside: Compute, journal: Journal | None
 ) -> AsyncIterator[Session]:
     """Run a session's tasks around a block, and let an error of the block out as it is, not in a group."""
-    session = Session(header, engine, compute, journal)
+    session = Session(header, engine, compute, aside, journal)
     session.raise_untold()
     try:
         try:

@@ -1,6 +1,7 @@
 """Where an engine's calls are made.
 
-`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine:
+`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine but
+`Engine.compile`, which has a thread of its own beside it:
 llama.cpp gives every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between
 threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be
 cancelled: whoever waits for it waits until it is done.

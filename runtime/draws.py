@@ -9,27 +9,27 @@ The rules that hold here:
   another key, from those that it allows (docs/llama-cpp.md section 5).
 * A grammar accepts tokens only when the next draw shows them in its history, and none before that, because a drawn
   token may be dropped.
-* A grammar that takes too long ends its sequence and no other; the log holds the fault, so replay needs no clock.
+* A grammar that can be followed in too many ways ends its sequence and no other, by a count that is the same anywhere.
 * Log-probabilities are those of the raw row.
 """
 
 import ctypes
-import json
 from collections import Counter, OrderedDict
+from ctypes import byref, cast, create_string_buffer
+from functools import cached_property
 from typing import Any, Final, Literal
 from zlib import crc32
 
 import numpy as np
 from attrs import frozen
 
-from reenact.actors.errors import InvalidRequest
 from reenact.actors.events import Likely, Part, Sample
 from reenact.actors.options import Options
 from reenact.runtime.engine import Drawing
-from reenact.runtime.grammars import Candidates, Grammars, Tokens, TooCostly, Weights
+from reenact.runtime.grammars import Grammars, Pieces, Tokens, Weights
 from reenact.runtime.library import ShortCalls, llama_cpp, piece_of
 from reenact.runtime.sampling import draw_key
-from reenact.runtime.schemas import SchemaError, grammar_of
+from reenact.runtime.states import TooCostly
 
 _MAX_CHAINS: Final = 64
 """Sampler chains kept, one for each combination of options in use; making one costs microseconds."""
@@ -40,8 +40,43 @@ _COLDEST: Final = 1e-30
 _MOST: Final = 1e6
 """A penalty takes no logit further from 0, likewise."""
 
+_ROOM: Final = 256
+"""Bytes that nearly every piece has room in."""
+
 _NEGLIGIBLE: Final = 80.0
 """So far below the largest logit a probability is nothing. ``llama_sampler_typical_apply`` makes NaN of nothing."""
+
+
+class Candidates:
+    """A llama_token_data_array with room for so many tokens, filled through numpy."""
+
+    def __init__(self, room: int, calls: ShortCalls) -> None:
+        self._memory = np.zeros(room, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._ids = self._memory["id"]
+        self.weights = self._memory["logit"]
+        self._data: Any = cast(self._memory.ctypes.data, llama_cpp.llama_token_data_p)
+        self._array = llama_cpp.llama_token_data_array()
+        self._reference = byref(self._array)
+        self._apply = calls.llama_sampler_apply
+
+    def fill(self, tokens: Tokens | int, weights: Weights | float) -> None:
+        """Hold these tokens with these logits."""
+        size = len(tokens) if isinstance(tokens, np.ndarray) else 1
+        self._ids[:size] = tokens
+        self.weights[:size] = weights
+        self._array.data = self._data  # A sampler may have put its own in its place.
+        self._array.size = size
+        self._array.selected = -1
+        self._array.sorted = False
+
+    def apply(self, sampler: Any) -> None:
+        """Let a sampler change logits, drop tokens or select one."""
+        self._apply(sampler, self._reference)
+
+    @property
+    def selected(self) -> int:
+        """The token that the last sampler chose."""
+        return int(self._array.data[self._array.selected].id)
 
 
 class Draws:
@@ -64,7 +99,7 @@ class Draws:
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self._all = np.arange(self._n_vocab)
         self._candidates = Candidates(self._n_vocab, calls)
-        self._grammars = Grammars(vocabulary, calls)
+        self._grammars = Grammars(lambda: self.texts)
         self._chains: OrderedDict[_Chain, Any] = OrderedDict()
         self._pieces: dict[int, bytes] = {}
 
@@ -104,38 +139,29 @@ class Draws:
             piece = self._pieces[token] = b"" if eog else piece_of(self._vocabulary, token, special=True)
         return piece
 
-    def compile(self, options: Options) -> str | None:
-        """Return the grammar that a request asks for, in GBNF.
+    @cached_property
+    def texts(self) -> Pieces:
+        """The pieces of the vocabulary, of which special ones have none. Making them takes 0.1 s, in any thread."""
+        buffer = create_string_buffer(_ROOM)
 
-        Raises:
-            InvalidRequest: It is none, or one that llama.cpp cannot follow; it names ``grammar`` or ``format``.
-        """
-        name, grammar = ("format", options.format) if options.grammar is None else ("grammar", options.grammar)
-        if grammar is None:
-            return None
-        if name == "format":
-            try:
-                grammar = grammar_of({"type": "object"} if grammar == "json" else json.loads(grammar))
-            except RecursionError:
-                raise InvalidRequest(name, "the schema is nested too deeply") from None
-            except (SchemaError, ValueError) as error:
-                # A schema's own words stand in it, which json.loads lets be half a surrogate pair.
-                raise InvalidRequest(name, str(error).encode("utf-8", "backslashreplace").decode()) from None
-        if wrong := self._grammars.wrong_with(grammar):
-            raise InvalidRequest(name, wrong)
-        return grammar
+        def text(token: int) -> bytes | None:
+            if self._calls.llama_vocab_is_eog(self._vocabulary, token):
+                return None
+            length = self._calls.llama_token_to_piece(self._vocabulary, token, buffer, _ROOM, 0, False)
+            return buffer.raw[:length] if length >= 0 else piece_of(self._vocabulary, token)
+
+        return Pieces([text(token) for token in range(self._n_vocab)])
 
     def close(self) -> None:
         """Free all samplers; before the context and the model."""
         for chain in self._chains.values():
             llama_cpp.llama_sampler_free(chain)
         self._chains.clear()
-        self._grammars.close()
 
     # ------------------------------------------------------------ choosing
 
     def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | Literal["grammar", "cost"]:
-        """Return the token drawn; or why there is none: the grammar allows none, or takes too long to say."""
+        """Return the token drawn; or why there is none: the grammar allows none, or has too many ways."""
         options, index = drawing.options, part.draw or 0
         weights = self._penalised(logits, drawing)
         key = draw_key(options.seed, index)
@@ -144,14 +170,13 @@ class Draws:
         if drawing.grammar is None:
             return token
         try:
-            grammar = self._grammars.follow(part.sequence, drawing.grammar, drawing.sampled)
-            if grammar is None:
+            place = self._grammars.follow(part.sequence, drawing.grammar, drawing.sampled)
+            if place is None:
                 return "grammar"
-            if self._grammars.allows(grammar, token):
+            if place.allows(token):
                 return token
-            allowed = self._grammars.allowed(grammar, weights, 1 if options.temperature < _COLDEST else options.top_k)
+            allowed = place.allowed()
         except TooCostly:
-            self._grammars.forget(part.sequence)
             return "cost"
         if not len(allowed):
             return "grammar"

@@ -1,4 +1,4 @@
-"""What the runtime asks of an engine: plain synchronous calls, from one thread at a time.
+"""What the runtime asks of an engine: plain synchronous calls, from one thread at a time but for two of them.
 
 An engine evaluates and draws; it decides nothing. `LlamaEngine` computes, `ScriptedEngine` plays; both pass the same
 contract tests (``tests/runtime/test_engines.py``). The order of calls is `Engine.load`, then any of the others, then
@@ -107,7 +107,7 @@ class Engine(Protocol):
     """A model's context, with a stream of cells for each slot."""
 
     computes: bool
-    """Whether its calls take long: then the runtime makes them all in its compute thread."""
+    """Whether its calls take long: then the runtime makes them in threads of its own."""
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the context ready.
@@ -129,7 +129,9 @@ class Engine(Protocol):
         """
 
     def compile(self, options: Options) -> str | None:
-        """Return the grammar in force, in GBNF: as given, or converted from the format; None without either.
+        """Return the grammar in force, in GBNF: as given, or made of the format; None without either.
+
+        It is called from a thread of its own, while others generate; `close` waits for it.
 
         Raises:
             InvalidRequest: It does not compile; it names the field and the reason.

@@ -1,33 +1,38 @@
-"""Grammars in GBNF: reading them, as llama.cpp does.
+"""Grammars in GBNF: reading them.
 
 The rules that hold here:
 
-* llama.cpp prints what is wrong with a grammar's text to stderr and says nothing in its log
-  (``llama_grammar_parser::parse``), so all of that is found here.
-* Some texts kill or hang the process. They are refused: groups nested too deeply (``parse_alternates`` recurses),
-  ``{5,2}`` (counts down from 2^64), copies that would fill the memory.
-* Nothing is silently something else: llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and
-  ``[]`` for the empty text.
+* What is read means what it means to llama.cpp, or it is refused with the line. Nothing is silently something else:
+  llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and ``[]`` for the empty text.
+* Characters are Unicode's: none is beyond 10FFFF, none is half a surrogate pair, and none is NUL.
+* All is bounded by counts: groups in groups, repetitions, and what they come to once they are written out.
 
 A grammar is a function of its text alone: tokens in angle brackets, which depend on the vocabulary, are refused.
 What its rules come to is for `reenact.runtime.soundness`.
 """
 
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from attrs import define, field, frozen
 
 MAX_DEPTH: Final = 100
-"""Groups in groups. llama.cpp takes some 500 bytes of the thread's stack for each one."""
+"""Groups in groups: reading them recurs."""
 
 MAX_REPEAT: Final = 2000
-"""``MAX_REPETITION_THRESHOLD``, which a repetition's count times the rules in what is repeated must not reach."""
+"""A repetition's count, times the groups and names in what is repeated, stays below it, as in llama.cpp."""
 
-MAX_ELEMENTS: Final = 200_000
-"""Characters and references, once all repetitions are written out: some 2 MB."""
+MAX_ELEMENTS: Final = 100_000
+"""Characters and references, once all repetitions are written out."""
 
-_NO_TEXT: Final = frozenset((0, *range(0xD800, 0xE000)))
+Ranges = tuple[tuple[int, int], ...]
+"""Characters, from one code point to another, ascending and apart."""
+
+ALL: Final[Ranges] = ((0x1, 0xD7FF), (0xE000, 0x10FFFF))
+"""All characters that a text may hold."""
+
 _SHOWN: Final = 40
 _SPACE: Final = " \t"
 _ESCAPES: Final = 'trn\\"[]-'
@@ -40,9 +45,16 @@ class GrammarError(Exception):
 
 @frozen
 class Text:
-    """So many characters, each of which is one of some."""
+    """Characters, one after the other."""
 
-    length: int
+    codes: tuple[int, ...]
+
+
+@frozen
+class Class:
+    """One character of some."""
+
+    ranges: Ranges
 
 
 @frozen
@@ -68,7 +80,7 @@ class Repetition:
     high: int | None
 
 
-Item = Text | Reference | Group | Repetition
+Item = Text | Class | Reference | Group | Repetition
 
 
 def read(grammar: str) -> dict[str, Group]:
@@ -140,7 +152,7 @@ class _Reader:
                 before = len(self.names) + self.made
                 items.append(self._item(sign))
                 made = len(self.names) + self.made - before
-                size = items[-1].length if isinstance(items[-1], Text) else 1
+                size = len(last.codes) if isinstance(last := items[-1], Text) else 1
                 weight = max(made, 1) if sign == "(" else 1
                 self._grow(size)
             elif sign in "<!":
@@ -157,15 +169,12 @@ class _Reader:
             return Reference(name)
         self.at += 1
         if sign == '"':
-            codes = list(self._characters('"'))
-            if any(code in _NO_TEXT for code in codes):
-                raise self._error("no text holds a NUL or half a surrogate pair")
-            return Text(len(codes))
+            return Text(tuple(self._characters('"')))
         if sign == "[":
             return self._class()
         if sign == "(":
             return self._group()
-        return Text(1)
+        return Class(ALL)
 
     def _group(self) -> Group:
         self.depth += 1
@@ -179,30 +188,41 @@ class _Reader:
         self.depth -= 1
         return group
 
-    def _class(self) -> Text:
-        self._take("^")
-        length = 0
-        last: int | None = None
-        for code in self._characters("]"):
-            length += 1
-            if last is not None and code < last:
-                raise self._error("a range ends before it begins")
-            last = None
+    def _class(self) -> Class:
+        negated = self._take("^")
+        found: list[tuple[int, int]] = []
+        for low in self._characters("]"):
+            high = low
             if self.text.startswith("-", self.at) and not self.text.startswith("-]", self.at):
                 self.at += 1
-                last = code
-        if not length:
+                if self.at >= len(self.text):
+                    raise self._error("] is missing")
+                high = self._character(nul=True)
+            if high < low:
+                raise self._error("a range ends before it begins")
+            found.append((low, high))
+        ranges = without(ALL, found) if negated else without(ALL, without(((0, 0x10FFFF),), found))
+        if not ranges:
             raise self._error("a class of characters is empty")
-        return Text(1)
+        return Class(ranges)
 
     def _characters(self, end: str) -> Iterator[int]:
         """Take characters as far as ``end``, and it too."""
         while not self._take(end):
             if self.at >= len(self.text):
                 raise self._error(f"{end} is missing")
-            yield self._character()
+            yield self._character(nul=end == "]")
 
-    def _character(self) -> int:
+    def _character(self, *, nul: bool) -> int:
+        """Take a character; NUL only where it may stand, in a class, to which it adds nothing."""
+        code = self._code()
+        if code > sys.maxunicode:
+            raise self._error("there is no character beyond \\U0010FFFF")
+        if 0xD800 <= code <= 0xDFFF or (code == 0 and not nul):  # noqa: PLR2004  # the surrogates
+            raise self._error("no text holds a NUL or half a surrogate pair")
+        return code
+
+    def _code(self) -> int:
         self.at += 1
         if self.text[self.at - 1] != "\\":
             return ord(self.text[self.at - 1])
@@ -280,6 +300,39 @@ class _Reader:
         line = self.text.count("\n", 0, self.at) + 1
         rest = self.text[self.at : self.at + _SHOWN].split("\n")[0]
         return GrammarError(f"line {line}: {reason}" + (f", at {rest!r}" if rest else ", at the end of the line"))
+
+
+def without(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:
+    """Return what ``ranges``, ascending and apart, hold beside ``others``."""
+    rest: list[tuple[int, int]] = []
+    holes = deque(_joined(others))
+    for begin, end in ranges:
+        at = begin
+        while holes and holes[0][0] <= end:
+            low, high = holes[0]
+            if low > at:
+                rest.append((at, low - 1))
+            at = max(at, high + 1)
+            if high > end:
+                break
+            holes.popleft()
+        if at <= end:
+            rest.append((at, end))
+    return tuple(rest)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ranges, ascending, those that meet as one."""
+    last: tuple[int, int] | None = None
+    for low, high in sorted(ranges):
+        if last is not None and low <= last[1] + 1:
+            last = (last[0], max(last[1], high))
+            continue
+        if last is not None:
+            yield last
+        last = (low, high)
+    if last is not None:
+        yield last
 
 
 def _is_word(sign: str) -> bool:

@@ -42,7 +42,7 @@ def _spinning_briefly() -> Iterator[None]:
 
 with _spinning_briefly():
     import llama_cpp
-    from llama_cpp import llama_chat_format, llama_grammar
+    from llama_cpp import llama_chat_format
     from llama_cpp import llama_cpp as bindings
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "listen",
     "llama_chat_format",
     "llama_cpp",
-    "llama_grammar",
     "piece_of",
     "text_of",
 ]

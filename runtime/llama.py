@@ -25,6 +25,7 @@ from reenact.runtime.determinism import Findings, promise
 from reenact.runtime.draws import Draws
 from reenact.runtime.engine import ContextSettings, Drawing, Loaded, Message, Rendered, Tokenized
 from reenact.runtime.evaluator import Evaluator, OnRow
+from reenact.runtime.form import grammar_in_force
 from reenact.runtime.library import listen, llama_cpp
 from reenact.runtime.loading import Basis, check_served, load_model, model_facts
 from reenact.runtime.modelfile import ModelFile, OnProgress, read_model_file
@@ -127,8 +128,12 @@ class LlamaEngine:
         return self._vocabulary.tokenize(text, special=special)
 
     def compile(self, options: Options) -> str | None:
-        """Return the grammar in force, once llama.cpp has compiled it."""
-        return self._loaded().draws.compile(options)
+        """Return the grammar in force, once it and the vocabulary are ready to be followed."""
+        draws = self._loaded().draws
+        grammar = grammar_in_force(options)
+        if grammar is not None:
+            _ = draws.texts  # Now, and not while others wait for a draw.
+        return grammar
 
     def render(self, messages: Iterable[Message]) -> Rendered:
         """Render the model's own template."""

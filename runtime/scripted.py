@@ -33,6 +33,7 @@ from reenact.runtime.engine import (
     padded,
     refused,
 )
+from reenact.runtime.form import grammar_in_force
 
 
 class Special(Enum):
@@ -189,11 +190,9 @@ class ScriptedEngine:
         return Tokenized(tokens=tuple(plain.encode()), bos_added=False)
 
     def compile(self, options: Options) -> str | None:
-        """Look no further than for a rule ``root``; nothing is converted."""
+        """Return the grammar in force, which is read as a real engine does; the script need not have its form."""
         self._context()
-        if options.grammar is not None and "root" not in options.grammar:
-            raise InvalidRequest("grammar", "it has no rule root")
-        return options.format if options.grammar is None else options.grammar
+        return grammar_in_force(options)
 
     def render(self, messages: Iterable[Message]) -> Rendered:
         """Return each message behind its role, a line each."""

@@ -8,6 +8,7 @@ The rules that hold here:
   any of it is carried out: so before a batch crosses to the compute thread, and before text is released.
 * One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
   outcome.
+* What a request asks for is made ready beside that thread, so that nobody's tokens wait for a large grammar.
 * Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
 * Errors arrive where the caller waits. A session that cannot go on ends every stream at once and takes no more
   requests.
@@ -52,11 +53,13 @@ class Session:
         header: e.SessionOpened,
         engine: Engine,
         compute: Compute,
+        aside: Compute,
         journal: Journal | None,
     ) -> None:
         self.header = header
         self.engine = engine
         self.compute = compute
+        self._aside = aside
         self.metrics = Metrics()
         self._journal = journal
         self._nursery: trio.Nursery | None = None
@@ -114,7 +117,7 @@ class Session:
         return live
 
     async def compile(self, options: Options) -> str | None:
-        """Return the grammar that options ask for, in GBNF.
+        """Return the grammar that options ask for, in GBNF; others generate meanwhile.
 
         Raises:
             InvalidRequest: It does not compile.
@@ -122,7 +125,7 @@ class Session:
         """
         if options.format is None and options.grammar is None:
             return None
-        return await self._ask(self.engine.compile, options, str)
+        return await self._ask(self._aside, self.engine.compile, options, str)
 
     async def render(self, messages: list[Message]) -> Rendered:
         """Return a chat as the model's template puts it.
@@ -131,7 +134,7 @@ class Session:
             InvalidRequest: The template refuses it.
             EngineBroken: The engine raised something else.
         """
-        return await self._ask(self.engine.render, messages, Rendered)
+        return await self._ask(self.compute, self.engine.render, messages, Rendered)
 
     async def count(self, pieces: Sequence[Piece]) -> int:
         """Return how many inputs a prompt has; 0 where it cannot be tokenised, which its request will say."""
@@ -141,9 +144,9 @@ class Session:
             return 0
         return len(inputs)
 
-    async def _ask(self, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
+    async def _ask(self, where: Compute, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
         try:
-            answer = await self.compute.run(call, about)
+            answer = await where.run(call, about)
         except ReenactError:
             raise
         except Exception as error:

@@ -2,29 +2,67 @@
 
 The rules that hold here:
 
-* What passes `check` compiles in llama.cpp, but for a few cases of left recursion, which llama.cpp reports properly.
-* Some grammars hang the process. They are refused: a rule that begins with itself by way of one that may be empty
-  (``llama_grammar_advance_stack`` never ends, because ``llama_grammar_detect_left_recursion`` sees only rules that are
-  empty themselves), and rules whose beginnings multiply (both functions walk every path).
-* A grammar has texts: one that only never ends or only the empty text fits is refused.
+* A grammar that passes can be followed: every rule that it names is there, and none begins with itself, whatever may
+  be empty before it.
+* A grammar has texts: one that only never ends, or only the empty text fits, is refused; and what leads to no end is
+  taken out, so that each beginning of a text that is allowed is the beginning of a whole one.
+* By no rule a text can go on in more than `MAX_WAYS` ways.
+* All takes time and memory linear in the grammar's elements.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Final
 
-from reenact.runtime.gbnf import GrammarError, Group, Item, Reference, Repetition, Text, read
+from attrs import define, field
 
-MAX_BEGINNINGS: Final = 10_000
-"""Ways in which a rule can begin. llama.cpp keeps a stack for each, and walks them all for every token."""
+from reenact.runtime.automaton import CALL, EMPTY, Automaton, automaton_of
+from reenact.runtime.gbnf import GrammarError, Group, Item, Reference, Repetition, read
+
+MAX_WAYS: Final = 20_000
+"""Ways in which a text can go on at one place."""
+
+_MAX_COUNTED: Final = 1_000_000
+"""Ways that are counted one by one, from places where they meet again: half a second."""
+
+_MAX_KEPT: Final = 500_000
+"""Nodes of the automata that are kept, of 200 bytes each: those of five of the largest grammars, or of a thousand
+usual ones."""
 
 
-def check(grammar: str) -> None:
-    """Look whether llama.cpp can compile a grammar and follow it, and whether a text can have its form.
+@define
+class _Automata:
+    """Automata, so that whoever draws by a grammar finds made what its request has made, in another thread."""
+
+    _made: OrderedDict[str, Automaton] = field(factory=OrderedDict)
+    _lock: Lock = field(factory=Lock)
+
+    def of(self, grammar: str) -> Automaton:
+        """Return a grammar's automaton."""
+        with self._lock:
+            made = self._made.pop(grammar, None)
+        made = made or _automaton(grammar)
+        with self._lock:
+            self._made[grammar] = made
+            while len(self._made) > 1 and sum(len(one.edges) for one in self._made.values()) > _MAX_KEPT:
+                self._made.popitem(last=False)
+        return made
+
+
+_AUTOMATA: Final = _Automata()
+
+
+def check(grammar: str) -> Automaton:
+    """Return the automaton of a grammar that can be followed, and that a text can have the form of.
 
     Raises:
-        GrammarError: No; the error says why.
+        GrammarError: There is none; the error says why.
     """
+    return _AUTOMATA.of(grammar)
+
+
+def _automaton(grammar: str) -> Automaton:
     rules = read(grammar)
     if "root" not in rules:
         raise GrammarError("it has no rule 'root'")
@@ -32,42 +70,12 @@ def check(grammar: str) -> None:
         for other in _references(body):
             if other not in rules:
                 raise GrammarError(f"rule {name!r} wants a rule {other!r}, which is not there")
-    _check_beginnings(rules)
-    _check_texts(rules)
-
-
-def _check_texts(rules: dict[str, Group]) -> None:
-    """Refuse a grammar that no text ever ends in, or only the empty one."""
-    ends: set[str] = set()
-    while more := {name for name, body in rules.items() if name not in ends and _ends(body, ends)}:
-        ends |= more
-    if "root" not in ends:
-        raise GrammarError("no text that ends has its form: a rule always wants itself again")
-    reached = ["root"]
-    for name in reached:
-        reached += [other for other in dict.fromkeys(_references(rules[name])) if other not in reached]
-    if not any(_has_text(rules[name]) for name in reached):
-        raise GrammarError("only the empty text has its form")
-
-
-def _ends(item: Item, ends: set[str]) -> bool:
-    """Return whether some text of an item is finite, where those of these rules are."""
-    if isinstance(item, Text):
-        return True
-    if isinstance(item, Reference):
-        return item.name in ends
-    if isinstance(item, Repetition):
-        return item.low == 0 or _ends(item.item, ends)
-    return any(all(_ends(one, ends) for one in alternative) for alternative in item.alternatives)
-
-
-def _has_text(item: Item) -> bool:
-    """Return whether characters stand in an item itself."""
-    if isinstance(item, Text):
-        return item.length > 0
-    if isinstance(item, Repetition):
-        return _has_text(item.item)
-    return isinstance(item, Group) and any(_has_text(one) for alternative in item.alternatives for one in alternative)
+    automaton = automaton_of(rules)
+    _, automaton.nullable = _ending(automaton, by_bytes=False)
+    _prune(automaton)
+    _check_beginnings(automaton)
+    _check_ways(automaton)
+    return automaton
 
 
 def _references(item: Item) -> Iterator[str]:
@@ -81,93 +89,145 @@ def _references(item: Item) -> Iterator[str]:
                 yield from _references(one)
 
 
-def _may_be_empty(item: Item, empty: set[str]) -> bool:
-    if isinstance(item, Text):
-        return item.length == 0
-    if isinstance(item, Reference):
-        return item.name in empty
-    if isinstance(item, Repetition):
-        return item.low == 0 or _may_be_empty(item.item, empty)
-    return any(all(_may_be_empty(one, empty) for one in alternative) for alternative in item.alternatives)
+def _ending(automaton: Automaton, *, by_bytes: bool) -> tuple[set[int], set[int]]:
+    """Return the nodes from which the end of their rule can be reached, and those where a rule begins.
 
-
-def _empty_rules(rules: dict[str, Group]) -> set[str]:
-    """Return the rules that the empty text has the form of."""
-    users: dict[str, set[str]] = {name: set() for name in rules}
-    for name, body in rules.items():
-        for other in _references(body):
-            users[other].add(name)
-    empty: set[str] = set()
-    todo = deque(rules)
+    Args:
+        automaton: The nodes.
+        by_bytes: Bytes may be read on the way; if not, only what may be empty is passed.
+    """
+    before: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    begins: set[int] = set(automaton.starts.values())
+    for node, edges in enumerate(automaton.edges):
+        for low, high, then in edges:
+            if low == CALL:
+                before[then].append((node, high))
+                begins.add(high)
+            elif low == EMPTY or by_bytes:
+                before[then].append((node, EMPTY))
+    found: set[int] = set()
+    waiting: dict[int, list[int]] = defaultdict(list)
+    todo = list(automaton.ends)
     while todo:
-        name = todo.popleft()
-        if name not in empty and _may_be_empty(rules[name], empty):
-            empty.add(name)
-            todo.extend(users[name])
-    return empty
+        node = todo.pop()
+        if node in found:
+            continue
+        found.add(node)
+        todo += waiting.pop(node, [])
+        for earlier, start in before[node]:
+            if start == EMPTY or start in found:
+                todo.append(earlier)
+            else:
+                waiting[start].append(earlier)
+    return found, found & begins
 
 
-def _first(item: Item, empty: set[str]) -> Iterator[str]:
-    """Yield the rules that an item can begin with, once for each way."""
-    if isinstance(item, Reference):
-        yield item.name
-    elif isinstance(item, Repetition):
-        yield from _first(item.item, empty)
-    elif isinstance(item, Group):
-        for alternative in item.alternatives:
-            for one in alternative:
-                yield from _first(one, empty)
-                if not _may_be_empty(one, empty):
-                    break
+def _prune(automaton: Automaton) -> None:
+    """Take out what leads to no end; refuse a grammar that no text ever ends in, or only the empty one."""
+    ending, _ = _ending(automaton, by_bytes=True)
+    if automaton.root not in ending:
+        raise GrammarError("no text that ends has its form: a rule always wants itself again")
+    for node, edges in enumerate(automaton.edges):
+        automaton.edges[node] = [edge for edge in edges if edge[2] in ending and (edge[0] != CALL or edge[1] in ending)]
+    seen, todo = {automaton.root}, [automaton.root]
+    while todo:
+        for low, high, then in automaton.edges[todo.pop()]:
+            if low >= 0:
+                return
+            new = {then, high} - seen if low == CALL else {then} - seen
+            seen |= new
+            todo += new
+    raise GrammarError("only the empty text has its form")
 
 
-def _ways(item: Item, empty: set[str], known: dict[str, int]) -> int:
-    """Return in how many ways an item can begin."""
-    if isinstance(item, Text):
-        return 1
-    if isinstance(item, Reference):
-        return known[item.name]
-    if isinstance(item, Repetition):
-        copies = (item.high or item.low) + 1 if _may_be_empty(item.item, empty) else 2
-        return copies * _ways(item.item, empty, known)
-    ways = 1
-    for alternative in item.alternatives:
-        for one in alternative:
-            ways += _ways(one, empty, known)
-            if not _may_be_empty(one, empty):
-                break
-    return ways
-
-
-def _check_beginnings(rules: dict[str, Group]) -> None:
-    """Refuse rules that begin with themselves, and those that can begin in too many ways."""
-    empty = _empty_rules(rules)
-    begins = {name: set(_first(body, empty)) for name, body in rules.items()}
-    users: dict[str, list[str]] = {name: [] for name in rules}
-    for name, others in begins.items():
+def _check_beginnings(automaton: Automaton) -> None:
+    """Refuse a rule that begins with itself: reading nothing it would be gone into for ever."""
+    named = set(automaton.starts.values())
+    begins = {start: _first(automaton, start) & named for start in named}
+    users: dict[int, list[int]] = defaultdict(list)
+    for start, others in begins.items():
         for other in others:
-            users[other].append(name)
-    left = {name: len(others) for name, others in begins.items()}
-    ready = deque(name for name, count in left.items() if not count)
-    ways: dict[str, int] = {}
-    while ready:
-        name = ready.popleft()
-        ways[name] = _ways(rules[name], empty, ways)
-        if ways[name] > MAX_BEGINNINGS:
-            raise GrammarError(f"rule {name!r} can begin in more than {MAX_BEGINNINGS:,} ways")
-        for user in users[name]:
+            users[other].append(start)
+    left = {start: len(others) for start, others in begins.items()}
+    ready = [start for start, count in left.items() if not count]
+    for start in ready:
+        for user in users[start]:
             left[user] -= 1
             if not left[user]:
                 ready.append(user)
-    if len(ways) < len(rules):
-        raise GrammarError(f"left recursion: rule {_in_cycle(begins, ways)!r} can begin with itself")
+    if len(ready) < len(begins):
+        name = _in_cycle(begins, {start for start, count in left.items() if count})
+        names = {start: name for name, start in automaton.starts.items()}
+        raise GrammarError(f"left recursion: rule {names[name]!r} can begin with itself")
 
 
-def _in_cycle(begins: dict[str, set[str]], done: dict[str, int]) -> str:
-    """Return a rule that begins with itself: every rule that is not ``done`` leads to one."""
-    name = next(one for one in begins if one not in done)
-    seen: set[str] = set()
-    while name not in seen:
-        seen.add(name)
-        name = min(one for one in begins[name] if one not in done)
-    return name
+def _first(automaton: Automaton, start: int) -> set[int]:
+    """Return where the rules begin that a rule can begin with."""
+    found, seen, todo = set[int](), {start}, [start]
+    while todo:
+        for low, high, then in automaton.edges[todo.pop()]:
+            if low == CALL:
+                found.add(high)
+            if then not in seen and (low == EMPTY or (low == CALL and high in automaton.nullable)):
+                seen.add(then)
+                todo.append(then)
+    return found
+
+
+def _check_ways(automaton: Automaton) -> None:
+    """Refuse a grammar by which a text can go on in too many ways, whatever it was so far."""
+    if sum(map(len, automaton.edges)) <= MAX_WAYS:
+        return
+    at_most: dict[int, int] = {}
+    left = _MAX_COUNTED
+    for begin in (automaton.root, *{then for edges in automaton.edges for low, _, then in edges if low >= 0}):
+        if _at_most(automaton, begin, at_most) > MAX_WAYS:
+            left -= (ways := _ways(automaton, begin))
+            if ways > MAX_WAYS or left < 0:
+                raise GrammarError(f"a text can go on in more than {MAX_WAYS:,} ways; join those that begin alike")
+
+
+def _at_most(automaton: Automaton, begin: int, known: dict[int, int]) -> int:
+    """Return a number that the ways from a node on do not exceed: those that meet again count each."""
+    todo = [begin]
+    while todo:
+        node = todo[-1]
+        following = list(_following(automaton, node))
+        if node not in known:
+            known[node] = 0  # For a repetition of nothing, which leads back to it.
+            todo += [one for one in following if one not in known]
+            continue
+        todo.pop()
+        known[node] = min(len(automaton.edges[node]) + sum(known[one] for one in following), MAX_WAYS + 1)
+    return known[begin]
+
+
+def _ways(automaton: Automaton, begin: int) -> int:
+    """Return the ways from a node on, or more than `MAX_WAYS`."""
+    ways, seen, todo = 0, {begin}, [begin]
+    while todo and ways <= MAX_WAYS:
+        node = todo.pop()
+        ways += len(automaton.edges[node])
+        new = set(_following(automaton, node)) - seen
+        seen |= new
+        todo += new
+    return ways
+
+
+def _following(automaton: Automaton, node: int) -> Iterator[int]:
+    """Yield the nodes that can be reached from one by reading nothing."""
+    for low, high, then in automaton.edges[node]:
+        if low == CALL:
+            yield high
+        if low == EMPTY or (low == CALL and high in automaton.nullable):
+            yield then
+
+
+def _in_cycle(begins: Mapping[int, set[int]], left: set[int]) -> int:
+    """Return a rule that begins with itself: every one of those that are ``left`` leads to one."""
+    start = min(left)
+    seen: set[int] = set()
+    while start not in seen:
+        seen.add(start)
+        start = min(begins[start] & left)
+    return start

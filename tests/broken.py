@@ -262,3 +262,13 @@ def first_row(original: Any) -> Any:
         return original(self, rows[0], part, drawing)
 
     return draw
+
+
+def any_continuation(original: Any) -> Any:
+    """Look at the first byte of a character alone."""
+
+    def add(self: Any, node: int, low: bytes, high: bytes, then: int) -> None:
+        rest = len(low) - 1
+        original(self, node, low[:1] + b"\x80" * rest, high[:1] + b"\xbf" * rest, then)
+
+    return add

@@ -1046,6 +1046,20 @@ SHELL_AND_ENGINE: Final = [
         ("tests/runtime/test_draws.py::test_a_text_has_the_form_of_its_grammar",),
     ),
     Rule(
+        "Sampling: whole characters",
+        "never bytes that are no UTF-8",
+        "reenact.runtime.automaton:Automaton._add_bytes",
+        broken.any_continuation,
+        ("tests/runtime/test_states.py::test_two_bytes_that_begin_no_text_are_refused",),
+    ),
+    Rule(
+        "Sampling: what a grammar costs",
+        "that can be followed in too many ways ends its sequence",
+        "reenact.runtime.states:_Count.add",
+        always(None),
+        ("tests/runtime/test_draws.py::test_a_grammar_with_too_many_readings_is_given_up",),
+    ),
+    Rule(
         "Cancelling: inside a long prefill",
         "Takes effect between any two decodes and inside a long prefill",
         "reenact.runtime.abortflag:AbortFlag.ask",

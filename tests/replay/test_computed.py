@@ -9,7 +9,6 @@ DIFFERS = Computed(
     n_rows_differ=0,
     n_tokens_differ=1,
     n_unchecked=0,
-    n_by_clock=0,
     n_outcomes_differ=0,
     differing=(1,),
     first_row=None,

@@ -1,5 +1,7 @@
 """What a request can ask for, on a whole runtime without a model."""
 
+import threading
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
 from reenact.runtime import (
@@ -149,9 +152,37 @@ async def test_a_grammar_that_does_not_compile(scripted_runtime: OpenScripted, s
     """It is the caller's error, told before any work, with the field and the reason."""
     async with scripted_runtime(["a"]) as runtime:
         with pytest.raises(InvalidRequest) as raised:
-            await runtime.complete("p", grammar="start ::= 'a'")
-    assert ("grammar", "it has no rule root") == (raised.value.field, raised.value.reason)
+            await runtime.complete("p", grammar='start ::= "a"')
+    assert ("grammar", "it has no rule 'root'") == (raised.value.field, raised.value.reason)
     assert [] == of(session_log, "RequestReceived")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 5},
+        {"type": "string", "format": "email"},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"properties": {"a": {"type": "array", "uniqueItems": True}}},
+    ],
+)
+async def test_a_scripted_engine_refuses_the_schemas_that_a_real_one_does(
+    scripted_runtime: OpenScripted, schema: dict[str, Any]
+) -> None:
+    """So an application's tests see the error that its users would."""
+    async with scripted_runtime(["a"]) as runtime:
+        with pytest.raises(InvalidRequest, match="cannot be kept") as raised:
+            await runtime.complete("p", format=schema)
+    assert "format" == raised.value.field
+
+
+async def test_others_generate_while_a_grammar_is_checked(session_log: Path) -> None:
+    """It is checked beside the thread that decodes, however long it takes."""
+    async with open_runtime(Checking(), log=session_log) as runtime, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(runtime.complete, "p", grammar='root ::= "a"*'))
+        await wait_all_tasks_blocked()
+        await runtime.complete("p", num_predict=5)
+    assert [None, 'root ::= "a"*'] == [record.get("grammar") for record in of(session_log, "PromptTokenized")]
 
 
 async def test_a_grammar_that_allows_no_token(scripted_runtime: OpenScripted) -> None:
@@ -575,6 +606,24 @@ class Rude(ScriptedEngine):
 
     def abort(self, batch: int) -> None:
         self._rude("abort", lambda: super(Rude, self).abort(batch))
+
+
+class Checking(ScriptedEngine):
+    """An engine with a thread, in which a grammar is checked for as long as nobody else has a token."""
+
+    computes = True
+
+    def __init__(self) -> None:
+        super().__init__(["a"] * 50)
+        self._stepped = threading.Event()
+
+    def compile(self, options: Any) -> Any:
+        assert self._stepped.wait(10)
+        return super().compile(options)
+
+    def step(self, planned: BatchPlanned, drawings: Any) -> Any:
+        self._stepped.set()
+        return super().step(planned, drawings)
 
 
 NONSENSE = BatchDecoded(batch=0, code="0", samples=(), vectors=(), positions=((0, 15),))  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""Grammars as automata over bytes.
+
+The rules that hold here:
+
+* An automaton reads UTF-8 and nothing else: overlong forms, surrogates and code points beyond 10FFFF are in no range,
+  so no text that it allows holds bytes that are no character, and no beginning of one can be anything else.
+* It is made in time and memory linear in the grammar's elements.
+* Texts that begin alike are a tree, so as many constants as a grammar can hold are followed as one is.
+* Characters beyond ASCII are read by rules of their own, one for each class, however often the class is repeated.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from attrs import define, field
+
+from reenact.runtime.gbnf import Class, Group, Item, Ranges, Reference, Repetition, Text
+
+EMPTY: Final = -1
+CALL: Final = -2
+
+Edge = tuple[int, int, int]
+"""From a node on: a lowest and a highest byte, and the node behind them; or `EMPTY`, 0, and the node behind; or `CALL`,
+the beginning of a rule, and the node behind that rule."""
+
+_ASCII: Final = 0x7F
+_LENGTHS: Final = ((0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, 0x10FFFF))
+"""The characters of two, three and four bytes."""
+
+
+@define
+class Automaton:
+    """A grammar's rules as nodes with edges."""
+
+    edges: list[list[Edge]] = field(factory=list)
+    """Of each node. The end of a rule has none."""
+    starts: dict[str, int] = field(factory=dict)
+    """Where each rule of the grammar begins."""
+    ends: set[int] = field(factory=set)
+    """Where rules end."""
+    nullable: set[int] = field(factory=set)
+    """The beginnings of rules that the empty text has the form of."""
+    _classes: dict[Ranges, int] = field(factory=dict)
+    _texts: dict[tuple[int, int], int] = field(factory=dict)
+    """Behind a node and a byte that texts go on from."""
+
+    @property
+    def root(self) -> int:
+        """Where a text begins."""
+        return self.starts["root"]
+
+    def node(self) -> int:
+        """Return a new node."""
+        self.edges.append([])
+        return len(self.edges) - 1
+
+    def end(self) -> int:
+        """Return a new end of a rule."""
+        node = self.node()
+        self.ends.add(node)
+        return node
+
+    def add(self, node: int, item: Item, then: int) -> None:
+        """Let an item be read from ``node`` on, and lead to ``then``."""
+        match item:
+            case Text():
+                self._add_text(node, "".join(map(chr, item.codes)).encode(), then)
+            case Class():
+                self._add_class(node, item.ranges, then)
+            case Reference():
+                self.edges[node].append((CALL, self.starts[item.name], then))
+            case Group():
+                for alternative in item.alternatives:
+                    self._add_sequence(node, alternative, then)
+            case Repetition():
+                self._add_repetition(node, item, then)
+
+    def _add_text(self, node: int, text: bytes, then: int) -> None:
+        """Let a text be read; what it has in common with others from the same node on is there once."""
+        for byte in text[:-1]:
+            if (following := self._texts.get((node, byte))) is None:
+                following = self._texts[node, byte] = self.node()
+                self.edges[node].append((byte, byte, following))
+            node = following
+        self.edges[node].append((text[-1], text[-1], then) if text else (EMPTY, 0, then))
+
+    def _add_sequence(self, node: int, items: tuple[Item, ...], then: int) -> None:
+        if not items:
+            self.edges[node].append((EMPTY, 0, then))
+        for i, item in enumerate(items):
+            following = then if i == len(items) - 1 else self.node()
+            self.add(node, item, following)
+            node = following
+
+    def _add_repetition(self, node: int, repeated: Repetition, then: int) -> None:
+        if repeated.high == 0:
+            self.edges[node].append((EMPTY, 0, then))
+            return
+        for _ in range(repeated.low):
+            following = self.node()
+            self.add(node, repeated.item, following)
+            node = following
+        if repeated.high is None:
+            again = self.node()
+            self.edges[node].append((EMPTY, 0, again))
+            self.add(again, repeated.item, again)
+            self.edges[again].append((EMPTY, 0, then))
+            return
+        for _ in range(repeated.high - repeated.low):
+            self.edges[node].append((EMPTY, 0, then))
+            following = self.node()
+            self.add(node, repeated.item, following)
+            node = following
+        self.edges[node].append((EMPTY, 0, then))
+
+    def _add_class(self, node: int, ranges: Ranges, then: int) -> None:
+        beyond = []
+        for low, high in ranges:
+            if low <= _ASCII:
+                self.edges[node].append((low, min(high, _ASCII), then))
+            if high > _ASCII:
+                beyond.append((max(low, _ASCII + 1), high))
+        if beyond:
+            self.edges[node].append((CALL, self._beyond(tuple(beyond)), then))
+
+    def _beyond(self, ranges: Ranges) -> int:
+        """Return where a rule begins that reads one of these characters, none of which is ASCII."""
+        if (start := self._classes.get(ranges)) is None:
+            start = self._classes[ranges] = self.node()
+            end = self.end()
+            for low, high in ranges:
+                for first, last in _of_one_length(low, high):
+                    self._add_bytes(start, chr(first).encode(), chr(last).encode(), end)
+        return start
+
+    def _add_bytes(self, node: int, low: bytes, high: bytes, then: int) -> None:
+        """Let the bytes of a character from ``low`` to ``high`` be read, which have one length."""
+        if len(low) == 1:
+            self.edges[node].append((low[0], high[0], then))
+            return
+        lowest, highest = b"\x80" * (len(low) - 1), b"\xbf" * (len(low) - 1)
+        first, last = low[0], high[0]
+        if first == last:
+            self._step(node, first, first, (low[1:], high[1:]), then)
+            return
+        if low[1:] != lowest:
+            self._step(node, first, first, (low[1:], highest), then)
+            first += 1
+        if high[1:] != highest:
+            self._step(node, last, last, (lowest, high[1:]), then)
+            last -= 1
+        if first <= last:
+            self._step(node, first, last, (lowest, highest), then)
+
+    def _step(self, node: int, first: int, last: int, rest: tuple[bytes, bytes], then: int) -> None:
+        following = self.node()
+        self.edges[node].append((first, last, following))
+        self._add_bytes(following, *rest, then)
+
+
+def automaton_of(rules: Mapping[str, Group]) -> Automaton:
+    """Return the automaton of rules, all of which refer to rules that are there."""
+    made = Automaton()
+    for name in rules:
+        made.starts[name] = made.node()
+    for name, body in rules.items():
+        made.add(made.starts[name], body, made.end())
+    return made
+
+
+def _of_one_length(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield a range of characters in parts, each of which has one length in UTF-8 and no surrogates."""
+    for shortest, longest in _LENGTHS:
+        first, last = max(low, shortest), min(high, longest)
+        if first <= last:
+            yield first, last

@@ -1,0 +1,34 @@
+"""The form that a request asks its text to have, as the grammar in force.
+
+The rule that holds here: what is accepted follows from the request alone. No engine, no model and no machine accepts
+another grammar or another schema than the next one.
+"""
+
+import json
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.options import Options
+from reenact.runtime.gbnf import GrammarError
+from reenact.runtime.schemas import SchemaError, grammar_of
+from reenact.runtime.soundness import check
+
+
+def grammar_in_force(options: Options) -> str | None:
+    """Return the grammar that a request asks for, in GBNF: as given, or made of its format; None without either.
+
+    Raises:
+        InvalidRequest: It cannot be followed; it names ``grammar`` or ``format``.
+    """
+    name, grammar = ("format", options.format) if options.grammar is None else ("grammar", options.grammar)
+    if grammar is None:
+        return None
+    try:
+        if name == "format":
+            grammar = grammar_of({"type": "object"} if grammar == "json" else json.loads(grammar))
+        check(grammar)
+    except RecursionError:
+        raise InvalidRequest(name, "the schema is nested too deeply") from None
+    except (SchemaError, GrammarError, ValueError) as error:
+        # A schema's own words stand in it, which json.loads lets be half a surrogate pair.
+        raise InvalidRequest(name, str(error).encode("utf-8", "backslashreplace").decode()) from None
+    return grammar

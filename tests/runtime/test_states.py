@@ -1,0 +1,71 @@
+"""What may come next in a text that has the form of a grammar."""
+
+from itertools import count, product
+
+import pytest
+
+from reenact.runtime.gbnf import ALL
+from reenact.runtime.soundness import check
+from reenact.runtime.states import DEAD, START, GrammarStates, TooCostly
+
+
+def states_of(grammar: str) -> GrammarStates:
+    """Return the states of a grammar."""
+    return GrammarStates(check(grammar))
+
+
+RESTS = (b"", b"\x80", b"\x80\x80", b"\x80\x80\x80", b"\xa0\x80", b"\x90\x80\x80")
+"""What completes any character that is begun."""
+
+
+def is_text(raw: bytes) -> bool:
+    """Return whether bytes are characters, none of which is NUL."""
+    try:
+        return "\0" not in raw.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def is_begun(raw: bytes) -> bool:
+    """Return whether bytes begin a text."""
+    return any(is_text(raw + rest) for rest in RESTS)
+
+
+def test_two_bytes_that_begin_no_text_are_refused() -> None:
+    """Overlong forms, surrogates, what is beyond 10FFFF, and bytes that begin nothing; all others are allowed."""
+    states = states_of("root ::= .*")
+    pairs = [bytes(pair) for pair in product(range(256), repeat=2)]
+    assert [] == [pair for pair in pairs if is_begun(pair) != (states.after(START, pair) != DEAD)]
+
+
+def test_the_characters_at_all_ends_are_allowed() -> None:
+    """The first and the last of each length, and those beside the surrogates."""
+    states = states_of("root ::= .")
+    ends = {1, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000, *(end for ends in ALL for end in ends)}
+    assert [] == [end for end in sorted(ends) if not states.may_end(states.after(START, chr(end).encode()))]
+
+
+@pytest.mark.parametrize(("length", "fits"), [(2, False), (3, True), (4, False)])
+def test_a_character_counts_once_however_many_bytes_it_has(length: int, fits: bool) -> None:
+    """A repetition is one of characters."""
+    states = states_of("root ::= [a-\\U0010FFFF]{3}")
+    for sign in "aé日😀":
+        assert fits == states.may_end(states.after(START, (sign * length).encode()))
+
+
+def given_up_after(states: GrammarStates) -> int:
+    """Return how many times a byte can be read before a grammar is given up."""
+    state = START
+    for length in count():
+        try:
+            state = states.after(state, b"a")
+        except TooCostly:
+            return length
+    raise AssertionError
+
+
+def test_the_cost_is_a_count() -> None:
+    """A text is given up after the same bytes, whatever was asked before."""
+    cold, warm = (states_of('root ::= s\ns ::= "a" | "a" s s | "b" s s s') for _ in range(2))
+    warm.after(START, b"a" * 20 + b"ba")
+    assert given_up_after(cold) == given_up_after(warm) > 100
