@@ -384,3 +384,27 @@ def one_position_on(original: Any) -> Any:
         return batch
 
     return fill
+
+
+def one_end_for_each_text(original: Any) -> Any:
+    """Let a text lead to where the same text led before."""
+
+    def add(self: Any, node: int, text: bytes, then: int) -> None:
+        original(self, node, text, self._texts.setdefault((-1, text), then))
+
+    return add
+
+
+def first_way_back(original: Any) -> Any:
+    """Let a rule lead back to one place."""
+    return lambda self, pending, count: original(self, {new: {min(ways)} for new, ways in pending.items()}, count)
+
+
+def matched(original: Any) -> Any:
+    """Look for a pattern at the beginning."""
+
+    def whole(self: Any) -> Any:
+        self.pattern = "^" + self.pattern.removeprefix("^")
+        return original(self)
+
+    return whole

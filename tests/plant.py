@@ -46,11 +46,13 @@ _TEXT: Final = ("tests/properties/test_text_properties.py",)
 _SCHEDULE: Final = ("tests/properties/test_schedule_properties.py",)
 _DRAWINGS: Final = ("tests/properties/test_drawing_properties.py",)
 _ENGINE: Final = ("tests/properties/test_engine_properties.py",)
+_GRAMMAR: Final = ("tests/properties/test_grammar_properties.py",)
 _FIRST: Final = {
     "reenact.actors.text": _TEXT,
     "reenact.actors.schedule": _SCHEDULE,
     "reenact.runtime.drawings": (*_DRAWINGS, *_ENGINE),
     **dict.fromkeys((f"reenact.runtime.{name}" for name in ("draws", "sampling", "rows", "evaluator")), _ENGINE),
+    **dict.fromkeys((f"reenact.runtime.{name}" for name in ("automaton", "states", "ranges", "patterns")), _GRAMMAR),
 }
 """The property tests of a module alone, which are quick; they come first where the bug is in it."""
 
@@ -58,7 +60,7 @@ _FIRST: Final = {
 def properties(bug: Planted | None) -> tuple[str, ...]:
     """Return the property tests, those that find most bugs soon first."""
     first = () if bug is None else _FIRST.get(bug.target.partition(":")[0], ())
-    return tuple(dict.fromkeys((*first, *_KERNEL, *_TEXT, *_SCHEDULE, *_DRAWINGS, *_ENGINE)))
+    return tuple(dict.fromkeys((*first, *_KERNEL, *_TEXT, *_SCHEDULE, *_DRAWINGS, *_ENGINE, *_GRAMMAR)))
 
 
 def planted(bugs: Iterable[Planted]) -> Iterable[tuple[str, Outcome]]:

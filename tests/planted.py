@@ -473,4 +473,37 @@ ENGINE: Final = [
     ),
 ]
 
-PLANTED: Final = [*TEXTS, *SEQUENCES, *SLOTS, *SCHEDULE, *SHELL, *ENGINE]
+GRAMMARS: Final = [
+    Planted(
+        "any byte goes on with a character",
+        "Behind the first byte of a character the bounds of its class are forgotten.",
+        "reenact.runtime.automaton:Automaton._add_bytes",
+        broken.any_continuation,
+    ),
+    Planted(
+        "texts that are alike lead to one place",
+        "Behind a text that stands twice in a grammar comes what stands behind the first of them.",
+        "reenact.runtime.automaton:Automaton._add_text",
+        mistakes.one_end_for_each_text,
+    ),
+    Planted(
+        "rules lead back to the first place",
+        "A rule that was gone into at two places leads back to one of them only.",
+        "reenact.runtime.states:GrammarStates._settled",
+        mistakes.first_way_back,
+    ),
+    Planted(
+        "a bound that is excluded is included",
+        "Numbers may equal their exclusive bounds.",
+        "reenact.runtime.ranges:_may_end",
+        always(value=True),
+    ),
+    Planted(
+        "a pattern from its beginning",
+        "A pattern is matched at the beginning of the string, and not found anywhere in it.",
+        "reenact.runtime.patterns:_Reader.whole",
+        mistakes.matched,
+    ),
+]
+
+PLANTED: Final = [*TEXTS, *SEQUENCES, *SLOTS, *SCHEDULE, *SHELL, *ENGINE, *GRAMMARS]
