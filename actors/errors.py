@@ -4,10 +4,18 @@ A failure that ends a sequence is a fact of the log first (`reenact.actors.event
 exception that its caller sees.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from reenact.actors.limits import MAX_INTEGER
 
 if TYPE_CHECKING:
     from reenact.actors.events import Failure, FailureKind
+
+_MAX_SHOWN: Final = 80
+_MAX_DESCRIPTION: Final = 2000
+_SEQUENCES: Final = (str, bytes, list, tuple)
 
 
 class ReenactError(Exception):
@@ -97,8 +105,45 @@ def again(error: "_Because") -> "_Because":
 
 def description(error: BaseException) -> str:
     """Return an exception's type and message as text that a log can hold; for one of our own bugs, its reason."""
-    text = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-    return text.encode("utf-8", "backslashreplace").decode()
+    try:
+        text = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  # an exception may be anybody's, and its __str__ may raise
+        text = f"{type(error).__name__} with a message that cannot be shown"
+    return _cut(text, _MAX_DESCRIPTION)
+
+
+def shown(value: object) -> str:
+    """Return a value as it may stand in an error: short, and text that a log can hold, whatever its ``repr`` does."""
+    if type(value) is int and abs(value) > MAX_INTEGER:
+        return "a number beyond 2^53"
+    try:
+        # What follows the part that is shown need not be looked at, however long it is.
+        part = value[: _MAX_SHOWN + 1] if type(value) in _SEQUENCES else value  # type: ignore[index]  # one of them
+        text = str.__str__(repr(part))
+    except Exception:  # noqa: BLE001  # as above
+        text = f"a value of type {type(value).__name__} that cannot be shown"
+    return _cut(text, _MAX_SHOWN)
+
+
+@contextmanager
+def reading(field: str) -> Iterator[None]:
+    """Let whatever a caller's value raises while it is read be an error of the argument that it was given as.
+
+    Raises:
+        InvalidRequest: The value raised.
+    """
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except Exception as error:
+        raise InvalidRequest(field, f"it cannot be read: {description(error)}") from error
+
+
+def _cut(text: str, length: int) -> str:
+    """Return a text that a log can hold, no longer than so much."""
+    text = text[: length + 1].encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= length else text[:length] + "…"
 
 
 def error_of(failure: "Failure") -> ReenactError:

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, TypedDict
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import InvalidRequest, reading, shown
 from reenact.actors.limits import (
     MAX_DEADLINE,
     MAX_GRAMMAR_BYTES,
@@ -45,17 +46,15 @@ class RequestOptions(TypedDict, total=False):
     deadline: float | None
 
 
-_MAX_SHOWN = 80
-
 _Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
 
 def _whole(low: int, high: int) -> _Validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not int:
-            raise InvalidRequest(attribute.name, f"expected a whole number, got {_shown(value)}")
+            raise InvalidRequest(attribute.name, f"expected a whole number, got {shown(value)}")
         if not low <= value <= high:
-            raise InvalidRequest(attribute.name, f"expected {low} to {high}, got {_shown(value)}")
+            raise InvalidRequest(attribute.name, f"expected {low} to {high}, got {shown(value)}")
 
     return check
 
@@ -63,7 +62,7 @@ def _whole(low: int, high: int) -> _Validator:
 def _number(low: float, high: float) -> _Validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not float:
-            raise InvalidRequest(attribute.name, f"expected a number, got {_shown(value)}")
+            raise InvalidRequest(attribute.name, f"expected a number, got {shown(value)}")
         if not (math.isfinite(value) and low <= value <= high):
             raise InvalidRequest(attribute.name, f"expected {low:g} to {high:g}, got {value:g}")
 
@@ -83,12 +82,12 @@ def _above(low: float, high: float) -> _Validator:
 
 def _yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if type(value) is not bool:
-        raise InvalidRequest(attribute.name, f"expected True or False, got {_shown(value)}")
+        raise InvalidRequest(attribute.name, f"expected True or False, got {shown(value)}")
 
 
 def _grammar(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if type(value) is not str:
-        raise InvalidRequest(attribute.name, f"expected a string, got {_shown(value)}")
+        raise InvalidRequest(attribute.name, f"expected a string, got {shown(value)}")
     if not value.strip():
         raise InvalidRequest(attribute.name, "it is empty: leave it out, or say what the text is to look like")
     if len(utf8(attribute.name, value)) > MAX_GRAMMAR_BYTES:
@@ -97,7 +96,7 @@ def _grammar(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 def _format(owner: object, attribute: "Attribute[Any]", value: object) -> None:
     if type(value) is not str:
-        raise InvalidRequest(attribute.name, f'expected "json" or a JSON Schema, got {_shown(value)}')
+        raise InvalidRequest(attribute.name, f'expected "json" or a JSON Schema, got {shown(value)}')
     _grammar(owner, attribute, value)
     if value == "json":
         return
@@ -107,15 +106,15 @@ def _format(owner: object, attribute: "Attribute[Any]", value: object) -> None:
         raise InvalidRequest(attribute.name, f'expected "json" or a JSON Schema: {error}') from None
     if not isinstance(schema, dict) or not schema:
         raise InvalidRequest(
-            attribute.name, f'expected "json" or a JSON Schema with something in it, got {_shown(value)}'
+            attribute.name, f'expected "json" or a JSON Schema with something in it, got {shown(value)}'
         )
 
 
 def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, tuple) or not all(type(stop) is str for stop in value):
-        raise InvalidRequest(attribute.name, f"expected a list of strings, got {_shown(value)}")
+        raise InvalidRequest(attribute.name, f"expected a list of strings, got {shown(value)}")
     if len(value) > MAX_STOPS:
-        raise InvalidRequest(attribute.name, f"expected at most {MAX_STOPS} stop strings, got {len(value)}")
+        raise InvalidRequest(attribute.name, f"expected at most {MAX_STOPS} stop strings")
     for stop in value:
         if not stop:
             raise InvalidRequest(attribute.name, "a stop string is empty: it would end every text before it begins")
@@ -125,12 +124,13 @@ def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 def _as_schema(value: object) -> object:
     """Return a schema as the text that stands in the log; its order is that of the properties in the answer."""
-    if not isinstance(value, Mapping):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("format", f"the schema is not JSON: {error}") from None
+    with reading("format"):
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest("format", f"the schema is not JSON: {error}") from None
 
 
 def _as_float(value: object) -> object:
@@ -139,17 +139,12 @@ def _as_float(value: object) -> object:
     return float(value)
 
 
-def _shown(value: object) -> str:
-    """Return a value as it may stand in an error: neither of any length nor too large to be written."""
-    if type(value) is int and abs(value) > MAX_INTEGER:
-        return "a number beyond 2^53"
-    shown = repr(value)
-    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
-
-
 def _as_tuple(value: object) -> object:
-    # A string is iterable too, but stop="abc" for "a", "b", "c" is nobody's intention.
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else value
+    with reading("stop"):
+        # A string is iterable too, but stop="abc" for "a", "b", "c" is nobody's intention.
+        if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+            return value
+        return tuple(islice(value, MAX_STOPS + 1))  # It may have no end.
 
 
 @frozen(kw_only=True)

@@ -5,13 +5,14 @@ import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import get_args
+from pathlib import Path
+from typing import cast, get_args
 
 import trio
 
 from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
-from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
 from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.codec import FORMAT, SCHEMA
@@ -84,7 +85,7 @@ async def open_runtime(
     )
     limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
-    journal = None if log is None else Journal(log)
+    journal = _journal(log)
     compute, aside = _threads(engine)
     last: Callable[[], None] = _nothing
     try:
@@ -166,10 +167,12 @@ def _settings(
     _check("n_slots", n_slots)
     _check("n_ctx", n_ctx, n_slots)
     _check("n_batch", n_batch, n_slots)
-    if determinism not in get_args(Determinism):
-        raise InvalidRequest("determinism", f"expected one of {', '.join(get_args(Determinism))}, got {determinism!r}")
+    if type(determinism) is not str or determinism not in get_args(Determinism):
+        raise InvalidRequest(
+            "determinism", f"expected one of {', '.join(get_args(Determinism))}, got {shown(determinism)}"
+        )
     if type(logits_hash) is not bool:
-        raise InvalidRequest("logits_hash", f"expected True or False, got {logits_hash!r}")
+        raise InvalidRequest("logits_hash", f"expected True or False, got {shown(logits_hash)}")
     return ContextSettings(
         n_slots=n_slots,
         n_ctx=n_ctx,
@@ -185,7 +188,7 @@ def _limits(*, max_waiting: int, max_reader_lag: int, max_pause: float | None) -
     _check("max_reader_lag", max_reader_lag)
     if max_pause is not None and not (type(max_pause) in {int, float} and 0 < max_pause <= MAX_DEADLINE):
         expected = f"seconds above 0 and up to {MAX_DEADLINE:,}, or None"
-        raise InvalidRequest("max_pause", f"expected {expected}, got {max_pause!r}")
+        raise InvalidRequest("max_pause", f"expected {expected}, got {shown(max_pause)}")
     seconds = None if max_pause is None else float(max_pause)
     return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=seconds)
 
@@ -193,7 +196,7 @@ def _limits(*, max_waiting: int, max_reader_lag: int, max_pause: float | None) -
 def _check(name: str, value: int, n_slots: int = 1) -> None:
     low, high = bounds(n_slots)[name]
     if type(value) is not int or not low <= value <= high:
-        raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {value!r}")
+        raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {shown(value)}")
 
 
 def threads(asked: int | None) -> int:
@@ -215,11 +218,22 @@ def _cpus() -> int:
 
 
 def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
-    if not isinstance(model, str | os.PathLike):
-        if not hasattr(model, "computes"):
-            raise InvalidRequest("model", f"expected a path or an engine, got {model!r}")
-        return model
-    return llama_engine(model)
+    with reading("model"):
+        path = Path(model) if isinstance(model, str | os.PathLike) else None
+        computes = hasattr(model, "computes")
+    if path is not None:
+        return llama_engine(path)
+    if not computes:
+        raise InvalidRequest("model", f"expected a path or an engine, got {shown(model)}")
+    return cast("Engine", model)
+
+
+def _journal(log: str | os.PathLike[str] | None) -> Journal | None:
+    if log is None:
+        return None
+    with reading("log"):
+        path = Path(log)
+    return Journal(path)
 
 
 def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None]) -> Engine:

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_CHAT_INPUTS
 from reenact.actors.options import utf8
@@ -19,6 +19,8 @@ from reenact.runtime.results import Completion
 
 ANSWERS: Final = "assistant"
 """The role of what the model says, by the name that chat templates use."""
+
+_FIELD: Final = "messages"
 
 _Key = tuple[tuple[str, str], ...]
 
@@ -116,21 +118,24 @@ def checked(messages: object) -> list[Message]:
     Raises:
         InvalidRequest: They are not; it says which one.
     """
-    field = "messages"
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
-        raise InvalidRequest(field, f"expected a list of messages, got {type(messages).__name__}")
-    found: list[Message] = []
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            raise InvalidRequest(field, f"message {i} is not a mapping with role and content, and nothing else")
-        for name in ("role", "content"):
-            if type(message[name]) is not str:
-                raise InvalidRequest(field, f"the {name} of message {i} is not a string")
-            utf8(field, message[name])
-        found.append({"role": message["role"], "content": message["content"]})
+    with reading(_FIELD):
+        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+            raise InvalidRequest(_FIELD, f"expected a list of messages, got {type(messages).__name__}")
+        found = [_message(i, message) for i, message in enumerate(messages)]
     if not found:
-        raise InvalidRequest(field, "there are none")
+        raise InvalidRequest(_FIELD, "there are none")
     return found
+
+
+def _message(i: int, message: object) -> Message:
+    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        raise InvalidRequest(_FIELD, f"message {i} is not a mapping with role and content, and nothing else")
+    role, content = message["role"], message["content"]
+    for name, text in (("role", role), ("content", content)):
+        if type(text) is not str:
+            raise InvalidRequest(_FIELD, f"the {name} of message {i} is not a string")
+        utf8(_FIELD, text)
+    return {"role": role, "content": content}
 
 
 def _key(messages: list[Message]) -> _Key:

@@ -23,7 +23,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.v import format_exception
 
 from reenact.actors import events as e
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits
 from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_INTEGER
@@ -145,7 +145,7 @@ def check_envelope(fields: Fields) -> None:
     """
     for name, kind in {**_ENVELOPE_TYPES, **({"cause": int} if "cause" in fields else {})}.items():
         if type(fields.get(name)) is not kind:
-            raise UnreadableRecord(f"{name}: expected {kind.__name__}, got {fields.get(name)!r}")
+            raise UnreadableRecord(f"{name}: expected {kind.__name__}, got {shown(fields.get(name))}")
 
 
 def decode(fields: Fields) -> e.Record:
@@ -156,7 +156,7 @@ def decode(fields: Fields) -> e.Record:
     """
     kind = fields.get("type")
     if not isinstance(kind, str) or (event_type := EVENT_TYPES.get(kind)) is None:
-        raise UnreadableRecord(f"there is no event of type {kind!r}")
+        raise UnreadableRecord(f"there is no event of type {shown(kind)}")
     payload = {name: value for name, value in fields.items() if name not in ENVELOPE}
     try:
         event: e.Event = _converter.structure(payload, event_type)
@@ -171,7 +171,7 @@ def decode(fields: Fields) -> e.Record:
     except (TypeError, ValueError, KeyError) as error:
         raise UnreadableRecord(f"{kind}: {error}") from None
     if fields.get("actor") != actor_of(event):
-        raise UnreadableRecord(f"{kind} belongs to {actor_of(event)}, not to {fields.get('actor')!r}")
+        raise UnreadableRecord(f"{kind} belongs to {actor_of(event)}, not to {shown(fields.get('actor'))}")
     return record
 
 
@@ -182,7 +182,7 @@ def recordable(decoded: object) -> e.BatchDecoded:
         UnwritableRecord, UnreadableRecord: It is something else, or has a value that no log may hold.
     """
     if not isinstance(decoded, e.BatchDecoded):
-        raise UnwritableRecord(f"expected BatchDecoded, got {decoded!r}")
+        raise UnwritableRecord(f"expected BatchDecoded, got {shown(decoded)}")
     decode(loads(dumps(encode(e.Record(0, decoded, None), 0))))
     return decoded
 
@@ -221,7 +221,7 @@ def _reason(error: BaseException, kind: type | None) -> str:
 def _strict(kind: type[T]) -> Callable[[object, object], T]:
     def hook(value: object, _: object) -> T:
         if type(value) is not kind:
-            raise TypeError(f"expected {kind.__name__}, got {value!r}")
+            raise TypeError(f"expected {kind.__name__}, got {shown(value)}")
         return value
 
     return hook
@@ -229,7 +229,7 @@ def _strict(kind: type[T]) -> Callable[[object, object], T]:
 
 def _strict_int(value: object, _: object) -> int:
     if type(value) is not int:
-        raise TypeError(f"expected int, got {value!r}")
+        raise TypeError(f"expected int, got {shown(value)}")
     if abs(value) > MAX_INTEGER:
         raise ValueError(f"expected an integer below 2^53, got {value}")
     return value
@@ -247,7 +247,7 @@ def _input(value: object, _: object) -> Input:
         return _strict_int(value, int)
     if isinstance(value, list) and value and all(type(item) is float for item in value):
         return tuple(value)
-    raise TypeError(f"expected a token or a row of numbers, got {value!r}")
+    raise TypeError(f"expected a token or a row of numbers, got {shown(value)}")
 
 
 def _bytes_fields(kind: type) -> tuple[str, ...]:
@@ -302,7 +302,7 @@ def _make_converter() -> Converter:
 
         def hook(value: object, _: object) -> tuple[Any, ...]:
             if not isinstance(value, list):
-                raise TypeError(f"expected a list, got {value!r}")
+                raise TypeError(f"expected a list, got {shown(value)}")
             if inner[-1] is Ellipsis:
                 return tuple(converter.structure(item, inner[0]) for item in value)
             if len(value) != len(inner):
@@ -326,7 +326,7 @@ def _make_converter() -> Converter:
 
         def hook(value: Any, of: Any) -> Any:
             if not isinstance(value, dict):
-                raise TypeError(f"expected an object, got {value!r}")
+                raise TypeError(f"expected an object, got {shown(value)}")
             plain = _read_bytes(value, names) if names else value
             if missing := required - plain.keys():
                 raise TypeError(f"{', '.join(sorted(missing))} is missing")

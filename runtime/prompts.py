@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import InvalidRequest, reading, shown
 from reenact.actors.inputs import Row
 from reenact.actors.limits import MAX_PROMPT_BYTES
 from reenact.actors.options import utf8
@@ -28,13 +28,17 @@ def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
     Raises:
         InvalidRequest: It is none, or a row is of the wrong length or holds what is no finite number.
     """
-    if isinstance(prompt, str):
-        return [prompt]
+    with reading("prompt"):
+        # Its characters, whatever the methods of a class of the caller's make of them.
+        return [str.__str__(prompt)] if isinstance(prompt, str) else _joined(prompt, n_embd)
+
+
+def _joined(prompt: object, n_embd: int) -> list[Piece]:
     pieces: list[str | list[Row]] = []
     for piece in _listed("prompt", prompt, "a string, or a list of strings and rows"):
         if isinstance(piece, str):
             before = pieces.pop() if pieces and isinstance(pieces[-1], str) else ""
-            pieces.append(f"{before}{piece}")
+            pieces.append(f"{before}{str.__str__(piece)}")
         elif pieces and isinstance(pieces[-1], list):
             pieces[-1].append(_row(piece, n_embd))
         else:
@@ -68,9 +72,10 @@ def texts_of(texts: object) -> list[str]:
     Raises:
         InvalidRequest: It is none, or one of them is no text.
     """
-    if isinstance(texts, str):
-        raise InvalidRequest("texts", "expected a list of strings, got one string")
-    return [check_text("texts", text) for text in _listed("texts", texts, "a list of strings")]
+    with reading("texts"):
+        if isinstance(texts, str):
+            raise InvalidRequest("texts", "expected a list of strings, got one string")
+        return [check_text("texts", text) for text in _listed("texts", texts, "a list of strings")]
 
 
 def _listed(field: str, value: object, expected: str) -> Iterable[object]:
@@ -101,7 +106,7 @@ def check_text(field: str, text: object) -> str:
         InvalidRequest: It names the field.
     """
     if type(text) is not str:
-        raise InvalidRequest(field, f"expected a string, got {text!r}")
+        raise InvalidRequest(field, f"expected a string, got {shown(text)}")
     if len(utf8(field, text)) > MAX_PROMPT_BYTES:
         raise InvalidRequest(field, f"it has more than {MAX_PROMPT_BYTES:,} bytes")
     return text

@@ -22,7 +22,7 @@ from typing import TypeVar
 import trio
 
 from reenact.actors import events as e
-from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, again, description
+from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, again, description, shown
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel
 from reenact.actors.metrics import Metrics, times
@@ -152,7 +152,7 @@ class Session:
         except Exception as error:
             raise EngineBroken(f"the engine failed: {description(error)}") from error
         if type(answer) is not kind:
-            raise EngineBroken(f"the engine failed: expected {kind.__name__}, got {answer!r}")
+            raise EngineBroken(f"the engine failed: expected {kind.__name__}, got {shown(answer)}")
         return answer
 
     async def tokenize(
