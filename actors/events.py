@@ -85,8 +85,11 @@ class Sample:
     piece: bytes = b""
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
     eog: bool = False
-    fault: Literal["nan", "grammar", "cost"] | None = None
-    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or has too many ways to go on."""
+    fault: Literal["nan", "grammar", "cost", "engine"] | None = None
+    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or has too many ways to go on, or the
+    engine has none for this sequence."""
+    reason: str | None = None
+    """What the engine says of it."""
     logits_crc32: int | None = None
     """CRC-32 of the row of logits as it lies in memory; None where the session takes none."""
     logprob: float | None = None
@@ -101,9 +104,11 @@ class Vector:
 
     sequence: int
     values: tuple[float, ...]
-    """As the model gives them; none where one of them is NaN or infinite."""
+    """As the model gives them; none where one of them is NaN or infinite, or where the engine has none."""
     crc32: int
     """Of the vector as it lies in memory."""
+    reason: str | None = None
+    """What the engine says where it has none."""
 
 
 Outcome = Sample | Vector

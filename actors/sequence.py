@@ -28,6 +28,7 @@ _FAULTS: Final = {
     "nan": "its logits hold a NaN",
     "grammar": "the grammar allows none",
     "cost": "its grammar can be followed in too many ways",
+    "engine": "the engine has none",
 }
 
 
@@ -167,7 +168,7 @@ def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
 def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
     """Make the text's embedding of a vector, and end."""
     if not vector.values:
-        reason = "the embedding has a value that is NaN or infinite"
+        reason = vector.reason or "the embedding has a value that is NaN or infinite"
         return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
     embedding = normalised(vector.values, state.options.dimensions)
     return [e.EmbeddingComputed(sequence=state.sequence, embedding=embedding), _finished(state, "stop")]
@@ -177,7 +178,8 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     """Turn a sampled token into text, and go on or end."""
     index = state.n_sampled
     if sample.fault is not None:
-        return [failed(state, e.Failure(kind="sequence_failed", reason=f"no token {index}: {_FAULTS[sample.fault]}"))]
+        reason = f"no token {index}: {sample.reason or _FAULTS[sample.fault]}"
+        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),

@@ -333,12 +333,18 @@ def _sample(sample: e.Sample) -> str:
             return "NaN in the logits"
         case "grammar":
             return "no token that its grammar allows"
-        case _:
+        case "cost":
+            return "no token, its grammar having too many ways to go on"
+        case "engine":
+            return "no token that its engine has"
+        case None:
             return "EOG" if sample.eog else piece(sample.piece)
 
 
 def _vector(pooled: e.Vector) -> str:
-    return f"pooled to {vector(pooled.values)}" if pooled.values else "NaN or infinity in the vector"
+    if pooled.values:
+        return f"pooled to {vector(pooled.values)}"
+    return "NaN or infinity in the vector" if pooled.reason is None else "no vector that its engine has"
 
 
 # ---------------------------------------------------------------- one record, whole

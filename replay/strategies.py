@@ -248,7 +248,7 @@ def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
     pieces = weighted((4, st.sampled_from(PIECES)), (1, st.binary(max_size=4)))
     said = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
     eog = st.just(e.Sample(sequence=sequence, token=2, eog=True))
-    faults: list[Literal["nan", "grammar", "cost"]] = ["nan", "grammar", "cost"]
+    faults: list[Literal["nan", "grammar", "cost", "engine"]] = ["nan", "grammar", "cost", "engine"]
     faulty = st.sampled_from([e.Sample(sequence=sequence, token=-1, fault=fault) for fault in faults])
     return weighted((6, said), (1, eog), (1, faulty))
 

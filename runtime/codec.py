@@ -49,7 +49,7 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """Of what every line begins with; ``cause``, where there is one, is an integer too."""
 
-_SPARSE: Final = (e.Part, e.Sample, e.TokenEmitted, e.RequestReceived, Limits)
+_SPARSE: Final = (e.Part, e.Sample, e.Vector, e.TokenEmitted, e.RequestReceived, Limits)
 
 Fields = dict[str, Any]
 T = TypeVar("T")

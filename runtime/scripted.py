@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final, Literal
 from zlib import crc32
 
-from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.actors.events import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input
@@ -87,6 +87,9 @@ _SAMPLING: Final = (
 
 _EOG_TOKEN: Final = 256
 
+_MAX_NAMED: Final = 5
+"""Prompts that an error names; the rest are counted."""
+
 
 def row_of(cells: Iterable[object]) -> int:
     """Return what stands for the row of logits behind these cells, and for its checksum."""
@@ -109,12 +112,17 @@ def drawn(script: Script, row: int, index: int, options: Options) -> str | bytes
 class ScriptedEngine:
     r"""Plays a script for each prompt; a script that is over ends with an end-of-generation token.
 
+    A prompt or a text that nothing is scripted for fails its own request, with `SequenceFailed`.
+
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
         draws_from: What a token follows from; where not from the script, it is any of the script's, or of `PIECES`.
         faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
         vectors: Makes it an engine for embeddings: the vector of each text.
+
+    Raises:
+        TypeError: A script that is no list of pieces, or a vector that is no list of numbers; it names which.
 
     Example:
         ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``,
@@ -131,16 +139,18 @@ class ScriptedEngine:
         faults: Faults | None = None,
         vectors: Vectors | None = None,
     ) -> None:
-        if isinstance(scripts, str | bytes):
-            raise TypeError("a script is a list of pieces, not one string")
         if isinstance(scripts, Mapping) and draws_from != "script":
             raise TypeError("a made-up model draws from one list of pieces, whatever the prompt")
         if not scripts and draws_from != "script":
             scripts = PIECES
-        self._scripts = dict(scripts) if isinstance(scripts, Mapping) else scripts
+        self._scripts = (
+            {prompt: _checked(script, f"the script for {shown(prompt)}") for prompt, script in scripts.items()}
+            if isinstance(scripts, Mapping)
+            else _checked(scripts, "a script")
+        )
         self._draws_from = draws_from
         self._faults = {} if faults is None else faults
-        self._vectors = vectors
+        self._vectors = None if vectors is None else {text: _numbers(text, vectors[text]) for text in vectors}
         self._tokens = _vocabulary(self._scripts)
         self._pieces = {token: piece for piece, token in self._tokens.items()}
         self._cells: list[list[object]] = []
@@ -268,7 +278,10 @@ class ScriptedEngine:
     def _sample(self, part: Part, drawing: Drawing) -> Sample:
         row, index = row_of(self._cells[part.slot]), part.draw or 0
         crc = row if self._logits_hash else None
-        script = self._script(self._text(drawing.prompt))
+        script = self._script(drawing)
+        if script is None:
+            reason = _unscripted("script for the prompt", self._text(drawing.prompt), self._scripts, '["pieces"]')
+            return Sample(sequence=part.sequence, token=-1, fault="engine", reason=reason, logits_crc32=crc)
         if self._draws_from == "script":
             piece = script[index] if index < len(script) else EOG
         else:
@@ -294,22 +307,45 @@ class ScriptedEngine:
     def _vector(self, part: Part) -> Vector:
         self._cells[part.slot].clear()
         text = self._text(part.inputs)
-        if self._vectors is None or text not in self._vectors:
-            raise LookupError(f"there is no vector for the text {text!r}")
-        values = tuple(float(value) for value in self._vectors[text])
-        usable = all(math.isfinite(value) for value in values)
-        return Vector(sequence=part.sequence, values=values if usable else (), crc32=crc32(repr(values).encode()))
+        values = {} if self._vectors is None else self._vectors
+        if text not in values:
+            reason = _unscripted("vector for the text", text, values, "[0.5, 0.5]")
+            return Vector(sequence=part.sequence, values=(), crc32=0, reason=reason)
+        usable = all(map(math.isfinite, values[text]))
+        crc = crc32(repr(values[text]).encode())
+        return Vector(sequence=part.sequence, values=values[text] if usable else (), crc32=crc)
 
     def _text(self, inputs: Iterable[Input]) -> str:
         known = (self._pieces.get(one, bytes([min(one, 255)])) for one in inputs if isinstance(one, int))
         return b"".join(known).decode(errors="replace")
 
-    def _script(self, prompt: str) -> Script:
-        if not isinstance(self._scripts, dict):
-            return self._scripts
-        if prompt not in self._scripts:
-            raise LookupError(f"there is no script for the prompt {prompt!r}")
-        return self._scripts[prompt]
+    def _script(self, drawing: Drawing) -> Script | None:
+        if isinstance(self._scripts, dict):
+            return self._scripts.get(self._text(drawing.prompt))
+        return self._scripts
+
+
+def _checked(script: object, which: str) -> Script:
+    if not isinstance(script, Sequence) or isinstance(script, str | bytes):
+        raise TypeError(f"{which} is a list of pieces, got {shown(script)}")
+    for piece in script:
+        if not isinstance(piece, str | bytes | Special):
+            raise TypeError(f"{which} holds pieces, each a str, bytes, EOG, NAN or DEAD_END, got {shown(piece)}")
+    return script
+
+
+def _numbers(text: str, values: object) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)  # type: ignore[attr-defined]  # it may be anything
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"the vector for {shown(text)} is a list of numbers, got {shown(values)}") from None
+
+
+def _unscripted(what: str, text: str, scripted: Iterable[object], example: str) -> str:
+    """Say what is missing, what there is, and how to add it."""
+    there = list(scripted)
+    named = ", ".join(map(shown, there[:_MAX_NAMED])) + (f" and {n} more" if (n := len(there) - _MAX_NAMED) > 0 else "")
+    return f"there is no {what} {shown(text)}; scripted are {named or 'none'}: add {{{shown(text)}: {example}}}"
 
 
 def _vocabulary(scripts: Script | dict[str, Script]) -> dict[bytes, int]:

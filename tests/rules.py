@@ -601,6 +601,13 @@ FAULTS: Final = [
         ("test_faults::test_nan_concerns_one_sequence", "test_faults::test_a_grammars_dead_end_concerns_one_sequence"),
     ),
     Rule(
+        "Faults: an engine without a token",
+        "What an engine has no token or no vector for ends alone, with the engine's own words",
+        "reenact.actors.sequence:_take",
+        asked(lambda state, sample: (state, changed(sample, reason=None))),
+        ("test_faults::test_an_engine_without_a_token_concerns_one_sequence",),
+    ),
+    Rule(
         "Faults: codes 1 and -1",
         "code 1 (no room) or -1 (invalid batch) means that our picture of the cells is wrong",
         "reenact.actors.outcomes:failure",

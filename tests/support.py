@@ -266,6 +266,7 @@ class Driver:
         rows: int = 0,
         nan: frozenset[int] = frozenset(),
         no_token: frozenset[int] = frozenset(),
+        unknown: frozenset[int] = frozenset(),
         vector: tuple[float, ...] = (3.0, 4.0),
     ) -> e.BatchDecoded:
         """Take the batch in flight and return what an engine says after it, without giving it to the kernel.
@@ -275,6 +276,7 @@ class Driver:
             rows: For code 2 and those below -1: so many rows were evaluated before.
             nan: Sequences in whose logits is a NaN.
             no_token: Sequences whose grammar allows no token.
+            unknown: Sequences that the engine has no token for.
             vector: What a text is pooled to.
         """
         planned, self.planned = self.planned, None
@@ -293,7 +295,7 @@ class Driver:
         for part in done_parts:
             if part.pool:
                 self.cells[part.slot].clear()
-        samples = [self._sample(part, nan, no_token) for part in done_parts if part.draw is not None]
+        samples = [self._sample(part, nan, no_token, unknown) for part in done_parts if part.draw is not None]
         vectors = [e.Vector(sequence=part.sequence, values=vector, crc32=0) for part in done_parts if part.pool]
         positions = tuple((part.slot, len(self.cells[part.slot]) - 1) for part in planned.parts)
         return e.BatchDecoded(
@@ -357,8 +359,10 @@ class Driver:
         """Return how many inputs of a sequence were in cells when it first got a slot."""
         return next(event.reused for event in self.events(e.SlotAssigned) if event.sequence == sequence)
 
-    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int]) -> e.Sample:
+    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int], unknown: frozenset[int]) -> e.Sample:
         assert part.draw is not None
+        if part.sequence in unknown:
+            return e.Sample(sequence=part.sequence, token=-1, fault="engine", reason="there is no script")
         if part.sequence in nan | no_token:
             return e.Sample(sequence=part.sequence, token=-1, fault="nan" if part.sequence in nan else "grammar")
         token = part.sequence * 1000 + part.draw

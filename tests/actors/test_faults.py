@@ -66,6 +66,19 @@ def test_a_grammars_dead_end_concerns_one_sequence() -> None:
     assert_all_well(driver)
 
 
+def test_an_engine_without_a_token_concerns_one_sequence() -> None:
+    """Where the engine has no token its sequence ends with what the engine says, and the batch's others go on."""
+    driver = beside_another()
+    number = driver.submit(b"x<", b"y", stop=["</s>"])
+    driver.step()
+    driver.step()
+    driver.step(unknown=frozenset({number}))
+    reason = "no token 1: there is no script"
+    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
+    assert_all_well(driver)
+
+
 def test_what_cannot_be_tokenised_ends_alone() -> None:
     """A prompt that the engine cannot tokenise ends its request, and nobody else's."""
     driver = beside_another()

@@ -74,8 +74,8 @@ class ComputingDriver(Driver):
         for one in self.cells[slot][len(traces) :]:
             traces.append(hash((*traces, one)))
 
-    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int]) -> e.Sample:
-        sample = super()._sample(part, nan, no_token)
+    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int], unknown: frozenset[int]) -> e.Sample:
+        sample = super()._sample(part, nan, no_token, unknown)
         if sample.fault is not None:
             return sample
         self._evaluate(part.slot)

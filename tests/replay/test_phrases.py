@@ -90,6 +90,22 @@ from reenact.replay import phrases, words
             e.BatchDecoded(
                 batch=7,
                 code=0,
+                samples=(
+                    e.Sample(sequence=1, token=-1, fault="cost"),
+                    e.Sample(sequence=2, token=-1, fault="engine", reason="no script"),
+                ),
+                vectors=(e.Vector(sequence=3, values=(), crc32=0, reason="no vector"),),
+                positions=(),
+            ),
+            (
+                "batch 7 decoded: sequence 1 no token, its grammar having too many ways to go on, "
+                "sequence 2 no token that its engine has, sequence 3 no vector that its engine has"
+            ),
+        ),
+        (
+            e.BatchDecoded(
+                batch=7,
+                code=0,
                 samples=(),
                 vectors=(e.Vector(sequence=1, values=(3.0, 4.0), crc32=0), e.Vector(sequence=2, values=(), crc32=0)),
                 positions=(),

@@ -1,15 +1,17 @@
 """A scripted engine as a made-up model: what its tokens follow from."""
 
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from reenact.actors.errors import InvalidRequest
+from reenact.actors.errors import InvalidRequest, SequenceFailed
 from reenact.actors.events import Sample, Shift, Trim
 from reenact.actors.options import Options
 from reenact.runtime.engine import ContextSettings, Determinism
+from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import EOG, NAN, PIECES, DrawsFrom, ScriptedEngine, drawn, row_of
 from tests.steps import ANY, emptied, part, step
 
@@ -157,3 +159,54 @@ def test_a_made_up_model_has_one_list_of_pieces() -> None:
     """A script for each prompt is refused where no script is followed."""
     with pytest.raises(TypeError, match="one list of pieces"):
         ScriptedEngine({"Hi": ["Hello"]}, draws_from="history")
+
+
+# ---------------------------------------------------------------- what nothing is scripted for
+
+
+async def test_a_prompt_without_a_script_fails_alone(scripted_runtime: OpenScripted) -> None:
+    """Its request fails, with what is scripted and how to add this one; others go on, and so does the runtime."""
+    async with scripted_runtime({"Hi": ["Hel", "lo"], "Bye": []}) as runtime, runtime.stream("Hi") as hi:
+        missing = re.escape(
+            """there is no script for the prompt 'Hey'; scripted are 'Hi', 'Bye': add {'Hey': ["pieces"]}"""
+        )
+        with pytest.raises(SequenceFailed, match=missing):
+            await runtime.complete("Hey")
+        assert ["Hel", "lo"] == [chunk.text async for chunk in hi]
+        assert "" == (await runtime.complete("Bye")).text
+
+
+async def test_a_text_without_a_vector_fails_alone(scripted_runtime: OpenScripted) -> None:
+    """Its request fails, with which texts have one, and the next one is served."""
+    async with scripted_runtime(vectors={"a": [3, 4]}) as runtime:
+        missing = re.escape("there is no vector for the text 'b'; scripted are 'a': add {'b': [0.5, 0.5]}")
+        with pytest.raises(SequenceFailed, match=missing):
+            await runtime.embed(["b"])
+        assert [(0.6, 0.8)] == [found.embedding for found in await runtime.embed(["a"])]
+
+
+async def test_many_scripts_are_counted(scripted_runtime: OpenScripted) -> None:
+    """An error names a few of the scripted prompts, each cut, and counts the rest."""
+    async with scripted_runtime({"x" * 1000 + str(i): [] for i in range(9)}) as runtime:
+        with pytest.raises(SequenceFailed, match=r"x…, 'x+…, 'x+…, 'x+…, 'x+… and 4 more: add") as raised:
+            await runtime.complete("y" * 1000)
+    assert len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"scripts": "abc"}, "a script is a list of pieces, got 'abc'"),
+        ({"scripts": {"Hi": "abc"}}, "the script for 'Hi' is a list of pieces, got 'abc'"),
+        ({"scripts": {"Hi": None}}, "the script for 'Hi' is a list of pieces, got None"),
+        ({"scripts": iter("abc")}, "a script is a list of pieces, got <"),
+        ({"scripts": [5]}, "a script holds pieces, each a str, bytes, EOG, NAN or DEAD_END, got 5"),
+        ({"scripts": {"Hi": ["a", None]}}, "the script for 'Hi' holds pieces, each a str, .*, got None"),
+        ({"vectors": {"a": 5}}, "the vector for 'a' is a list of numbers, got 5"),
+        ({"vectors": {"a": ["x"]}}, r"the vector for 'a' is a list of numbers, got \['x'\]"),
+    ],
+)
+def test_a_script_of_the_wrong_type(settings: dict[str, Any], wrong: str) -> None:
+    """What is no script or no vector is refused when the engine is made, by its prompt or text."""
+    with pytest.raises(TypeError, match=wrong):
+        ScriptedEngine(**settings)
