@@ -108,6 +108,8 @@ class Engine(Protocol):
 
     computes: bool
     """Whether its calls take long: then the runtime makes them in threads of its own."""
+    batch_seconds: float
+    """What a batch takes on trio's clock beside the time of `step`: 0 where an engine computes."""
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the context ready.

@@ -50,6 +50,7 @@ class LlamaEngine:
     """
 
     computes = True
+    batch_seconds = 0.0
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class OpenScripted(Protocol):
         draws_from: DrawsFrom = "script",
         faults: Faults | None = None,
         vectors: Vectors | None = None,
+        batch_seconds: float = 0.0,
         **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
         """Open the runtime, once a test."""
@@ -48,9 +49,12 @@ def scripted_runtime(session_log: Path) -> OpenScripted:
         draws_from: DrawsFrom = "script",
         faults: Faults | None = None,
         vectors: Vectors | None = None,
+        batch_seconds: float = 0.0,
         **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
-        engine = ScriptedEngine(scripts, draws_from=draws_from, faults=faults, vectors=vectors)
+        engine = ScriptedEngine(
+            scripts, draws_from=draws_from, faults=faults, vectors=vectors, batch_seconds=batch_seconds
+        )
         return open_runtime(engine, log=session_log, **settings)
 
     return open_scripted

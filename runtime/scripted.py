@@ -120,9 +120,11 @@ class ScriptedEngine:
         faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
         vectors: Makes it an engine for embeddings: the vector of each text.
+        batch_seconds: What each batch takes on trio's clock; on a `trio.testing.MockClock` nobody waits for it.
 
     Raises:
         TypeError: A script that is no list of pieces, or a vector that is no list of numbers; it names which.
+        ValueError: ``batch_seconds`` that are no time.
 
     Example:
         ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``,
@@ -138,6 +140,7 @@ class ScriptedEngine:
         draws_from: DrawsFrom = "script",
         faults: Faults | None = None,
         vectors: Vectors | None = None,
+        batch_seconds: float = 0.0,
     ) -> None:
         if isinstance(scripts, Mapping) and draws_from != "script":
             raise TypeError("a made-up model draws from one list of pieces, whatever the prompt")
@@ -148,6 +151,9 @@ class ScriptedEngine:
             if isinstance(scripts, Mapping)
             else _checked(scripts, "a script")
         )
+        if not 0 <= batch_seconds < math.inf:
+            raise ValueError(f"batch_seconds is a number of seconds from 0 on, got {shown(batch_seconds)}")
+        self.batch_seconds = batch_seconds
         self._draws_from = draws_from
         self._faults = {} if faults is None else faults
         self._vectors = None if vectors is None else {text: _numbers(text, vectors[text]) for text in vectors}

@@ -68,6 +68,8 @@ class Session:
         self._giving = False
         self._live: dict[int, Live] = {}
         self._drawings = Drawings()
+        self._batch_time = trio.CancelScope()
+        """The time that the batch in flight takes on trio's clock."""
         # One batch is in flight at a time, so there is always room for one.
         self._send_plan, self._receive_plan = trio.open_memory_channel[_Crossing](1)
         self._left = False
@@ -225,12 +227,19 @@ class Session:
         """Cross to the engine with each batch that is planned, until the runtime is left."""
         with trio.CancelScope(shield=True):
             async for planned, drawings in self._receive_plan:
+                await self._take_time()
                 try:
                     decoded = recordable(await self.compute.run(self.engine.step, planned, drawings))
                 except Exception as error:  # noqa: BLE001  # as above
                     self.give(e.EngineFailed(error=description(error)))
                 else:
                     self.give(decoded)
+
+    async def _take_time(self) -> None:
+        """Wait for as long as the engine says that a batch takes; an abort ends that."""
+        if self.engine.batch_seconds:
+            with self._batch_time:
+                await trio.sleep(self.engine.batch_seconds)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:
@@ -313,10 +322,12 @@ class Session:
         """Do what a record says is to be done outside the core."""
         match event:
             case e.BatchPlanned():
+                self._batch_time = trio.CancelScope()
                 self._send_plan.send_nowait((event, self._drawings.of(event)))
             case e.AbortRequested():
                 with suppress(Exception):  # A batch that is not aborted comes to its end.
                     self.engine.abort(event.batch)
+                self._batch_time.cancel()
             case e.BatchDecoded():
                 for sample in event.samples:
                     if sample.sequence in self._live:

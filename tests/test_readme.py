@@ -45,7 +45,7 @@ def test_the_tests_pass(tmp_path: Path) -> None:
     (tmp_path / "test_example.py").write_text(BLOCKS[3])
     command = [sys.executable, "-m", "pytest", "-o", "trio_mode=true", "--rootdir", ".", "-q"]
     out = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert (0, True) == (out.returncode, "2 passed" in out.stdout), out.stdout
+    assert (0, True) == (out.returncode, "3 passed" in out.stdout), out.stdout
 
 
 def test_the_lines_of_a_log_are_todays() -> None:

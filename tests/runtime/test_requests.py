@@ -1,5 +1,6 @@
 """What a request can ask for, on a whole runtime without a model."""
 
+import math
 import threading
 from functools import partial
 from itertools import pairwise
@@ -224,6 +225,38 @@ async def test_a_deadline_ends_a_sequence_with_what_it_has(
     assert ("deadline", "aaaa", 2.5) == (stream.completion.finish_reason, text, stream.completion.times.total)
     assert [stream.sequence] == [fields["sequence"] for fields in of(session_log, "DeadlineExpired")]
     assert autojump_clock.current_time() >= 5
+
+
+async def test_a_deadline_cuts_generating(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Where batches take time a deadline ends what would go on, though its reader never waits."""
+    start = autojump_clock.current_time()
+    async with scripted_runtime(LONG, batch_seconds=1) as runtime:
+        completion = await runtime.complete("p", deadline=3.5)
+    assert ("deadline", "aaa", 3.5) == (completion.finish_reason, completion.text, completion.times.total)
+    assert 4 == autojump_clock.current_time() - start  # Leaving waits for the batch in flight.
+
+
+async def test_an_abort_ends_a_batchs_time(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A prompt whose caller leaves keeps the engine no longer, however long its batch would take."""
+    start = autojump_clock.current_time()
+    async with scripted_runtime({"x" * 60: LONG, "y": ["b"]}, batch_seconds=1000) as runtime:
+        with trio.move_on_after(2):
+            await runtime.complete("x" * 60)
+        assert 2 == autojump_clock.current_time() - start
+        assert "b" == (await runtime.complete("y")).text
+    assert 2002 == autojump_clock.current_time() - start
+    assert [2] == [fields["code"] for fields in of(session_log, "BatchDecoded") if fields["code"]]
+
+
+@pytest.mark.parametrize("seconds", [-1, math.inf, math.nan])
+def test_a_batch_takes_a_time_that_is_none(seconds: float) -> None:
+    """A time that never comes is refused when the engine is made."""
+    with pytest.raises(ValueError, match="batch_seconds"):
+        ScriptedEngine(batch_seconds=seconds)
 
 
 async def test_a_deadline_while_waiting(scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock) -> None:
