@@ -109,7 +109,7 @@ def description(error: BaseException) -> str:
         text = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001  # an exception may be anybody's, and its __str__ may raise
         text = f"{type(error).__name__} with a message that cannot be shown"
-    return _cut(text, _MAX_DESCRIPTION)
+    return cut(text)
 
 
 def shown(value: object) -> str:
@@ -122,7 +122,7 @@ def shown(value: object) -> str:
         text = str.__str__(repr(part))
     except Exception:  # noqa: BLE001  # as above
         text = f"a value of type {type(value).__name__} that cannot be shown"
-    return _cut(text, _MAX_SHOWN)
+    return cut(text, _MAX_SHOWN)
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def reading(field: str) -> Iterator[None]:
         raise InvalidRequest(field, f"it cannot be read: {description(error)}") from error
 
 
-def _cut(text: str, length: int) -> str:
-    """Return a text that a log can hold, no longer than so much."""
+def cut(text: str, length: int = _MAX_DESCRIPTION) -> str:
+    """Return a text that a log can hold, no longer than so many characters."""
     text = text[: length + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else text[:length] + "…"
 

@@ -193,6 +193,16 @@ class RequestReceived:
 
 
 @frozen(kw_only=True)
+class RequestRefused:
+    """A caller asked for something that cannot be, or that could not be made ready. It never had a number."""
+
+    request_id: str | None
+    """What the caller calls it, if that can be recorded."""
+    failure: Failure
+    """Why. The prompt is not kept."""
+
+
+@frozen(kw_only=True)
 class PromptTokenized:
     """The prompt's inputs, special tokens parsed."""
 
@@ -545,6 +555,7 @@ GivenEvent = (
     SessionOpened
     | SessionClosed
     | RequestReceived
+    | RequestRefused
     | PromptTokenized
     | TokenizeFailed
     | CancelRequested

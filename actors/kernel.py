@@ -139,6 +139,8 @@ class Kernel:
                 self._closed = True
             case e.ActorFailed():
                 self._failed[event.failed] = event.error
+            case e.RequestRefused():
+                pass  # It never became anybody's.
             case _:
                 raise InternalError(f"{type(event).__name__} is not an event of the session")
 

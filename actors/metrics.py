@@ -19,6 +19,7 @@ _STEPS: Final = 8
 
 _COUNTS: Final = (
     "requests",
+    "refused",
     "finished",
     "batches",
     "rows",
@@ -137,6 +138,8 @@ class Statistics:
     """Requests that wait for one, preempted ones included."""
     n_requests: int = 0
     """Requests received, with those that have ended."""
+    n_refused: int = 0
+    """Requests that never had a number, because they asked for what cannot be."""
     n_finished: int = 0
     """Requests that have ended, however they did."""
     n_batches: int = 0
@@ -195,6 +198,8 @@ class Metrics:
                 self._n_slots = event.context.n_slots
             case e.RequestReceived():
                 self._begin(event, t)
+            case e.RequestRefused():
+                self._counts["refused"] += 1
             case e.BatchPlanned():
                 n_rows = sum(len(part.inputs) for part in event.parts)
                 self._counts["rows"] += n_rows

@@ -50,6 +50,7 @@ ROUTES: Final[dict[type[e.Event], Route]] = {
     e.SessionOpened: Route("SessionOpened", _GIVEN, _SESSION),
     e.SessionClosed: Route("SessionClosed", _GIVEN, _SESSION),
     e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
+    e.RequestRefused: Route("RequestRefused", _GIVEN, _SESSION),
     e.RequestReceived: Route("RequestReceived", _GIVEN, _SEQUENCE, (_BATCHER,)),
     e.PromptTokenized: Route("PromptTokenized", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
     e.TokenizeFailed: Route("TokenizeFailed", _GIVEN, _SEQUENCE, (_SEQUENCE,)),
@@ -109,7 +110,14 @@ def sequences_of(event: e.Event) -> tuple[int, ...]:
             return sequences
         case e.BatchPlanned(parts=parts):
             return tuple(sorted(part.sequence for part in parts))
-        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed() | e.CellsLost():
+        case (
+            e.SessionOpened()
+            | e.SessionClosed()
+            | e.RequestRefused()
+            | e.ActorFailed()
+            | e.EngineFailed()
+            | e.CellsLost()
+        ):
             return ()
         case _:
             return (event.sequence,)

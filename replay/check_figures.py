@@ -37,6 +37,7 @@ _UNITS: Final = {
 
 _COUNTED: Final = (
     "requests",
+    "refused",
     "batches",
     "rows",
     "sampled",
@@ -176,6 +177,8 @@ class Statistics(Rule):
         match event:
             case e.RequestQueued() | e.RequestRejected():
                 self._counts["requests"] += 1
+            case e.RequestRefused():
+                self._counts["refused"] += 1
             case e.PromptTruncated():
                 request = self.recount.request(event.sequence)
                 self._counts["truncated"] += len(request.prompt or ()) - request.n_ctx

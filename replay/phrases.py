@@ -19,7 +19,7 @@ from reenact.actors.options import Options
 from reenact.replay.words import count, failure, inputs, piece, plain, sequences, text, vector
 from reenact.runtime.codec import ENVELOPE, Fields
 
-_Session = e.SessionOpened | e.SessionClosed | e.ActorFailed | e.EngineFailed | e.CellsLost
+_Session = e.SessionOpened | e.SessionClosed | e.RequestRefused | e.ActorFailed | e.EngineFailed | e.CellsLost
 _Fact = (
     e.RequestReceived
     | e.PromptTokenized
@@ -64,7 +64,14 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
         case e.BatchFailed():
             which = sequences([k for k in event.sequences if not only or k in only])
             return f"batch {event.batch} failed: {which}: {failure(event.failure)}"
-        case e.SessionOpened() | e.SessionClosed() | e.ActorFailed() | e.EngineFailed() | e.CellsLost():
+        case (
+            e.SessionOpened()
+            | e.SessionClosed()
+            | e.RequestRefused()
+            | e.ActorFailed()
+            | e.EngineFailed()
+            | e.CellsLost()
+        ):
             return _of_session(event)
         case (
             e.RequestReceived()
@@ -112,6 +119,9 @@ def _of_session(event: _Session) -> str:
             )
         case e.SessionClosed():
             return f"session closed, with digest {plain(event.digest)}"
+        case e.RequestRefused():
+            name = "" if event.request_id is None else f" {text(event.request_id)}"
+            return f"request{name} refused: {failure(event.failure)}"
         case e.ActorFailed():
             return f"actor failed: {plain(event.failed)}: {plain(event.error)}"
         case e.EngineFailed():

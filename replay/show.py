@@ -260,6 +260,7 @@ def _style(event: e.Event) -> str:
             e.ActorFailed()
             | e.EngineFailed()
             | e.BatchFailed()
+            | e.RequestRefused()
             | e.RequestRejected()
             | e.RequestDisplaced()
             | e.TokenizeFailed()

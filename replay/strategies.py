@@ -191,8 +191,13 @@ def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int, *, embedding: bool) 
     return Submission(prompt=prompt, bos_added=draw(st.booleans()), options=options, embedding=embedding)
 
 
+_REFUSED: Final = e.RequestRefused(
+    request_id=None, failure=e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+)
+
+
 def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
-    """Return what may happen to a request that came, also to one that has ended.
+    """Return what may happen to a request that came, also to one that has ended; or another one is refused.
 
     Its prompt is tokenised at last, or cannot be; its reader stops, for too long perhaps, or goes on; its caller
     leaves; its deadline comes, if it has one.
@@ -212,6 +217,7 @@ def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
     came, untokenized = session.submissions.keys(), [one for one in session.untokenized if one in session.submissions]
     live, late = sorted(came & session.live), sorted(came - session.live)
     happening = [(weight, _of_readers(session, numbers)) for weight, numbers in ((6, live), (1, late)) if numbers]
+    happening.append((1, st.just(_REFUSED)))
     if untokenized:
         happening.append((4, st.sampled_from(untokenized).flatmap(lambda number: _of_prompts(session, number))))
     return weighted(*happening)

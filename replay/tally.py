@@ -41,6 +41,7 @@ class Tally:
             ("sequences per batch", f"{parts.mean:.1f} mean, {parts.maximum:,.0f} max" if parts.count else "-"),
         ]
         seldom = [
+            ("requests refused", of.n_refused),
             ("prompt tokens left out", of.n_truncated),
             ("context shifts", of.n_shifts),
             ("forks", of.n_forks),

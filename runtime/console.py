@@ -46,6 +46,10 @@ def subscriber() -> Subscriber | None:
             case e.SequenceFinished(error=e.Failure(kind=kind, reason=reason)):
                 logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
                 return
+            case e.RequestRefused(request_id=name, failure=failure):
+                facts = {"request_id": name, "error": failure.kind, "field": failure.field, "reason": failure.reason}
+                logger.warning("RequestRefused", n=record.n, **facts)
+                return
             case e.RequestRejected() | e.RequestDisplaced():
                 logger.warning(type(event).__name__, n=record.n, sequence=event.sequence, reason=event.failure.reason)
                 return

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from reenact.actors.errors import InvalidRequest, reading, shown
+from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.inputs import Row
 from reenact.actors.limits import MAX_PROMPT_BYTES
 from reenact.actors.options import utf8
@@ -106,7 +106,7 @@ def check_text(field: str, text: object) -> str:
         InvalidRequest: It names the field.
     """
     if type(text) is not str:
-        raise InvalidRequest(field, f"expected a string, got {shown(text)}")
+        raise InvalidRequest(field, f"expected a string, got {type(text).__name__}")
     if len(utf8(field, text)) > MAX_PROMPT_BYTES:
         raise InvalidRequest(field, f"it has more than {MAX_PROMPT_BYTES:,} bytes")
     return text

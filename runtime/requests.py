@@ -1,7 +1,7 @@
 """What callers ask of a runtime: completions, chats, embeddings.
 
-Owns the way from arguments to a recorded request, and back to what came of it. Arguments are checked before anything is
-recorded; all that happens afterwards is in the log.
+Owns the way from arguments to a recorded request, and back to what came of it. Arguments are checked before the request
+is recorded; where they are refused, that is recorded in its place.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
+from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
@@ -69,8 +70,10 @@ class Runtime:
         Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
         ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
         """
-        pieces = pieces_of(prompt, self.header.context.n_embd)
-        async with self._asked(pieces, self._options(options), request_id=request_id) as live:
+        with self._session.refusals(request_id):
+            pieces = pieces_of(prompt, self.header.context.n_embd)
+            ready = await self._ready(pieces, self._options(options), request_id)
+        async with self._asked(ready) as live:
             yield Stream(live, self._session.resume_reader)
 
     async def chat(
@@ -108,10 +111,12 @@ class Runtime:
         **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
-        asked, said = self._options(options), checked(messages)
-        self._session.check_open()
-        chat = await fit(self._session, self._chats, said, asked)
-        async with self._asked(chat.pieces, asked, request_id=request_id, chat=chat) as live:
+        with self._session.refusals(request_id):
+            asked, said = self._options(options), checked(messages)
+            self._session.check_open()
+            chat = await fit(self._session, self._chats, said, asked)
+            ready = await self._ready(chat.pieces, asked, request_id, chat)
+        async with self._asked(ready) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
@@ -140,10 +145,11 @@ class Runtime:
             InvalidRequest: Also where the model generates and makes no embeddings.
             SequenceFailed: One could not be computed, or not in time.
         """
-        asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
-        todo = texts_of(texts)
-        if self.header.context.pooling == "none":
-            raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
+        with self._session.refusals(None):
+            asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
+            todo = texts_of(texts)
+            if self.header.context.pooling == "none":
+                raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
         found: list[Embedding] = []
         errors: list[Exception] = []
         turns = trio.Semaphore(self.header.context.n_slots)
@@ -151,7 +157,7 @@ class Runtime:
         async def embed(text: str, task_status: trio.TaskStatus[None]) -> None:
             begun = False
             try:
-                async with self._asked([text], asked, embedding=True) as live:
+                async with self._asked(_Ready(prompt=text, pieces=[text], options=asked, embedding=True)) as live:
                     task_status.started()
                     begun = True
                     found.append(await _embedding(live))
@@ -181,52 +187,64 @@ class Runtime:
     def _options(self, asked: RequestOptions) -> Options:
         return options_of(asked, seed=self._sources.seed)
 
-    @protected_context
-    async def _asked(
-        self,
-        pieces: list[Piece],
-        options: Options,
-        *,
-        request_id: str | None = None,
-        chat: Fitted | None = None,
-        embedding: bool = False,
-    ) -> AsyncIterator[Live]:
-        """Record a request, have it tokenised, and cancel it when its caller leaves.
+    async def _ready(
+        self, pieces: list[Piece], options: Options, request_id: str | None, chat: Fitted | None = None
+    ) -> "_Ready":
+        """Check what is asked for a text, as far as the session and its model say what can be.
 
         Args:
             pieces: What the prompt is made of.
             options: As checked.
             request_id: What the caller calls it.
             chat: The chat that the pieces are of.
-            embedding: A vector is wanted.
         """
         self._session.check_open()
         if request_id is not None:
             check_text("request_id", request_id)
-        if not embedding and self.header.context.pooling != "none":
+        if self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
-        prompt = text_of(pieces) if chat is None else chat.rendered.text
-        continues = None if chat is None else chat.continues
-        if not embedding:
-            check_text("prompt", prompt)
+        prompt = check_text("prompt", text_of(pieces) if chat is None else chat.rendered.text)
         grammar = await self._session.compile(options)
+        return _Ready(prompt=prompt, pieces=pieces, options=options, request_id=request_id, chat=chat, grammar=grammar)
+
+    @protected_context
+    async def _asked(self, ready: "_Ready") -> AsyncIterator[Live]:
+        """Record a request, have it tokenised, and cancel it when its caller leaves."""
         self._session.check_open()
+        continues = None if ready.chat is None else ready.chat.continues
         request = e.RequestReceived(
             sequence=self._session.next_sequence,
-            request_id=request_id,
-            prompt=prompt,
-            options=options,
-            embedding=embedding,
+            request_id=ready.request_id,
+            prompt=ready.prompt,
+            options=ready.options,
+            embedding=ready.embedding,
             continues=None if continues is None else continues.sequence,
-            left_out=0 if chat is None else chat.n_left_out,
+            left_out=0 if ready.chat is None else ready.chat.n_left_out,
         )
         live = self._session.receive(request)
         try:
             bos_added = continues is not None and continues.bos_added
-            await self._session.tokenize(live, pieces, grammar=grammar, bos_added=bos_added)
+            await self._session.tokenize(live, ready.pieces, grammar=ready.grammar, bos_added=bos_added)
             yield live
         finally:
             self._session.cancel(live)
+
+
+@frozen(kw_only=True)
+class _Ready:
+    """A request that can be recorded."""
+
+    prompt: str
+    pieces: list[Piece]
+    """What the prompt is made of."""
+    options: Options
+    request_id: str | None = None
+    chat: Fitted | None = None
+    """The chat that the pieces are of."""
+    grammar: str | None = None
+    """The one in force."""
+    embedding: bool = False
+    """A vector is wanted."""
 
 
 async def _whole(streaming: AbstractAsyncContextManager[Stream]) -> Completion:

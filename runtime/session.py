@@ -15,14 +15,24 @@ The rules that hold here:
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import trio
 
 from reenact.actors import events as e
-from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, again, description, shown
+from reenact.actors.errors import (
+    EngineBroken,
+    InternalError,
+    InvalidRequest,
+    LogBroken,
+    ReenactError,
+    again,
+    cut,
+    description,
+    shown,
+)
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel
 from reenact.actors.metrics import Metrics, times
@@ -102,6 +112,29 @@ class Session:
     def next_sequence(self) -> int:
         """The number of the next request."""
         return self._kernel.n_requests + 1
+
+    @contextmanager
+    def refusals(self, request_id: str | None) -> Iterator[None]:
+        """Record it where a request is refused before it has a number.
+
+        Args:
+            request_id: What its caller calls it.
+        """
+        try:
+            yield
+        except InvalidRequest as error:
+            self._refuse(
+                request_id, e.Failure(kind="invalid_request", field=cut(error.field), reason=cut(error.reason))
+            )
+            raise
+        except EngineBroken as error:
+            self._refuse(request_id, e.Failure(kind="engine_broken", reason=cut(error.reason)))
+            raise
+
+    def _refuse(self, request_id: str | None, failure: e.Failure) -> None:
+        if not self._left:
+            name = cut(request_id) if type(request_id) is str else None
+            self.give(e.RequestRefused(request_id=name, failure=failure))
 
     @trio.lowlevel.enable_ki_protection
     def receive(self, request: e.RequestReceived) -> Live:

@@ -1091,6 +1091,16 @@ SHELL_AND_ENGINE: Final = [
 
 LOG: Final = [
     Rule(
+        "Log: refused requests",
+        "A request that is refused before it has a number is a fact",
+        "reenact.runtime.session:Session._refuse",
+        always(value=None),
+        (
+            "tests/runtime/test_requests.py::test_a_refused_request_is_a_fact",
+            "tests/runtime/test_requests.py::test_a_grammar_that_cannot_be_checked_is_a_fact",
+        ),
+    ),
+    Rule(
         "Log: only one writer",
         "A session is the only writer of its log",
         "reenact.runtime.journal:Journal._touched",

@@ -1,9 +1,11 @@
 """Sessions that tests record: whole runtimes on `ScriptedEngine`."""
 
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 
+import structlog
 import trio
 
 from reenact.actors.errors import ReenactError
@@ -65,6 +67,7 @@ async def eventful_session(path: Path) -> None:
             await trio.sleep(1)
             async for _ in unread:
                 pass
+        await _ask(runtime, "refused", top_k=-1)
 
 
 async def _ask(runtime: Runtime, prompt: str, **options: Unpack[RequestOptions]) -> None:
@@ -89,6 +92,22 @@ async def _stalled(runtime: Runtime) -> None:
         await _ask(runtime, "first")
         # The deadlines come.
         await trio.sleep(10)
+
+
+@contextmanager
+def console_shows() -> Iterator[list[tuple[str, Any]]]:
+    """Configure structlog, and collect what it is told: the level and the event of each line."""
+    shown: list[tuple[str, Any]] = []
+
+    def show(_logger: object, level: str, event: Any) -> str:
+        shown.append((level, event))
+        return ""
+
+    structlog.configure(processors=[show])
+    try:
+        yield shown
+    finally:
+        structlog.reset_defaults()
 
 
 def read_fields(path: Path) -> list[Fields]:

@@ -91,6 +91,11 @@ class KernelMachine(RuleBasedStateMachine):
     def tokenize(self, data: st.DataObject) -> None:
         self.session.tokenize(data.draw(st.sampled_from(self.session.untokenized)))
 
+    @rule()
+    def refuse(self) -> None:
+        failure = e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+        self.session.give(e.RequestRefused(request_id=None, failure=failure))
+
     @precondition(lambda self: self.session.untokenized)
     @rule(data=st.data())
     def fail_to_tokenize(self, data: st.DataObject) -> None:

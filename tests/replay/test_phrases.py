@@ -29,6 +29,16 @@ from reenact.replay import phrases, words
             "request received, 2 messages left out: 'a', seed 1",
         ),
         (
+            e.RequestRefused(
+                request_id="a-1", failure=e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+            ),
+            "request 'a-1' refused: invalid_request: top_k: below 0",
+        ),
+        (
+            e.RequestRefused(request_id=None, failure=e.Failure(kind="engine_broken", reason="KeyError: 5")),
+            "request refused: engine_broken: KeyError: 5",
+        ),
+        (
             e.TokenizeFailed(sequence=1, error="OSError: no such word"),
             "tokenising failed: OSError: no such word",
         ),

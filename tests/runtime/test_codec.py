@@ -253,8 +253,8 @@ def test_names_in_the_log_are_pinned() -> None:
         "AbortRequested ActorFailed BatchDecoded BatchFailed BatchPlanned CancelRequested CellsLost ContextShifted "
         "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped "
         "PauseExpired PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestDisplaced RequestQueued "
-        "RequestReceived RequestRejected RequestWithdrawn SequenceFinished SequenceForked SequencePaused "
-        "SequencePreempted SequenceResumed "
+        "RequestReceived RequestRefused RequestRejected RequestWithdrawn SequenceFinished SequenceForked "
+        "SequencePaused SequencePreempted SequenceResumed "
         "SessionClosed SessionOpened SlotAssigned SlotReleased SlotYielded StopMatched TokenDropped TokenEmitted "
         "TokenizeFailed"
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +12,7 @@ from reenact.runtime import InvalidRequest, ScriptedEngine, open_runtime
 from reenact.runtime.engine import Rendered
 from reenact.runtime.fitting import units
 from reenact.runtime.pytest_plugin import OpenScripted
-from tests.sessions import read_fields
+from tests.sessions import console_shows, read_fields
 
 N_CTX: Final = 200
 QUARTER: Final = N_CTX // 4
@@ -161,17 +160,8 @@ async def test_a_long_chat_is_rendered_a_few_times() -> None:
 
 async def test_a_warning_tells_what_was_left_out(scripted_runtime: OpenScripted) -> None:
     """On structlog a request that lost messages is a warning with their number."""
-    shown: list[Any] = []
-
-    def show(_logger: object, level: str, event: Any) -> str:
-        shown.append((level, event))
-        return ""
-
-    structlog.configure(processors=[show])
-    try:
+    with console_shows() as shown:
         async with scripted_runtime(["ok"], n_ctx=N_CTX) as runtime:
             await runtime.chat([said("user", 150), said("assistant", 20), said("user", 20)])
-    finally:
-        structlog.reset_defaults()
     told = [event for level, event in shown if event["event"] == "RequestReceived" and level == "warning"]
     assert [2] == [event["messages_left_out"] for event in told]

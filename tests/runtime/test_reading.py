@@ -58,7 +58,8 @@ FIELDS = {"content": "messages", "role": "messages", "text": "texts"}
 async def test_a_value_that_raises_is_refused_by_name(
     scripted_runtime: OpenScripted, session_log: Path, name: str
 ) -> None:
-    """Whatever a value raises, as any argument of a request, the error names the argument; nothing is recorded."""
+    """Whatever a value raises, as any argument of a request, the error names the argument, and so does the log."""
+    errors = []
     async with scripted_runtime() as runtime:
         for value in values():
             if name == "prompt" and issubclass(type(value), str):
@@ -68,7 +69,11 @@ async def test_a_value_that_raises_is_refused_by_name(
             assert FIELDS.get(name, name) == raised.value.field
             assert len(str(raised.value)) < 2200
             str(raised.value).encode()
-    assert ["SessionOpened", "SessionClosed"] == [fields["type"] for fields in read_fields(session_log)]
+            errors.append(raised.value)
+    refused = [fields["failure"] for fields in read_fields(session_log) if fields["type"] == "RequestRefused"]
+    assert [(error.field, error.reason[:2000]) for error in errors] == [
+        (failure["field"], failure["reason"][:2000]) for failure in refused
+    ]
 
 
 async def test_the_characters_of_a_text_are_its_own(scripted_runtime: OpenScripted, session_log: Path) -> None:

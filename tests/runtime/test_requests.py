@@ -26,7 +26,7 @@ from reenact.runtime.chats import kept
 from reenact.runtime.engine import Rendered
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import DEAD_END, EOG, NAN
-from tests.sessions import read_fields
+from tests.sessions import console_shows, read_fields
 
 LONG = ["a"] * 1000
 
@@ -207,6 +207,86 @@ async def test_the_engine_is_told_the_history(session_log: Path) -> None:
         await runtime.complete("ab", grammar='root ::= "xy"')
     grammar, prompt = 'root ::= "xy"', (97, 98)
     assert [(grammar, prompt, ()), (grammar, prompt, (257,)), (grammar, prompt, (257, 258))] == seen
+
+
+# ---------------------------------------------------------------- refused requests
+
+
+def refused(log: Path) -> list[tuple[str | None, str, str]]:
+    """Return of each refused request its name, and the kind and field of what is wrong with it."""
+    facts = [(fields["request_id"], fields["failure"]) for fields in of(log, "RequestRefused")]
+    return [(request_id, failure["kind"], failure["field"]) for request_id, failure in facts]
+
+
+async def test_a_refused_request_is_a_fact(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """However a request is made, its refusal is recorded with its name, the argument and the reason, once."""
+    async with scripted_runtime(["ok"]) as runtime:
+        for asking in (
+            runtime.complete("secret", request_id="a", top_k=-1),
+            runtime.complete("secret", request_id="b", grammar="root ::= x"),
+            runtime.complete(b"secret", request_id="c"),  # type: ignore[arg-type]
+            runtime.complete([b"secret"], request_id="d"),
+            runtime.complete("secret", request_id="\ud800"),
+            runtime.complete("secret", request_id=5),  # type: ignore[arg-type]
+            runtime.chat([{"role": "user", "text": "secret"}], request_id="e"),
+            runtime.embed(["secret"]),
+            runtime.embed(b"secret"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(InvalidRequest):
+                await asking
+        assert (9, 0) == (runtime.statistics().n_refused, runtime.statistics().n_requests)
+    ids = ["a", "b", "c", "d", "\\ud800", None, "e", None, None]
+    fields = ["top_k", "grammar", "prompt", "prompt", "request_id", "request_id", "messages", "texts", "texts"]
+    assert [(name, "invalid_request", field) for name, field in zip(ids, fields, strict=True)] == refused(session_log)
+    assert "rule 'root' wants a rule 'x'" in of(session_log, "RequestRefused")[1]["failure"]["reason"]
+    assert b"secret" not in session_log.read_bytes()
+
+
+async def test_a_refusal_in_anothers_block_is_its_own(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """A request that is refused while another is read is recorded once, and the other one goes on."""
+    async with scripted_runtime(["a", "b"]) as runtime:
+        with pytest.raises(InvalidRequest):
+            async with runtime.stream("p", request_id="outer"):
+                await runtime.complete("q", request_id="inner", top_k=-1)
+        assert "ab" == (await runtime.complete("p")).text
+    assert [("inner", "invalid_request", "top_k")] == refused(session_log)
+
+
+async def test_a_request_that_was_received_is_not_refused(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """What is found wrong with a request that has its number is told by its end alone."""
+    async with scripted_runtime(["a"], n_ctx=16) as runtime:
+        with pytest.raises(InvalidRequest, match="n_ctx"):
+            await runtime.complete("p" * 17, truncate=False)
+    assert [] == refused(session_log)
+    assert ["invalid_request"] == [end["error"]["kind"] for end in of(session_log, "SequenceFinished")]
+
+
+async def test_a_grammar_that_cannot_be_checked_is_a_fact(session_log: Path) -> None:
+    """A request that the engine cannot make ready is refused by the engine's fault, and that is recorded."""
+    async with open_runtime(Rude("compile", KeyError("x")), log=session_log) as runtime:
+        with pytest.raises(EngineBroken):
+            await runtime.complete("p", request_id="a", grammar='root ::= "a"')
+    assert [("a", "engine_broken", "")] == refused(session_log)
+
+
+async def test_a_refusal_is_shown(scripted_runtime: OpenScripted) -> None:
+    """On structlog a refused request is a warning with its name, the argument and the reason."""
+    with console_shows() as shown:
+        async with scripted_runtime(["ok"]) as runtime:
+            with pytest.raises(InvalidRequest):
+                await runtime.complete("secret", request_id="a", top_k=-1)
+    ((level, event),) = [one for one in shown if one[1]["event"] == "RequestRefused"]
+    assert ("warning", "a", "top_k") == (level, event["request_id"], event["field"])
+    assert "secret" not in str(shown)
+
+
+async def test_a_refusal_after_the_runtime_was_left(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Whoever asks for what cannot be when the runtime was left is told so, and the log stays closed."""
+    async with scripted_runtime(["ok"]) as runtime:
+        pass
+    with pytest.raises(InvalidRequest):
+        await runtime.complete("p", top_k=-1)
+    assert [] == refused(session_log)
 
 
 # ---------------------------------------------------------------- deadlines and priorities

@@ -202,12 +202,12 @@ async def test_overload_is_told_before_any_work(scripted_runtime: OpenScripted, 
 async def test_a_wrong_option_names_its_field(
     scripted_runtime: OpenScripted, session_log: Path, options: dict[str, object], field: str
 ) -> None:
-    """A wrong or unknown option is refused with its name, before anything is recorded."""
+    """A wrong or unknown option is refused with its name, and the refusal is a fact."""
     async with scripted_runtime(LONG) as runtime:
         with pytest.raises(InvalidRequest) as raised:
             await runtime.complete("p", **options)  # type: ignore[arg-type]
         assert field == raised.value.field
-    assert ["SessionOpened", "SessionClosed"] == types(session_log)
+    assert ["SessionOpened", "RequestRefused", "SessionClosed"] == types(session_log)
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 101, b"bytes", "\ud800"])
