@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, Final
 
 from reenact.runtime.patterns import string_of
-from reenact.runtime.ranges import MAX_DIGITS, Bound, integers, numbers
+from reenact.runtime.ranges import Bound, integers, numbers
 
 Shape = dict[str, Any]
 """A schema in the few words that are written: ``schemas`` has more on them."""
@@ -140,7 +140,8 @@ class _Writer:
             case {"type": "integer", "low": low, "high": high}:
                 return f"{integers(*_whole_ends(low, high))} space"
             case {"type": "number", "low": low, "high": high}:
-                return f"{_numbers(low, high)} space"
+                positive = high is None and low == Bound(Decimal(0))
+                return f"{_POSITIVE if positive else numbers(low, high)} space"
             case _:
                 return self._rule(shape, name)
 
@@ -191,12 +192,3 @@ def _whole_ends(low: int | None, high: int | None) -> tuple[int, int]:
     length = max([_MAX_LENGTH, *(len(str(abs(end))) for end in (low, high) if end is not None)])
     most = 10**length - 1
     return -most if low is None else low, most if high is None else high
-
-
-def _numbers(low: Bound | None, high: Bound | None) -> str:
-    if high is None and low == Bound(Decimal(0)):
-        return _POSITIVE
-    length = max(len(str(abs(int(end.value)))) for end in (low, high) if end is not None)
-    most = Decimal(10**MAX_DIGITS - 1)
-    found = numbers(low or Bound(-most), high or Bound(most), MAX_DIGITS - length)
-    return found or '""'

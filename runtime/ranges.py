@@ -45,10 +45,19 @@ def integers(low: int, high: int) -> str:
     return alternatives(found + (_naturals(max(0, low), high) if high >= 0 else []))
 
 
-def numbers(low: Bound, high: Bound, places: int) -> str | None:
-    """Return the numbers from ``low`` to ``high`` with so many decimal places at most, or None if there is none."""
+def numbers(low: Bound | None, high: Bound | None) -> str | None:
+    """Return the numbers of `MAX_DIGITS` digits at most from ``low`` to ``high``, or None if there are none.
+
+    Args:
+        low: Where they begin; None for the lowest.
+        high: Where they end; None for the highest. One end at least is given.
+    """
+    zero, most = Decimal(0), Decimal(10**MAX_DIGITS - 1)
+    places = MAX_DIGITS - max(len(str(abs(end.whole))) for end in (low, high) if end is not None)
+    low, high = low or Bound(-most), high or Bound(most)
+    if low.value > high.value or (low.value == high.value and not (low.included and high.included)):
+        return None
     found = []
-    zero = Decimal(0)
     if low.value < 0:
         least = Bound(-high.value, high.included) if high.value < 0 else Bound(zero, included=False)
         found += [f'"-" {one}' for one in _between(least, Bound(-low.value, low.included), places)]

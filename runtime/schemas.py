@@ -23,7 +23,7 @@ from attrs import define, field
 from reenact.runtime.gbnf import MAX_REPEAT
 from reenact.runtime.jsongrammar import FORMATS, Shape, json_grammar
 from reenact.runtime.patterns import PatternError, string_of
-from reenact.runtime.ranges import MAX_DIGITS, Bound
+from reenact.runtime.ranges import MAX_DIGITS, Bound, numbers
 
 MAX_DEPTH: Final = 64
 """Schemas in schemas, also by way of ``$ref``: reading them recurs."""
@@ -36,7 +36,8 @@ _OUT: Final = "leave it out and check the answer"
 _NOTES: Final = frozenset(
     ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "example", "examples")
 ) | {"deprecated", "readOnly", "writeOnly", "discriminator"}
-_BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+_DRAFT_4: Final = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
+_BOUNDS: Final = frozenset((*_DRAFT_4, *_DRAFT_4.values()))
 _OF_TYPE: Final = {
     "object": frozenset(("properties", "required", "additionalProperties")),
     "array": frozenset(("items", "prefixItems", "minItems", "maxItems")),
@@ -275,9 +276,12 @@ def _bounds(own: Shape, at: str) -> tuple[Bound | None, Bound | None]:
 
 
 def _decimal(value: object, name: str, at: str) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) and name in _DRAFT_4:
+        raise SchemaError(f"at {at}: {name} is a number in itself since draft 6; write it in place of {_DRAFT_4[name]}")
+    if type(value) is not int and (type(value) is not float or not math.isfinite(value)):
         raise SchemaError(f"at {at}: {name} wants a number, got {_shown(value)}")
-    return Decimal(repr(value))
+    # A fraction is the decimal that was written; a whole number is the double that integers are compared with.
+    return Decimal(value) if value % 1 == 0 else Decimal(repr(value))
 
 
 def _integer(own: Shape, at: str) -> Shape:
@@ -288,10 +292,10 @@ def _integer(own: Shape, at: str) -> Shape:
         low = math.floor(below.value) + 1
     if above is not None and not above.included and high == above.value:
         high = math.ceil(above.value) - 1
-    if low is not None and high is not None and high < low:
-        raise SchemaError(f"at {at}: no whole number is at least {low} and at most {high}")
     if any(end is not None and len(str(abs(end))) > _MAX_DIGITS_OF_INTEGER for end in (low, high)):
         raise SchemaError(f"at {at}: a bound has more than {_MAX_DIGITS_OF_INTEGER} digits; {_OUT}")
+    if low is not None and high is not None and high < low:
+        raise SchemaError(f"at {at}: no whole number is at least {low} and at most {high}")
     return {"type": "integer", "low": low, "high": high}
 
 
@@ -300,8 +304,8 @@ def _number(own: Shape, at: str) -> Shape:
     ends = [end for end in (low, high) if end is not None]
     if max(len(str(abs(end.whole))) for end in ends) + max(len(end.fraction) for end in ends) > MAX_DIGITS:
         raise SchemaError(f"at {at}: the bounds have more than {MAX_DIGITS} digits together; {_OUT}")
-    if len(ends) == 2 and not (ends[0].value < ends[1].value or (ends[0] == ends[1] and ends[0].included)):  # noqa: PLR2004
-        raise SchemaError(f"at {at}: no number lies between these bounds")
+    if numbers(low, high) is None:
+        raise SchemaError(f"at {at}: no number of up to {MAX_DIGITS} digits lies between these bounds; {_OUT}")
     return {"type": "number", "low": low, "high": high}
 
 

@@ -7,11 +7,12 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import jsonschema
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from reenact.runtime.gbnf import GrammarError
-from reenact.runtime.schemas import grammar_of
+from reenact.runtime.schemas import SchemaError, grammar_of
 from reenact.runtime.soundness import check
 from reenact.runtime.states import DEAD, START, GrammarStates
 from tests.support import holds_for
@@ -161,6 +162,36 @@ def test_numbers_keep_their_bounds(
     for number in filter(None, [*tries, *near]):
         fits = states.may_end(states.after(START, format(number, "f").encode()))
         assert within(number, schema) == fits
+
+
+sizes = st.builds(
+    lambda digits, exponent: digits * 10.0**exponent, st.integers(-(10**17), 10**17), st.integers(-20, 0)
+) | st.sampled_from([10**310, 1e300, -1e16, 1e-14, 999999999999999, 2**53 + 1, 1.2345678901234567e19])
+near = st.sampled_from([0, 1e-16, 1e-15, 1e-14, 1e-9, 0.5, 1, 1000])
+
+
+@holds_for(
+    kind=st.sampled_from(["integer", "number"]),
+    low=sizes | st.none(),
+    wide=near | st.none(),
+    names=st.tuples(*map(st.sampled_from, BOUNDS)),
+    random=st.randoms(use_true_random=False),
+)
+def test_bounds_are_refused_or_have_a_number(
+    kind: str, low: float | None, wide: float | None, names: tuple[str, str], random: Random
+) -> None:
+    """However large the bounds are and however close: a text that ends is a number that fits its schema."""
+    high = wide if low is None or wide is None else low + wide if abs(low) < 10**300 else low
+    schema = {"type": kind} | {name: end for name, end in zip(names, (low, high), strict=True) if end is not None}
+    try:
+        states = states_of(grammar_of(schema))
+    except SchemaError:
+        return
+    raw, state = b"", START
+    while not states.may_end(state):
+        byte = random.choice([byte for byte in b"-.0123456789" if states.after(state, bytes([byte])) != DEAD])
+        raw, state = raw + bytes([byte]), states.after(state, bytes([byte]))
+    jsonschema.validate(json.loads(raw), schema)
 
 
 # ---------------------------------------------------------------- patterns

@@ -2,6 +2,7 @@ import math
 from datetime import date
 from typing import Any
 
+import jsonschema
 import pytest
 
 from reenact.runtime.schemas import SchemaError, grammar_of
@@ -54,7 +55,21 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "integer", "maximum": 10**20}, "a bound has more than 20 digits; leave it out and check the answer"),
         ({"type": "number", "minimum": "0"}, 'minimum wants a number, got "0"'),
         ({"type": "number", "minimum": math.inf}, "minimum wants a number, got Infinity"),
-        ({"type": "number", "minimum": 2, "exclusiveMaximum": 2}, "no number lies between these bounds"),
+        ({"type": "integer", "minimum": 10**310}, "at $: a bound has more than 20 digits"),
+        ({"type": "integer", "minimum": 10**310, "maximum": 0}, "at $: a bound has more than 20 digits"),
+        ({"type": "number", "maximum": -(10**310)}, "the bounds have more than 15 digits together"),
+        ({"type": "number", "minimum": 2, "exclusiveMaximum": 2}, "no number of up to 15 digits lies between these"),
+        (
+            {"items": {"exclusiveMinimum": 1, "exclusiveMaximum": 1.00000000000001, "type": "number"}},
+            "at $[]: no number",
+        ),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e-14}, "at $: no number of up to 15 digits"),
+        ({"type": "number", "exclusiveMinimum": 999999999999999}, "at $: no number of up to 15 digits"),
+        ({"type": "number", "exclusiveMaximum": -999999999999999}, "at $: no number of up to 15 digits"),
+        (
+            {"type": "integer", "minimum": 0, "exclusiveMinimum": True},
+            "exclusiveMinimum is a number in itself since draft 6; write it in place of minimum",
+        ),
         ({"type": "number", "minimum": 1e-9, "maximum": 1e9}, "the bounds have more than 15 digits together; leave it"),
         ({"type": "integer", "multipleOf": 5}, "multipleOf cannot be kept for integer; use integer, or leave it out"),
         ({"type": "string", "nullable": True}, 'nullable cannot be kept for string; use anyOf with {"type": "null"}'),
@@ -112,6 +127,17 @@ def test_what_cannot_be_kept_is_refused(schema: dict[str, Any], reason: str) -> 
     with pytest.raises(SchemaError) as caught:
         grammar_of(schema)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"])
+def test_a_bound_of_many_digits_is_the_double_that_it_is(name: str) -> None:
+    """Integers are compared with it to its last digit, as a validator compares them."""
+    bound = 1.2345678901234567e19
+    schema = {"type": "integer", name: bound}
+    states = GrammarStates(check(grammar_of(schema)))
+    for number in range(int(bound) - 200, int(bound) + 200):
+        allowed = states.may_end(states.after(START, str(number).encode()))
+        assert jsonschema.Draft202012Validator(schema).is_valid(number) == allowed
 
 
 CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
