@@ -3,9 +3,10 @@
 The rules that hold here:
 
 * What is read means what it means to llama.cpp, or it is refused with the line. Nothing is silently something else:
-  llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and ``[]`` for the empty text.
+  llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and ``[]`` and ``[^]`` for the empty text.
 * Characters are Unicode's: none is beyond 10FFFF, none is half a surrogate pair, and none is NUL.
-* All is bounded by counts: groups in groups, repetitions, and what they come to once they are written out.
+* Groups in groups and the counts of repetitions are bounded here. What repetitions come to once they are written out is
+  counted where that is done (`reenact.runtime.automaton`).
 
 A grammar is a function of its text alone: tokens in angle brackets, which depend on the vocabulary, are refused.
 What its rules come to is for `reenact.runtime.soundness`.
@@ -16,16 +17,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 MAX_DEPTH: Final = 100
 """Groups in groups: reading them recurs."""
 
 MAX_REPEAT: Final = 2000
-"""A repetition's count, times the groups and names in what is repeated, stays below it, as in llama.cpp."""
-
-MAX_ELEMENTS: Final = 100_000
-"""Characters and references, once all repetitions are written out."""
+"""A repetition's count stays below it, as in llama.cpp."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Characters, from one code point to another, ascending and apart."""
@@ -101,10 +99,6 @@ class _Reader:
     text: str
     at: int = 0
     depth: int = 0
-    elements: int = 0
-    names: set[str] = field(factory=set)
-    made: int = 0
-    """Rules that the parser would make up for groups and repetitions."""
 
     def read(self) -> dict[str, Group]:
         rules: dict[str, Group] = {}
@@ -132,29 +126,16 @@ class _Reader:
 
     def _sequence(self) -> tuple[Item, ...]:
         items: list[Item] = []
-        size = weight = 0
-        """Elements and rules that a repetition of the last item would copy."""
         while self.at < len(self.text):
             sign = self.text[self.at]
             if sign in "*+?{":
-                if not size:
+                if not items or _is_nothing(items[-1]):
                     raise self._error("nothing is there to be repeated")
-                low, high = self._count()
-                weight *= high or low or 1
-                if weight >= MAX_REPEAT:
-                    raise self._error(f"a repetition comes to {weight} rules and must stay below {MAX_REPEAT}")
-                size = size * max(low, 1) + 1
-                self.made += 1 if high is None else high - low
-                self._grow(size * (2 if high is None else high - low + 1))
-                items.append(Repetition(items.pop(), low, high))
-                size = size if high is None or high > 0 else 0
+                if isinstance(last := items[-1], Repetition) and isinstance(last.item, Repetition):
+                    raise self._error("more than two repetitions follow each other")
+                items.append(Repetition(items.pop(), *self._count()))
             elif sign in '"[.(' or _is_word(sign):
-                before = len(self.names) + self.made
                 items.append(self._item(sign))
-                made = len(self.names) + self.made - before
-                size = len(last.codes) if isinstance(last := items[-1], Text) else 1
-                weight = max(made, 1) if sign == "(" else 1
-                self._grow(size)
             elif sign in "<!":
                 raise self._error("tokens are not taken here; write their text in quotes")
             else:
@@ -164,9 +145,7 @@ class _Reader:
 
     def _item(self, sign: str) -> Item:
         if _is_word(sign):
-            name = self._name()
-            self.names.add(name)
-            return Reference(name)
+            return Reference(self._name())
         self.at += 1
         if sign == '"':
             return Text(tuple(self._characters('"')))
@@ -178,7 +157,6 @@ class _Reader:
 
     def _group(self) -> Group:
         self.depth += 1
-        self.made += 1
         if self.depth > MAX_DEPTH:
             raise self._error(f"more than {MAX_DEPTH} groups stand in each other")
         self._skip(lines=True)
@@ -202,8 +180,8 @@ class _Reader:
                 raise self._error("a range ends before it begins")
             found.append((low, high))
         ranges = without(ALL, found) if negated else without(ALL, without(((0, 0x10FFFF),), found))
-        if not ranges:
-            raise self._error("a class of characters is empty")
+        if not found or not ranges:
+            raise self._error("a class of characters is empty (any character is .)")
         return Class(ranges)
 
     def _characters(self, end: str) -> Iterator[int]:
@@ -273,7 +251,6 @@ class _Reader:
             self.at += 1
         if start == self.at:
             raise self._error("the name of a rule is missing (letters, digits and -)")
-        self.names.add(self.text[start : self.at])
         return self.text[start : self.at]
 
     def _take(self, text: str) -> bool:
@@ -290,11 +267,6 @@ class _Reader:
                     self.at += 1
             else:
                 self.at += 1
-
-    def _grow(self, elements: int) -> None:
-        self.elements += elements
-        if self.elements > MAX_ELEMENTS:
-            raise self._error(f"it has more than {MAX_ELEMENTS:,} elements once its repetitions are written out")
 
     def _error(self, reason: str) -> GrammarError:
         line = self.text.count("\n", 0, self.at) + 1
@@ -333,6 +305,11 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         last = (low, high)
     if last is not None:
         yield last
+
+
+def _is_nothing(item: Item) -> bool:
+    """Return whether nothing is left of an item that could be repeated."""
+    return item == Text(()) or (isinstance(item, Repetition) and item.high == 0)
 
 
 def _is_word(sign: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import define, field
 
-from reenact.runtime.automaton import CALL, EMPTY, Automaton, automaton_of
+from reenact.runtime.automaton import CALL, EMPTY, Automaton, Edge, automaton_of
 from reenact.runtime.gbnf import GrammarError, Group, Item, Reference, Repetition, read
 
 MAX_WAYS: Final = 20_000
@@ -72,8 +72,8 @@ def _automaton(grammar: str) -> Automaton:
                 raise GrammarError(f"rule {name!r} wants a rule {other!r}, which is not there")
     automaton = automaton_of(rules)
     _, automaton.nullable = _ending(automaton, by_bytes=False)
-    _prune(automaton)
     _check_beginnings(automaton)
+    _prune(automaton)
     _check_ways(automaton)
     return automaton
 
@@ -96,15 +96,17 @@ def _ending(automaton: Automaton, *, by_bytes: bool) -> tuple[set[int], set[int]
         automaton: The nodes.
         by_bytes: Bytes may be read on the way; if not, only what may be empty is passed.
     """
-    before: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    before: list[list[int]] = [[] for _ in automaton.edges]
+    calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    """Where a rule is gone into, before the node behind it; and where that rule begins."""
     begins: set[int] = set(automaton.starts.values())
     for node, edges in enumerate(automaton.edges):
         for low, high, then in edges:
             if low == CALL:
-                before[then].append((node, high))
+                calls[then].append((node, high))
                 begins.add(high)
             elif low == EMPTY or by_bytes:
-                before[then].append((node, EMPTY))
+                before[then].append(node)
     found: set[int] = set()
     waiting: dict[int, list[int]] = defaultdict(list)
     todo = list(automaton.ends)
@@ -113,9 +115,10 @@ def _ending(automaton: Automaton, *, by_bytes: bool) -> tuple[set[int], set[int]
         if node in found:
             continue
         found.add(node)
-        todo += waiting.pop(node, [])
-        for earlier, start in before[node]:
-            if start == EMPTY or start in found:
+        todo += before[node]
+        todo += waiting.pop(node, ())
+        for earlier, start in calls.get(node, ()):
+            if start in found:
                 todo.append(earlier)
             else:
                 waiting[start].append(earlier)
@@ -127,8 +130,11 @@ def _prune(automaton: Automaton) -> None:
     ending, _ = _ending(automaton, by_bytes=True)
     if automaton.root not in ending:
         raise GrammarError("no text that ends has its form: a rule always wants itself again")
-    for node, edges in enumerate(automaton.edges):
-        automaton.edges[node] = [edge for edge in edges if edge[2] in ending and (edge[0] != CALL or edge[1] in ending)]
+    if len(ending) < len(automaton.edges):
+        for node, edges in enumerate(automaton.edges):
+            automaton.edges[node] = [
+                edge for edge in edges if edge[2] in ending and (edge[0] != CALL or edge[1] in ending)
+            ]
     seen, todo = {automaton.root}, [automaton.root]
     while todo:
         for low, high, then in automaton.edges[todo.pop()]:
@@ -180,11 +186,17 @@ def _check_ways(automaton: Automaton) -> None:
         return
     at_most: dict[int, int] = {}
     left = _MAX_COUNTED
-    for begin in (automaton.root, *{then for edges in automaton.edges for low, _, then in edges if low >= 0}):
+    behind = {then for edges in automaton.edges for low, _, then in edges if low >= 0}
+    for begin in (automaton.root, *(node for node in behind if _may_branch(automaton.edges[node]))):
         if _at_most(automaton, begin, at_most) > MAX_WAYS:
             left -= (ways := _ways(automaton, begin))
             if ways > MAX_WAYS or left < 0:
                 raise GrammarError(f"a text can go on in more than {MAX_WAYS:,} ways; join those that begin alike")
+
+
+def _may_branch(edges: list[Edge]) -> bool:
+    """Return whether more than one way may go on from a node; a byte is one."""
+    return len(edges) != 1 or edges[0][0] < 0
 
 
 def _at_most(automaton: Automaton, begin: int, known: dict[int, int]) -> int:

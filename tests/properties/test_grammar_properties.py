@@ -50,7 +50,8 @@ def some(alternatives: list[list[tuple[str, str]]]) -> tuple[str, str]:
 
 def times(item: tuple[str, str], count: str) -> tuple[str, str]:
     """Return an item so many times, twice."""
-    return item[0] + count, f"(?:{item[1]}){count}"
+    ours = f"({item[0]})" if item[0][-1] in "*+?}" else item[0]
+    return ours + count, f"(?:{item[1]}){count}"
 
 
 counts = st.sampled_from(["*", "+", "?", "{2}", "{1,2}", "{0,3}", "{2,}"])
