@@ -4,7 +4,7 @@ Text that is tokenised again can come out as other tokens than those that were s
 tokens it has, and only what is new is tokenised; its cells can be reused, and the model sees what it said.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from attrs import frozen
@@ -55,19 +55,10 @@ class Chats:
                 messages otherwise than new ones.
             n_units: How much of them is left out; it must be as much as of the chat.
         """
-        return next(
-            (chat for chat in self._before(messages) if chat.n_units == n_units and text.startswith(chat.text)), None
-        )
-
-    def units_left_out(self, messages: list[Message]) -> int:
-        """Return how much was left out of the longest chat that ``messages`` go on from."""
-        return next((chat.n_units for chat in self._before(messages)), 0)
-
-    def _before(self, messages: list[Message]) -> Iterator[Chat]:
-        """Return the chats that ``messages`` begin as, longest first."""
         key = _key(messages)
-        found = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
-        return (chat for chat in found if chat is not None)
+        before = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
+        found = (chat for chat in before if chat is not None)
+        return next((chat for chat in found if chat.n_units == n_units and text.startswith(chat.text)), None)
 
     def remember(self, messages: list[Message], text: str, live: Live, n_units: int) -> None:
         """Keep what a request for ``messages`` was answered.

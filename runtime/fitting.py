@@ -4,8 +4,9 @@ The rules that hold here (docs/runner-semantics.md section 2, "Chats"):
 
 * Whole messages go, oldest first, and with each all that answers it: what is left is a chat that a template takes.
 * System messages and the last message stay.
-* There is room for the answer. Once messages must go, as many go as leave a quarter of the context free beside it, so
-  that the turns that follow begin alike and find their cells.
+* There is room for the answer. Once messages must go, more may go, as long as no more than another quarter of the
+  context is free, so that the turns that follow begin alike and find their cells.
+* What goes follows from the messages and the options alone, and not from what was asked before.
 """
 
 from collections.abc import Sequence
@@ -41,8 +42,6 @@ class Fitted:
     """How many of `units` were left out."""
     n_left_out: int
     """Messages that were left out."""
-    n_inputs: int
-    """Of its prompt, or more where it fits anyway."""
 
     @property
     def pieces(self) -> list[Piece]:
@@ -57,80 +56,101 @@ async def fit(session: Session, chats: Chats, messages: list[Message], options: 
         InvalidRequest: The template refuses it; or it does not fit and ``truncate`` is false.
     """
     n_ctx = session.header.context.n_ctx
-    quarter = n_ctx // 4
-    limit = n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
-    fitting = _Fitting(session, chats, messages, limit - quarter)
-    if not options.truncate:
-        whole = await fitting.without(0)
-        if n_ctx < whole.n_inputs < _REFUSED:
-            reason = f"they have {whole.n_inputs} tokens, and the context of a sequence (n_ctx) holds {n_ctx}"
-            raise InvalidRequest("messages", f"{reason}: leave some out, or let truncate=True do so")
-        return whole
-    as_before = await fitting.without(fitting.n_before)
-    if as_before.n_inputs <= limit:
-        return as_before
-    with_room = await fitting.least(limit - quarter)
-    if with_room.n_inputs <= limit - quarter:
-        return with_room
-    shortest = await fitting.least(limit)
-    return shortest if shortest.n_inputs < _REFUSED else await fitting.without(0)
+    fitting = _Fitting(session, messages, await session.render(messages))
+    n_units = await fitting.n_units(n_ctx, options) if options.truncate else 0
+    rendered = await fitting.without(n_units)
+    if rendered is None:
+        n_units, rendered = 0, fitting.whole
+    if not options.truncate and n_ctx < (n_inputs := await fitting.n_inputs(0, n_ctx)) < _REFUSED:
+        reason = f"they have {n_inputs} tokens, and the context of a sequence (n_ctx) holds {n_ctx}"
+        raise InvalidRequest("messages", f"{reason}: leave some out, or let truncate=True do so")
+    chat = chats.continued(messages, rendered.text, n_units)
+    if chat is not None and await _count(session, _pieces(rendered, chat), n_ctx) > n_ctx:
+        chat = None  # The tokens that were sampled can be more than those of their text.
+    return Fitted(rendered, chat, n_units, len(fitting.left_out(n_units)))
 
 
 class _Fitting:
     """One chat, without more and more of its messages."""
 
-    def __init__(self, session: Session, chats: Chats, messages: list[Message], least: int) -> None:
+    def __init__(self, session: Session, messages: list[Message], whole: Rendered) -> None:
+        self.whole = whole
         self._session = session
-        self._chats = chats
         self._messages = messages
-        self._least = least
-        """Inputs that fit in any case, so that nobody need count fewer."""
         self._units = units(messages)
-        self._tried: dict[int, Fitted] = {}
-        self.n_before = min(chats.units_left_out(messages), len(self._units))
-        """How many units were left out when this chat was asked last."""
+        self._rendered: dict[int, Rendered | None] = {0: whole}
 
-    async def least(self, target: int) -> Fitted:
-        """Return the chat without as few more units as it takes; without all that may go where nothing is enough."""
-        low, high = self.n_before, len(self._units)
+    async def n_units(self, n_ctx: int, options: Options) -> int:
+        """Return how many units go: as many as must, and as many more as may to make their number a round one."""
+        quarter = n_ctx // 4
+        limit = n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
+        if _at_most([self.whole]) <= limit:
+            return 0
+        least = await self._least(0, limit)
+        return roundest(least, await self._least(least, limit - quarter)) if least else 0
+
+    async def _least(self, low: int, limit: int) -> int:
+        """Return how many units go at least, from ``low`` on, so that the rest fits; all where nothing is enough.
+
+        It tries what is short first: of a long chat no more is tokenised than a few times what fits.
+        """
+        high, step = len(self._units), 1
         while low < high:
-            middle = (low + high) // 2
-            if (await self.without(middle)).n_inputs <= target:
-                high = middle
+            place = max(high - step, (low + high) // 2)
+            if await self.n_inputs(place, limit) > limit:
+                low = place + 1
             else:
-                low = middle + 1
-        return await self.without(low)
+                high, step = place, 2 * step
+        return low
 
-    async def without(self, n_units: int) -> Fitted:
-        """Return the chat without its first units."""
-        if n_units not in self._tried:
-            self._tried[n_units] = await self._without(n_units)
-        return self._tried[n_units]
+    async def n_inputs(self, n_units: int, limit: int) -> int:
+        """Return how many inputs there are without these units, or more where no more than ``limit`` are."""
+        rendered = await self.without(n_units)
+        return 0 if rendered is None else await _count(self._session, [rendered], limit)
 
-    async def _without(self, n_units: int) -> Fitted:
-        left_out = {place for unit in self._units[:n_units] for place in unit}
-        try:
-            rendered = await self._session.render([one for i, one in enumerate(self._messages) if i not in left_out])
-        except InvalidRequest:
-            if not left_out:
-                raise
-            return Fitted(Rendered(text=""), None, n_units, len(left_out), _REFUSED)
-        chat = self._chats.continued(self._messages, rendered.text, n_units)
-        pieces = _pieces(rendered, chat)
-        return Fitted(rendered, chat, n_units, len(left_out), await self._n_inputs(rendered.text, pieces))
+    async def without(self, n_units: int) -> Rendered | None:
+        """Return the chat without its first units, if the template takes what is left."""
+        if n_units not in self._rendered:
+            left_out = self.left_out(n_units)
+            left = [message for i, message in enumerate(self._messages) if i not in left_out]
+            try:
+                self._rendered[n_units] = await self._session.render(left)
+            except InvalidRequest:
+                self._rendered[n_units] = None
+        return self._rendered[n_units]
 
-    async def _n_inputs(self, text: str, pieces: list[Piece]) -> int:
-        """Return how many inputs a prompt has, or more where it fits anyway."""
-        if len(text.encode()) > MAX_PROMPT_BYTES:
-            return _REFUSED
-        at_most = _ADDED + sum(
-            len(piece.text.encode()) if isinstance(piece, Rendered) else len(piece) for piece in pieces
-        )
-        return at_most if at_most <= self._least else await self._session.count(pieces)
+    def left_out(self, n_units: int) -> set[int]:
+        """Return the places of the messages in the first units."""
+        return {place for unit in self._units[:n_units] for place in unit}
+
+
+async def _count(session: Session, pieces: list[Piece], limit: int) -> int:
+    """Return how many inputs a prompt has, or any number up to ``limit`` where they are no more than that."""
+    at_most = _at_most(pieces)
+    if at_most <= limit:
+        return at_most
+    if any(isinstance(piece, Rendered) and len(piece.text.encode()) > MAX_PROMPT_BYTES for piece in pieces):
+        return _REFUSED
+    return await session.count(pieces)
+
+
+def _at_most(pieces: list[Piece]) -> int:
+    """Return how many inputs a prompt has at most."""
+    return _ADDED + sum(len(piece.text.encode()) if isinstance(piece, Rendered) else len(piece) for piece in pieces)
 
 
 def _pieces(rendered: Rendered, chat: Chat | None) -> list[Piece]:
     return [rendered] if chat is None else [chat.inputs, rendered.rest(len(chat.text))]
+
+
+def roundest(low: int, high: int) -> int:
+    """Return the number between two from 1 on that most powers of two divide.
+
+    While both grow by the distance between them, it changes twice at most.
+    """
+    while high & (high - 1) >= low:
+        high &= high - 1
+    return high
 
 
 def units(messages: Sequence[Message]) -> list[list[int]]:

@@ -994,10 +994,17 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Chats: the same ones",
-        "the turns that follow leave out the same ones while",
-        "reenact.runtime.chats:Chats.units_left_out",
-        always(0),
+        "of the numbers that do, the roundest is taken",
+        "reenact.runtime.fitting:roundest",
+        lambda _original: lambda low, _high: low,
         ("tests/runtime/test_fitting.py::test_turns_after_a_cut_begin_alike",),
+    ),
+    Rule(
+        "Chats: nothing else matters",
+        "What goes follows from the messages and the options alone",
+        "reenact.runtime.requests:fit",
+        broken.less_room_for_who_comes_again,
+        ("tests/runtime/test_fitting.py::test_a_chat_that_goes_on_loses_what_it_would_lose_afresh",),
     ),
     Rule(
         "Chats: truncate false",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reenact.runtime import InvalidRequest, ScriptedEngine, open_runtime
 from reenact.runtime.engine import Rendered
-from reenact.runtime.fitting import units
+from reenact.runtime.fitting import roundest, units
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.sessions import console_shows, read_fields
 
@@ -98,6 +98,27 @@ async def test_turns_after_a_cut_begin_alike(scripted_runtime: OpenScripted) -> 
     alike = [(one, other) for one, other in pairwise(completions) if one.n_left_out == other.n_left_out > 0]
     assert len(alike) > 3
     assert all(other.n_cached >= one.n_prompt for one, other in alike)
+
+
+@given(st.integers(1, 500), st.integers(0, 60))
+def test_a_round_number_stays(low: int, distance: int) -> None:
+    """It lies between the two, and while they grow by the distance between them it changes twice at most."""
+    found = [roundest(low + i, low + i + distance) for i in range(distance + 1)]
+    assert all(low + i <= number <= low + i + distance for i, number in enumerate(found))
+    assert len(set(found)) <= 3
+
+
+async def test_a_chat_that_goes_on_loses_what_it_would_lose_afresh() -> None:
+    """What goes follows from the messages and options of a request, whatever was asked before with less room."""
+    messages = [SYSTEM]
+    for i in range(20):
+        messages.append({"role": "user", "content": f"question number {i:2}"})
+        async with open_runtime(ScriptedEngine(["ok"]), n_ctx=N_CTX) as runtime:
+            goes_on = [await runtime.chat(messages, num_predict=room) for room in (-1, 1)][-1]
+        async with open_runtime(ScriptedEngine(["ok"]), n_ctx=N_CTX) as runtime:
+            afresh = await runtime.chat(messages, num_predict=1)
+        assert (afresh.n_left_out, afresh.n_prompt) == (goes_on.n_left_out, goes_on.n_prompt)
+        messages.append({"role": "assistant", "content": "ok"})
 
 
 @pytest.mark.parametrize(("length", "left_out"), [(111, 0), (112, 2)])
