@@ -3,9 +3,9 @@ r"""Regular expressions of JSON Schemas, as GBNF of JSON strings.
 The rules that hold here:
 
 * A pattern is kept or refused, with the place in it and what to write instead.
-* What is kept is what ECMA-262, Python and Rust read alike. Where they differ the texts are those that fit for all of
-  them: ``\w``, ``\d`` and ``\s`` are ASCII, what they leave out is ASCII too, and ``.`` is what no reader takes for the
-  end of a line.
+* What is kept is what ECMA-262 (by characters, as its flag ``u`` reads), Python and Rust read alike. Where they differ
+  in what characters there are, the texts are those that fit for all of them: ``\w``, ``\d`` and ``\s`` are ASCII, what
+  they leave out is ASCII too, and ``.`` is what no reader takes for the end of a line.
 * A pattern is searched for, so what ``^`` and ``$`` do not bind may stand between other characters.
 * Characters stand in the text as themselves, or behind a backslash where JSON has a short escape for them. Control
   characters that have none are not written.
@@ -28,6 +28,7 @@ _SETS: Final[dict[str, Ranges]] = {
     "w": ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)),
     "s": ((0x09, 0x0D), (0x20, 0x20)),
 }
+_SET_ESCAPES: Final = frozenset(rf"\{sign}" for sign in "dDwWsS")
 _NOT_SPACE: Final = ((0x09, 0x0D), (0x1C, 0x20))
 _SHORT: Final = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '"', 0x5C: "\\"}
 """The characters that JSON has a short escape for, and wants one for."""
@@ -107,12 +108,9 @@ class _Reader:
 
     def _group(self) -> str:
         if self._take("?") and not self._take(":"):
-            if not (self._take("P<") or (not self.pattern.startswith(("<=", "<!"), self.at) and self._take("<"))):
-                raise self.error("of groups only ( ), (?: ) and (?<name> ) are kept")
-            name, end, _ = self.pattern[self.at :].partition(">")
-            if not end or not name.isidentifier():
-                raise self.error("a group's name is wrong")
-            self.at += len(name) + 1
+            if self.pattern.startswith(("P<", "<"), self.at) and not self.pattern.startswith(("<=", "<!"), self.at):
+                raise self.error("a group's name is not written alike for all; write ( )")
+            raise self.error("of groups only ( ) and (?: ) are kept")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.error(f"more than {MAX_DEPTH} groups stand in each other")
@@ -164,7 +162,7 @@ class _Reader:
     def _class(self) -> Ranges:
         negated = self._take("^")
         found: list[tuple[int, int]] = []
-        narrow = False
+        escaped = set[str]()
         if self.pattern.startswith("]", self.at):
             raise self.error("a class of characters is empty; write \\] for the character")
         while not self._take("]"):
@@ -172,6 +170,7 @@ class _Reader:
                 raise self.error("] is missing; write \\[ for the character")
             if self.pattern.startswith("[", self.at) or self.pattern.startswith(_SET_SIGNS, self.at):
                 raise self.error("not all read this alike; write a backslash before it")
+            escaped |= {self.pattern[self.at : self.at + 2]} & _SET_ESCAPES
             low = self._member()
             if self.pattern.startswith("-", self.at) and not self.pattern.startswith("-]", self.at):
                 self.at += 1
@@ -181,11 +180,10 @@ class _Reader:
                 if high[0][0] < low[0][0]:
                     raise self.error("a range ends before it begins")
                 low = ((low[0][0], high[0][0]),)
-            narrow = narrow or len(low) > 1 or low in _SETS.values()
             found += low
         if not negated:
             return without(ALL, without(ALL, found))
-        return without(_ASCII if narrow else ALL, [*found, *(_NOT_SPACE if _SETS["s"][0] in found else ())])
+        return without(_ASCII if escaped else ALL, [*found, *(_NOT_SPACE if r"\s" in escaped else ())])
 
     def _member(self) -> Ranges:
         sign = self.pattern[self.at]
@@ -204,6 +202,8 @@ class _Reader:
         elif sign in _HEX:
             code = self._hex(_HEX[sign])
         elif sign and (sign in _SIGNS or (not sign.isalnum() and sign.isascii() and sign.isprintable())):
+            if sign in "<>":
+                raise self.error(f"\\{sign} is a word's end to some; write {sign} without the backslash")
             code = ord(sign)
         elif sign in {"b", "B"} and not in_class:
             raise self.error("a word's end is not kept; write the characters beside it")
@@ -218,7 +218,10 @@ class _Reader:
         self.at += length
         if len(digits) < length or not set(digits) <= set("0123456789abcdefABCDEF"):
             raise self.error(f"{length} hexadecimal digits are missing")
-        return int(digits, 16)
+        code = int(digits, 16)
+        if 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004  # the surrogates
+            raise self.error(f"\\u{digits} is half a character to some; write the character itself")
+        return code
 
     def _written(self, ranges: Ranges) -> str:
         """Return one of these characters as it stands in a JSON string."""

@@ -197,7 +197,9 @@ def test_bounds_are_refused_or_have_a_number(
 
 # ---------------------------------------------------------------- patterns
 
-patterns = st.from_regex(r"\A\^?([abc]|\[a-c\]|\\d|\\w|\.|\(a\|bc?\)|[ab]\+|b\*|c\?|\(\?:ab\)\{1,2\}){1,5}\$?\Z")
+patterns = st.from_regex(
+    r"\A\^?([abc]|\[\^?a-c\]|\[\^0-9\]|\\d|\\w|\.|\(a\|bc?\)|[ab]\+|b\*|c\?|\(\?:ab\)\{1,2\}){1,5}\$?\Z"
+)
 
 
 @holds_for(pattern=patterns, tries=st.lists(st.text('abc1_é"\\\n', max_size=7), min_size=3, max_size=12))

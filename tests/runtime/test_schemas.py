@@ -1,3 +1,4 @@
+import json
 import math
 from datetime import date
 from typing import Any
@@ -127,6 +128,42 @@ def test_what_cannot_be_kept_is_refused(schema: dict[str, Any], reason: str) -> 
     with pytest.raises(SchemaError) as caught:
         grammar_of(schema)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cure"),
+    [
+        (r"^\<b\>$", r"\< is a word's end to some; write < without the backslash"),
+        (r"^[a\>]$", r"\> is a word's end to some; write > without the backslash"),
+        ("(?<n>a)", "a group's name is not written alike for all; write ( )"),
+        ("(?P<n>a)(?P<n>b)", "a group's name is not written alike for all; write ( )"),
+        ("(?<=a)b", "of groups only ( ) and (?: ) are kept"),
+        (r"\ud83d\ude00", r"\ud83d is half a character to some; write the character itself"),
+    ],
+)
+def test_a_pattern_that_not_all_read_alike_is_refused(pattern: str, cure: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(SchemaError) as caught:
+        grammar_of({"type": "string", "pattern": pattern})
+    assert cure in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "unfitting"),
+    [
+        ("^[^0-9]+$", ["é", "e", " "], ["5", "a5"]),
+        (r"^[^\d]+$", ["e", " "], ["é", "5"]),
+        (r"^[^\t-\r]+$", ["é", " "], ["\t"]),
+        (r"^[^\s]+$", ["e"], ["é", " ", "\t"]),
+        ("^😀$", ["😀"], ["😁"]),
+    ],
+)
+def test_only_an_escape_makes_a_class_narrow(pattern: str, fitting: list[str], unfitting: list[str]) -> None:
+    r"""What ``[^0-9]`` leaves is read alike, and what ``[^\d]`` leaves is not beyond ASCII."""
+    states = GrammarStates(check(grammar_of({"type": "string", "pattern": pattern})))
+    taken = [states.may_end(states.after(START, json.dumps(text, ensure_ascii=False).encode())) for text in fitting]
+    left = [states.may_end(states.after(START, json.dumps(text, ensure_ascii=False).encode())) for text in unfitting]
+    assert ({True}, {False}) == (set(taken), set(left))
 
 
 @pytest.mark.parametrize("name", ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"])
