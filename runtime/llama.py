@@ -32,7 +32,7 @@ from reenact.runtime.modelfile import ModelFile, OnProgress, read_model_file
 from reenact.runtime.numerics import Machine, independent, obstacle, possible, settle
 from reenact.runtime.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.template import renderer
-from reenact.runtime.trial import OnWarning, repacks
+from reenact.runtime.trial import OnWarning, Tried, repacks
 from reenact.runtime.vocabulary import Vocabulary
 
 _DRAWS: Final = "splitmix64(seed, index, attempt)"
@@ -106,7 +106,8 @@ class LlamaEngine:
 
     def _load(self, settings: ContextSettings) -> Loaded:
         file = self._file()
-        machine = self._machine(file)
+        # A probe that finds nothing leads to the same tiles as one that finds something.
+        machine = self._machine(file, settings.n_threads, promise(file, settings, Machine(), lambda _: {}).numerics)
         promised = promise(file, settings, machine, lambda numerics: self._probed(file, settings.n_threads, numerics))
         self._have_model(file, promised.numerics)
         basis = Basis(policy=promised.facts.policy, numerics=promised.numerics)
@@ -182,10 +183,11 @@ class LlamaEngine:
         llama_cpp.llama_backend_init()
         return read_model_file(self._path, self._on_progress)
 
-    def _machine(self, file: ModelFile) -> Machine:
+    def _machine(self, file: ModelFile, n_threads: int, wished: Numerics) -> Machine:
         """Return what can be had for a file: nothing of it is computed here before a child has computed with it."""
         engine = engine_facts()
-        repacked = repacks(file, engine, self._on_progress, self._on_warning)
+        tried = Tried(n_threads=n_threads, tiled=wished.tiled)
+        repacked = repacks(file, engine, tried, self._on_progress, self._on_warning)
         return Machine(repacks=repacked, type_v=fastest_v(file.head_size, engine))
 
     def _probed(self, file: ModelFile, n_threads: int, numerics: Numerics) -> dict[str, Probed]:
@@ -203,8 +205,9 @@ class LlamaEngine:
 
     def _findings(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
         file = self._file()
-        machine = self._machine(file)
-        numerics = possible(independent(file.matrix_types, machine), file.matrix_types, machine)
+        types = file.matrix_types
+        machine = self._machine(file, n_threads, possible(independent(types, Machine()), types, Machine()))
+        numerics = possible(independent(types, machine), types, machine)
         found: dict[str, Probed] = {}
         if not file.pools:
             found = self._probe(file, n_threads, numerics, seconds=seconds, thorough=True, on_case=on_case)

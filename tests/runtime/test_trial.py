@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from attrs import evolve as changed
 
 from reenact.actors.errors import EngineBroken
 from reenact.runtime import LlamaEngine, open_runtime, trial
@@ -32,7 +33,10 @@ load, decode = llama_cpp.llama_model_load_from_file, llama_cpp.llama_decode
 
 def loads(path, parameters):
     repacked[0] = bool(parameters.use_extra_bufts)
-    return load(path, parameters)
+    model = load(path, parameters)
+    if {loaded}:
+        {death}
+    return model
 
 
 def dies(context, batch):
@@ -62,23 +66,37 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let llama_decode die in every child, where a condition holds."""
+    """Let llama_decode die in every child, where a condition holds, or loading at its end, where another one does."""
 
-    def install(condition: str, death: str = ABORTS) -> None:
+    def install(condition: str, death: str = ABORTS, loaded: str = "False") -> None:
         written = tmp_path / "standing in" / "sitecustomize.py"
         written.parent.mkdir(exist_ok=True)
-        written.write_text(STAND_IN.format(condition=condition, death=death))
+        written.write_text(STAND_IN.format(condition=condition, death=death, loaded=loaded))
         monkeypatch.setenv("PYTHONPATH", str(written.parent))
 
     return install
 
 
-def opened(model: Path) -> tuple[Any, list[str]]:
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Count the children: what was asked of each."""
+    asked: list[dict[str, Any]] = []
+    start = trial._started
+
+    def started(what: dict[str, Any], errors: Any) -> Any:
+        asked.append(what)
+        return start(what, errors)
+
+    monkeypatch.setattr(trial, "_started", started)
+    return asked
+
+
+def opened(model: Path, settings: ContextSettings = SETTINGS) -> tuple[Any, list[str]]:
     """Open a file; return what the engine says of itself, and what it warned of."""
     warnings: list[str] = []
     engine = LlamaEngine(model, on_warning=warnings.append)
     try:
-        return engine.load(SETTINGS), warnings
+        return engine.load(settings), warnings
     finally:
         engine.close()
 
@@ -105,6 +123,50 @@ def test_what_dies_of_repacked_weights_does_without(model: Path, stand_in: Any) 
     assert "-fno-dse -fno-tree-dse'\" pip install --force-reinstall --no-deps --no-cache-dir" in warning
 
 
+def test_what_dies_while_it_repacks_does_without(model: Path, stand_in: Any) -> None:
+    """Laying the weights out is repacking too: who dies of it is let do without."""
+    stand_in("False", loaded="repacked[0]")
+    loaded, (warning,) = opened(model)
+    assert (False, True) == (
+        loaded.context.numerics.repack,
+        warning.startswith("llama.cpp dies of SIGABRT when it lays out the weights of tiny.gguf with repacked weights"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("death", "told"),
+    [
+        ("raise MemoryError", "exit code 1 (MemoryError)"),
+        ("sys.exit(7)", "exit code 7"),
+        ("os._exit(0)", "exit code 0"),
+    ],
+)
+def test_who_does_not_say_that_it_is_done_has_not_computed(
+    model: Path, stand_in: Any, children: list[dict[str, Any]], death: str, told: str
+) -> None:
+    """A child that ends otherwise shows nothing: that is told, the file is opened, and the next one tries again."""
+    stand_in("True", death)
+    loaded, (warning,) = opened(model)
+    said = f"whether llama.cpp computes with tiny.gguf is not known: the process that decodes it ended with {told}"
+    assert (True, said) == (loaded.context.numerics.repack, warning)
+    opened(model)
+    assert 2 == len(children)
+
+
+def test_a_child_imports_nothing_from_the_folder_that_it_is_in(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the application's folder that has the name of Python's own is not run."""
+    (model.parent / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(model.parent)
+    assert [] == opened(model)[1]
+
+
+def test_other_settings_are_tried_anew(model: Path, children: list[dict[str, Any]]) -> None:
+    """A verdict is about the number of threads too; of slots and cells it is not."""
+    for settings in (SETTINGS, changed(SETTINGS, n_slots=2, n_ctx=128), changed(SETTINGS, n_threads=2)):
+        opened(model, settings)
+    assert [1, 2] == [asked["tried"]["n_threads"] for asked in children]
+
+
 def test_it_is_told_once(model: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found out is kept: the next one that opens the file starts no child, and warns of nothing."""
     stand_in("repacked[0]")
@@ -124,10 +186,16 @@ def test_what_always_dies_is_an_error(model: Path, stand_in: Any) -> None:
     assert "To compile it anew: CMAKE_ARGS=" in str(raised.value)
 
 
-def test_a_death_without_a_verdict_is_not_kept(model: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was killed for want of memory may live the next time."""
-    stand_in("True", "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(EngineBroken, match=r"SIGKILL.*too little memory"):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("SIGKILL", r"ended by SIGKILL; there may be too little memory"), ("SIGTERM", "ended by SIGTERM")],
+)
+def test_repacking_is_not_blamed_for_a_signal_from_outside(
+    model: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    """Who was killed for want of memory while it repacked may live the next time."""
+    stand_in("repacked[0]", f"os.kill(os.getpid(), signal.{name})")
+    with pytest.raises(EngineBroken, match=told):
         opened(model)
     monkeypatch.delenv("PYTHONPATH")
     assert opened(model)[0].context.numerics.repack
@@ -143,6 +211,16 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(EngineBroken) as raised:
             opened(path)
         assert f") when it loads {path}: the file is damaged" in str(raised.value)
+
+
+def test_an_assertion_is_quoted_and_seen_once(model: Path, children: list[dict[str, Any]]) -> None:
+    """The error has the assertion by which llama.cpp ends, no debugger's words, and no second child tries that file."""
+    raw, key = model.read_bytes(), b"gpt2.block_count"
+    at = raw.index(key) + len(key) + 4
+    model.write_bytes(raw[:at] + bytes(4) + raw[at + 4 :])
+    with pytest.raises(EngineBroken, match=r"of SIGABRT \(llama-model\.cpp:\d+: GGML_ASSERT\(.*\) failed\) when"):
+        opened(model)
+    assert 1 == len(children)
 
 
 def test_no_damage_ends_the_process(tmp_path: Path) -> None:
@@ -166,9 +244,10 @@ def test_what_a_child_raises_is_raised_here(model: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_child_it_goes_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no process can be started the file is opened all the same."""
+    """Where no process can be started that is told, and the file is opened all the same."""
     monkeypatch.setattr(sys, "executable", "")
-    assert opened(model)[0].context.numerics.repack
+    loaded, (warning,) = opened(model)
+    assert (True, True) == (loaded.context.numerics.repack, "cannot be started: there is no Python" in warning)
 
 
 def test_who_leaves_ends_the_child(model: Path, stand_in: Any) -> None:
@@ -198,10 +277,18 @@ def test_the_environment_stays_as_it_was() -> None:
 
 
 def test_the_installed_build_is_shown_to_compute(stand_in: Any) -> None:
-    """The command by which the Makefile asks exits with 0 where llama.cpp computes, and with 1 where it dies."""
+    """The Makefile's question is answered by exit code 0 where llama.cpp computes, 3 where it dies, and 4 otherwise."""
     command = (sys.executable, "-m", "reenact.runtime.trial")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (0, "llama.cpp computes.\n") == (done.returncode, done.stdout)
     stand_in("True")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (1, True) == (done.returncode, done.stdout.startswith("llama.cpp dies of SIGABRT when it decodes"))
+    assert (3, True) == (done.returncode, done.stdout.startswith("llama.cpp dies of SIGABRT when it decodes"))
+    stand_in("True", "sys.exit(7)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (4, True) == (done.returncode, done.stdout.startswith("Whether llama.cpp computes is not known: "))
+
+
+def test_who_asks_does_not_load_the_build() -> None:
+    """A build that dies when it is loaded ends a child, and not the process that asks."""
+    assert [] == fresh("import sys, reenact.runtime.trial; told = [name for name in sys.modules if 'llama' in name]")
