@@ -5,8 +5,9 @@ The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix re
 * Requests get slots by priority, and among equals first come, first served, in the order of `RequestReceived`, however
   long tokenising takes. The number that may wait is bounded; beyond it the last in this order is turned away: the one
   that comes, or one that waits. Who gets a slot at once does not count.
-* Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one. It waits outside that
-  bound, and what it has is evaluated again. So does one whose reader has not read on for too long.
+* Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one, and what it has is
+  evaluated again. So does one whose reader has not read on for too long. As many of these as there are slots wait
+  outside that bound, and the others within it; none of them is turned away.
 * One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
 * A cancel ends a prefill in flight early, but never two batches in a row that others are in.
 
@@ -16,7 +17,7 @@ sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -26,6 +27,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.inputs import NONE
+from reenact.actors.limits import MOST_WAITING
 from reenact.actors.outcomes import check, failure
 from reenact.actors.schedule import awaited, generating, pooled
 from reenact.actors.slots import Gap, Slot, Work, choose, decoded, unknown
@@ -84,7 +86,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
         case e.RequestQueued():
             return _waits(state, Work(sequence=event.sequence, priority=event.priority))
         case e.RequestDisplaced() | e.RequestWithdrawn():
-            return changed(state, waiting=tuple(w for w in state.waiting if w.sequence != event.sequence))
+            return _left(state, event.sequence)
         case e.InputQueued():
             return _lengthened(state, event)
         case e.InputsDropped():
@@ -151,12 +153,11 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
     if state.broken is not None:
         return [e.RequestRejected(sequence=event.sequence, failure=state.broken)]
     asked = Work(sequence=event.sequence, priority=event.options.priority)
-    waiting = sorted((*state.waiting, asked), key=turn)
-    queued = e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=waiting.index(asked))
-    excess = _places(state, waiting)[state.max_waiting :]
-    if not excess:
+    queued = e.RequestQueued(sequence=asked.sequence, priority=asked.priority, n_ahead=_place_of(state.waiting, asked))
+    last = _excess(state, asked)
+    if last is None:
         return [queued]
-    last, reason = excess[-1], f"{state.max_waiting} requests may wait for a slot, and so many do"
+    reason = f"{state.max_waiting} requests may wait for a slot, and so many do"
     if last is asked:
         failure = e.Failure(kind="overloaded", reason=f"{reason}; try again later")
         return [e.RequestRejected(sequence=asked.sequence, failure=failure)]
@@ -165,7 +166,22 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
     return [e.RequestDisplaced(sequence=last.sequence, by=asked.sequence, failure=failure), queued]
 
 
-def _places(state: Batcher, waiting: list[Work]) -> list[Work]:
+def _excess(state: Batcher, asked: Work) -> Work | None:
+    """Return who is turned away if more would wait than may with a request that comes: the last in turn, or that one.
+
+    Who had a slot before is not turned away. Beyond as many as there are slots they take places all the same.
+    """
+    if len(state.waiting) < state.max_waiting:
+        return None
+    waiting = _with(state.waiting, asked)
+    places = _places(state, waiting)
+    n_before = sum(work.preempted for work in waiting)
+    if len(places) + max(n_before - len(state.slots), 0) <= state.max_waiting:
+        return None
+    return places[-1] if places else asked
+
+
+def _places(state: Batcher, waiting: Sequence[Work]) -> list[Work]:
     """Return who takes a place in the queue: who gets no slot at once, and had none before.
 
     The first get the free slots, and then those of who has a lower priority.
@@ -267,8 +283,25 @@ def _abort(state: Batcher, sequence: int) -> list[e.Event]:
     return []
 
 
+def _place_of(waiting: tuple[Work, ...], work: Work) -> int:
+    """Return how many are served before."""
+    return bisect_left(waiting, turn(work), key=turn)
+
+
+def _with(waiting: tuple[Work, ...], work: Work) -> tuple[Work, ...]:
+    at = _place_of(waiting, work)
+    return (*waiting[:at], work, *waiting[at:])
+
+
 def _waits(state: Batcher, work: Work) -> Batcher:
-    return changed(state, waiting=tuple(sorted((*state.waiting, work), key=turn)))
+    # Those that may, those that had a slot, those that get one at once, and those that lose theirs.
+    if len(state.waiting) >= MOST_WAITING + 3 * len(state.slots):
+        raise InternalError(f"{len(state.waiting)} sequences wait already, which is more than can")
+    return changed(state, waiting=_with(state.waiting, work))
+
+
+def _left(state: Batcher, sequence: int) -> Batcher:
+    return changed(state, waiting=tuple(work for work in state.waiting if work.sequence != sequence))
 
 
 def _assigned(state: Batcher, event: e.SlotAssigned) -> Batcher:
@@ -284,8 +317,7 @@ def _assigned(state: Batcher, event: e.SlotAssigned) -> Batcher:
         n_cells=n_cells,
         used=slot.used,
     )
-    rest = tuple(w for w in state.waiting if w is not work)
-    return _replaced(changed(state, waiting=rest, copies=copies), event.slot, taken)
+    return _replaced(changed(_left(state, event.sequence), copies=copies), event.slot, taken)
 
 
 def _freed(slot: Slot) -> Slot:

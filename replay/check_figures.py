@@ -261,7 +261,7 @@ class Digest(Rule):
             return
         folded = [(slot.sequence, None if slot.sequence is None else len(slot.cells)) for slot in batcher.slots]
         counted = [(slot.sequence, None if slot.sequence is None else slot.useful) for slot in recount.slots]
-        waiting = [request.number for request in sorted(recount.waiting.values(), key=lambda one: one.turn)]
+        waiting = [request.number for request in recount.waiting]
         due = counted, waiting, recount.in_flight is not None
         actual = folded, [work.sequence for work in batcher.waiting], batcher.in_flight
         if due != actual:

@@ -3,6 +3,7 @@
 The rule that holds here: what a new sequence reuses is compared, input by input, with what the engine's cells hold.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Generator, Iterator
 from heapq import heapify, heapreplace
 
@@ -171,9 +172,9 @@ class Queue(Rule):
 
     name = "queue"
     says = (
-        "A request is queued where fewer wait than may, not counting those that get a slot at once and those that had "
-        "one, else the last in turn is refused: the one that came, or one that waits; who is queued is told how many "
-        "are ahead, and leaves the queue if it ends in it."
+        "A request is queued where fewer wait than may, not counting those that get a slot at once and, of those that "
+        "had one, as many as there are slots, else the last in turn is refused that had none: the one that came, or "
+        "one that waits; who is queued is told how many are ahead, and leaves the queue if it ends in it."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (e.RequestReceived, e.RequestQueued, e.RequestRejected, e.RequestDisplaced, e.RequestWithdrawn)
@@ -235,29 +236,42 @@ class Queue(Rule):
         return None if self._leaver is None or self._owed is None or self._leaver != self._owed[1] else "overloaded"
 
     def _last(self, received: e.RequestReceived) -> int | None:
-        """Return the last in turn if more would wait than may: slots are given out one by one, and then taken."""
+        """Return the last in turn if more would wait than may: slots are given out one by one, and then taken.
+
+        Who had a slot before is not turned away, but takes a place where more of them wait than there are slots.
+        """
         recount = self.recount
-        limit = 0 if recount.header is None else recount.header.limits.max_waiting
+        limit, n_slots = (0 if recount.header is None else recount.header.limits.max_waiting), len(recount.slots)
+        if len(recount.waiting) < limit:
+            return None
         came = Request(number=received.sequence, options=received.options)
+        if len(recount.waiting) > limit + 3 * n_slots:
+            return came.number  # More than can: those that may, those that had a slot, go, and lose theirs.
         held = [recount.request(slot.sequence).options.priority for slot in recount.slots if slot.sequence is not None]
-        heapify(held)
-        n_free, left = len(recount.slots) - len(held), list[Request]()
-        for one in sorted((*recount.in_turn, came), key=lambda one: one.turn):
-            if n_free:
-                n_free -= 1
-            elif held and held[0] < one.options.priority:
-                heapreplace(held, one.options.priority)
-            elif not one.preempted:
-                left.append(one)
-        excess = left[limit:]
-        return excess[-1].number if excess else None
+        queue = list(recount.in_turn)
+        insort(queue, came, key=lambda one: one.turn)
+        left = [one for one in queue[_n_going(queue, held, n_slots - len(held)) :] if not one.preempted]
+        n_before = sum(one.preempted for one in recount.waiting) - n_slots
+        if len(left) + max(n_before, 0) <= limit:
+            return None
+        return left[-1].number if left else came.number
 
     def _queued(self, n: int, queued: e.RequestQueued) -> Iterator[Violation]:
         request = self.recount.request(queued.sequence)
         if self._refusal is not None or self._leaver is not None:
             expected = f"a place for {self._leaver} no more" if self._refusal is None else f"a refusal, {self._refusal}"
             yield self.violation(n, expected, f"a place behind {len(self.recount.waiting)} that wait")
-        n_ahead = sum(other.turn < request.turn for other in self.recount.waiting.values())
+        n_ahead = bisect_left(self.recount.waiting, request.turn, key=lambda one: one.turn)
         if (queued.priority, queued.n_ahead) != (request.options.priority, n_ahead):
             expected = f"priority {request.options.priority}, {n_ahead} ahead"
             yield self.violation(n, expected, f"priority {queued.priority}, {queued.n_ahead} ahead")
+
+
+def _n_going(queue: list[Request], held: list[int], n_free: int) -> int:
+    """Return how many of a queue get a slot at once: one that is free, or that of a lower priority among ``held``."""
+    heapify(held)
+    for number, one in enumerate(queue[n_free:], n_free):
+        if not held or held[0] >= one.options.priority:
+            return number
+        heapreplace(held, one.options.priority)
+    return len(queue)

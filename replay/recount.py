@@ -10,6 +10,8 @@ The rules that hold here:
 * What an engine did in a batch that it refused or that failed is not known, and neither are the cells then.
 """
 
+from bisect import insort
+from collections.abc import Iterator
 from typing import Final
 
 from attrs import Factory, define
@@ -40,7 +42,7 @@ class Request:
     """For a slot."""
     slot: int | None = None
     preempted: bool = False
-    """It waits outside the queue's limit."""
+    """It had a slot before, and waits for one again."""
     inputs: list[Input] = Factory(list)
     """All that it has, evaluated or not."""
     draw: int | None = None
@@ -80,6 +82,10 @@ class Request:
         """Tokens that it samples at most."""
         asked = self.options.num_predict
         return asked if asked >= 0 else NUM_PREDICT_CONTEXTS * self.n_ctx
+
+
+def _turn(request: Request) -> tuple[int, int]:
+    return request.turn
 
 
 @define(kw_only=True)
@@ -123,7 +129,8 @@ class Recount:
         self.requests: dict[int, Request] = {}
         """Those that have not ended, or ended in the last fact."""
         self.n_requests = 0
-        self.waiting: dict[int, Request] = {}
+        self.waiting: list[Request] = []
+        """In turn."""
         self.slots: list[Slot] = []
         self.copies: list[e.Copy] = []
         """Slots that are to be copied in the next batch."""
@@ -186,9 +193,9 @@ class Recount:
         return self.fact[at] if 0 <= at < len(self.fact) else None
 
     @property
-    def in_turn(self) -> list[Request]:
+    def in_turn(self) -> Iterator[Request]:
         """The requests that get the next slots, in this order; one whose reader does not read on is passed over."""
-        return sorted((one for one in self.waiting.values() if not one.kept_back), key=lambda one: one.turn)
+        return (one for one in self.waiting if not one.kept_back)
 
     def may_wait(self, request: Request) -> bool:
         """Return whether the prompt of another request, that has a slot, is still evaluated where both are alike."""
@@ -210,7 +217,7 @@ class Recount:
             self.fact.clear()
             for request in self.just_ended:
                 self.requests.pop(request.number, None)
-                self.waiting.pop(request.number, None)
+                self._leaves(request.number)
             self.just_ended.clear()
 
     def add(self, record: e.Record) -> None:
@@ -249,7 +256,7 @@ class Recount:
             case e.RequestQueued():
                 self._waits(self.request(event.sequence))
             case e.RequestWithdrawn() | e.RequestDisplaced():
-                self.waiting.pop(event.sequence, None)
+                self._leaves(event.sequence)
                 self.request(event.sequence).waits = False
             case e.AbortRequested():
                 self.aborting = True
@@ -279,6 +286,7 @@ class Recount:
                 request.prompt, request.bos_added = event.inputs, event.bos_added
             case e.SequenceForked():
                 self.request(event.sequence).options = event.options
+                self.waiting.sort(key=_turn)  # It may have another priority.
             case e.ReaderPaused() | e.ReaderResumed():
                 self.request(event.sequence).reader_paused = isinstance(event, e.ReaderPaused)
             case e.SequencePaused() | e.SequenceResumed():
@@ -288,7 +296,10 @@ class Recount:
 
     def _waits(self, request: Request) -> None:
         request.waits, request.slot = True, None
-        self.waiting[request.number] = request
+        insort(self.waiting, request, key=_turn)
+
+    def _leaves(self, number: int) -> None:
+        self.waiting = [one for one in self.waiting if one.number != number]
 
     # ------------------------------------------------------------ slots and cells
 
@@ -298,7 +309,7 @@ class Recount:
         match event:
             case e.SlotAssigned():
                 request, slot = self.request(event.sequence), self.slot(event.slot)
-                self.waiting.pop(event.sequence, None)
+                self._leaves(event.sequence)
                 request.waits, request.preempted, request.slot = False, False, event.slot
                 slot.leave()
                 slot.sequence, slot.useful = event.sequence, event.reused

@@ -282,3 +282,13 @@ def less_room_for_who_comes_again(original: Any) -> Any:
         return original(session, chats, messages, changed(options, num_predict=-1) if before else options)
 
     return fit
+
+
+def had_a_slot_for_nothing(original: Any) -> Any:
+    """Let those that had a slot wait outside of every limit."""
+
+    def excess(state: batcher.Batcher, came: Work) -> Work | None:
+        found: Work | None = original(changed(state, waiting=tuple(w for w in state.waiting if not w.preempted)), came)
+        return found
+
+    return excess

@@ -280,6 +280,12 @@ SCHEDULE: Final = [
         broken.refused_when_full,
     ),
     Planted(
+        "stalled readers wait without end",
+        "Who had a slot takes no place in the queue, however many do.",
+        "reenact.actors.batcher:_excess",
+        broken.had_a_slot_for_nothing,
+    ),
+    Planted(
         "first of the queue displaced",
         "The request that waits longest leaves for one that comes.",
         "reenact.actors.batcher:_admit",

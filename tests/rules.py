@@ -128,6 +128,16 @@ ADMISSION: Final = [
             "test_batcher::test_free_slots_do_not_count_as_waiting",
         ),
     ),
+    Rule(
+        "Admission: who had a slot",
+        "as many as there are slots take no place either, and the others do",
+        "reenact.actors.batcher:_excess",
+        broken.had_a_slot_for_nothing,
+        (
+            "test_pauses::test_stalled_readers_fill_the_queue",
+            "test_priorities::test_those_that_were_preempted_fill_the_queue",
+        ),
+    ),
 ]
 
 SLOTS: Final = [
@@ -666,7 +676,7 @@ FAULTS: Final = [
     ),
     Rule(
         "Faults: outside the limit",
-        "the preempted waits outside the queue's limit",
+        "the preempted waits again (see Admission)",
         "reenact.actors.batcher:_admit",
         broken.preempted_counted,
         ("test_priorities::test_who_made_room_waits_outside_the_limit",),

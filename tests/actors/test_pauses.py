@@ -75,6 +75,23 @@ def test_who_gave_up_a_slot_takes_no_place_in_the_queue() -> None:
     assert ("xy", "overloaded") == (driver.text(second), driver.failure(third).kind)
 
 
+def test_stalled_readers_fill_the_queue() -> None:
+    """As many as there are slots take no place; when the others fill the queue, who comes is refused."""
+    driver = Driver(n_slots=1, max_waiting=1)
+    for number in (1, 2, 3):
+        driver.submit(script=ENDLESS, num_predict=5)
+        driver.step()
+        driver.pause(number)
+        driver.step()
+        driver.stall(number)
+    refused = driver.submit(b"x")
+    assert ([None], "overloaded") == (driver.holders(), driver.failure(refused).kind)
+    driver.cancel(2)
+    taken = driver.submit(b"y")
+    driver.run()
+    assert "y" == driver.text(taken)
+
+
 def test_who_is_not_paused_keeps_the_slot() -> None:
     """A time that is over for a sequence that goes on, waits, or has ended changes nothing."""
     driver = Driver(n_slots=1)

@@ -3,9 +3,11 @@
 from itertools import repeat
 
 import pytest
+from attrs import evolve as changed
 
 from reenact.actors import events as e
-from reenact.actors.batcher import preempted
+from reenact.actors.batcher import evolve, preempted
+from reenact.actors.errors import InternalError
 from reenact.actors.slots import Slot, Work
 from tests.support import Driver
 
@@ -185,3 +187,23 @@ def test_a_paused_sequence_that_made_room_holds_nobody_up() -> None:
     driver.resume(1)
     driver.run()
     assert ("ab", [1, 2, later, 1]) == (driver.text(1), served(driver))
+
+
+def test_those_that_were_preempted_fill_the_queue() -> None:
+    """Where as many wait as may beyond one for each slot, a higher priority is refused, and they go on."""
+    driver = Driver(n_slots=1, max_waiting=1)
+    for priority in range(5):
+        driver.submit(b"a", b"b", priority=priority)
+        driver.step()
+    assert [5] == [rejected.sequence for rejected in driver.events(e.RequestRejected)]
+    driver.run()
+    assert ["ab", "ab", "ab", "ab", ""] == [driver.text(number) for number in (1, 2, 3, 4, 5)]
+
+
+def test_no_more_wait_than_can() -> None:
+    """A log in which more wait than any session lets wait is no session's: the state does not grow with it."""
+    driver = Driver(n_slots=1)
+    assert driver.kernel.state.batcher is not None
+    full = changed(driver.kernel.state.batcher, waiting=tuple(Work(sequence=i, priority=0) for i in range(4099)))
+    with pytest.raises(InternalError, match="4099 sequences wait already"):
+        evolve(full, e.RequestQueued(sequence=5000, priority=0, n_ahead=4099))

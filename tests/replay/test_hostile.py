@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_SLOTS
+from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_SLOTS, MOST_WAITING
 from reenact.replay import check_facts, check_log, replay_log
 from reenact.replay.cli import main
 from reenact.runtime.journal import sealed
@@ -99,7 +99,8 @@ def test_what_is_too_deep(path: Path, capsys: Captured) -> None:
         ("n_ctx", MAX_INTEGER, "1 to 1073741568"),
         ("n_ctx_seq", -5, "1 to 1073741824"),
         ("n_threads", 513, "1 to 512"),
-        ("max_waiting", -1, f"0 to {MAX_INTEGER}"),
+        ("max_waiting", -1, f"0 to {MOST_WAITING}"),
+        ("max_waiting", MAX_INTEGER, f"0 to {MOST_WAITING}"),
         ("max_reader_lag", 0, f"1 to {MAX_INTEGER}"),
     ],
 )
