@@ -23,6 +23,8 @@ Shape = dict[str, Any]
 """A schema in the few words that are written: ``schemas`` has more on them."""
 
 _MAX_TITLE: Final = 20
+_MAX_STEM: Final = 40
+"""Characters of a rule's name before its number, from the end: names of rules deep in a schema do not grow."""
 _MAX_LENGTH: Final = 16
 """Digits of a whole number that has no bound."""
 _WHOLE: Final = '("0" | [1-9] [0-9]{0,15})'
@@ -84,6 +86,8 @@ class _Writer:
 
     def __init__(self) -> None:
         self.rules: dict[str, str] = {}
+        self._numbers: dict[str, count[int]] = {}
+        """What is put behind the next name of each stem."""
 
     def write(self, name: str, shape: Shape) -> None:
         """Write the rule of this name."""
@@ -102,8 +106,9 @@ class _Writer:
 
     def _named(self, hint: str) -> str:
         """Return a name that no rule has; all are longer than those of ``_PRIMITIVES`` and of references, by a dash."""
-        stem = re.sub("[^a-zA-Z0-9-]+", "-", hint)
-        return next(name for number in count() if (name := f"{stem}-{number}" if number else stem) not in self.rules)
+        stem = re.sub("[^a-zA-Z0-9-]+", "-", hint)[-_MAX_STEM:]
+        numbers = self._numbers.setdefault(stem, count())
+        return next(name for number in numbers if (name := f"{stem}-{number}" if number else stem) not in self.rules)
 
     def _primitive(self, name: str) -> str:
         if name not in self.rules:

@@ -4,7 +4,7 @@ The rules that hold here:
 
 * A schema is kept or refused: what cannot be kept is an error that names the place and what to do instead. Only notes
   for people (``title``, ``description`` and the like) are left out.
-* ``oneOf`` is kept as ``anyOf`` is, where types, constants or one required property show that no value fits two.
+* ``oneOf`` is kept as ``anyOf`` is, where no value fits two of its branches (`reenact.runtime.branches`).
 * Nothing is fetched: a ``$ref`` is a JSON pointer into the schema itself, and may recur. A schema with a name of its
   own (``$id``) below the root would be another place for it to point into, and is refused.
 * What is kept is copied in few words, a *shape*, that `reenact.runtime.jsongrammar` writes: each ``$ref`` under a name
@@ -13,13 +13,16 @@ The rules that hold here:
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 from urllib.parse import unquote
 
 from attrs import define, field
 
+from reenact.runtime.branches import Branches, TooManyError
 from reenact.runtime.gbnf import MAX_REPEAT
 from reenact.runtime.jsongrammar import FORMATS, Shape, json_grammar
 from reenact.runtime.patterns import PatternError, string_of
@@ -27,9 +30,6 @@ from reenact.runtime.ranges import MAX_DIGITS, Bound, numbers
 
 MAX_DEPTH: Final = 64
 """Schemas in schemas, also by way of ``$ref``: reading them recurs."""
-
-MAX_RANGE: Final = 1000
-"""Integers between two bounds that are looked at one by one, to see whether branches of ``oneOf`` share one."""
 
 _MAX_SHOWN: Final = 60
 _OUT: Final = "leave it out and check the answer"
@@ -90,7 +90,8 @@ class _Guard:
     schema: object
     targets: dict[str, Shape] = field(factory=dict)
     """What each ``$ref`` leads to, by its new name."""
-    _names: dict[str, str] = field(factory=dict)
+    _places: dict[str, str] = field(factory=dict)
+    """The new name of each place that a ``$ref`` leads to."""
     _choices: list[tuple[str, list[Shape]]] = field(factory=list)  # Each ``oneOf``: where, and its branches.
     _depth: int = 0
 
@@ -113,43 +114,23 @@ class _Guard:
 
     def check(self) -> None:
         """Refuse what only shows once everything is copied."""
-        for pointer, name in self._names.items():
-            if name in self._plain(self.targets[name])[1]:
-                raise SchemaError(f"at ${pointer[1:]}: it leads to itself with no property and no item in between")
-        for at, branches in self._choices:
-            if not self._exclude([self._plain(branch)[0] for branch in branches]):
-                raise SchemaError(f"at {at}: a value may fit two branches of oneOf; {_APART}")
+        self._check_references()
+        branches = Branches(self.targets)
+        for at, shapes in self._choices:
+            try:
+                if branches.exclude(shapes):
+                    continue
+            except TooManyError:
+                raise SchemaError(f"at {at}: what oneOf has is too much to be compared; use anyOf") from None
+            raise SchemaError(f"at {at}: a value may fit two branches of oneOf; {_APART}")
 
-    def _plain(self, copied: Shape) -> tuple[list[Shape], set[str]]:
-        """Return the copies that are behind references and alternatives, and these references."""
-        plain, seen, todo = list[Shape](), set[str](), [copied]
-        while todo:
-            one = todo.pop()
-            if "anyOf" in one:
-                todo.extend(one["anyOf"])
-            elif "$ref" not in one:
-                plain.append(one)
-            elif one["$ref"] not in seen:
-                seen.add(one["$ref"])
-                todo.append(self.targets[one["$ref"]])
-        return plain, seen
-
-    def _exclude(self, shapes: list[list[Shape]]) -> bool:
-        """Return whether no value fits two of them, as far as types, constants and a required property show."""
-        for kind in _OF_TYPE:
-            held = [some for shape in shapes if (some := [one for one in shape if kind in _kinds(one)])]
-            constant = all(_constants(one) is not None for some in held for one in some)
-            if len(held) > 1 and not constant and (kind != "object" or not self._differ(held)):
-                return False
-        return _disjoint(shapes)
-
-    def _differ(self, objects: list[list[Shape]]) -> bool:
-        """Return whether the objects of each branch have constants of their own in a property that all require."""
-        for name in set.intersection(*(set(one.get("required", ())) for some in objects for one in some)):
-            shapes = [[one for each in some for one in self._plain(each["properties"][name])[0]] for some in objects]
-            if _disjoint(shapes) and all(_constants(one) is not None for shape in shapes for one in shape):
-                return True
-        return False
+    def _check_references(self) -> None:
+        """Refuse a reference that leads to itself with nothing in between."""
+        try:
+            TopologicalSorter({name: _behind(shape) for name, shape in self.targets.items()}).prepare()
+        except CycleError as error:
+            at = next(at for at, name in self._places.items() if name in error.args[1])
+            raise SchemaError(f"at {at}: it leads to itself with no property and no item in between") from None
 
     # ------------------------------------------------------------ without a type
 
@@ -174,20 +155,19 @@ class _Guard:
     def _reference(self, pointer: object, at: str) -> Shape:
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
             raise SchemaError(f"at {at}: $ref {_shown(pointer)} does not point into this schema; write #/$defs/...")
-        if pointer not in self._names:
+        keys = [unquote(step).replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+        place = "/".join(["$", *(key.replace("~", "~0").replace("/", "~1") for key in keys)])
+        if place not in self._places:
             target: Any = self.schema
-            for step in pointer.split("/")[1:]:
-                key = unquote(step).replace("~1", "/").replace("~0", "~")
-                if isinstance(target, list):
-                    target = {str(index): one for index, one in enumerate(target)}
-                if not isinstance(target, Mapping) or key not in target:
+            for key in keys:
+                if (found := _within(target, key)) is None:
                     raise SchemaError(f"at {at}: $ref {pointer!r}: there is no {key!r}")
-                if target is not self.schema and isinstance(target.get("$id"), str):
+                if target is not self.schema and isinstance(target, Mapping) and isinstance(target.get("$id"), str):
                     raise SchemaError(f"at {at}: $ref {pointer!r} leads through an $id: {_ID}")
-                target = target[key]
-            name = self._names[pointer] = f"ref{len(self._names)}"  # No other rule is called so.
-            self.targets[name] = self.copy(target, f"${pointer[1:]}")
-        return {"$ref": self._names[pointer]}
+                target = found[0]
+            name = self._places[place] = f"ref{len(self._places)}"  # No other rule is called so.
+            self.targets[name] = self.copy(target, place)
+        return {"$ref": self._places[place]}
 
     # ------------------------------------------------------------ by type
 
@@ -314,32 +294,29 @@ def _literals(values: list[Any], types: object, at: str) -> Shape:
         texts = list(dict.fromkeys(json.dumps(value, allow_nan=False) for value in values))
     except ValueError as error:  # json.loads takes NaN
         raise SchemaError(f"at {at}: {error}") from None
-    for value in values if types is not None else ():
-        if not any(_is_of(value, kind) for kind in _types(types, at)):
+    kinds = list(_OF_TYPE) if types is None else _types(types, at)
+    for value in values:
+        if not any(_is_of(value, kind) for kind in kinds):
             raise SchemaError(f"at {at}: {_shown(value)} is not of the type {_shown(types)}")
     return {"enum": [json.loads(text) for text in texts]}
 
 
-def _constants(copied: Shape) -> list[Any] | None:
-    values = None if "untyped" in copied else copied.get("enum")
-    low, high = (copied.get("low"), copied.get("high")) if copied.get("type") == "integer" else (None, None)
-    if "untyped" not in copied and low is not None and high is not None and high - low <= MAX_RANGE:
-        return list(range(low, high + 1))
-    return None if values is None or any(isinstance(value, list | dict) for value in values) else values
+def _behind(shape: Shape) -> list[str]:
+    """Return the references that are reached from a shape with no property and no item in between."""
+    found, todo = list[str](), [shape]
+    while todo:
+        one = todo.pop()
+        todo.extend(one.get("anyOf", ()))
+        if "$ref" in one:
+            found.append(one["$ref"])
+    return found
 
 
-def _kinds(copied: Shape) -> set[str]:
-    """Return the types of what may fit a schema, which are all where it does not say; an integer is a number too."""
-    if (values := _constants(copied)) is not None:
-        return {kind for kind in _OF_TYPE if any(_is_of(value, kind) for value in values)}
-    kinds = {copied["type"]} if "type" in copied and "untyped" not in copied else set(_OF_TYPE)
-    return kinds | {"number"} if "integer" in kinds else kinds
-
-
-def _disjoint(shapes: list[list[Shape]]) -> bool:
-    """Return whether no constant of one shape equals one of another: 1 equals 1.0, and ``true`` neither."""
-    each = [{(isinstance(v, bool), v) for one in shape for v in _constants(one) or ()} for shape in shapes]
-    return sum(map(len, each)) == len(set[tuple[bool, Any]]().union(*each))
+def _within(target: object, key: str) -> tuple[Any] | None:
+    """Return what a step of a JSON pointer leads to, in a tuple; None where there is nothing."""
+    if isinstance(target, list) and re.fullmatch("0|[1-9][0-9]{0,5}", key) and int(key) < len(target):
+        return (target[int(key)],)
+    return (target[key],) if isinstance(target, Mapping) and key in target else None
 
 
 def _types(types: object, at: str) -> list[str]:
@@ -347,7 +324,7 @@ def _types(types: object, at: str) -> list[str]:
     for name in names:
         if not isinstance(name, str) or name not in _OF_TYPE:
             raise SchemaError(f"at {at}: there is no type {_shown(name)}; there are {', '.join(_OF_TYPE)}")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _counts(own: Shape, least: str, most: str, at: str) -> tuple[int, int | None]:

@@ -52,7 +52,9 @@ _FIRST: Final = {
     "reenact.actors.schedule": _SCHEDULE,
     "reenact.runtime.drawings": (*_DRAWINGS, *_ENGINE),
     **dict.fromkeys((f"reenact.runtime.{name}" for name in ("draws", "sampling", "rows", "evaluator")), _ENGINE),
-    **dict.fromkeys((f"reenact.runtime.{name}" for name in ("automaton", "states", "ranges", "patterns")), _GRAMMAR),
+    **dict.fromkeys(
+        (f"reenact.runtime.{name}" for name in ("automaton", "states", "ranges", "patterns", "branches")), _GRAMMAR
+    ),
 }
 """The property tests of a module alone, which are quick; they come first where the bug is in it."""
 

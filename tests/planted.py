@@ -505,6 +505,12 @@ GRAMMARS: Final = [
         always(value=True),
     ),
     Planted(
+        "branches by what is not their objects",
+        "Branches of a oneOf whose objects are alike are taken to exclude each other.",
+        "reenact.runtime.branches:Branches._differ",
+        always(value=True),
+    ),
+    Planted(
         "a pattern from its beginning",
         "A pattern is matched at the beginning of the string, and not found anywhere in it.",
         "reenact.runtime.patterns:_Reader.whole",

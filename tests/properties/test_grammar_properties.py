@@ -195,6 +195,44 @@ def test_bounds_are_refused_or_have_a_number(
     jsonschema.validate(json.loads(raw), schema)
 
 
+# ---------------------------------------------------------------- branches of a oneOf
+
+some_values = st.sampled_from([None, True, False, -1, 0, 0.1, 1, 1.0, 1.5, 2, "", "a", "b", [], [1]])
+some_numbers = st.sampled_from([-1, 0, 0.1, 1, 1.5, 2])
+plain_branches = st.one_of(
+    st.builds(lambda value: {"const": value}, some_values),
+    st.builds(lambda values: {"enum": values}, st.lists(some_values, min_size=1, max_size=3)),
+    st.builds(
+        lambda kind: {"type": kind}, st.sampled_from(["null", "boolean", "string", "integer", "number", "array"])
+    ),
+    st.builds(
+        lambda kind, name, bound: {"type": kind, name: bound},
+        st.sampled_from(["integer", "number"]),
+        st.sampled_from([*BOUNDS[0], *BOUNDS[1]]),
+        some_numbers,
+    ),
+    st.builds(lambda name, bound: {name: bound}, st.sampled_from(["minimum", "maximum"]), some_numbers),
+)
+some_objects = st.builds(
+    lambda properties, required: {"type": "object", "properties": properties, "required": [*properties][:required]},
+    st.dictionaries(st.sampled_from("ab"), plain_branches, max_size=2),
+    st.integers(0, 2),
+)
+branches = plain_branches | some_objects
+tried = some_values | st.dictionaries(st.sampled_from("ab"), some_values, max_size=2)
+
+
+@holds_for(several=st.lists(branches, min_size=2, max_size=3), tries=st.lists(tried, min_size=20, max_size=60))
+def test_branches_that_are_kept_exclude_each_other(several: list[dict[str, Any]], tries: list[Any]) -> None:
+    """No value fits two, as a validator says."""
+    try:
+        grammar_of({"oneOf": several})
+    except SchemaError:
+        return
+    for value in tries:
+        assert sum(jsonschema.Draft202012Validator(branch).is_valid(value) for branch in several) <= 1
+
+
 # ---------------------------------------------------------------- patterns
 
 patterns = st.from_regex(

@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from reenact.runtime.jsongrammar import Shape, _Writer
 from reenact.runtime.schemas import SchemaError, grammar_of
 from reenact.runtime.soundness import check
 from reenact.runtime.states import START, GrammarStates
@@ -107,6 +108,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"$ref": "https://example.com/schema"}, "does not point into this schema"),
         ({"$ref": "#/$defs/a"}, "there is no '$defs'"),
         ({"enum": [math.nan]}, "at $: Out of range float values are not JSON compliant"),
+        ({"prefixItems": [{"$ref": "#/prefixItems/1"}]}, "there is no '1'"),
+        ({"prefixItems": [{"$ref": "#/prefixItems/00"}]}, "there is no '00'"),
         ({"$ref": 7}, "$ref 7 does not point into this schema"),
         ({"$ref": "#"}, "at $: it leads to itself with no property and no item in between"),
         ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "at $: it leads to itself with no property and no item"),
@@ -195,6 +198,15 @@ TIN = {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": [
         [{"oneOf": [{"$ref": "#/$defs/cat"}, {"type": "null"}]}, {"allOf": [{"$ref": "#/$defs/dog"}]}],
         [{"type": "null"}, {"properties": {"next": {"$ref": "#"}}, "type": "object"}],
         [CAT | {"properties": {"kind": {"$ref": "#/$defs/name"}}}, DOG],
+        [CAT | {"properties": {"kind": {"type": "integer"}}}, DOG],
+        [
+            CAT | {"properties": {"kind": {"type": "number", "maximum": 1}}},
+            CAT | {"properties": {"kind": {"const": 2}}},
+        ],
+        [{"type": "integer", "maximum": -1}, {"type": "integer", "minimum": 0, "maximum": 9999}, {"const": 10000}],
+        [{"type": "number", "maximum": 0.1}, {"type": "number", "minimum": 0.2}],
+        [{"type": "integer", "minimum": i * 9999, "maximum": i * 9999 + 9998} for i in range(1000)],
+        [{"type": "string"}, {"const": [1]}, {"const": {"a": 1}}],
     ],
 )
 def test_one_of_is_kept_where_no_value_fits_two(branches: list[Any]) -> None:
@@ -216,6 +228,10 @@ def test_one_of_is_kept_where_no_value_fits_two(branches: list[Any]) -> None:
         [{"type": "string"}, {"properties": {"a": {}}}],
         [{"type": "string"}, {"minimum": 1, "maximum": 2}],
         [{"type": ["string", "null"]}, {"type": "null"}],
+        [{"type": "number", "maximum": 0.1}, {"const": 0.1}],
+        [{"type": "number", "minimum": 1, "maximum": 5}, {"type": "integer", "minimum": 5, "maximum": 9}],
+        [{"type": "integer", "minimum": 7}, {"type": "number"}],
+        [{"const": [1]}, {"const": [1.0]}],
         [CAT, CAT],
         [CAT, {"type": "object"}],
         [CAT, {"const": {"kind": "dog"}}],
@@ -232,6 +248,43 @@ def test_one_of_is_refused_where_a_value_may_fit_two(branches: list[Any]) -> Non
     with pytest.raises(SchemaError) as caught:
         grammar_of({"items": {"oneOf": branches}, "$defs": {"cat": CAT}})
     assert "at $[]: a value may fit two branches of oneOf; use anyOf, or give the branches" in str(caught.value)
+
+
+def test_a_one_of_that_is_too_much_is_refused() -> None:
+    """What is looked at is counted, however often references lead to the same."""
+    many = {"anyOf": [{"const": i} for i in range(2000)]}
+    branches = [{"oneOf": [{"$ref": "#/$defs/many"}, {"type": "null"}]}] * 20
+    with pytest.raises(SchemaError, match=r"at \$\[[0-9]+\]: what oneOf has is too much to be compared; use anyOf"):
+        grammar_of({"prefixItems": branches, "$defs": {"many": many}})
+
+
+def test_names_of_rules_are_looked_up_as_often_as_there_are_rules() -> None:
+    """Also where none of the properties' names has a letter that a rule's name may have, and deep in a schema."""
+
+    class Counted(dict[str, str]):
+        n_lookups = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.n_lookups += 1
+            return super().__contains__(name)
+
+    shape: Shape = {"type": "object", "required": []}
+    shape["properties"] = {f"{chr(0x4E00 + i)}": {"type": "integer", "low": i, "high": i} for i in range(500)}
+    for _ in range(30):
+        shape = {"items": shape, "minItems": 0, "maxItems": 1}
+    writer = _Writer()
+    writer.rules = rules = Counted()
+    writer.write("root", shape)
+    assert 2030 < len(rules) < 2050
+    assert rules.n_lookups < 3 * len(rules)
+    assert max(map(len, rules)) < 50
+
+
+def test_references_to_one_place_are_one_however_they_are_written() -> None:
+    """The place is written out once."""
+    pointers = ["#/$defs/A", "#/%24defs/A", "#/$defs/%41"]
+    grammar = grammar_of({"prefixItems": [{"$ref": one} for one in pointers], "$defs": {"A": {"const": 1}}})
+    assert 1 == grammar.count('::= ("1")')
 
 
 @pytest.mark.parametrize(
