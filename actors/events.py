@@ -189,7 +189,8 @@ class RequestReceived:
     continues: int | None
     """The sequence whose chat it extends: that one's tokens are kept as they were."""
     left_out: int = 0
-    """Messages of its chat that the context does not hold; the prompt is without them."""
+    """Messages of its chat that the context does not hold; the prompt is without them, or without the beginning of the
+    last one."""
 
 
 @frozen(kw_only=True)

@@ -35,8 +35,8 @@ class Chat:
     """What the inputs stand for, as the template put it."""
     inputs: tuple[Input, ...]
     bos_added: bool
-    n_units: int
-    """How much of the messages was left out of them, as `reenact.runtime.fitting` counts it."""
+    n_steps: int
+    """How far the messages were shortened, as `reenact.runtime.fitting` counts it."""
 
 
 class Chats:
@@ -46,28 +46,28 @@ class Chats:
         self._chats: dict[_Key, Chat] = {}
         self._n_inputs = 0
 
-    def continued(self, messages: list[Message], text: str, n_units: int) -> Chat | None:
+    def continued(self, messages: list[Message], text: str, n_steps: int) -> Chat | None:
         """Return the longest chat that ``messages`` go on from.
 
         Args:
             messages: The messages.
             text: What the template makes of them. It must begin as that of the chat did: a template may show old
                 messages otherwise than new ones.
-            n_units: How much of them is left out; it must be as much as of the chat.
+            n_steps: How far they are shortened; it must be as far as the chat was.
         """
         key = _key(messages)
         before = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
         found = (chat for chat in before if chat is not None)
-        return next((chat for chat in found if chat.n_units == n_units and text.startswith(chat.text)), None)
+        return next((chat for chat in found if chat.n_steps == n_steps and text.startswith(chat.text)), None)
 
-    def remember(self, messages: list[Message], text: str, live: Live, n_units: int) -> None:
+    def remember(self, messages: list[Message], text: str, live: Live, n_steps: int) -> None:
         """Keep what a request for ``messages`` was answered.
 
         Args:
             messages: The messages.
             text: What the template made of them.
             live: The request; it has ended.
-            n_units: How much of them was left out.
+            n_steps: How far they were shortened.
         """
         if not isinstance(live.result, Completion) or live.result.finish_reason == "error" or not live.inputs:
             return  # Without inputs it ended before it was tokenised: nothing stands for the messages.
@@ -76,7 +76,7 @@ class Chats:
         tokens = (sample.token for sample in live.samples[:n_kept])
         key = (*_key(messages), (ANSWERS, live.result.text))
         self._forget(key)
-        self._chats[key] = Chat(live.sequence, text + answer, (*live.inputs, *tokens), live.bos_added, n_units)
+        self._chats[key] = Chat(live.sequence, text + answer, (*live.inputs, *tokens), live.bos_added, n_steps)
         self._n_inputs += len(self._chats[key].inputs)
         while self._n_inputs > MAX_CHAT_INPUTS and len(self._chats) > 1:
             self._forget(next(iter(self._chats)))

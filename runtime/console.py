@@ -37,6 +37,11 @@ def subscriber() -> Subscriber | None:
                 if event.left_out:
                     logger.warning("RequestReceived", n=record.n, **facts, messages_left_out=event.left_out)
                     return
+            case e.PromptTruncated(sequence=number, keep=keep, discard=discard):
+                logger.warning("PromptTruncated", n=record.n, sequence=number, kept=keep, inputs_left_out=discard)
+                return
+            case e.ContextShifted(keep=keep, discard=discard):
+                facts = {"sequence": event.sequence, "kept": keep, "inputs_left_out": discard}
             case e.SlotAssigned() | e.SlotYielded():
                 facts = {"sequence": event.sequence, "slot": event.slot}
             case e.SequencePaused() | e.SequenceResumed() | e.RequestWithdrawn():

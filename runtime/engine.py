@@ -68,6 +68,11 @@ class Rendered:
     """Runs of characters, by beginning and end, in order, in which no special token is parsed: a message said what
     looks like one."""
 
+    def before(self, end: int) -> "Rendered":
+        """Return its first ``end`` characters."""
+        said = tuple((begin, min(ends, end)) for begin, ends in self.said if begin < end)
+        return Rendered(text=self.text[:end], said=said)
+
     def rest(self, start: int) -> "Rendered":
         """Return what stands behind the first ``start`` characters."""
         said = tuple((max(begin - start, 0), end - start) for begin, end in self.said if end > start)

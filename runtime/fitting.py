@@ -3,7 +3,7 @@
 The rules that hold here (docs/runner-semantics.md section 2, "Chats"):
 
 * Whole messages go, oldest first, and with each all that answers it: what is left is a chat that a template takes.
-* System messages and the last message stay.
+* System messages and the last message stay. Only where these alone do not fit, the last one loses its beginning.
 * There is room for the answer. Once messages must go, more may go, as long as no more than another quarter of the
   context is free, so that the turns that follow begin alike and find their cells.
 * What goes follows from the messages and the options alone, and not from what was asked before.
@@ -31,17 +31,19 @@ _ADDED: Final = 2
 """Tokens that a text has beyond its bytes, at most: BOS and a space."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Fitted:
     """A chat as it is asked."""
 
     rendered: Rendered
     continues: Chat | None
     """The chat that it goes on from."""
-    n_units: int
-    """How many of `units` were left out."""
+    n_steps: int
+    """How far it was shortened."""
     n_left_out: int
-    """Messages that were left out."""
+    """Messages that were left out, the last one counted where its beginning was."""
+    n_leading: int | None
+    """Inputs before its first message that may go, BOS apart; None where the template does not show it."""
 
     @property
     def pieces(self) -> list[Piece]:
@@ -57,21 +59,57 @@ async def fit(session: Session, chats: Chats, messages: list[Message], options: 
     """
     n_ctx = session.header.context.n_ctx
     fitting = _Fitting(session, messages, await session.render(messages))
-    n_units = await fitting.n_units(n_ctx, options) if options.truncate else 0
-    rendered = await fitting.without(n_units)
+    limit = _limit(n_ctx, options)
+    n_steps = await fitting.n_steps(limit, limit - n_ctx // 4) if options.truncate else 0
+    rendered = await fitting.shortened(n_steps)
     if rendered is None:
-        n_units, rendered = 0, fitting.whole
+        n_steps, rendered = 0, fitting.whole
     if not options.truncate and n_ctx < (n_inputs := await fitting.n_inputs(0, n_ctx)) < _REFUSED:
         reason = f"they have {n_inputs} tokens, and the context of a sequence (n_ctx) holds {n_ctx}"
         raise InvalidRequest("messages", f"{reason}: leave some out, or let truncate=True do so")
-    chat = chats.continued(messages, rendered.text, n_units)
+    chat = chats.continued(messages, rendered.text, n_steps)
     if chat is not None and await _count(session, _pieces(rendered, chat), n_ctx) > n_ctx:
         chat = None  # The tokens that were sampled can be more than those of their text.
-    return Fitted(rendered, chat, n_units, len(fitting.left_out(n_units)))
+    n_leading = await _n_leading(session, fitting.left(n_steps), rendered)
+    return Fitted(
+        rendered=rendered,
+        continues=chat,
+        n_steps=n_steps,
+        n_left_out=fitting.n_left_out(n_steps),
+        n_leading=None if n_leading is None else min(n_leading, limit - n_ctx // 4),
+    )
+
+
+def _limit(n_ctx: int, options: Options) -> int:
+    """Return how many inputs a chat may have, so that there is room for its answer."""
+    quarter = n_ctx // 4
+    return n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
+
+
+async def _n_leading(session: Session, messages: list[Message], rendered: Rendered) -> int | None:
+    """Return how many inputs come before the first message that may go.
+
+    A template may put system messages anywhere, and write some of its own. So it is asked for another first message,
+    and what begins alike is what stands before it.
+    """
+    first = next((i for i, message in enumerate(messages) if message["role"] not in _STAYING), None)
+    if first is None:
+        return None
+    otherwise = "b" if messages[first]["content"].lstrip().startswith("a") else "a"
+    try:
+        shown = await session.render([*messages[:first], {"role": messages[first]["role"], "content": otherwise}])
+    except InvalidRequest:
+        return None
+    pairs = enumerate(zip(rendered.text, shown.text, strict=False))
+    alike = next((i for i, (one, other) in pairs if one != other), min(len(rendered.text), len(shown.text)))
+    return await session.count([rendered.before(alike)], beside_bos=True)
 
 
 class _Fitting:
-    """One chat, without more and more of its messages."""
+    """One chat, shortened in steps.
+
+    By each it loses one more of its units, and then one more character of the last message, from its beginning.
+    """
 
     def __init__(self, session: Session, messages: list[Message], whole: Rendered) -> None:
         self.whole = whole
@@ -80,48 +118,66 @@ class _Fitting:
         self._units = units(messages)
         self._rendered: dict[int, Rendered | None] = {0: whole}
 
-    async def n_units(self, n_ctx: int, options: Options) -> int:
-        """Return how many units go: as many as must, and as many more as may to make their number a round one."""
-        quarter = n_ctx // 4
-        limit = n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
+    async def n_steps(self, limit: int, roomy: int) -> int:
+        """Return by how many steps the chat is shortened.
+
+        Args:
+            limit: Inputs that it may have.
+            roomy: Those that it has at least, where messages go that need not: as many as make their number a round
+                one.
+        """
         if _at_most([self.whole]) <= limit:
             return 0
-        least = await self._least(0, limit)
-        return roundest(least, await self._least(least, limit - quarter)) if least else 0
+        n_units = len(self._units)
+        least = await self._least(0, n_units, limit)
+        if least < n_units or await self.n_inputs(n_units, limit) <= limit:
+            return roundest(least, await self._least(least, n_units, roomy)) if least else 0
+        last = self._messages[-1]
+        n_characters = 0 if last["role"] in _STAYING else len(last["content"])
+        cut = await self._least(n_units, n_units + n_characters, limit)
+        return cut if 0 < await self.n_inputs(cut, limit) <= limit else n_units
 
-    async def _least(self, low: int, limit: int) -> int:
-        """Return how many units go at least, from ``low`` on, so that the rest fits; all where nothing is enough.
+    async def _least(self, low: int, high: int, limit: int) -> int:
+        """Return the fewest steps from ``low`` on that leave no more than ``limit``, or ``high`` where none do.
 
         It tries what is short first: of a long chat no more is tokenised than a few times what fits.
         """
-        high, step = len(self._units), 1
+        stride = 1
         while low < high:
-            place = max(high - step, (low + high) // 2)
+            place = max(high - stride, (low + high) // 2)
             if await self.n_inputs(place, limit) > limit:
                 low = place + 1
             else:
-                high, step = place, 2 * step
+                high, stride = place, 2 * stride
         return low
 
-    async def n_inputs(self, n_units: int, limit: int) -> int:
-        """Return how many inputs there are without these units, or more where no more than ``limit`` are."""
-        rendered = await self.without(n_units)
+    async def n_inputs(self, n_steps: int, limit: int) -> int:
+        """Return how many inputs there are after these steps, or any number up to ``limit`` where no more are."""
+        rendered = await self.shortened(n_steps)
         return 0 if rendered is None else await _count(self._session, [rendered], limit)
 
-    async def without(self, n_units: int) -> Rendered | None:
-        """Return the chat without its first units, if the template takes what is left."""
-        if n_units not in self._rendered:
-            left_out = self.left_out(n_units)
-            left = [message for i, message in enumerate(self._messages) if i not in left_out]
+    async def shortened(self, n_steps: int) -> Rendered | None:
+        """Return the chat after so many steps, if the template takes what is left."""
+        if n_steps not in self._rendered:
             try:
-                self._rendered[n_units] = await self._session.render(left)
+                self._rendered[n_steps] = await self._session.render(self.left(n_steps))
             except InvalidRequest:
-                self._rendered[n_units] = None
-        return self._rendered[n_units]
+                self._rendered[n_steps] = None
+        return self._rendered[n_steps]
 
-    def left_out(self, n_units: int) -> set[int]:
-        """Return the places of the messages in the first units."""
-        return {place for unit in self._units[:n_units] for place in unit}
+    def left(self, n_steps: int) -> list[Message]:
+        """Return the messages that are left after so many steps."""
+        gone = self._gone(n_steps)
+        *before, last = (message for i, message in enumerate(self._messages) if i not in gone)
+        n_cut = max(n_steps - len(self._units), 0)
+        return [*before, {"role": last["role"], "content": last["content"][n_cut:]}]
+
+    def n_left_out(self, n_steps: int) -> int:
+        """Return how many messages are left out, the last one counted where its beginning is."""
+        return len(self._gone(n_steps)) + (n_steps > len(self._units))
+
+    def _gone(self, n_steps: int) -> set[int]:
+        return {place for unit in self._units[:n_steps] for place in unit}
 
 
 async def _count(session: Session, pieces: list[Piece], limit: int) -> int:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
@@ -90,7 +91,9 @@ class Runtime:
         what is new is tokenised.
 
         A chat that does not fit into the context with room for its answer loses its oldest messages, whole, but for
-        system messages and the last one; `Completion.n_left_out` says how many. With ``truncate=False`` it is an error.
+        system messages and the last one, and then the beginning of that; `Completion.n_left_out` says how many. With
+        ``truncate=False`` it is an error. Unless ``num_keep`` says otherwise, what comes before the first message that
+        is no system message is kept when the context is full.
 
         Args:
             messages: Each with ``role`` and ``content``; the model's own template renders them.
@@ -115,13 +118,15 @@ class Runtime:
             asked, said = self._options(options), checked(messages)
             self._session.check_open()
             chat = await fit(self._session, self._chats, said, asked)
+            if "num_keep" not in options and chat.n_leading is not None:
+                asked = changed(asked, num_keep=chat.n_leading)
             ready = await self._ready(chat.pieces, asked, request_id, chat)
         async with self._asked(ready) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
                 self._session.cancel(live)
-                self._chats.remember(said, chat.rendered.text, live, chat.n_units)
+                self._chats.remember(said, chat.rendered.text, live, chat.n_steps)
 
     async def embed(
         self,

@@ -53,7 +53,8 @@ class Completion:
     n_truncated: int
     """Of these, tokens that were left out because the context does not hold them."""
     n_left_out: int
-    """Messages of the chat that were left out for the same reason; their tokens are not in `n_prompt`."""
+    """Messages of the chat that were left out for the same reason, the last one counted where its beginning was; their
+    tokens are not in `n_prompt`."""
     n_sampled: int
     """Tokens sampled, an end-of-generation token and what a stop string cut included."""
     n_shifts: int

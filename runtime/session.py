@@ -171,13 +171,18 @@ class Session:
         """
         return await self._ask(self.compute, self.engine.render, messages, Rendered)
 
-    async def count(self, pieces: Sequence[Piece]) -> int:
-        """Return how many inputs a prompt has; 0 where it cannot be tokenised, which its request will say."""
+    async def count(self, pieces: Sequence[Piece], *, beside_bos: bool = False) -> int:
+        """Return how many inputs a prompt has; 0 where it cannot be tokenised, which its request will say.
+
+        Args:
+            pieces: What the prompt is made of.
+            beside_bos: Leave out a BOS that was added.
+        """
         try:
-            inputs, _ = await self.compute.run(self._tokenize, pieces)
+            inputs, bos_added = await self.compute.run(self._tokenize, pieces)
         except Exception:  # noqa: BLE001  # as in `tokenize`
             return 0
-        return len(inputs)
+        return len(inputs) - (beside_bos and bos_added)
 
     async def _ask(self, where: Compute, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
         try:

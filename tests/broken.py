@@ -292,3 +292,7 @@ def had_a_slot_for_nothing(original: Any) -> Any:
         return found
 
     return excess
+
+
+async def nothing_leads(*_: object) -> None:
+    """Know of no system part."""

@@ -304,6 +304,17 @@ def cut_lost(original: Any) -> Any:
     return finish
 
 
+def beginning_of_the_last(original: Any) -> Any:
+    """Keep the other end of a message that is cut."""
+
+    def left(self: Any, n_steps: int) -> list[dict[str, str]]:
+        messages: list[dict[str, str]] = original(self, n_steps)
+        content = vars(self)["_messages"][-1]["content"]
+        return [*messages[:-1], {**messages[-1], "content": content[: len(messages[-1]["content"])]}]
+
+    return left
+
+
 def one_too_many(original: Any) -> Any:
     """Keep one token more of an answer than is text."""
 

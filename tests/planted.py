@@ -94,6 +94,12 @@ SEQUENCES: Final = [
         answered(lambda units: [unit[:1] for unit in units]),
     ),
     Planted(
+        "the beginning of the last message",
+        "Of a last message that is too long the beginning is kept, and not the end.",
+        "reenact.runtime.fitting:_Fitting.left",
+        mistakes.beginning_of_the_last,
+    ),
+    Planted(
         "shift of a whole context",
         "A shift drops half of the context, not half of what is not kept.",
         "reenact.actors.context:discarded",

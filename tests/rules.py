@@ -1017,6 +1017,20 @@ SHELL_AND_ENGINE: Final = [
         ("tests/runtime/test_fitting.py::test_a_chat_that_goes_on_loses_what_it_would_lose_afresh",),
     ),
     Rule(
+        "Chats: the end of the last message",
+        "Where what must stay does not fit, the last message loses its beginning",
+        "reenact.runtime.fitting:_Fitting.left",
+        lambda original: lambda self, n_steps: original(self, min(n_steps, len(self._units))),
+        ("tests/runtime/test_fitting.py::test_a_last_message_that_does_not_fit_keeps_its_end",),
+    ),
+    Rule(
+        "Chats: the system part",
+        "Where the caller gives no `num_keep`, it is what comes before the first message that is no system message",
+        "reenact.runtime.fitting:_n_leading",
+        lambda _original: broken.nothing_leads,
+        ("tests/runtime/test_fitting.py::test_a_long_answer_keeps_the_system_message",),
+    ),
+    Rule(
         "Chats: truncate false",
         "With `truncate` false",
         "reenact.runtime.requests:fit",

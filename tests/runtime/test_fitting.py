@@ -140,12 +140,58 @@ async def test_who_forbids_truncation_is_told(scripted_runtime: OpenScripted, se
     assert ("messages", 1) == (raised.value.field, len(received(session_log)))
 
 
-async def test_what_must_stay_is_truncated_like_any_prompt(scripted_runtime: OpenScripted) -> None:
-    """Where the system message and the last one alone do not fit, tokens are left out."""
-    messages = [SYSTEM, said("user", 20), said("assistant", 20), said("user", N_CTX)]
+@pytest.mark.parametrize(("num_predict", "room"), [(-1, QUARTER), (7, 7)])
+async def test_a_last_message_that_does_not_fit_keeps_its_end(
+    scripted_runtime: OpenScripted, session_log: Path, num_predict: int, room: int
+) -> None:
+    """The system message is whole, so is what the template ends with, there is room, and nothing is truncated."""
+    question = "".join(f"{i:04} " for i in range(1000))
+    messages = [SYSTEM, said("user", 20), said("assistant", 20), {"role": "user", "content": question}]
     async with scripted_runtime(["ok"], n_ctx=N_CTX) as runtime:
-        completion = await runtime.chat(messages, num_predict=1)
-    assert (2, len("system: Be brief.\nassistant: ")) == (completion.n_left_out, completion.n_truncated)
+        completion = await runtime.chat(messages, num_predict=num_predict)
+    [request] = received(session_log)
+    beginning, end = "system: Be brief.\nuser: ", "\nassistant: "
+    n_characters = N_CTX - room - len(beginning) - len(end)
+    assert f"{beginning}{question[-n_characters:]}{end}" == request["prompt"]
+    assert (3, 0, 0, "ok") == (completion.n_left_out, completion.n_truncated, completion.n_shifts, completion.text)
+    assert 3 == request["left_out"]
+
+
+async def test_a_system_message_that_does_not_fit_is_truncated(scripted_runtime: OpenScripted) -> None:
+    """Where the rest alone does not fit, the prompt is truncated, behind no more than leaves half of the context."""
+    messages = [{"role": "system", "content": "x" * N_CTX}, said("user", 20)]
+    with console_shows() as shown:
+        async with scripted_runtime(["ok"], n_ctx=N_CTX) as runtime:
+            completion = await runtime.chat(messages)
+    n_prompt = len("system: \n") + N_CTX + 20 + len("assistant: ")
+    assert (0, n_prompt - N_CTX) == (completion.n_left_out, completion.n_truncated)
+    [told] = [event for level, event in shown if event["event"] == "PromptTruncated" and level == "warning"]
+    assert (N_CTX - 2 * QUARTER, n_prompt - N_CTX) == (told["kept"], told["inputs_left_out"])
+
+
+async def test_a_long_answer_keeps_the_system_message(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """What comes before the first message that may go is kept by a shift, unless the caller says how much is."""
+    messages = [SYSTEM, said("user", 20)]
+    kept = len("system: Be brief.\nuser: ")
+    with console_shows() as shown:
+        async with scripted_runtime(["x"] * 300, n_ctx=N_CTX) as runtime:
+            await runtime.chat(messages)
+            await runtime.chat(messages, num_keep=4)
+    shifts = [fields for fields in read_fields(session_log) if fields["type"] == "ContextShifted"]
+    assert {(1, kept), (2, 4)} == {(fields["sequence"], fields["keep"]) for fields in shifts}
+    assert [kept, 4] == [fields["options"]["num_keep"] for fields in received(session_log)]
+    assert {kept, 4} == {event["kept"] for _, event in shown if event["event"] == "ContextShifted"}
+
+
+@pytest.mark.parametrize("content", ["apple", "banana", "", " a", "a"])
+async def test_what_comes_first_whatever_is_said(
+    scripted_runtime: OpenScripted, session_log: Path, content: str
+) -> None:
+    """What is kept does not depend on what the first message says, and is all there is without a system message."""
+    async with scripted_runtime(["ok"], n_ctx=N_CTX) as runtime:
+        await runtime.chat([{"role": "user", "content": content}])
+    [request] = received(session_log)
+    assert len("user: ") == request["options"]["num_keep"]
 
 
 class Strict(ScriptedEngine):
@@ -161,12 +207,13 @@ class Strict(ScriptedEngine):
         return super().render(messages)
 
 
-async def test_a_cut_that_the_template_refuses_is_none() -> None:
-    """A template that takes the chat and not what would be left of it gets all of it, truncated."""
+async def test_a_cut_that_the_template_refuses_is_none(session_log: Path) -> None:
+    """A template that takes the chat and not what would be left of it gets all of it, truncated as any prompt is."""
     messages = [said("user", 100), said("assistant", 20), said("user", 150)]
-    async with open_runtime(Strict(["ok"]), n_ctx=N_CTX) as runtime:
+    async with open_runtime(Strict(["ok"]), log=session_log, n_ctx=N_CTX) as runtime:
         completion = await runtime.chat(messages, num_predict=1)
     assert (0, 270 + len("assistant: ") - N_CTX) == (completion.n_left_out, completion.n_truncated)
+    assert [4] == [fields["options"]["num_keep"] for fields in received(session_log)]
 
 
 async def test_a_long_chat_is_rendered_a_few_times() -> None:

@@ -242,10 +242,15 @@ def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
 def _as_asked(end: End, told: Told) -> Iterator[str]:
     """Say what was recorded otherwise than it was asked."""
     request = told.request
-    asked_for = end.prompts[request.left_out] if request.left_out < len(end.prompts) else ""
-    if asked_for != request.prompt:
+    asked_for = end.prompts[min(request.left_out, len(end.prompts) - 1)]
+    is_cut = end.chat and request.left_out == len(end.prompts)
+    left = asked_for
+    if is_cut:
+        role, _, content = asked_for.partition(": ")
+        left = f"{role}: {content[len(asked_for) - len(request.prompt) :]}"
+    if left != request.prompt:
         yield f"it asked {asked_for!r}, and {request.prompt!r} is recorded"
-    if request.left_out % 2:
+    if (request.left_out - is_cut) % 2:
         yield f"{request.left_out} messages are left out, so its chat begins with an answer"
     for name, value in end.options.items():
         asked = tuple(value) if isinstance(value, list) else value

@@ -117,6 +117,6 @@ def test_alone_knows_the_rules(tmp_path: Path) -> None:
     there = read(log)
     told = [one for one in there.told.values() if one.request.sequence in there.inputs]
     ends = [alone(one.request, there.inputs[one.request.sequence], there.n_ctx, 10_000) for one in told]
-    assert len({end.text for end in ends}) > len(ends) // 2
+    assert len({end.text for end in ends}) > len(ends) // 3
     assert {("stop", None), ("length", None), ("context_full", None)} <= {end.ended_by for end in ends}
     assert any(stop for _, stop in (end.ended_by for end in ends))
