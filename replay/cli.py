@@ -72,9 +72,9 @@ def _failed(path: str, error: Exception) -> int:
         return _say(f"{error.filename or path}: {error.strerror or error}", 2)
     if isinstance(error, InvalidRequest):
         return _say(f"--{error.field.replace('_', '-')}: {error.reason}", 2)
-    if isinstance(error, EngineBroken | LogBroken | NoModel):
-        return _say(f"{path}: {error}", 2)
-    if isinstance(error, NotInLog):
+    if isinstance(error, EngineBroken | LogBroken):
+        return _say(str(error), 2)  # It names the file itself: the model, or a log that is written.
+    if isinstance(error, NoModel | NotInLog):
         return _say(f"{path}: {error}", 2)
     if isinstance(error, LogCorrupt):
         return _say(f"{path}: corrupt: {error}", 3)

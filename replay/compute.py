@@ -20,7 +20,7 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogNotComparable, ReenactError, description
+from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
 from reenact.replay.causes import cause_of
 from reenact.replay.computed import Computed, outcome_as_json
 from reenact.replay.counting import Counts
@@ -88,7 +88,7 @@ def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Ve
                 found = compare(log, header, machine, asked)
     except LogNotComparable as error:
         return _without(verdict, "not comparable", error)
-    except (OSError, NoModel) as error:
+    except NoModel as error:
         return _without(verdict, "unreadable", error)
     if found.same:
         return changed(verdict, tier=found.tier, computed=found)
@@ -121,8 +121,7 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: As
 
 
 def _without(verdict: Verdict, result: Result, error: Exception) -> Verdict:
-    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    return changed(verdict, verdict=result, tier="compute", notes=(said,), error=error)
+    return changed(verdict, verdict=result, tier="compute", notes=(str(error),), error=error)
 
 
 def header_of(log: LogFile) -> e.SessionOpened:
@@ -142,15 +141,19 @@ def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
 
     Raises:
         LogNotComparable: Results here cannot be compared with the log's; it lists why.
-        NoModel, OSError: There is no such file.
+        NoModel: The file cannot be opened, or llama.cpp cannot load it.
     """
     model = asked.model or recorded_model(header)
     try:
         machine = open_machine(header, model, asked.on_progress)
     except LogNotComparable:
         raise
+    except InvalidRequest as error:
+        raise NoModel(error.reason) from error
+    except OSError as error:
+        raise NoModel(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
     except ReenactError as error:
-        raise NoModel(description(error)) from error
+        raise NoModel(str(error)) from error
     obstacles = machine.obstacles
     if asked.tokens_only or asked.force:
         sizes = fits(machine.differences)

@@ -39,7 +39,7 @@ _SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
 
 
 class NoModel(ReenactError):
-    """There is no file of the model that a log was recorded with."""
+    """The model that a log is to be executed on cannot be had."""
 
 
 @frozen

@@ -61,6 +61,7 @@ class Verdict:
             LogCorrupt: Its bytes are not what was written.
             LogNotComparable: There is nothing to compare, or it is too new.
             OSError: It cannot be opened.
+            NoModel: Its model cannot be had.
         """
         if self.first_divergence is not None:
             raise ReplayDivergence(self.path, self.first_divergence)
@@ -100,7 +101,9 @@ class Verdict:
                 equal = f"the {self.tally.derived:,} derived records before it are equal"
                 head = f"diverged: {self.path}: at record {n:,}; {equal} ({self.tier} tier)"
             case _:
-                return [f"{self.verdict}: {self.path}: {'; '.join(self.notes)}"]
+                # The log was read: it is the model that was not.
+                what = "the model for " if self.verdict == "unreadable" and self.tier == "compute" else ""
+                return [f"{self.verdict}: {what}{self.path}: {'; '.join(self.notes)}"]
         if self.first_divergence is not None:
             return [head, *self.notes, *self.first_divergence.lines(self.path)]
         figures = self.tally.figures()

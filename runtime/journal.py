@@ -20,7 +20,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
 from zlib import crc32
 
 from attrs import frozen
@@ -28,6 +28,7 @@ from attrs import frozen
 from reenact.actors.errors import LogBroken, LogCorrupt, LogNotComparable
 from reenact.actors.events import Record
 from reenact.runtime.codec import FORMAT, OLDEST, SCHEMA, UnreadableRecord, dumps, encode, loads
+from reenact.runtime.regular import opened
 
 _CRC_KEY: Final = b',"crc":"'
 _TAIL: Final = len(_CRC_KEY) + 8 + len(b'"}\n')
@@ -182,7 +183,7 @@ class LogFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = _opened(self.path)
+        self._file = opened(self.path, "a log is read twice, which only a file can be: save it to one")
         self.torn = 0
         self._number, self._offset, self._crc = 0, 0, 0
 
@@ -213,15 +214,6 @@ class LogFile:
                 raise line.corrupt(_difference(raw, expected))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
             yield line
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Return a file that can be read twice, without waiting for who would write into a pipe."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "a log is read twice, which only a file can be: save it to one", os.fspath(path))
-    return file
 
 
 def _check_versions(raw: bytes) -> None:

@@ -2,7 +2,7 @@
 
 The rules that hold here:
 
-* Nothing is loaded: ggml reads the head of the file.
+* Nothing is loaded: ggml reads the head of the file. The rest is read once the head says that it is a model.
 * The digest of a file is kept by its path, size and time of change (`reenact.runtime.kept`), because reading all of a
   large one takes longer than loading it.
 """
@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -20,6 +21,7 @@ from attrs import frozen
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.runtime.kept import keep_sha256, kept_sha256
 from reenact.runtime.library import bind, complaint, forget_complaints, listen, text_of
+from reenact.runtime.regular import opened
 
 OnProgress = Callable[[str, float], None]
 """Told what is being done and how much of it, from 0 to 1; called in the thread that loads."""
@@ -66,15 +68,36 @@ def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
         InvalidRequest: It is not a GGUF file.
         EngineBroken: It begins like one, and cannot be read.
     """
-    with path.open("rb") as file:
+    with opened(path, "a model is mapped into memory, which only a file can be: save it to one") as file:
         if file.read(4) != b"GGUF":
             raise InvalidRequest("model", f"{path} is not a GGUF file")
-        status = os.fstat(file.fileno())
-        sha256 = kept_sha256(path, status)
-        if sha256 is None:
-            file.seek(0)
-            sha256 = _digest(file, status.st_size, on_progress)
-            keep_sha256(path, status, sha256)
+        with _head(path) as head:
+            status = os.fstat(file.fileno())
+            sha256 = kept_sha256(path, status)
+            if sha256 is None:
+                file.seek(0)
+                sha256 = _digest(file, status.st_size, on_progress)
+                keep_sha256(path, status, sha256)
+            architecture = _said(head, "general.architecture", _STRING)
+            name = "" if architecture is None else text_of(architecture)
+            return ModelFile(
+                path=path,
+                size=status.st_size,
+                sha256=sha256,
+                matrix_types=frozenset(_matrix_types(head)),
+                pooling_type=_said(head, f"{name}.pooling_type", _UINT32),
+                is_causal=_said(head, f"{name}.attention.causal", _BOOL) is not False,
+                head_size=_head_size(head, name),
+            )
+
+
+@contextmanager
+def _head(path: Path) -> Iterator[Any]:
+    """Let ggml read the head of a file.
+
+    Raises:
+        EngineBroken: It cannot.
+    """
     calls = _calls()
     listen()
     forget_complaints()
@@ -82,17 +105,7 @@ def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
     if not head:
         raise EngineBroken(f"{path} cannot be loaded: {complaint()}")
     try:
-        architecture = _said(head, "general.architecture", _STRING)
-        name = "" if architecture is None else text_of(architecture)
-        return ModelFile(
-            path=path,
-            size=status.st_size,
-            sha256=sha256,
-            matrix_types=frozenset(_matrix_types(head)),
-            pooling_type=_said(head, f"{name}.pooling_type", _UINT32),
-            is_causal=_said(head, f"{name}.attention.causal", _BOOL) is not False,
-            head_size=_head_size(head, name),
-        )
+        yield head
     finally:
         calls["gguf_free"](head)
 

@@ -1,10 +1,12 @@
 """Logs executed again on their model: the golden ones, and by the command."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,6 +229,25 @@ def test_a_moved_model_is_named(session: Path, tmp_path: Path, monkeypatch: pyte
     assert "name it with --model" in verdict.lines()[0]
     assert "same" == compute_log(session, Asked(model=moved)).verdict
     assert "same" == compute_log(session).verdict
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (Path.exists, "No such file or directory"),
+        (os.mkfifo, "a model is mapped into memory, which only a file can be: save it to one"),
+        (lambda path: path.write_bytes(b"text"), "is not a GGUF file"),
+        (lambda path: path.write_bytes(b"GGUF" + b"\xff" * 64), "cannot be loaded: "),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_named(
+    session: Path, tmp_path: Path, made: Callable[[Path], object], told: str
+) -> None:
+    """It is the model that cannot be read, and not the log; the line says why as other commands do."""
+    made(path := tmp_path / "model.gguf")
+    (line,) = compute_log(session, Asked(model=path)).lines()
+    begins, _, rest = line.partition(f"the model for {session}: {path}")
+    assert ("unreadable: ", True) == (begins, told in rest)
 
 
 async def test_without_checksums_tokens_are_compared(tmp_path: Path) -> None:

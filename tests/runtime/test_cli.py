@@ -70,6 +70,19 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str], arguments: lis
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", [["generate", "x", "--model"], ["probe"]])
+@pytest.mark.parametrize("make", ["pipe", "device"])
+def test_a_model_that_is_no_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str], make: str
+) -> None:
+    """A pipe that nobody writes to, and a device, are no models, and nothing waits for them."""
+    path = Path("/dev/zero") if make == "device" else tmp_path / "pipe"
+    if make == "pipe":
+        os.mkfifo(path)
+    told = f"reenact: {path}: a model is mapped into memory, which only a file can be: save it to one\n"
+    assert (2, "", told) == run(capsys, *command, path)
+
+
 def test_a_failed_start_leaves_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A model that cannot be read leaves no empty log behind."""
     log = tmp_path / "log.jsonl"

@@ -1,0 +1,28 @@
+"""Regular files, opened for reading: nothing that is no such file is waited for, or touched.
+
+The rule that holds here: logs and models are opened here and nowhere else. A pipe, a device or a socket is refused by
+its kind before it is opened, because opening it can wait for ever, and reading it has no end.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def opened(path: Path, why: str) -> BinaryIO:
+    """Return a file that can be read twice.
+
+    Args:
+        path: The file; a folder is refused by the system's own error.
+        why: Why it must be one, and what to do.
+
+    Raises:
+        OSError: It cannot be opened, or it is none.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, why, os.fspath(path))
+    # Without waiting, should it have become a pipe meanwhile.
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
