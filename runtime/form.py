@@ -5,12 +5,18 @@ another grammar or another schema than the next one.
 """
 
 import json
+from typing import Final
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.options import Options
 from reenact.runtime.gbnf import GrammarError
-from reenact.runtime.schemas import SchemaError, grammar_of
+from reenact.runtime.schemas import SchemaError, distinct, grammar_of
 from reenact.runtime.soundness import check
+
+_TOO_LARGE: Final = (
+    "the schema comes to more than can be followed; ask for fewer properties, alternatives or constants, or for lower"
+    " minLength, maxLength, minItems, maxItems and counts in patterns"
+)
 
 
 def grammar_in_force(options: Options) -> str | None:
@@ -24,11 +30,15 @@ def grammar_in_force(options: Options) -> str | None:
         return None
     try:
         if name == "format":
-            grammar = grammar_of({"type": "object"} if grammar == "json" else json.loads(grammar))
+            schema = {"type": "object"} if grammar == "json" else json.loads(grammar, object_pairs_hook=distinct)
+            grammar = grammar_of(schema)
         check(grammar)
     except RecursionError:
         raise InvalidRequest(name, "the schema is nested too deeply") from None
-    except (SchemaError, GrammarError, ValueError) as error:
+    except GrammarError as error:
+        # Of a schema's grammar its caller has seen no line.
+        raise InvalidRequest(name, _TOO_LARGE if name == "format" else str(error)) from error
+    except (SchemaError, ValueError) as error:
         # A schema's own words stand in it, which json.loads lets be half a surrogate pair.
         raise InvalidRequest(name, str(error).encode("utf-8", "backslashreplace").decode()) from None
     return grammar

@@ -14,7 +14,7 @@ The rules that hold here:
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
@@ -50,11 +50,16 @@ _OF_TYPE: Final = {
 _PYTHONS: Final = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
 _INSTEAD: Final = ("$ref", "anyOf", "oneOf", "allOf", "const", "enum")
 _APART: Final = "use anyOf, or give the branches different types, or a required property with different constants"
+_END: Final = 'require less, or allow {"type": "null"} there with anyOf'
+_PREFIX: Final = (
+    "with prefixItems there are exactly these items; leave items out, and let minItems and maxItems allow {}"
+)
 _POINT: Final = "give each schema a place in $defs, and write #/$defs/..."
 _ID: Final = (
     "$id changes what the references below it mean, which cannot be kept; leave it out, and write references from the"
     " root of the schema"
 )
+_NOTHING_IF_FALSE: Final = frozenset(("uniqueItems", "nullable", *_DRAFT_4))
 _CURES: Final = {
     "nullable": 'use anyOf with {"type": "null"}',
     "$anchor": _POINT,
@@ -65,6 +70,9 @@ _CURES: Final = {
 }
 _FORMAT: Final = f"use one of {', '.join(FORMATS)} without a length, or {_OUT}"
 _MAX_DIGITS_OF_INTEGER: Final = 20
+
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 class SchemaError(Exception):
@@ -79,8 +87,22 @@ def grammar_of(schema: object) -> str:
     """
     guard = _Guard(schema)
     root = guard.copy(schema, "$")
-    guard.check()
+    guard.check(root)
     return json_grammar(root, guard.targets)
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of a schema that is given as text.
+
+    Raises:
+        SchemaError: It has a name twice, of which a reader takes the one or the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise SchemaError(f"{_shown(twice)} is there twice in one object; leave one of them out")
+    return found
 
 
 @define
@@ -99,11 +121,17 @@ class _Guard:
         """Return the shape of a schema."""
         if schema is True:
             return {}
+        if schema is False:
+            raise SchemaError(f"at {at}: no value fits false; leave it out")
         if not isinstance(schema, Mapping):
             raise SchemaError(f"at {at}: expected a schema, got {_shown(schema)}")
         if "$id" in schema and at != "$":
             raise SchemaError(f"at {at}: {_ID}")
-        given = {name: value for name, value in schema.items() if name not in _NOTES}
+        given = {
+            name: value
+            for name, value in schema.items()
+            if name not in _NOTES and not (value is False and name in _NOTHING_IF_FALSE)
+        }
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise SchemaError(f"at {at}: more than {MAX_DEPTH} schemas stand in each other")
@@ -112,9 +140,10 @@ class _Guard:
         self._depth -= 1
         return copied
 
-    def check(self) -> None:
+    def check(self, root: Shape) -> None:
         """Refuse what only shows once everything is copied."""
         self._check_references()
+        self._check_ends(root)
         branches = Branches(self.targets)
         for at, shapes in self._choices:
             try:
@@ -131,6 +160,15 @@ class _Guard:
         except CycleError as error:
             at = next(at for at, name in self._places.items() if name in error.args[1])
             raise SchemaError(f"at {at}: it leads to itself with no property and no item in between") from None
+
+    def _check_ends(self, root: Shape) -> None:
+        """Refuse a schema of which no value is finite."""
+        ending = set[str]()
+        while new := {name for name, shape in self.targets.items() if name not in ending and _ends(shape, ending)}:
+            ending |= new
+        if not _ends(root, ending):
+            at = next(at for at, name in self._places.items() if name not in ending)
+            raise SchemaError(f"at {at}: each value holds another one, without end; {_END}")
 
     # ------------------------------------------------------------ without a type
 
@@ -200,6 +238,8 @@ class _Guard:
             raise SchemaError(f"at {at}: required wants a list of names, got {_shown(required)}")
         if missing := [name for name in required if name not in properties]:
             raise SchemaError(f"at {at}: {missing[0]!r} is required and not among the properties; list it there too")
+        for name in properties:
+            _check_text(name, at)
         if properties and not isinstance(more, bool):
             raise SchemaError(f"at {at}: properties and a schema as additionalProperties cannot both be kept; {_OUT}")
         if not properties and more is True:
@@ -220,8 +260,8 @@ class _Guard:
             return {"type": "array", "items": items, "minItems": low, "maxItems": high}
         if not isinstance(prefix, list) or not prefix:
             raise SchemaError(f"at {at}: prefixItems wants a list with something in it, got {_shown(prefix)}")
-        if low not in {0, len(prefix)} or high not in {None, len(prefix)} or own.get("items", False) is not False:
-            raise SchemaError(f"at {at}: with prefixItems there are exactly these items; leave other words out")
+        if not low <= len(prefix) <= (len(prefix) if high is None else high) or own.get("items", False) is not False:
+            raise SchemaError(f"at {at}: {_PREFIX.format(len(prefix))}")
         return {"type": "array", "prefixItems": [self.copy(one, f"{at}[{i}]") for i, one in enumerate(prefix)]}
 
 
@@ -235,6 +275,7 @@ def _string(own: Shape, at: str) -> Shape:
             raise SchemaError(f"at {at}: pattern and a length together cannot be kept; write ^.{{1,9}}$ for the length")
         if not isinstance(own["pattern"], str):
             raise SchemaError(f"at {at}: pattern wants a regular expression, got {_shown(own['pattern'])}")
+        _check_text(own["pattern"], at)
         try:
             string_of(own["pattern"], "char")
         except PatternError as error:
@@ -291,9 +332,11 @@ def _number(own: Shape, at: str) -> Shape:
 
 def _literals(values: list[Any], types: object, at: str) -> Shape:
     try:
-        texts = list(dict.fromkeys(json.dumps(value, allow_nan=False) for value in values))
+        texts = list(dict.fromkeys(json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values))
     except ValueError as error:  # json.loads takes NaN
         raise SchemaError(f"at {at}: {error}") from None
+    for text in texts:
+        _check_text(text, at)
     kinds = list(_OF_TYPE) if types is None else _types(types, at)
     for value in values:
         if not any(_is_of(value, kind) for kind in kinds):
@@ -312,11 +355,33 @@ def _behind(shape: Shape) -> list[str]:
     return found
 
 
+def _ends(shape: Shape, ending: Collection[str]) -> bool:
+    """Return whether a value of a shape is finite where those behind these references may be."""
+    match shape:
+        case {"$ref": name}:
+            return name in ending
+        case {"anyOf": shapes}:
+            return any(_ends(one, ending) for one in shapes)
+        case {"properties": properties, "required": required}:
+            return all(_ends(properties[name], ending) for name in required)
+        case {"prefixItems": shapes}:
+            return all(_ends(one, ending) for one in shapes)
+        case {"items": items, "minItems": low}:
+            return low == 0 or _ends(items, ending)
+        case _:
+            return True
+
+
 def _within(target: object, key: str) -> tuple[Any] | None:
     """Return what a step of a JSON pointer leads to, in a tuple; None where there is nothing."""
     if isinstance(target, list) and re.fullmatch("0|[1-9][0-9]{0,5}", key) and int(key) < len(target):
         return (target[int(key)],)
     return (target[key],) if isinstance(target, Mapping) and key in target else None
+
+
+def _check_text(text: str, at: str) -> None:
+    if half := _HALF.search(text):
+        raise SchemaError(f"at {at}: \\u{ord(half[0]):x} is half a surrogate pair; write the whole character")
 
 
 def _types(types: object, at: str) -> list[str]:

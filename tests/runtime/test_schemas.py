@@ -6,6 +6,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.options import Options
+from reenact.runtime.form import grammar_in_force
 from reenact.runtime.jsongrammar import Shape, _Writer
 from reenact.runtime.schemas import SchemaError, grammar_of
 from reenact.runtime.soundness import check
@@ -28,7 +31,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "string", "properties": {}}, "at $: properties cannot be kept for string"),
         ({"type": "array", "items": {"type": "object", "minItems": 1}}, "at $[]: minItems cannot be kept for object"),
         ({"properties": {"a": 5}}, "at $.a: expected a schema, got 5"),
-        ({"properties": {"a": False}}, "at $.a: expected a schema, got false"),
+        ({"properties": {"a": False}}, "at $.a: no value fits false; leave it out"),
         ({"propertys": {}}, "at $: propertys cannot be kept"),
         ({"properties": {"a": {"$id": "a.json"}}}, "at $.a: $id changes what the references below it mean"),
         ({"$ref": "#/$defs/A", "$defs": {"A": {"$id": "a.json", "type": "null"}}}, "at $/$defs/A: $id changes"),
@@ -45,9 +48,27 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "array", "minItems": 3, "maxItems": 2}, "at $: minItems 3 is more than maxItems 2"),
         ({"type": "array", "minItems": -1}, "at $: minItems wants a whole number below 2000, got -1"),
         ({"type": "string", "maxLength": 2000}, "at $: maxLength wants a whole number below 2000, got 2000"),
-        ({"type": "array", "items": False}, "at $[]: expected a schema, got false"),
+        ({"type": "array", "items": False}, "at $[]: no value fits false; leave it out"),
         ({"prefixItems": []}, "at $: prefixItems wants a list with something in it"),
-        ({"prefixItems": [{}], "minItems": 2}, "with prefixItems there are exactly these items"),
+        (
+            {"prefixItems": [{}], "minItems": 2},
+            "with prefixItems there are exactly these items; leave items out, and let minItems and maxItems allow 1",
+        ),
+        ({"prefixItems": [{}, {}], "maxItems": 1}, "with prefixItems there are exactly these items"),
+        ({"prefixItems": [{}], "items": {}}, "with prefixItems there are exactly these items; leave items out"),
+        ({"items": {"const": "a\ud800"}}, r"at $[]: \ud800 is half a surrogate pair; write the whole character"),
+        ({"properties": {"a\udfff": {}}}, r"at $: \udfff is half a surrogate pair; write the whole character"),
+        ({"enum": [[{"\udc00": 1}]]}, r"at $: \udc00 is half a surrogate pair; write the whole character"),
+        ({"pattern": "\udc00"}, r"at $: \udc00 is half a surrogate pair; write the whole character"),
+        (
+            {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            'at $: each value holds another one, without end; require less, or allow {"type": "null"} there with anyOf',
+        ),
+        (
+            {"prefixItems": [{"$ref": "#/$defs/a"}]}
+            | {"$defs": {"a": {"items": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}, "minItems": 1}}},
+            "at $/$defs/a: each value holds another one, without end",
+        ),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no whole number is at least 5 and at most 4"),
         (
             {"type": "integer", "exclusiveMinimum": 4, "exclusiveMaximum": 5},
@@ -178,6 +199,56 @@ def test_a_bound_of_many_digits_is_the_double_that_it_is(name: str) -> None:
     for number in range(int(bound) - 200, int(bound) + 200):
         allowed = states.may_end(states.after(START, str(number).encode()))
         assert jsonschema.Draft202012Validator(schema).is_valid(number) == allowed
+
+
+@pytest.mark.parametrize(
+    ("schema", "like"),
+    [
+        ({"items": {"type": "null"}, "uniqueItems": False}, {"items": {"type": "null"}}),
+        ({"type": "null", "nullable": False}, {"type": "null"}),
+        ({"type": "integer", "minimum": 1, "exclusiveMinimum": False}, {"type": "integer", "minimum": 1}),
+        ({"prefixItems": [{}, {}], "minItems": 1, "maxItems": 2}, {"prefixItems": [{}, {}]}),
+        ({"prefixItems": [{}, {}], "maxItems": 5, "items": False}, {"prefixItems": [{}, {}]}),
+    ],
+)
+def test_words_that_change_nothing_are_kept(schema: dict[str, Any], like: dict[str, Any]) -> None:
+    """A false that is the same as nothing, and counts that a list of items keeps."""
+    assert grammar_of(like) == grammar_of(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"next": {"$ref": "#"}}},
+        {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["next"]},
+        {"items": {"$ref": "#"}, "maxItems": 1999},
+        {"items": {"$ref": "#/$defs/a"}} | {"$defs": {"a": {"prefixItems": [{"$ref": "#/$defs/a"}]}}},
+    ],
+)
+def test_a_schema_that_recurs_is_kept_where_a_value_ends(schema: dict[str, Any]) -> None:
+    """Because the next one may be left out, or be something else."""
+    check(grammar_of(schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {f"p{i}": {"type": "string", "maxLength": 1900} for i in range(200)}},
+        {"type": "string", "pattern": "^(a{1000}){1000}$"},
+        {"type": "string", "pattern": "()" * 20_000},
+    ],
+)
+def test_a_schema_that_is_too_large_says_so_in_its_own_words(schema: dict[str, Any]) -> None:
+    """And not in those of a grammar that nobody has written."""
+    with pytest.raises(InvalidRequest) as caught:
+        grammar_in_force(Options(seed=0, format=schema))
+    assert "the schema comes to more than can be followed; ask for fewer properties" in str(caught.value)
+
+
+def test_a_name_that_is_there_twice_is_refused() -> None:
+    """In a schema that is given as text, of which a reader would take the last one."""
+    with pytest.raises(InvalidRequest, match='"type" is there twice in one object; leave one of them out'):
+        grammar_in_force(Options(seed=0, format='{"items": {"type": "null", "title": "a", "type": "integer"}}'))
 
 
 CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
