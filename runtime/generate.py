@@ -60,12 +60,17 @@ async def _generate(job: Job, errors: Errors) -> None:
         ):
             job.display.loaded()
             for i in range(len(job.prompts)):
-                nursery.start_soon(_one, runtime, job, i, errors)
+                asked = trio.Event()
+                nursery.start_soon(_one, runtime, job, i, errors, asked)
+                # In the order of the prompts, so that the log numbers them as the shell does.
+                await asked.wait()
 
 
-async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
+async def _one(runtime: Runtime, job: Job, i: int, errors: Errors, asked: trio.Event) -> None:
+    """Ask for a prompt to be completed, which sets ``asked``, and show what comes."""
     try:
         async with runtime.stream(job.prompts[i], request_id=f"prompt-{i + 1}", **job.options) as stream:
+            asked.set()
             async for chunk in stream:
                 job.display.grow(i, chunk.text)
     except ReenactError as error:
@@ -75,3 +80,5 @@ async def _one(runtime: Runtime, job: Job, i: int, errors: Errors) -> None:
         job.display.finish(i, error)
     else:
         job.display.finish(i, stream.completion)
+    finally:
+        asked.set()

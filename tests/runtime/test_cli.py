@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
+from random import Random
 from typing import get_args
 
 import pytest
@@ -25,7 +26,7 @@ from reenact.runtime.probe import CASES
 from tests.model.here import numerics_here
 from tests.model.minilm import minilm
 from tests.model.quantised import quantised
-from tests.model.tiny import tiny
+from tests.model.tiny import LETTERS, tiny
 from tests.sessions import read_fields
 
 REENACT = (sys.executable, "-m", "reenact.runtime.cli")
@@ -153,6 +154,33 @@ def test_prompts_are_completed_in_their_order(capsys: pytest.CaptureFixture[str]
     assert "(6 tokens, length, seed 1)" in out
     replay_log(log).raise_for_divergence()
     assert 0o600 == log.stat().st_mode & 0o777
+
+
+class _Chance(Random):
+    """Says the same whenever it is asked."""
+
+    def random(self) -> float:
+        return self.says
+
+    says = 0.0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("says", [0.0, 0.9])
+def test_prompts_and_sequences_are_numbered_alike(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: float
+) -> None:
+    """The sequence of a prompt has its number, in whichever order trio runs tasks."""
+    chance = _Chance()
+    chance.says = says
+    monkeypatch.setattr("trio._core._run._r", chance)
+    model, log = tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS), tmp_path / "log.jsonl"
+    arguments = ("--model", model, "--n-ctx", "64", "--num-predict", "1", "--seed", "1", "--log", log)
+    assert 0 == run(capsys, "generate", *arguments, "a", "b", "c")[0]
+    received = [fields for fields in read_fields(log) if fields["type"] == "RequestReceived"]
+    assert [(1, "prompt-1"), (2, "prompt-2"), (3, "prompt-3")] == [
+        (fields["sequence"], fields["request_id"]) for fields in received
+    ]
 
 
 @pytest.mark.model
