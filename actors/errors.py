@@ -28,12 +28,25 @@ class InvalidRequest(ReenactError, ValueError):
     Attributes:
         field: The name of the argument that is wrong.
         reason: What is wrong with it, and what would be right.
+        recorded: The reason as a log has it: without what an exception of others says, which may be anybody's text.
     """
 
-    def __init__(self, field: str, reason: str) -> None:
+    def __init__(self, field: str, reason: str, *, recorded: str | None = None) -> None:
         super().__init__(field, reason)
         self.field = field
         self.reason = reason
+        self.recorded = reason if recorded is None else recorded
+
+    @classmethod
+    def because(cls, field: str, what: str, error: BaseException) -> "InvalidRequest":
+        """Return the error of an argument that an exception of others tells of: a log has the exception's type alone.
+
+        Args:
+            field: The name of the argument.
+            what: What could not be done with it.
+            error: The exception.
+        """
+        return cls(field, f"{what}: {description(error)}", recorded=f"{what}: {type(error).__name__}")
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}"
@@ -137,7 +150,7 @@ def reading(field: str) -> Iterator[None]:
     except InvalidRequest:
         raise
     except Exception as error:
-        raise InvalidRequest(field, f"it cannot be read: {description(error)}") from error
+        raise InvalidRequest.because(field, "it cannot be read", error) from error
 
 
 def cut(text: str, length: int = _MAX_DESCRIPTION) -> str:

@@ -130,7 +130,7 @@ def _as_schema(value: object) -> object:
         try:
             return json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest("format", f"the schema is not JSON: {error}") from None
+            raise InvalidRequest.because("format", "the schema is not JSON", error) from None
 
 
 def _as_float(value: object) -> object:

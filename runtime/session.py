@@ -124,7 +124,7 @@ class Session:
             yield
         except InvalidRequest as error:
             self._refuse(
-                request_id, e.Failure(kind="invalid_request", field=cut(error.field), reason=cut(error.reason))
+                request_id, e.Failure(kind="invalid_request", field=cut(error.field), reason=cut(error.recorded))
             )
             raise
         except EngineBroken as error:

@@ -21,7 +21,7 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from reenact.actors.errors import InvalidRequest, description
+from reenact.actors.errors import InvalidRequest
 from reenact.runtime.engine import Message, Rendered
 from reenact.runtime.library import llama_chat_format
 from reenact.runtime.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed
@@ -48,7 +48,7 @@ def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
         try:
             text = put(asked)
         except Exception as error:  # noqa: BLE001  # a template is someone's program: it may raise anything
-            raise InvalidRequest("messages", f"the model's chat template refuses them: {description(error)}") from None
+            raise InvalidRequest.because("messages", "the model's chat template refuses them", error) from None
         return Rendered(text=text, said=said_runs(text, put, asked, vocabulary.control_texts))
 
     return render

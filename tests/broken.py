@@ -296,3 +296,12 @@ def had_a_slot_for_nothing(original: Any) -> Any:
 
 async def nothing_leads(*_: object) -> None:
     """Know of no system part."""
+
+
+def recorded_whole(original: Any) -> Any:
+    """Record the reason of a wrong argument as its caller sees it."""
+
+    def init(self: Any, field: str, reason: str, **_: object) -> None:
+        original(self, field, reason)
+
+    return init

@@ -1132,6 +1132,16 @@ LOG: Final = [
         ),
     ),
     Rule(
+        "Log: what a value raised",
+        "Of what a value or a chat template raised it has the type alone",
+        "reenact.actors.errors:InvalidRequest.__init__",
+        broken.recorded_whole,
+        (
+            "tests/runtime/test_reading.py::test_what_a_value_raised_is_for_its_caller",
+            "tests/runtime/test_template.py::test_what_a_template_says_is_for_its_caller",
+        ),
+    ),
+    Rule(
         "Log: only one writer",
         "A session is the only writer of its log",
         "reenact.runtime.journal:Journal._touched",

@@ -8,7 +8,7 @@ from reenact.actors import errors
 from reenact.actors.events import Failure
 
 ERRORS = [
-    errors.InvalidRequest("stop", "it is empty"),
+    errors.InvalidRequest("stop", "it is empty", recorded="it is"),
     errors.LogCorrupt(3, 1000, "it is torn"),
     *(kind("so") for kind in (errors.Overloaded, errors.SequenceFailed, errors.EngineBroken, errors.LogBroken)),
     errors.LogNotComparable("so"),

@@ -58,7 +58,7 @@ from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, option
         ("format", 7, 'expected "json" or a JSON Schema, got 7'),
         ("format", {}, "expected \"json\" or a JSON Schema with something in it, got '{}'"),
         ("format", "[1]", "expected \"json\" or a JSON Schema with something in it, got '[1]'"),
-        ("format", {"type": {1, 2}}, "the schema is not JSON: Object of type set is not JSON serializable"),
+        ("format", {"type": {1, 2}}, "the schema is not JSON: TypeError: Object of type set is not JSON serializable"),
         ("format", " ", "it is empty: leave it out, or say what the text is to look like"),
         ("stop", "abc", "expected a list of strings, got 'abc'"),
         ("stop", b"abc", "expected a list of strings, got b'abc'"),
@@ -165,7 +165,7 @@ def test_a_schema_keeps_its_characters() -> None:
 
 def test_a_schema_holds_no_nan() -> None:
     """A NaN, which json.dumps would let through, is no JSON."""
-    with pytest.raises(InvalidRequest, match="format: the schema is not JSON: Out of range float values"):
+    with pytest.raises(InvalidRequest, match="format: the schema is not JSON: ValueError: Out of range float values"):
         Options(seed=1, format={"maximum": math.nan})
 
 

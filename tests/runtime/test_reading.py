@@ -1,6 +1,6 @@
 """Values that raise while they are read: each is an error of the argument that it was given as."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,31 @@ async def test_a_value_that_raises_is_refused_by_name(
             str(raised.value).encode()
             errors.append(raised.value)
     refused = [fields["failure"] for fields in read_fields(session_log) if fields["type"] == "RequestRefused"]
-    assert [(error.field, error.reason[:2000]) for error in errors] == [
-        (failure["field"], failure["reason"][:2000]) for failure in refused
+    assert [(error.field, error.recorded) for error in errors] == [
+        (failure["field"], failure["reason"]) for failure in refused
     ]
+    assert b" no " * 3 not in session_log.read_bytes()
+
+
+async def test_what_a_value_raised_is_for_its_caller(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Its caller sees what an exception of his says, and the log has the exception's type alone."""
+
+    def texts(*, first: bool) -> Iterator[str]:
+        if not first:
+            yield "a secret"
+        raise KeyError("secret")
+
+    async with scripted_runtime(["a"]) as runtime:
+        for first in (False, True):
+            with pytest.raises(InvalidRequest, match="cannot be read: KeyError: 'secret'"):
+                await runtime.complete(texts(first=first))
+            with pytest.raises(InvalidRequest, match="cannot be read: KeyError: 'secret'"):
+                await runtime.embed(texts(first=first))
+        with pytest.raises(InvalidRequest, match="the schema is not JSON: TypeError: keys must be str"):
+            await runtime.complete("p", format={"const": {("secret",): 1}})
+    reasons = [fields["failure"]["reason"] for fields in read_fields(session_log) if fields["type"] == "RequestRefused"]
+    assert [*["it cannot be read: KeyError"] * 4, "the schema is not JSON: TypeError"] == reasons
+    assert b"secret" not in session_log.read_bytes()
 
 
 async def test_the_characters_of_a_text_are_its_own(scripted_runtime: OpenScripted, session_log: Path) -> None:

@@ -145,6 +145,15 @@ def test_a_template_that_is_no_text() -> None:
             renderer(source, vocabulary)([{"role": "user", "content": "Hi"}])
 
 
+def test_what_a_template_says_is_for_its_caller() -> None:
+    """It may be a message's text, so a log has the type alone of what a template raises."""
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=())
+    render = renderer(b"{{ raise_exception('no ' + messages[0].content) }}", vocabulary)
+    with pytest.raises(InvalidRequest, match="refuses them: ValueError: no secret") as raised:
+        render([{"role": "user", "content": "secret"}])
+    assert "the model's chat template refuses them: ValueError" == raised.value.recorded
+
+
 def test_a_template_that_sees_marks() -> None:
     """Where marks change what a template does, a message with a special token's text is refused, any other is not."""
     put = partial(render, "<s>{% if messages[0].content in 'a<s>b' %}yes{% else %}no{% endif %}")
