@@ -167,7 +167,7 @@ class _Search:
         if request is None or tokenized is None or request.continues is not None or "\ufffc" in request.prompt:
             return None
         with open_machine(self._header, self._model) as machine:
-            inputs = machine.engine.tokenize(request.prompt, special=True).tokens
+            inputs = machine.engine.tokenize(request.prompt).tokens
             if inputs == tokenized.inputs:
                 return None
             shown = isinstance(row.recorded, e.Sample) and _alone(machine, inputs) == row.recorded.logits_crc32

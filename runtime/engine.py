@@ -126,13 +126,13 @@ class Engine(Protocol):
             EngineBroken: Loading failed; or it is loaded already: an engine serves one runtime at a time.
         """
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Return the tokens of ``text``, special tokens parsed.
 
         Args:
             text: The text.
-            special: A prompt begins with it: add BOS and its like where the vocabulary wants them. If not, the text
-                goes on from something, and nothing is put before it.
+            after: What it goes on from. None where a prompt begins with it: then BOS and its like are added where the
+                vocabulary wants them.
         """
 
     def compile(self, options: Options) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from reenact.actors.errors import EngineBroken
 from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.actors.header import Numerics, Probed
+from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.abortflag import AbortFlag
 from reenact.runtime.build import engine_facts
@@ -124,10 +125,10 @@ class LlamaEngine:
             policies={"draws": _DRAWS, "logits_hash": "crc32" if settings.logits_hash else "none"},
         )
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Return the tokens of ``text`` (``llama_tokenize``)."""
         self._loaded()
-        return self._vocabulary.tokenize(text, special=special)
+        return self._vocabulary.tokenize(text, after=after)
 
     def compile(self, options: Options) -> str | None:
         """Return the grammar in force, once it and the vocabulary are ready to be followed."""

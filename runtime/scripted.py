@@ -199,7 +199,7 @@ class ScriptedEngine:
             policies={"draws": self._draws_from},
         )
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:  # noqa: ARG002  # it has no BOS
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:  # noqa: ARG002  # it has no BOS
         """Return the bytes of ``text``."""
         self._context()
         plain = text if isinstance(text, str) else text.text

@@ -221,9 +221,9 @@ class Session:
         """Return the inputs of a prompt, and whether a BOS was added; in the compute thread."""
         inputs: list[Input] = []
         bos_added = False
-        for i, piece in enumerate(pieces):
+        for piece in pieces:
             if isinstance(piece, str | Rendered):
-                tokenized = self.engine.tokenize(piece, special=i == 0)
+                tokenized = self.engine.tokenize(piece, after=inputs[-1] if inputs else None)
                 if not set(map(type, tokenized.tokens)) <= {int}:
                     raise TypeError("a token is no whole number")
                 inputs += tokenized.tokens

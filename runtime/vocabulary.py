@@ -3,16 +3,21 @@
 The rules that hold here:
 
 * A prompt begins once: BOS and the space that SentencePiece puts before a text come at its beginning, and a BOS that is
-  written there is the one that is added. A text that goes on from something has neither.
-* Behind a special token llama.cpp puts that space too, and so do models' own tokenisers; it stays.
+  written there is the one that is added. A text that goes on from something else has neither.
+* Behind a special token llama.cpp puts that space too, and so do models' own tokenisers. It stays, be the token of the
+  same text or of a chat that goes on.
 * Special tokens are parsed, but for the runs of a `Rendered` that messages said.
 """
 
 from functools import cached_property
 from typing import Any, Final
 
+from reenact.actors.inputs import Input
 from reenact.runtime.engine import Rendered, Tokenized
 from reenact.runtime.library import llama_cpp, piece_of
+
+_CONTROL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+"""Attributes of the tokens that llama.cpp finds in a text only where special tokens are parsed."""
 
 _APART: Final = "\U0010fffd"
 """A character that no vocabulary joins to others: what stands behind it is tokenised as if it went on from a text."""
@@ -32,15 +37,15 @@ class Vocabulary:
         self._adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocabulary))
         self._adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(vocabulary))
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
-        """Return the tokens of a text; ``special`` where a prompt begins with it."""
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
+        """Return the tokens of a text that goes on from an input, or that a prompt begins with."""
         parts = [(text, True)] if isinstance(text, str) else text.parts()
-        if len(parts) == 1:
+        if after is None and len(parts) == 1:
             [(part, parsed)] = parts
-            tokens = self._tokens(part, special=True, parsed=parsed) if special else self._going_on(part, parsed=parsed)
+            tokens = self._tokens(part, special=True, parsed=parsed)
         else:
-            tokens = self._joined(parts, special=special)
-        bos_added = special and self._adds_bos and tokens[:1] == [self.bos]
+            tokens = self._joined(parts, after)
+        bos_added = after is None and self._adds_bos and tokens[:1] == [self.bos]
         if bos_added and tokens[1:2] == [self.bos]:
             del tokens[0]
         return Tokenized(tokens=tuple(tokens), bos_added=bos_added)
@@ -54,21 +59,24 @@ class Vocabulary:
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
-        """What those tokens look like that llama.cpp finds in a text only where special tokens are parsed."""
-        kinds = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        """What those tokens look like that are found only where special tokens are parsed."""
         every = range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
-        return tuple(text for token in every if self._is(kinds, token) and (text := self.text(token)))
+        return tuple(text for token in every if self._is(_CONTROL, token) and (text := self.text(token)))
 
-    def _joined(self, parts: list[tuple[str, bool]], *, special: bool) -> list[int]:
+    def _joined(self, parts: list[tuple[str, bool]], after: Input | None) -> list[int]:
         """Return the tokens of parts of one text."""
-        tokens = [self.bos] if special and self._adds_bos else []
-        for i, (part, parsed) in enumerate(parts):
-            begins = special and i == 0
-            if begins or (tokens and self._is(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL, tokens[-1])):
+        tokens = [self.bos] if after is None and self._adds_bos else []
+        for part, parsed in parts:
+            last = tokens[-1] if tokens else after
+            if last is None or self._is_special(last):
                 tokens += self._tokens(part, special=False, parsed=parsed)
             else:
                 tokens += self._going_on(part, parsed=parsed)
-        return [*tokens, self.eos] if special and self._adds_eos else tokens
+        return [*tokens, self.eos] if after is None and self._adds_eos else tokens
+
+    def _is_special(self, one: Input) -> bool:
+        """Return whether an input is a token that llama.cpp looks for before it tokenises the text around it."""
+        return isinstance(one, int) and self._is(_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED, one)
 
     def _is(self, kinds: int, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & kinds)

@@ -47,4 +47,4 @@ def emptied(*slots: int) -> tuple[Trim, ...]:
 
 def tokens_of(engine: Engine, text: str) -> tuple[int, ...]:
     """Return the tokens of a prompt."""
-    return engine.tokenize(text, special=True).tokens
+    return engine.tokenize(text).tokens

@@ -23,7 +23,7 @@ def main() -> int:
     """Print what a row costs and what copies cost, and whether the core takes them for cheaper than they are."""
     engine = LlamaEngine(installed_model())
     loaded = engine.load(ContextSettings(n_slots=8, n_ctx=N_CTX, n_batch=N_BATCH, n_threads=2))
-    prompt = engine.tokenize("One word after the other. " * N_CTX, special=True).tokens[:N_CTX]
+    prompt = engine.tokenize("One word after the other. " * N_CTX).tokens[:N_CTX]
     started = perf_counter()
     step(engine, part(prompt[:N_BATCH], draw=0), trims=emptied(0))
     row = (perf_counter() - started) / N_BATCH

@@ -119,7 +119,7 @@ def test_draws_depend_on_seed_and_index() -> None:
     """From the same logits other seeds draw other tokens, and so do other indices."""
     engine = LlamaEngine(installed_model())
     engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=16, n_threads=2))
-    tokens = engine.tokenize("My favourite colour is", special=True).tokens
+    tokens = engine.tokenize("My favourite colour is").tokens
 
     def draw(seed: int, index: int) -> tuple[int | None, int]:
         part = Part(sequence=1, slot=0, position=0, inputs=tokens, draw=index)

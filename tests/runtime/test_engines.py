@@ -395,7 +395,7 @@ def test_an_engine_for_embeddings_does_not_generate(pooling: Engine) -> None:
 
 
 NOT_LOADED: list[Callable[[Engine], object]] = [
-    lambda engine: engine.tokenize("x", special=True),
+    lambda engine: engine.tokenize("x"),
     lambda engine: step(engine, part((1,), draw=0)),
 ]
 

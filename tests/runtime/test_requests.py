@@ -13,6 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
+from reenact.actors.inputs import Input
 from reenact.runtime import (
     EngineBroken,
     InvalidRequest,
@@ -711,8 +712,8 @@ class Rude(ScriptedEngine):
     def render(self, messages: Any) -> Any:
         return self._rude("render", lambda: super(Rude, self).render(messages))
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Any:
-        return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, special=special))
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Any:
+        return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, after=after))
 
     def step(self, planned: BatchPlanned, drawings: Any) -> Any:
         return self._rude("step", lambda: super(Rude, self).step(planned, drawings))

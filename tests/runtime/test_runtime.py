@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
+from reenact.actors.inputs import Input
 from reenact.replay import replay_log
 from reenact.runtime import (
     EngineBroken,
@@ -317,11 +318,11 @@ async def test_a_value_that_no_log_can_hold_ends_everybody(session_log: Path) ->
 class Picky(ScriptedEngine):
     """An engine that cannot tokenise one prompt."""
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Tokenise what is good."""
         if text == "bad":
             raise OSError("no such word")
-        return super().tokenize(text, special=special)
+        return super().tokenize(text, after=after)
 
 
 async def test_a_prompt_that_cannot_be_tokenised_ends_alone(session_log: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reenact.actors.inputs import Input
+from reenact.actors.options import RequestOptions
 from reenact.runtime import open_runtime
 from reenact.runtime.engine import ContextSettings, Message, Rendered
 from reenact.runtime.llama import LlamaEngine
@@ -22,7 +24,9 @@ PLAIN: Final = """
 CLOSED: Final = """
     {{- bos_token }}{% for m in messages %}{% if m.role == 'user' %}u{{ m.content }}s
     {%- else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"""
-BOS, EOS, SPACE = 1, 2, 3 + LETTERS.index("\u2581")
+OPEN_ENDED: Final = """
+    {{- bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'user' else 'u' }}{% endfor %}"""
+BOS, EOS, SPACE, LETTER = 1, 2, 3 + LETTERS.index("\u2581"), 3 + LETTERS.index("u")
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +55,34 @@ def prompts(log: Path) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("text", "special", "expected"),
+    ("text", "after", "expected"),
     [
-        ("abcd", True, "<s>\u2581abcd"),
-        ("abcd", False, "abcd"),
-        (" abcd", False, "\u2581abcd"),
-        ("", False, ""),
-        ("</s>ab", False, "</s>\u2581ab"),
-        ("<s>ab", True, "<s>\u2581ab"),
-        ("<s><s>ab", True, "<s><s>\u2581ab"),
-        ("a<s>", True, "<s>\u2581a<s>"),
+        ("abcd", None, "<s>\u2581abcd"),
+        ("abcd", LETTER, "abcd"),
+        (" abcd", LETTER, "\u2581abcd"),
+        ("", LETTER, ""),
+        ("</s>ab", LETTER, "</s>\u2581ab"),
+        ("ab", EOS, "\u2581ab"),
+        ("ab", (0.5,), "ab"),
+        ("<s>ab", None, "<s>\u2581ab"),
+        ("<s><s>ab", None, "<s><s>\u2581ab"),
+        ("a<s>", None, "<s>\u2581a<s>"),
     ],
 )
-def test_a_prompt_begins_once(engine: LlamaEngine, text: str, special: bool, expected: str) -> None:
-    """BOS and a space come before a prompt, one BOS where it is written, and neither before a text that goes on."""
-    assert expected == pieces(engine.tokenize(text, special=special).tokens)
+def test_a_prompt_begins_once(engine: LlamaEngine, text: str, after: Input | None, expected: str) -> None:
+    """BOS and a space come before a prompt, one BOS where it is written, and neither before a text that goes on.
+
+    Behind a special token there is a space, also where the text goes on from it.
+    """
+    assert expected == pieces(engine.tokenize(text, after=after).tokens)
 
 
 @given(text=st.text(), before=st.sampled_from(["u", "c", "\n"]))
 def test_a_text_that_goes_on_is_as_long_as_it_is(engine: LlamaEngine, text: str, before: str) -> None:
     """What goes on from a text adds no bytes: with what stands before, it is the whole as text."""
-    whole = engine.tokenize(before + text, special=True).tokens
-    parts = engine.tokenize(before, special=True).tokens + engine.tokenize(text, special=False).tokens
+    whole = engine.tokenize(before + text).tokens
+    begun = engine.tokenize(before).tokens
+    parts = begun + engine.tokenize(text, after=begun[-1]).tokens
 
     def content(tokens: tuple[int, ...]) -> bytes:
         raw = b"".join(bytes([token - 3]) if 3 <= token < SPACE else pieces((token,)).encode() for token in tokens)
@@ -84,7 +94,7 @@ def test_a_text_that_goes_on_is_as_long_as_it_is(engine: LlamaEngine, text: str,
 def test_a_text_that_was_said_has_no_special_tokens(engine: LlamaEngine) -> None:
     """In a run that a message said no special token is parsed, and no space is put around it."""
     whole = Rendered(text="u</s>b</s>", said=((1, 5),))
-    tokens = engine.tokenize(whole, special=True).tokens
+    tokens = engine.tokenize(whole).tokens
     assert (1, EOS) == (tokens.count(EOS), tokens[-1])
     assert 1 == tokens.count(SPACE)
     assert Rendered(text="s>b</s>", said=((0, 2),)) == whole.rest(3)
@@ -93,7 +103,7 @@ def test_a_text_that_was_said_has_no_special_tokens(engine: LlamaEngine) -> None
 
 def test_a_template_that_writes_bos_has_one(engine: LlamaEngine) -> None:
     """A template's BOS and that of the vocabulary are one, and a message's is text."""
-    tokenized = engine.tokenize(engine.render([{"role": "user", "content": "<s>"}]), special=True)
+    tokenized = engine.tokenize(engine.render([{"role": "user", "content": "<s>"}]))
     assert (True, 1, BOS) == (tokenized.bos_added, tokenized.tokens.count(BOS), tokenized.tokens[0])
 
 
@@ -107,7 +117,7 @@ def test_special_tokens_of_a_chat_are_the_templates_own(engine: LlamaEngine, con
     messages: list[Message] = [
         {"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)
     ]
-    tokens = engine.tokenize(engine.render(messages), special=True).tokens
+    tokens = engine.tokenize(engine.render(messages)).tokens
     assert (1, len(contents) // 2) == (tokens.count(BOS), tokens.count(EOS))
 
 
@@ -115,7 +125,7 @@ def test_eos_comes_once_and_last(tmp_path: Path) -> None:
     """A vocabulary that puts EOS behind a prompt does so behind all of it, also where a message looks like a token."""
     engine = LlamaEngine(tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS, add_eos=True))
     engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=64, n_threads=1))
-    plain, said = (engine.tokenize(Rendered(text="a</s>b", said=runs), special=True) for runs in ((), ((1, 5),)))
+    plain, said = (engine.tokenize(Rendered(text="a</s>b", said=runs)) for runs in ((), ((1, 5),)))
     engine.close()
     assert (2, 1) == (plain.tokens.count(EOS), said.tokens.count(EOS))
     assert (EOS, EOS) == (plain.tokens[-1], said.tokens[-1])
@@ -146,3 +156,18 @@ async def test_a_chat_that_goes_on_is_the_chat_afresh(tmp_path: Path, template: 
     for letter in "abcd":
         goes_on = goes_on.replace(f"<0x{ord(letter):02X}>", letter)
     assert (afresh, answer) == (goes_on, first.text)
+
+
+@pytest.mark.parametrize("options", [{"num_predict": 0}, {"grammar": 'root ::= "ab"', "stop": ["a"]}])
+async def test_a_chat_goes_on_from_a_special_token(tmp_path: Path, options: RequestOptions) -> None:
+    """Where no token of an answer is kept, what follows the special token is tokenised as in the whole text."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=512, pieces=LETTERS, template=OPEN_ENDED)
+    messages = [{"role": "user", "content": "cd"}]
+    async with open_runtime(path, log=tmp_path / "on", n_ctx=256, n_threads=1) as runtime:
+        assert "" == (await runtime.chat(messages, **options)).text
+        messages += [{"role": "assistant", "content": ""}, {"role": "user", "content": "ab"}]
+        await runtime.chat(messages, num_predict=1)
+    async with open_runtime(path, log=tmp_path / "afresh", n_ctx=256, n_threads=1) as runtime:
+        await runtime.chat(messages, num_predict=1)
+    _, goes_on, afresh = (pieces(prompt) for name in ("on", "afresh") for prompt in prompts(tmp_path / name))
+    assert ("<s>\u2581cd</s>\u2581uab</s>", goes_on) == (afresh, afresh)

@@ -30,6 +30,7 @@ from trio.testing import MockClock
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, ReenactError
+from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions
 from reenact.runtime import Chunk, Completion, Runtime, ScriptedEngine, Stream, open_runtime
 from reenact.runtime.engine import Drawing, Rendered, Tokenized, refused
@@ -146,13 +147,13 @@ class ComputingEngine(ScriptedEngine):
         self._sky = sky
         self._to_abort = -1
 
-    def tokenize(self, text: str | Rendered, *, special: bool) -> Tokenized:
+    def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Return the bytes of ``text``, or raise."""
         if self._chances.random() < self._sky.fault / 2:
             self.faults["tokenising raised"] += 1
             raise OSError("the vocabulary cannot be read")
-        tokenized = super().tokenize(text, special=special)
-        if not (special and self._sky.bos):
+        tokenized = super().tokenize(text, after=after)
+        if after is not None or not self._sky.bos:
             return tokenized
         return Tokenized(tokens=(BOS, *tokenized.tokens), bos_added=True)
 
