@@ -19,6 +19,11 @@ def kind_of(one: Input) -> Kind:
     return "token" if isinstance(one, int) else "row"
 
 
+def n_numbers(inputs: Iterable[Input]) -> int:
+    """Return how many numbers a list of inputs holds: tokens, and those of rows."""
+    return sum(1 if isinstance(one, int) else len(one) for one in inputs)
+
+
 class Inputs:
     """An immutable list of inputs that is cheap to lengthen.
 

@@ -26,6 +26,19 @@ MAX_PROMPT_BYTES: Final = 2**20
 """Bytes of a prompt in UTF-8: some 250,000 tokens of English. Tokenising so much takes about a third of a second, in
 which no batch is decoded, and a log holds a prompt three times."""
 
+MAX_PROMPT_NUMBERS: Final = 2**22
+"""Tokens of a prompt and numbers of its rows, and numbers of the rows of a batch: 1,024 rows of a model of 4,096
+dimensions, which is several pictures. A log's line holds them all, at up to 25 bytes each."""
+
+MAX_TEXTS: Final = 2**17
+"""Texts of one call that embeds, and messages of one chat: they are read on the event loop, in a tenth of a second."""
+
+MAX_LINE_BYTES: Final = 2**27
+"""Bytes of a line of a log: more than `MAX_PROMPT_NUMBERS` take. What reads a log holds a line whole."""
+
+MAX_LINE_VALUES: Final = 2**23
+"""Commas and opening brackets of such a line, those in texts too: each may be a value that takes 60 bytes of memory."""
+
 MAX_STOPS: Final = 64
 """Stop strings of one request. Each one is looked for after every token."""
 

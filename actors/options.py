@@ -14,6 +14,7 @@ from reenact.actors.limits import (
     MAX_DEADLINE,
     MAX_GRAMMAR_BYTES,
     MAX_INTEGER,
+    MAX_PROMPT_BYTES,
     MAX_STOP_BYTES,
     MAX_STOPS,
     MAX_TOP_LOGPROBS,
@@ -235,3 +236,21 @@ def utf8(field_name: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest(field_name, f"a lone surrogate at character {error.start} is not text") from None
+
+
+def check_text(field_name: str, text: object) -> str:
+    """Return what is a text, and not too much of it.
+
+    Raises:
+        InvalidRequest: It names the field.
+    """
+    if type(text) is not str:
+        raise InvalidRequest(field_name, f"expected a string, got {type(text).__name__}")
+    if len(utf8(field_name, text)) > MAX_PROMPT_BYTES:
+        raise too_long(field_name)
+    return text
+
+
+def too_long(field_name: str) -> InvalidRequest:
+    """Return the error that says that a text is too much."""
+    return InvalidRequest(field_name, f"it has more than {MAX_PROMPT_BYTES:,} bytes")

@@ -14,9 +14,12 @@ from datetime import UTC, datetime, timedelta
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
+from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable, ReenactError, description
 from reenact.actors.header import beyond
+from reenact.actors.inputs import n_numbers
 from reenact.actors.kernel import Kernel, State
+from reenact.actors.limits import MAX_PROMPT_NUMBERS
+from reenact.actors.options import check_text
 from reenact.actors.routing import ROUTES, Origin, sequences_of
 from reenact.runtime.codec import Fields, UnreadableRecord, decode, loads
 from reenact.runtime.journal import Line, LogFile
@@ -72,13 +75,31 @@ def entry_of(line: Line, fields: Fields, t: int) -> Entry:
         raise line.corrupt(f"it is record {record.n} where {due} comes next")
     if (due == 0) != isinstance(record.event, e.SessionOpened):
         raise line.corrupt("a log begins with SessionOpened, and only there")
-    if isinstance(header := record.event, e.SessionOpened) and (reason := beyond(header.context, header.limits)):
-        raise line.corrupt(f"SessionOpened.{reason}")
+    if (reason := _beyond(record.event)) is not None:
+        raise line.corrupt(f"{type(record.event).__name__}.{reason}")
     if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
         raise line.corrupt("a derived record has a cause, and a given one has none")
     if fields["t"] < t:
         raise line.corrupt("it happened before the record before it")
     return Entry(record, fields["t"], line)
+
+
+def _beyond(event: e.Event) -> str | None:
+    """Return which field holds more than a session takes, and how much that is; None where none does."""
+    match event:
+        case e.SessionOpened():
+            return beyond(event.context, event.limits)
+        case e.RequestReceived():
+            try:
+                check_text("prompt", event.prompt)
+                check_text("request_id", event.request_id or "")
+            except InvalidRequest as error:
+                return str(error)
+        case e.PromptTokenized() if n_numbers(event.inputs) > MAX_PROMPT_NUMBERS:
+            return f"inputs: it has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows"
+        case _:
+            pass
+    return None
 
 
 def wall_clock(session: e.SessionOpened, t: int) -> datetime:

@@ -5,13 +5,14 @@ tokens it has, and only what is new is tokenised; its cells can be reused, and t
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.inputs import Input
-from reenact.actors.limits import MAX_CHAT_INPUTS
+from reenact.actors.limits import MAX_CHAT_INPUTS, MAX_TEXTS
 from reenact.actors.options import utf8
 from reenact.runtime.engine import Message
 from reenact.runtime.live import Live
@@ -112,9 +113,11 @@ def checked(messages: object) -> list[Message]:
     with reading(_FIELD):
         if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
             raise InvalidRequest(_FIELD, f"expected a list of messages, got {type(messages).__name__}")
-        found = [_message(i, message) for i, message in enumerate(messages)]
+        found = [_message(i, message) for i, message in enumerate(islice(messages, MAX_TEXTS + 1))]
     if not found:
         raise InvalidRequest(_FIELD, "there are none")
+    if len(found) > MAX_TEXTS:
+        raise InvalidRequest(_FIELD, f"there are more than {MAX_TEXTS:,}")
     return found
 
 

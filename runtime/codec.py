@@ -26,7 +26,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits
 from reenact.actors.inputs import Input
-from reenact.actors.limits import MAX_INTEGER
+from reenact.actors.limits import MAX_INTEGER, MAX_LINE_VALUES
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
@@ -103,9 +103,11 @@ def loads(body: bytes) -> Fields:
     """Return the plain values of a line.
 
     Raises:
-        UnreadableRecord: It is not a JSON object, or holds what no log may hold: an integer from 2^53 on, other than
-            the time, or arrays and objects many times in each other.
+        UnreadableRecord: It is not a JSON object, or holds what no log may hold: too many values, an integer from 2^53
+            on, other than the time, or arrays and objects many times in each other.
     """
+    if len(body) > MAX_LINE_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_LINE_VALUES:
+        raise UnreadableRecord(f"more than {MAX_LINE_VALUES:,} values are in it")
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -304,7 +306,8 @@ def _make_converter() -> Converter:
             if not isinstance(value, list):
                 raise TypeError(f"expected a list, got {shown(value)}")
             if inner[-1] is Ellipsis:
-                return tuple(converter.structure(item, inner[0]) for item in value)
+                structure = converter.get_structure_hook(inner[0])
+                return tuple(structure(item, inner[0]) for item in value)
             if len(value) != len(inner):
                 raise TypeError(f"expected {len(inner)} values, got {len(value)}")
             return tuple(converter.structure(item, of) for item, of in zip(value, inner, strict=True))

@@ -9,6 +9,7 @@ The rules that hold here:
   lengthened it) shows at the next write, and nothing is written any more: it would be lost, or corrupt.
 * An empty file is no log: it is taken over, unless a session that is still opening holds it.
 * What follows the last newline is a torn tail: a write that did not finish. It is not a line.
+* No line is longer than `MAX_LINE_BYTES`: none is written, and none is read, so that reading takes no more memory.
 * `Journal.append` writes all it is given with one ``write``. It returns when the system has it: what happens to the
   process after that cannot take it back. (What happens to the machine can: there is no ``fsync``.)
 """
@@ -27,7 +28,8 @@ from attrs import frozen
 
 from reenact.actors.errors import LogBroken, LogCorrupt, LogNotComparable
 from reenact.actors.events import Record
-from reenact.runtime.codec import FORMAT, OLDEST, SCHEMA, UnreadableRecord, dumps, encode, loads
+from reenact.actors.limits import MAX_LINE_BYTES
+from reenact.runtime.codec import FORMAT, OLDEST, SCHEMA, UnreadableRecord, UnwritableRecord, dumps, encode, loads
 from reenact.runtime.regular import opened
 
 _CRC_KEY: Final = b',"crc":"'
@@ -42,7 +44,11 @@ def sealed(body: bytes, crc: int) -> tuple[bytes, int]:
         crc: The checksum of the line before, 0 for the first.
     """
     crc = crc32(body[:-1], crc)
-    return b'%b%b%08x"}\n' % (body[:-1], _CRC_KEY, crc), crc
+    return body[:-1] + _tail(crc), crc
+
+
+def _tail(crc: int) -> bytes:
+    return b'%b%08x"}\n' % (_CRC_KEY, crc)
 
 
 class Journal:
@@ -80,6 +86,8 @@ class Journal:
         lines, crc = [], self._crc
         for record in records:
             line, crc = sealed(dumps(encode(record, t)), crc)
+            if len(line) > MAX_LINE_BYTES:
+                raise UnwritableRecord(f"{type(record.event).__name__}: a line of {len(line):,} bytes")
             lines.append(line)
         data = b"".join(lines)
         self._crc = crc
@@ -177,7 +185,7 @@ class LogFile:
 
     Raises:
         OSError: The file cannot be opened, or it is none: a pipe cannot be read twice, and a device may have no end.
-        LogCorrupt: While iterating: a line that does not bear its checksum.
+        LogCorrupt: While iterating: a line that does not bear its checksum, or is too long.
         LogNotComparable: While iterating: the log's format or schema is newer than this program's.
     """
 
@@ -201,17 +209,19 @@ class LogFile:
         """Iterate over the lines that have come since the last iteration ended: the file may grow."""
         self._file.seek(self._offset)
         self.torn = 0
-        for raw in self._file:
+        while raw := self._file.readline(MAX_LINE_BYTES + 1):
+            if len(raw) > MAX_LINE_BYTES:
+                raise LogCorrupt(self._number + 1, self._offset, f"it has more than {MAX_LINE_BYTES:,} bytes")
             if not raw.endswith(b"\n"):
                 self.torn = len(raw)
                 return
             if self._offset == 0:
                 _check_versions(raw)
-            body = raw[:-_TAIL] + b"}"
-            expected, crc = sealed(body, self._crc)
-            line = Line(self._number + 1, self._offset, body)
-            if raw != expected:
-                raise line.corrupt(_difference(raw, expected))
+            crc = crc32(memoryview(raw)[:-_TAIL], self._crc)
+            line = Line(self._number + 1, self._offset, raw[:-_TAIL] + b"}")
+            tail = _tail(crc)
+            if not raw.endswith(tail):
+                raise line.corrupt(_difference(raw[-_TAIL:], tail))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
             yield line
 
@@ -235,10 +245,10 @@ def _check_versions(raw: bytes) -> None:
                 )
 
 
-def _difference(raw: bytes, expected: bytes) -> str:
-    if raw[-_TAIL : -_TAIL + len(_CRC_KEY)] != _CRC_KEY:
+def _difference(tail: bytes, due: bytes) -> str:
+    if not tail.startswith(_CRC_KEY):
         return "it does not end with a checksum"
-    borne, due = raw[-11:-3].decode("ascii", "replace"), expected[-11:-3].decode()
-    if borne == due:
+    borne, expected = (one[len(_CRC_KEY) :][:8].decode("ascii", "replace") for one in (tail, due))
+    if borne == expected:
         return "it does not end as a line does"
-    return f"it bears the checksum {borne}, and its bytes after the lines before it give {due}"
+    return f"it bears the checksum {borne}, and its bytes after the lines before it give {expected}"

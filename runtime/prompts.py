@@ -1,13 +1,14 @@
 """Prompts as callers give them: one text, or texts and rows of numbers in turns."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from reenact.actors.errors import InvalidRequest, reading
+from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Row
-from reenact.actors.limits import MAX_PROMPT_BYTES
-from reenact.actors.options import utf8
+from reenact.actors.limits import MAX_PROMPT_BYTES, MAX_PROMPT_NUMBERS, MAX_TEXTS
+from reenact.actors.options import check_text, too_long
 from reenact.runtime.engine import Rendered
 from reenact.runtime.session import Piece
 
@@ -18,40 +19,62 @@ ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
 """What stands for a row where a prompt is told as text."""
 
 
-def pieces_of(prompt: Prompt, n_embd: int) -> list[Piece]:
+def pieces_of(prompt: Prompt, context: ContextFacts) -> list[Piece]:
     """Return the pieces of a prompt; texts that follow one another are one, and so are rows.
 
     Args:
         prompt: What a caller gave.
-        n_embd: How many numbers a row has; 0 where the model takes none.
+        context: How many numbers a row has, 0 where the model takes none; and how many rows a batch.
 
     Raises:
-        InvalidRequest: It is none, or a row is of the wrong length or holds what is no finite number.
+        InvalidRequest: It is none; a row is of the wrong length or holds what is no finite number; or it is too much.
     """
     with reading("prompt"):
         # Its characters, whatever the methods of a class of the caller's make of them.
-        return [str.__str__(prompt)] if isinstance(prompt, str) else _joined(prompt, n_embd)
+        return [str.__str__(prompt)] if isinstance(prompt, str) else _joined(prompt, context)
 
 
-def _joined(prompt: object, n_embd: int) -> list[Piece]:
-    pieces: list[str | list[Row]] = []
-    for piece in _listed("prompt", prompt, "a string, or a list of strings and rows"):
-        if isinstance(piece, str):
-            before = pieces.pop() if pieces and isinstance(pieces[-1], str) else ""
-            pieces.append(f"{before}{str.__str__(piece)}")
-        elif pieces and isinstance(pieces[-1], list):
-            pieces[-1].append(_row(piece, n_embd))
+def _joined(prompt: object, context: ContextFacts) -> list[Piece]:
+    found: list[list[str] | list[Row]] = []
+    n_characters = n_rows = 0
+    for piece in _listed("prompt", prompt, "a string, or a list of strings and rows", MAX_PROMPT_BYTES):
+        one = str.__str__(piece) if isinstance(piece, str) else _row(piece, context)
+        if not found or type(found[-1][0]) is not type(one):
+            found.append([])
+        found[-1].append(one)  # type: ignore[arg-type]  # it is of the kind that is there
+        if isinstance(one, str):
+            n_characters += len(one)
         else:
-            pieces.append([_row(piece, n_embd)])
-    return list(pieces)
+            n_rows += 1
+            _check_rows(n_rows, context)
+        if n_characters > MAX_PROMPT_BYTES:
+            raise too_long("prompt")
+    return [_piece(same) for same in found]
 
 
-def _row(row: object, n_embd: int) -> Row:
-    values = tuple(_listed("prompt", row, "strings and rows of numbers in the list"))
-    if not n_embd:
+def _piece(same: list[str] | list[Row]) -> Piece:
+    """Return texts, or rows, as one piece."""
+    texts = [one for one in same if isinstance(one, str)]
+    return "".join(texts) if texts else [one for one in same if not isinstance(one, str)]
+
+
+def _check_rows(n_rows: int, context: ContextFacts) -> None:
+    """Refuse rows that a log's line does not hold, in a prompt or in a batch."""
+    most = MAX_PROMPT_NUMBERS // context.n_embd
+    if n_rows > most:
+        raise InvalidRequest("prompt", f"it has more than {most:,} rows of {context.n_embd:,} numbers")
+    if context.n_batch > most:
+        cure = f"open the runtime with n_batch up to {most:,}"
+        raise InvalidRequest("prompt", f"a batch of {context.n_batch:,} rows is more than a log's line holds: {cure}")
+
+
+def _row(row: object, context: ContextFacts) -> Row:
+    if not context.n_embd:
         raise InvalidRequest("prompt", "this model takes no rows")
-    if len(values) != n_embd:
-        raise InvalidRequest("prompt", f"a row has {n_embd} numbers for this model, and one has {len(values)}")
+    values = tuple(_listed("prompt", row, "strings and rows of numbers in the list", context.n_embd))
+    if len(values) != context.n_embd:
+        length = f"a row has {context.n_embd} numbers for this model"
+        raise InvalidRequest("prompt", f"{length}, and one has {len(values)}")
     return tuple(map(_number, values))
 
 
@@ -75,13 +98,21 @@ def texts_of(texts: object) -> list[str]:
     with reading("texts"):
         if isinstance(texts, str):
             raise InvalidRequest("texts", "expected a list of strings, got one string")
-        return [check_text("texts", text) for text in _listed("texts", texts, "a list of strings")]
+        return [check_text("texts", text) for text in _listed("texts", texts, "a list of strings", MAX_TEXTS)]
 
 
-def _listed(field: str, value: object, expected: str) -> Iterable[object]:
+def _listed(field: str, value: object, expected: str, most: int) -> Iterator[object]:
+    """Yield what is in a list of a caller's, which may have no end.
+
+    Raises:
+        InvalidRequest: It is no list, or more is in it than ``most``.
+    """
     if isinstance(value, bytes) or not isinstance(value, Iterable):
         raise InvalidRequest(field, f"expected {expected}, got {type(value).__name__}")
-    return value
+    for number, one in enumerate(value):
+        if number == most:
+            raise InvalidRequest(field, f"expected {expected}, {most:,} at most")
+        yield one
 
 
 def text_of(pieces: list[Piece]) -> str:
@@ -97,16 +128,3 @@ def _text(piece: Piece) -> str:
             return piece.text
         case _:
             return ROW_IN_TEXT * len(piece)
-
-
-def check_text(field: str, text: object) -> str:
-    """Return what is a text, and not too much of it.
-
-    Raises:
-        InvalidRequest: It names the field.
-    """
-    if type(text) is not str:
-        raise InvalidRequest(field, f"expected a string, got {type(text).__name__}")
-    if len(utf8(field, text)) > MAX_PROMPT_BYTES:
-        raise InvalidRequest(field, f"it has more than {MAX_PROMPT_BYTES:,} bytes")
-    return text

@@ -16,11 +16,11 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
 from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
-from reenact.actors.options import Options, RequestOptions, options_of
+from reenact.actors.options import Options, RequestOptions, check_text, options_of
 from reenact.runtime.chats import Chats, checked
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.live import Live
-from reenact.runtime.prompts import Prompt, check_text, pieces_of, text_of, texts_of
+from reenact.runtime.prompts import Prompt, pieces_of, text_of, texts_of
 from reenact.runtime.protected import protected_context
 from reenact.runtime.results import Completion, Embedding
 from reenact.runtime.session import Piece, Session
@@ -72,7 +72,7 @@ class Runtime:
         ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
         """
         with self._session.refusals(request_id):
-            pieces = pieces_of(prompt, self.header.context.n_embd)
+            pieces = pieces_of(prompt, self.header.context)
             ready = await self._ready(pieces, self._options(options), request_id)
         async with self._asked(ready) as live:
             yield Stream(live, self._session.resume_reader)

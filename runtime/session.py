@@ -33,8 +33,9 @@ from reenact.actors.errors import (
     description,
     shown,
 )
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, n_numbers
 from reenact.actors.kernel import Kernel
+from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
@@ -230,6 +231,8 @@ class Session:
                 bos_added |= tokenized.bos_added
             else:
                 inputs += piece
+        if n_numbers(inputs) > MAX_PROMPT_NUMBERS:
+            raise ValueError(f"a prompt has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows")
         return tuple(inputs), bos_added
 
     def cancel(self, live: Live) -> None:

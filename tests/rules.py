@@ -975,7 +975,7 @@ SHELL_AND_ENGINE: Final = [
         "Admission: texts of a list",
         "Texts of a list that follow one another are one text.",
         "reenact.runtime.requests:pieces_of",
-        lambda _original: lambda prompt, _n_embd: [prompt] if isinstance(prompt, str) else list(prompt),
+        lambda _original: lambda prompt, _context: [prompt] if isinstance(prompt, str) else list(prompt),
         ("tests/runtime/test_vocabulary.py::test_texts_of_a_list_are_one_text",),
     ),
     Rule(

@@ -232,6 +232,16 @@ def _places(value: Any) -> Iterator[Any]:
             yield from _places(item)
 
 
+def _lengthen(random: Random, lines: list[Line]) -> None:
+    """Make a text or a list long; seldom, because that takes its time."""
+    if random.random() < 0.1 and lines:
+        place, name = random.choice(
+            [(place, name) for place in _places(random.choice(lines)) if isinstance(place, dict) for name in place]
+        )
+        if isinstance(value := place[name], str | list) and value:
+            place[name] = value * (random.choice((2**18, 2**20, 2**22 if isinstance(value, str) else 2)) // len(value))
+
+
 def _exchange(random: Random, lines: list[Line]) -> None:
     """Exchange a field of two records of one kind."""
     if not lines:
@@ -251,4 +261,5 @@ _CHANGES: Final[dict[Callable[[Random, list[Line]], None], int]] = {
     _change: 6,
     _alike: 10,
     _exchange: 3,
+    _lengthen: 1,
 }

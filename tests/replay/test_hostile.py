@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_SLOTS, MOST_WAITING
+from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_PROMPT_NUMBERS, MAX_SLOTS, MOST_WAITING
 from reenact.replay import check_facts, check_log, replay_log
 from reenact.replay.cli import main
 from reenact.runtime.journal import sealed
@@ -245,3 +245,24 @@ def test_numerics_that_llama_cpp_does_not_have(path: Path, tmp_path: Path, capsy
     write_fields(path, lines[:-1])  # The digest is of another header.
     assert 2 == main(["run", str(path), "--model", str(model), "--force"])
     assert "can be enabled or auto, and not 'xxxx" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (b'"prompt":"', b'"prompt":"' + b"y" * 2**20, "RequestReceived.prompt: it has more than 1,048,576 bytes"),
+        (b'"request_id":null', b'"request_id":"%b"' % (b"y" * (2**20 + 1)), "RequestReceived.request_id: it has more"),
+        (
+            b'"inputs":[',
+            b'"inputs":[' + b"7," * MAX_PROMPT_NUMBERS,
+            "PromptTokenized.inputs: it has more than 4,19",
+        ),
+        (b'"inputs":[', b'"inputs":[' + b"[]," * 2**22, "more than 8,388,608 values are in it"),
+    ],
+    ids=["prompt", "request_id", "inputs", "values"],
+)
+def test_a_log_holds_no_more_than_a_request_may(path: Path, old: bytes, new: bytes, expected: str) -> None:
+    """What `open_runtime` would have refused makes a log corrupt, before anything is made of it."""
+    line = corrupted(path, old, new)
+    error = replay_log(path).error
+    assert (line, True) == (getattr(error, "line", None), expected in str(error))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, LogCorrupt
-from reenact.runtime.codec import dumps
+from reenact.actors.limits import MAX_LINE_BYTES, MAX_LINE_VALUES, MAX_PROMPT_NUMBERS
+from reenact.runtime.codec import UnwritableRecord, dumps
 from reenact.runtime.journal import Journal, LogFile, sealed
 
 RECORDS = [e.Record(n, e.CancelRequested(sequence=n + 1), None) for n in range(5)]
@@ -101,6 +103,36 @@ def test_a_torn_tail_is_not_a_line(log: Path) -> None:
     with LogFile(log) as file:
         assert 5 == len(list(file))
         assert 6 == file.torn
+
+
+def test_a_line_that_is_too_long_is_corrupt(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line, or what has no end, is read up to the length that a line may have, and what is before it is fine."""
+    monkeypatch.setattr("reenact.runtime.journal.MAX_LINE_BYTES", 4096)
+    log.write_bytes(log.read_bytes() + bytes(4096))
+    with LogFile(log) as file:
+        assert (5, 4096) == (len(list(file)), file.torn)
+    log.write_bytes(log.read_bytes() + bytes(1))
+    with LogFile(log) as file, pytest.raises(LogCorrupt, match=r"line 6, .*: it has more than 4,096 bytes"):
+        list(file)
+
+
+def test_a_line_that_is_too_long_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be read is an error before it is written, and the log is as it was."""
+    monkeypatch.setattr("reenact.runtime.journal.MAX_LINE_BYTES", 300)
+    journal = Journal(tmp_path / "log.jsonl")
+    long = e.Record(0, e.EngineFailed(error="x" * 300), None)
+    with pytest.raises(UnwritableRecord, match="EngineFailed: a line of "):
+        journal.append([long], 10)
+    journal.close()
+    assert 0 == journal.n_bytes
+
+
+def test_a_line_holds_the_largest_prompt() -> None:
+    """A number takes 24 bytes and a comma at most, and what a line has beside them less than a tenth of that."""
+    largest = len(repr(-sys.float_info.min * 1.2345678901234567)) + 1
+    assert 25 == largest
+    assert 1.1 * largest * MAX_PROMPT_NUMBERS < MAX_LINE_BYTES
+    assert 1.5 * MAX_PROMPT_NUMBERS < MAX_LINE_VALUES
 
 
 def test_a_log_that_grows_can_be_followed(log: Path) -> None:

@@ -3,13 +3,14 @@
 import math
 import threading
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trio
+from attrs import evolve as changed
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
@@ -24,7 +25,8 @@ from reenact.runtime import (
     open_runtime,
 )
 from reenact.runtime.chats import kept
-from reenact.runtime.engine import Rendered
+from reenact.runtime.engine import ContextSettings, Rendered
+from reenact.runtime.prompts import pieces_of
 from reenact.runtime.pytest_plugin import OpenScripted
 from reenact.runtime.scripted import DEAD_END, EOG, NAN
 from tests.sessions import console_shows, read_fields
@@ -687,6 +689,47 @@ async def test_numbers_of_other_kinds_are_numbers(scripted_runtime: OpenScripted
     async with scripted_runtime(["x"]) as runtime:
         await runtime.complete([np.array([0.5, 1], np.float32), np.array([1, 2])])  # type: ignore[list-item]
     assert [[0.5, 1.0], [1.0, 2.0]] == of(session_log, "PromptTokenized")[0]["inputs"]
+
+
+# ---------------------------------------------------------------- too much
+
+
+async def test_many_texts_are_one_text_soon(scripted_runtime: OpenScripted) -> None:
+    """As many texts as a prompt has bytes are joined in time linear in them: each copied the rest before."""
+    async with scripted_runtime(["x"]) as runtime:
+        completion = await runtime.complete(["a"] * 2**20, num_predict=1)
+    assert 2**20 == completion.n_prompt
+
+
+@pytest.mark.parametrize(
+    ("ask", "field", "reason"),
+    [
+        (lambda runtime: runtime.complete(repeat("")), "prompt", "1,048,576 at most"),
+        (lambda runtime: runtime.complete(repeat("a" * 2**19)), "prompt", "it has more than 1,048,576 bytes"),
+        (lambda runtime: runtime.complete([repeat(0.5)]), "prompt", "2 at most"),
+        (lambda runtime: runtime.embed(repeat("a")), "texts", "expected a list of strings, 131,072 at most"),
+        (lambda runtime: runtime.chat(repeat({"role": "user", "content": "a"})), "messages", "more than 131,072"),
+    ],
+    ids=["texts", "bytes", "row", "embed", "chat"],
+)
+async def test_what_has_no_end_is_refused(scripted_runtime: OpenScripted, ask: Any, field: str, reason: str) -> None:
+    """A list that a caller gives is read so far as it may be long, and then it is an error that names the argument."""
+    async with scripted_runtime(["x"]) as runtime:
+        with pytest.raises(InvalidRequest, match=reason) as raised:
+            await ask(runtime)
+    assert field == raised.value.field
+
+
+def test_rows_fit_into_a_line() -> None:
+    """Rows are refused where they, or a batch of them, were more than a line of a log holds; the error says what is."""
+    wide = ContextSettings(n_slots=1, n_ctx=64, n_batch=2048, n_threads=1, determinism="auto", logits_hash=True)
+    context = changed(ScriptedEngine().load(wide).context, n_embd=4096)
+    with pytest.raises(InvalidRequest, match="open the runtime with n_batch up to 1,024"):
+        pieces_of([[0.5] * 4096], context)
+    context = changed(context, n_batch=1024)
+    assert 1 == len(pieces_of([[0.5] * 4096], context))
+    with pytest.raises(InvalidRequest, match="it has more than 1,024 rows of 4,096 numbers"):
+        pieces_of(repeat([0.5] * 4096), context)
 
 
 # ---------------------------------------------------------------- engines that do not behave
