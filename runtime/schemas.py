@@ -256,7 +256,9 @@ class _Guard:
     def _array(self, own: Shape, at: str) -> Shape:
         low, high = _counts(own, "minItems", "maxItems", at)
         if (prefix := own.get("prefixItems")) is None:
-            items = self.copy(own.get("items", True), f"{at}[]")
+            if isinstance(items := own.get("items", True), list):
+                raise SchemaError(f"at {at}: a list as items is called prefixItems since draft 2020-12; write that")
+            items = self.copy(items, f"{at}[]")
             return {"type": "array", "items": items, "minItems": low, "maxItems": high}
         if not isinstance(prefix, list) or not prefix:
             raise SchemaError(f"at {at}: prefixItems wants a list with something in it, got {_shown(prefix)}")

@@ -46,7 +46,7 @@ _TEXT: Final = ("tests/properties/test_text_properties.py",)
 _SCHEDULE: Final = ("tests/properties/test_schedule_properties.py",)
 _DRAWINGS: Final = ("tests/properties/test_drawing_properties.py",)
 _ENGINE: Final = ("tests/properties/test_engine_properties.py",)
-_GRAMMAR: Final = ("tests/properties/test_grammar_properties.py",)
+_GRAMMAR: Final = ("tests/properties/test_grammar_properties.py", "tests/properties/test_schema_properties.py")
 _FIRST: Final = {
     "reenact.actors.text": _TEXT,
     "reenact.actors.schedule": _SCHEDULE,

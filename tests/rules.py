@@ -1105,6 +1105,13 @@ SHELL_AND_ENGINE: Final = [
         ("tests/runtime/test_draws.py::test_a_grammar_with_too_many_readings_is_given_up",),
     ),
     Rule(
+        "Sampling: what fits a schema",
+        "A schema is refused, with the place and the cure, or each text that ends fits it.",
+        "reenact.runtime.ranges:numbers",
+        answered(lambda found: found or '""'),
+        ("tests/runtime/test_schemas.py::test_what_cannot_be_kept_is_refused",),
+    ),
+    Rule(
         "Cancelling: inside a long prefill",
         "Takes effect between any two decodes and inside a long prefill",
         "reenact.runtime.abortflag:AbortFlag.ask",

@@ -49,6 +49,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "array", "minItems": -1}, "at $: minItems wants a whole number below 2000, got -1"),
         ({"type": "string", "maxLength": 2000}, "at $: maxLength wants a whole number below 2000, got 2000"),
         ({"type": "array", "items": False}, "at $[]: no value fits false; leave it out"),
+        ({"items": [{}]}, "at $: a list as items is called prefixItems since draft 2020-12; write that"),
         ({"prefixItems": []}, "at $: prefixItems wants a list with something in it"),
         (
             {"prefixItems": [{}], "minItems": 2},
