@@ -44,6 +44,8 @@ class Automaton:
     """Where rules end."""
     nullable: set[int] = field(factory=set)
     """The beginnings of rules that the empty text has the form of."""
+    cuts: set[int] = field(factory=lambda: {0})
+    """Bytes that something else follows than those before them: from one of them to the next all lead to the same."""
     _classes: dict[Ranges, int] = field(factory=dict)
     _texts: dict[tuple[int, int], int] = field(factory=dict)
     """Behind a node and a byte that texts go on from."""
@@ -90,6 +92,9 @@ class Automaton:
     def _link(self, node: int, low: int, high: int, then: int) -> None:
         self._count(1)
         self.edges[node].append((low, high, then))
+        if low >= 0:
+            self.cuts.add(low)
+            self.cuts.add(high + 1)
 
     def _count(self, steps: int) -> None:
         self.steps += steps
@@ -101,11 +106,11 @@ class Automaton:
 
     def _add_text(self, node: int, text: bytes, then: int) -> None:
         """Let a text be read; what it has in common with others from the same node on is there once."""
-        self._count(max(len(text) - 1, 0))
         for byte in text[:-1]:
+            self._count(1)
             if (following := self._texts.get((node, byte))) is None:
                 following = self._texts[node, byte] = self.node()
-                self.edges[node].append((byte, byte, following))
+                self._link(node, byte, byte, following)
             node = following
         if text:
             self._link(node, text[-1], text[-1], then)

@@ -76,22 +76,18 @@ class Pieces:
         Raises:
             TooCostly: It cannot be told.
         """
-        work, met = Work(), {state}
-        states.make(met, work)
+        work = Work()
         found = np.zeros(len(self._byte), np.bool_)
         nodes, reached = np.zeros(1, np.int64), np.full(1, state, np.int32)
         while len(nodes):
-            new = set(np.flatnonzero(np.bincount(reached)).tolist()) - met
-            states.make(new, work)
-            met |= new
             counts = self._count[nodes]
             children = np.repeat(self._first[nodes] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-            following: States = states.next(np.repeat(reached, counts), self._byte[children])
+            following: States = states.next(np.repeat(reached, counts), self._byte[children], work)
             lives = following != DEAD
             nodes, reached = children[lives], following[lives]
             found[nodes] = True
         tokens = self._texts[found[self._node[self._texts]]]
-        return np.sort(np.concatenate([tokens, self._ends])) if states.may_end(state) else tokens
+        return np.sort(np.concatenate([tokens, self._ends])) if states.may_end(state, work) else tokens
 
 
 class Grammars:

@@ -5,15 +5,15 @@ The rules that hold here:
 * A state stands for all ways in which a text so far can be read, and is a function of the grammar and the text. Ways
   that go on alike are one: rules that are gone into at the same place share where they lead back to, so constants that
   begin alike, and recursion that can be read in many ways, cost no more than what they differ in.
-* What following a grammar costs is a count of the ways in its states, and no clock's affair. Beyond
-  `MAX_WAYS_HERE` in one state (usual are 5 to 50), or `MAX_WORK` for one token, it is given up (`TooCostly`), on any
-  machine alike.
+* What following a grammar costs is a count of the ways in its states (usual are 5 to 50 in one), and no clock's affair.
+  Beyond `MAX_WAYS_HERE` in one state, or `MAX_WORK` for one token, it is given up (`TooCostly`), on any machine alike,
+  whatever is kept of states.
+* A state is named when a byte leads to it, and made when a byte is to lead on from it. A token costs what its own bytes
+  lead to, and one that is looked for what the vocabulary's do.
 * What is kept of states is a cache, which can be made anew from the text.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,22 +28,29 @@ DEAD: Final = 0
 START: Final = 1
 """The state of the empty text."""
 
+MAX_WORK: Final = 1_000_000
+"""What one token may cost: ways that are gone along in the states that it leads through, or that are looked through for
+the tokens that are allowed. It takes 0.25 s at most, and 60 MB. 64 KB of constants cost less."""
+
 MAX_WAYS_HERE: Final = 4 * MAX_WAYS
 """Ways in one state: a text goes on in several ways at once, so there may be more than from one place."""
 
-MAX_WORK: Final = 1_500_000
-"""Ways in all states that one token leads through, or that are looked through for the tokens that are allowed; each
-state counts `_OF_EACH` besides. It takes up to 0.7 s where none of them is kept. 64 KB of constants take less."""
-
 _OF_EACH: Final = 16
-_STATE_BYTES: Final = 2048
-_NODE_BYTES: Final = 256
-"""What a state, and a node or a context, take at most, roughly."""
+"""What making a state, or naming one, costs besides."""
+
 _ALL_BYTES: Final = 256
+_ROOM: Final = 16
+_UNKNOWN: Final = -1
+_SET_BYTES: Final = 400
+_WAY_BYTES: Final = 100
+"""What a set of ways, and each way in it, take at most, roughly."""
 
 _Way = tuple[int, int]
 """A node, and where the rule that it is in leads back to: a context by its number, or the beginning of a rule that is
 being gone into, as `_pending` numbers it."""
+
+_Exits = dict[tuple[int, int], set[_Way]]
+"""Ways by the lowest and the highest byte that lead to them."""
 
 _OVER: Final[_Way] = (-1, -1)
 """Where the root leads back to: the end of the text."""
@@ -55,38 +62,32 @@ class TooCostly(Exception):
     """A text can be read in too many ways for the grammar to be followed any further."""
 
 
-class _Count:
-    """How many ways one state has; those that meet count each."""
-
-    def __init__(self) -> None:
-        self.n_ways = 0
-
-    def add(self, ways: int) -> None:
-        """Count ways.
-
-        Raises:
-            TooCostly: There are too many.
-        """
-        self.n_ways += ways
-        if self.n_ways > MAX_WAYS_HERE:
-            raise TooCostly
-
-
 class Work:
     """What one token may cost."""
 
     def __init__(self) -> None:
-        self._left = MAX_WORK
+        self.left = MAX_WORK
+        self.least = 0
+        """What is to be left of it."""
+        self.paid: set[int] = {DEAD}
+        """States whose making is counted already."""
+        self._named: set[int] = set()
 
     def take(self, ways: int) -> None:
-        """Take what one state costs.
+        """Take what something costs.
 
         Raises:
-            TooCostly: Nothing is left.
+            TooCostly: So much is not left.
         """
-        self._left -= ways + _OF_EACH
-        if self._left < 0:
+        self.left -= ways
+        if self.left < self.least:
             raise TooCostly
+
+    def unpaid(self, names: list[int]) -> list[int]:
+        """Return those that are not counted yet; from now on they are."""
+        new = [name for name in names if name not in self._named]
+        self._named.update(new)
+        return new
 
 
 class GrammarStates:
@@ -98,16 +99,22 @@ class GrammarStates:
         self._context_numbers: dict[frozenset[_Way], int] = {self._contexts[0]: _OUTERMOST}
         self._kernels: list[frozenset[_Way]] = [frozenset(), frozenset([(automaton.root, _OUTERMOST)])]
         self._numbers = {kernel: number for number, kernel in enumerate(self._kernels)}
-        self._rows: States = np.zeros((64, _ALL_BYTES), np.int32)
-        self._ways = np.zeros(64, np.int64)
-        """Of each state that has its row; 0 where it is still to be made."""
-        self._ways[DEAD] = 1
+        self._first = sorted(automaton.cuts - {_ALL_BYTES})
+        """The first byte of each class of bytes that lead to the same everywhere."""
+        self._class = np.searchsorted(self._first, np.arange(_ALL_BYTES), side="right") - 1
+        self._costs = np.zeros(_ROOM, np.int64)
+        """What it cost to make each state; 0 where it is still to be made."""
+        self._rows = np.zeros(_ROOM, np.int32)
+        """Of each state that is made, its row in the tables."""
+        self._exits: list[_Exits] = [{}]
+        """By row: the ways from a state by the bytes that lead there."""
+        self._following: States = np.full((_ROOM, len(self._first)), _UNKNOWN, np.int32)
+        """By row and class of bytes: the state behind."""
+        self._prices = np.zeros(self._following.shape, np.int32)
+        """Likewise: what it cost to name that."""
         self._may_end: set[int] = set()
-
-    @property
-    def size(self) -> int:
+        self.size = 0
         """Roughly the bytes that are kept."""
-        return _STATE_BYTES * len(self._kernels) + _NODE_BYTES * (len(self._contexts) + len(self._automaton.edges))
 
     def after(self, state: int, text: bytes) -> int:
         """Return the state behind a text.
@@ -117,63 +124,88 @@ class GrammarStates:
         """
         work = Work()
         for byte in text:
-            self.make([state], work)
-            state = int(self._rows[state, byte])
+            self._make(state, work)
+            row, of = int(self._rows[state]), int(self._class[byte])
+            if self._following[row, of] == _UNKNOWN:
+                self._name(row, of, work)
+            else:
+                work.take(int(self._prices[row, of]))
+            state = int(self._following[row, of])
         return state
 
-    def may_end(self, state: int) -> bool:
-        """Return whether a text may end here."""
-        self.make([state], Work())
-        return state in self._may_end
-
-    def next(self, states: States, texts: npt.NDArray[np.uint8]) -> States:
-        """Return the state behind each of ``states``, all of which are made, and a byte of its own."""
-        following: States = self._rows[states, texts]
-        return following
-
-    def make(self, states: Iterable[int], work: Work) -> None:
-        """Make the rows of states.
+    def may_end(self, state: int, work: Work | None = None) -> bool:
+        """Return whether a text may end here.
 
         Raises:
-            TooCostly: There are too many ways.
+            TooCostly: It cannot be told.
         """
-        for state in states:
-            if not self._ways[state]:
-                self._make(state)
-            work.take(int(self._ways[state]))
+        self._make(state, work or Work())
+        return state in self._may_end
 
-    def _make(self, state: int) -> None:
-        count = _Count()
-        edges, pending, may_end = self._closure(self._kernels[state], count)
-        numbers = self._settled(pending, count)
-        singles: dict[int, set[_Way]] = {}
-        wide: list[tuple[int, int, _Way]] = []
+    def next(self, states: States, texts: npt.NDArray[np.uint8], work: Work) -> States:
+        """Return the state behind each of ``states``, none of which is dead, and a byte of its own.
+
+        Raises:
+            TooCostly: It cannot be told.
+        """
+        if not len(states):
+            return states
+        here = np.flatnonzero(np.bincount(states))
+        for state in here.tolist():
+            self._make(state, work)
+        classes, width = self._class[texts], len(self._first)
+        places = np.zeros(int(here[-1]) + 1, np.int64)
+        places[here] = np.arange(len(here))
+        asked = np.zeros(len(here) * width, np.bool_)
+        asked[places[states] * width + classes] = True
+        pairs = np.flatnonzero(asked)
+        names = np.array(work.unpaid((here[pairs // width] * width + pairs % width).tolist()), np.int64)
+        rows, of = self._rows[names // width], names % width
+        work.take(int(self._prices[rows, of].sum()))
+        unknown = self._following[rows, of] == _UNKNOWN
+        for row, one in zip(rows[unknown].tolist(), of[unknown].tolist(), strict=True):
+            self._name(row, one, work)
+        following: States = self._following[self._rows[states], classes]
+        return following
+
+    def _make(self, state: int, work: Work) -> None:
+        """Find the ways from a state by the bytes that lead on."""
+        if state in work.paid:
+            return
+        work.paid.add(state)
+        if cost := int(self._costs[state]):
+            work.take(cost)
+            return
+        before = work.left
+        work.take(_OF_EACH)
+        work.least = max(work.left - MAX_WAYS_HERE, 0)
+        edges, pending, may_end = self._closure(self._kernels[state], work)
+        numbers = self._settled(pending, work)
+        work.least = 0
+        exits: _Exits = {}
         for low, high, node, context in edges:
-            way = (node, context if context >= 0 else numbers[context])
-            if low == high:
-                singles.setdefault(low, set()).add(way)
-            else:
-                wide.append((low, high, way))
-        cuts = sorted(
-            {cut for low, high, _ in wide for cut in (low, high + 1)} | {c for b in singles for c in (b, b + 1)}
-        )
-        parts: list[set[_Way]] = [set() for _ in cuts]
-        for byte, found in singles.items():
-            parts[bisect_left(cuts, byte)] |= found
-        for low, high, way in wide:
-            for part in parts[bisect_left(cuts, low) : bisect_left(cuts, high + 1)]:
-                part.add(way)
-        row = np.zeros(_ALL_BYTES, np.int32)
-        for first, last, part in zip(cuts, [*cuts, _ALL_BYTES][1:], parts, strict=True):
-            if part:
-                row[first:last] = self._number(frozenset(part))
-        self._rows[state] = row
-        self._ways[state] = count.n_ways
+            exits.setdefault((low, high), set()).add((node, context if context >= 0 else numbers[context]))
+        if len(self._exits) == len(self._following):
+            self._following = _doubled(self._following, _UNKNOWN)
+            self._prices = _doubled(self._prices, 0)
+        self._rows[state] = len(self._exits)
+        self._exits.append(exits)
+        self._costs[state] = before - work.left
+        self.size += _SET_BYTES * (1 + len(exits)) + _WAY_BYTES * len(edges) + 8 * len(self._first)
         if may_end:
             self._may_end.add(state)
 
+    def _name(self, row: int, of: int, work: Work) -> None:
+        """Find the state behind a class of bytes."""
+        exits, byte = self._exits[row], self._first[of]
+        found = [ways for (low, high), ways in exits.items() if low <= byte <= high]
+        price = len(exits) + (_OF_EACH + sum(map(len, found)) if found else 1)
+        work.take(price)
+        self._prices[row, of] = price
+        self._following[row, of] = self._number(frozenset().union(*found))
+
     def _closure(
-        self, kernel: frozenset[_Way], count: "_Count"
+        self, kernel: frozenset[_Way], work: Work
     ) -> tuple[list[tuple[int, int, int, int]], dict[int, set[_Way]], bool]:
         """Go into rules, and out of them, as far as the next byte.
 
@@ -184,7 +216,7 @@ class GrammarStates:
         automaton = self._automaton
         seen: set[_Way] = set()
         todo = list(kernel)
-        count.add(len(todo))
+        work.take(len(todo))
         edges: list[tuple[int, int, int, int]] = []
         pending: dict[int, set[_Way]] = {}
         may_end = False
@@ -199,7 +231,7 @@ class GrammarStates:
             elif node in automaton.ends:
                 # Of a rule that is gone into only here it was the empty text, which was passed by already.
                 back = self._contexts[context] if context >= 0 else ()
-                count.add(len(back))
+                work.take(len(back))
                 todo.extend(back)
             else:
                 for low, high, then in automaton.edges[node]:
@@ -215,10 +247,10 @@ class GrammarStates:
                         if high not in automaton.nullable:
                             continue
                     todo.append((then, context))
-                count.add(len(automaton.edges[node]))
+                work.take(len(automaton.edges[node]))
         return edges, pending, may_end
 
-    def _settled(self, pending: dict[int, set[_Way]], count: "_Count") -> dict[int, int]:
+    def _settled(self, pending: dict[int, set[_Way]], work: Work) -> dict[int, int]:
         """Return the contexts' own numbers. No rule begins with itself, so there is one to begin with."""
         numbers: dict[int, int] = {}
         todo = list(pending)
@@ -229,26 +261,34 @@ class GrammarStates:
                 continue
             todo.pop()
             if new not in numbers:
-                numbers[new] = self._context(pending[new], numbers, count)
+                numbers[new] = self._context(pending[new], numbers, work)
         return numbers
 
-    def _context(self, ways: set[_Way], numbers: dict[int, int], count: "_Count") -> int:
+    def _context(self, ways: set[_Way], numbers: dict[int, int], work: Work) -> int:
         """Return the number of a context: what is at the end of its rule leads back to where that one does."""
         own: set[_Way] = set()
         for node, context in ways:
             number = context if context >= 0 else numbers[context]
             if node in self._automaton.ends:
-                count.add(len(self._contexts[number]))
+                work.take(len(self._contexts[number]))
                 own |= self._contexts[number]
             else:
                 own.add((node, number))
-        return _numbered(frozenset(own), self._context_numbers, self._contexts)
+        return self._numbered(frozenset(own), self._context_numbers, self._contexts)
 
     def _number(self, kernel: frozenset[_Way]) -> int:
-        number = _numbered(kernel, self._numbers, self._kernels)
-        if number == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._ways = np.concatenate([self._ways, np.zeros_like(self._ways)])
+        if (number := self._numbered(kernel, self._numbers, self._kernels)) == len(self._costs):
+            self._costs = _doubled(self._costs, 0)
+            self._rows = _doubled(self._rows, 0)
+        return number
+
+    def _numbered(
+        self, one: frozenset[_Way], numbers: dict[frozenset[_Way], int], all_of_them: list[frozenset[_Way]]
+    ) -> int:
+        number = numbers.setdefault(one, len(all_of_them))
+        if number == len(all_of_them):
+            all_of_them.append(one)
+            self.size += _SET_BYTES + _WAY_BYTES * len(one)
         return number
 
 
@@ -257,8 +297,6 @@ def _pending(start: int) -> int:
     return -2 - start
 
 
-def _numbered(one: frozenset[_Way], numbers: dict[frozenset[_Way], int], all_of_them: list[frozenset[_Way]]) -> int:
-    number = numbers.setdefault(one, len(all_of_them))
-    if number == len(all_of_them):
-        all_of_them.append(one)
-    return number
+def _doubled(some: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    """Return an array with room for twice as much."""
+    return np.concatenate([some, np.full_like(some, fill)])

@@ -1,10 +1,13 @@
 """What may come next in a text that has the form of a grammar."""
 
+from contextlib import suppress
 from itertools import count, product
+from string import ascii_lowercase
 
 import pytest
 
 from reenact.runtime.gbnf import ALL
+from reenact.runtime.grammars import Pieces
 from reenact.runtime.soundness import check
 from reenact.runtime.states import DEAD, START, GrammarStates, TooCostly
 
@@ -69,3 +72,39 @@ def test_the_cost_is_a_count() -> None:
     cold, warm = (states_of('root ::= s\ns ::= "a" | "a" s s | "b" s s s') for _ in range(2))
     warm.after(START, b"a" * 20 + b"ba")
     assert given_up_after(cold) == given_up_after(warm) > 100
+
+
+PIECES = Pieces([bytes(word) for length in (1, 2, 3) for word in product(ascii_lowercase.encode(), repeat=length)])
+"""A vocabulary of all words of up to three letters."""
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        "root ::= " + " | ".join(f'[a-z ]* "{vowel}" [a-z ]{{9}}' for vowel in ascii_lowercase),
+        'root ::= "x" ' + '"a"? ' * 9500 + '"a"',
+        "root ::= " + " ".join(f"[a-{letter}]?" for letter in ascii_lowercase for _ in range(150)),
+        "root ::= (" + " | ".join(f"[a-{letter}] [a-z]{{{n}}}" for letter in ascii_lowercase for n in range(40)) + ")+",
+    ],
+)
+def test_what_a_token_may_cost_bounds_its_memory(grammar: str) -> None:
+    """Whether it is given up or not: states that are named cost, and so does each byte that leads to many."""
+    states = states_of(grammar)
+    with suppress(TooCostly):
+        PIECES.allowed(states, states.after(START, b"x"))
+    assert 100 * 2**20 > states.size
+
+
+def test_what_an_answer_costs_is_no_matter_of_what_is_kept() -> None:
+    """Asked again it is given up again, though what it came to was kept."""
+    states = states_of("root ::= " + " | ".join(f'[a-z ]* "{vowel}" [a-z ]{{9}}' for vowel in ascii_lowercase))
+    for _ in range(20):
+        with pytest.raises(TooCostly):
+            PIECES.allowed(states, START)
+
+
+def test_words_are_followed_as_far_as_the_vocabulary_goes() -> None:
+    """All constants that a grammar can hold are looked through for one token."""
+    words = ["".join(word) for word in product(ascii_lowercase, repeat=3)]
+    states = states_of("root ::= (" + " | ".join(f'"{word}"' for word in words[:9000]) + ")*")
+    assert 26 + 26 * 26 + 9000 > len(PIECES.allowed(states, START)) > 9000
