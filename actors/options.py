@@ -197,7 +197,8 @@ class Options:
     priority: int = field(default=0, validator=_whole(-MAX_INTEGER, MAX_INTEGER))
     """Higher is admitted first, and takes the slot of a lower one where none is free."""
     deadline: float | None = field(default=None, converter=_as_float, validator=optional(_number(0, MAX_DEADLINE)))
-    """Seconds after which the sequence ends with what it has."""
+    """Seconds, from when it is asked for, after which the sequence ends with what it has: what its grammar's check and
+    the queue take is among them."""
     dimensions: int | None = field(default=None, validator=optional(_whole(1, MAX_INTEGER)))
     """Of an embedding: its first so many values; None for all."""
 

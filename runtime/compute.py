@@ -3,8 +3,8 @@
 `ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine but
 `Engine.compile`, which has a thread of its own beside it:
 llama.cpp gives every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between
-threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call cannot be
-cancelled: whoever waits for it waits until it is done.
+threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call that is
+being made cannot be cancelled: whoever waits for it waits until it is done, or leaves it behind where it may.
 
 `InPlace` is for engines that do not compute: the call is made where it is asked for, so that time can be virtual.
 """
@@ -24,8 +24,15 @@ Ts = TypeVarTuple("Ts")
 class Compute(Protocol):
     """Makes calls one at a time, in the order in which they are asked for."""
 
-    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Make a call and wait for what it returns or raises."""
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:
+        """Make a call and wait for what it returns or raises.
+
+        Args:
+            call: What to call.
+            *args: What with.
+            may_leave: Whether a caller that is cancelled leaves at once. Nobody hears of the call then, and if its turn
+                has not come it is not made.
+        """
 
     async def finish(self, last: Callable[[], None]) -> None:
         """Make a last call, whatever happens meanwhile, and no more."""
@@ -40,17 +47,25 @@ class ComputeThread:
         self._thread = Thread(target=self._work, name="reenact compute", daemon=True)
         self._thread.start()
 
-    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:
         """Make a call in the thread."""
         task = trio.lowlevel.current_task()
         trio_token = trio.lowlevel.current_trio_token()
+        left = False
 
         def make() -> None:
-            made = outcome.capture(call, *args)
-            trio_token.run_sync_soon(trio.lowlevel.reschedule, task, made)
+            if not left:
+                made = outcome.capture(call, *args)
+                trio_token.run_sync_soon(answer, made)
+
+        def answer(made: outcome.Outcome[T]) -> None:
+            if not left:
+                trio.lowlevel.reschedule(task, made)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            return trio.lowlevel.Abort.FAILED
+            nonlocal left
+            left = may_leave
+            return trio.lowlevel.Abort.SUCCEEDED if may_leave else trio.lowlevel.Abort.FAILED
 
         self._calls.put(make)
         returned: T = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -73,7 +88,7 @@ class ComputeThread:
 class InPlace:
     """The calling task itself; others get a turn before each call."""
 
-    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:  # noqa: ARG002  # it may
         """Make a call here."""
         await trio.lowlevel.checkpoint()
         return call(*args)

@@ -71,9 +71,10 @@ class Runtime:
         Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
         ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
         """
+        since = trio.current_time()
         with self._session.refusals(request_id):
             pieces = pieces_of(prompt, self.header.context)
-            ready = await self._ready(pieces, self._options(options), request_id)
+            ready = await self._ready(pieces, self._options(options), request_id, since)
         async with self._asked(ready) as live:
             yield Stream(live, self._session.resume_reader)
 
@@ -114,13 +115,14 @@ class Runtime:
         **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
+        since = trio.current_time()
         with self._session.refusals(request_id):
             asked, said = self._options(options), checked(messages)
             self._session.check_open()
             chat = await fit(self._session, self._chats, said, asked)
             if "num_keep" not in options and chat.n_leading is not None:
                 asked = changed(asked, num_keep=chat.n_leading)
-            ready = await self._ready(chat.pieces, asked, request_id, chat)
+            ready = await self._ready(chat.pieces, asked, request_id, since, chat)
         async with self._asked(ready) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
@@ -162,7 +164,8 @@ class Runtime:
         async def embed(text: str, task_status: trio.TaskStatus[None]) -> None:
             begun = False
             try:
-                async with self._asked(_Ready(prompt=text, pieces=[text], options=asked, embedding=True)) as live:
+                ready = _Ready(prompt=text, pieces=[text], options=asked, since=trio.current_time(), embedding=True)
+                async with self._asked(ready) as live:
                     task_status.started()
                     begun = True
                     found.append(await _embedding(live))
@@ -193,7 +196,7 @@ class Runtime:
         return options_of(asked, seed=self._sources.seed)
 
     async def _ready(
-        self, pieces: list[Piece], options: Options, request_id: str | None, chat: Fitted | None = None
+        self, pieces: list[Piece], options: Options, request_id: str | None, since: float, chat: Fitted | None = None
     ) -> "_Ready":
         """Check what is asked for a text, as far as the session and its model say what can be.
 
@@ -201,6 +204,7 @@ class Runtime:
             pieces: What the prompt is made of.
             options: As checked.
             request_id: What the caller calls it.
+            since: When the caller asked.
             chat: The chat that the pieces are of.
         """
         self._session.check_open()
@@ -209,8 +213,16 @@ class Runtime:
         if self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
         prompt = check_text("prompt", text_of(pieces) if chat is None else chat.rendered.text)
-        grammar = await self._session.compile(options)
-        return _Ready(prompt=prompt, pieces=pieces, options=options, request_id=request_id, chat=chat, grammar=grammar)
+        grammar = await self._session.compile(options, since)
+        return _Ready(
+            prompt=prompt,
+            pieces=pieces,
+            options=options,
+            since=since,
+            request_id=request_id,
+            chat=chat,
+            grammar=grammar,
+        )
 
     @protected_context
     async def _asked(self, ready: "_Ready") -> AsyncIterator[Live]:
@@ -226,7 +238,7 @@ class Runtime:
             continues=None if continues is None else continues.sequence,
             left_out=0 if ready.chat is None else ready.chat.n_left_out,
         )
-        live = self._session.receive(request)
+        live = self._session.receive(request, ready.since)
         try:
             bos_added = continues is not None and continues.bos_added
             await self._session.tokenize(live, ready.pieces, grammar=ready.grammar, bos_added=bos_added)
@@ -243,6 +255,8 @@ class _Ready:
     pieces: list[Piece]
     """What the prompt is made of."""
     options: Options
+    since: float
+    """When its caller asked, on trio's clock."""
     request_id: str | None = None
     chat: Fitted | None = None
     """The chat that the pieces are of."""

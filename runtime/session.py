@@ -14,6 +14,7 @@ The rules that hold here:
   requests.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -138,8 +139,12 @@ class Session:
             self.give(e.RequestRefused(request_id=name, failure=failure))
 
     @trio.lowlevel.enable_ki_protection
-    def receive(self, request: e.RequestReceived) -> Live:
+    def receive(self, request: e.RequestReceived, since: float) -> Live:
         """Record a request.
+
+        Args:
+            request: The request.
+            since: When its caller asked, from which its deadline counts.
 
         Raises:
             Overloaded, EngineBroken, LogBroken, InternalError: It is rejected.
@@ -148,12 +153,20 @@ class Session:
         self._live[request.sequence] = live
         self.give(request)
         live.raise_if_failed()
-        if request.options.deadline is not None and self._nursery is not None and not live.ended:
-            self._nursery.start_soon(self._expire, live, request.options.deadline)
+        if (due := _due(request.options, since)) <= trio.current_time():
+            self.give(e.DeadlineExpired(sequence=live.sequence))
+        elif due < math.inf and self._nursery is not None and not live.ended:
+            self._nursery.start_soon(self._expire, live, due)
         return live
 
-    async def compile(self, options: Options) -> str | None:
+    async def compile(self, options: Options, since: float) -> str | None:
         """Return the grammar that options ask for, in GBNF; others generate meanwhile.
+
+        A caller that is cancelled leaves at once, and one whose deadline comes has none: its request ends unread.
+
+        Args:
+            options: The options.
+            since: When their caller asked.
 
         Raises:
             InvalidRequest: It does not compile.
@@ -161,7 +174,9 @@ class Session:
         """
         if options.format is None and options.grammar is None:
             return None
-        return await self._ask(self._aside, self.engine.compile, options, str)
+        with trio.move_on_at(_due(options, since)):
+            return await self._ask(self._aside, self.engine.compile, options, str, may_leave=True)
+        return None
 
     async def render(self, messages: list[Message]) -> Rendered:
         """Return a chat as the model's template puts it.
@@ -185,9 +200,11 @@ class Session:
             return 0
         return len(inputs) - (beside_bos and bos_added)
 
-    async def _ask(self, where: Compute, call: Callable[[T], A | None], about: T, kind: type[A]) -> A:
+    async def _ask(
+        self, where: Compute, call: Callable[[T], A | None], about: T, kind: type[A], *, may_leave: bool = False
+    ) -> A:
         try:
-            answer = await where.run(call, about)
+            answer = await where.run(call, about, may_leave=may_leave)
         except ReenactError:
             raise
         except Exception as error:
@@ -240,9 +257,9 @@ class Session:
         if not live.ended:
             self.give(e.CancelRequested(sequence=live.sequence))
 
-    async def _expire(self, live: Live, deadline: float) -> None:
+    async def _expire(self, live: Live, due: float) -> None:
         with live.deadline:
-            await trio.sleep(deadline)
+            await trio.sleep_until(due)
         if not live.ended:
             self.give(e.DeadlineExpired(sequence=live.sequence))
 
@@ -400,3 +417,8 @@ class Session:
         self._send_plan.close()
         if self._journal is not None:
             self._journal.close()
+
+
+def _due(options: Options, since: float) -> float:
+    """Return when a request ends that its caller asked for then."""
+    return math.inf if options.deadline is None else since + options.deadline

@@ -7,6 +7,7 @@ node id.
 
 from typing import Final
 
+import trio
 from attrs import evolve as changed
 
 from reenact.actors import events as e
@@ -481,6 +482,13 @@ TEXT: Final = [
 ]
 
 ENDS: Final = [
+    Rule(
+        "Ends: a deadline counts from when it is asked",
+        "A deadline counts from when the request is asked for",
+        "reenact.runtime.session:_due",
+        lambda original: lambda options, _since: original(options, trio.current_time()),
+        ("tests/runtime/test_requests.py::test_a_deadline_counts_the_check_of_a_grammar",),
+    ),
     Rule(
         "Ends: exactly one",
         "Exactly one of: `stop` (with `eog` or which string), `length` (`num_predict`)",

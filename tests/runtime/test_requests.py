@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
 from reenact.actors.inputs import Input
+from reenact.replay import check_log, replay_log
 from reenact.runtime import (
     EngineBroken,
     InvalidRequest,
@@ -763,6 +764,53 @@ class Rude(ScriptedEngine):
 
     def abort(self, batch: int) -> None:
         self._rude("abort", lambda: super(Rude, self).abort(batch))
+
+
+class Slow(ScriptedEngine):
+    """An engine with a thread, in which each grammar is checked until that is let go on."""
+
+    computes = True
+
+    def __init__(self) -> None:
+        super().__init__(["a"] * 50)
+        self.checked: list[str] = []
+        self.checking, self.go_on = threading.Event(), threading.Event()
+
+    def compile(self, options: Any) -> Any:
+        self.checked.append(options.grammar)
+        self.checking.set()
+        assert self.go_on.wait(10)
+        return super().compile(options)
+
+
+async def test_a_deadline_counts_the_check_of_a_grammar(session_log: Path) -> None:
+    """A request whose grammar is still being checked when its time is over ends then, without text or grammar."""
+    engine = Slow()
+    async with open_runtime(engine, log=session_log) as runtime:
+        late = await runtime.complete("x", grammar='root ::= "a"', deadline=0.05)
+        assert ("deadline", "", 0) == (late.finish_reason, late.text, late.n_prompt)
+        engine.go_on.set()
+        assert "a" == (await runtime.complete("x", grammar='root ::= "a"', num_predict=1)).text
+    assert 2 == len(of(session_log, "RequestReceived"))
+    replay_log(session_log).raise_for_divergence()
+    check_log(session_log).raise_for_violation()
+
+
+async def test_who_leaves_does_not_wait_for_a_check(session_log: Path) -> None:
+    """Callers are cancelled at once while a grammar is checked, and one that nobody waits for is not checked."""
+    engine = Slow()
+    async with open_runtime(engine, log=session_log) as runtime:
+        async with trio.open_nursery() as nursery:
+            for letter in "ab":
+                nursery.start_soon(partial(runtime.complete, "x", grammar=f'root ::= "{letter}"'))
+                await wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(engine.checking.wait)
+            nursery.cancel_scope.cancel()
+        assert not engine.go_on.is_set()
+        engine.go_on.set()
+        await runtime.complete("x", grammar='root ::= "c"', num_predict=1)
+    assert ['root ::= "a"', 'root ::= "c"'] == engine.checked
+    assert 1 == len(of(session_log, "RequestReceived"))
 
 
 class Checking(ScriptedEngine):
