@@ -137,5 +137,5 @@ def beyond(context: ContextFacts, limits: Limits) -> str | None:
         for name, (low, high) in allowed.items():
             value = getattr(facts, name, low)
             if not low <= value <= high:
-                return f"{name}: expected a whole number from {low} to {high}, got {value}"
+                return f"{name}: expected a whole number from {low:,} to {high:,}, got {value}"
     return None

@@ -55,28 +55,28 @@ def _whole(low: int, high: int) -> _Validator:
         if type(value) is not int:
             raise InvalidRequest(attribute.name, f"expected a whole number, got {shown(value)}")
         if not low <= value <= high:
-            raise InvalidRequest(attribute.name, f"expected {low} to {high}, got {shown(value)}")
+            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {shown(value)}")
 
     return check
 
 
-def _number(low: float, high: float) -> _Validator:
+def _number(low: int, high: int) -> _Validator:
     def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
         if type(value) is not float:
             raise InvalidRequest(attribute.name, f"expected a number, got {shown(value)}")
         if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidRequest(attribute.name, f"expected {low:g} to {high:g}, got {value:g}")
+            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {value:g}")
 
     return check
 
 
-def _above(low: float, high: float) -> _Validator:
+def _above(low: int, high: int) -> _Validator:
     within = _number(low, high)
 
     def check(owner: object, attribute: "Attribute[Any]", value: object) -> None:
         within(owner, attribute, value)
         if value == low:
-            raise InvalidRequest(attribute.name, f"expected more than {low:g}")
+            raise InvalidRequest(attribute.name, f"expected more than {low:,}")
 
     return check
 
@@ -112,8 +112,11 @@ def _format(owner: object, attribute: "Attribute[Any]", value: object) -> None:
 
 
 def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    if not isinstance(value, tuple) or not all(type(stop) is str for stop in value):
+    if not isinstance(value, tuple):
         raise InvalidRequest(attribute.name, f"expected a list of strings, got {shown(value)}")
+    for stop in value:
+        if type(stop) is not str:
+            raise InvalidRequest(attribute.name, f"expected a list of strings, got {shown(stop)} in it")
     if len(value) > MAX_STOPS:
         raise InvalidRequest(attribute.name, f"expected at most {MAX_STOPS} stop strings")
     for stop in value:

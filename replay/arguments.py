@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from reenact.runtime.terminal import Parser, print_block
+from reenact.runtime.terminal import Parser, argument, print_block
 
 if TYPE_CHECKING:
     from reenact.replay.show import At
@@ -16,7 +16,8 @@ _EXIT_CODES = """\
 exit codes:
   0  done; of run: same, of check: holds     3  corrupt
   1  diverged, violated                      4  not comparable, or nothing there
-  2  usage, or a file that cannot be read    5  a fault of this program"""
+  2  usage, or a file that cannot be read    5  a fault of this program
+                                           130  Ctrl-C"""
 
 
 _CHANGEABLE: Final[dict[str, type]] = {
@@ -105,7 +106,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _arguments_of_fork(fork)
 
     diff = _command(commands, "diff", "print where two logs part: sequence by sequence, token by token")
-    diff.add_argument("log", nargs=2, metavar="LOG", help="two logs; sequences are matched by request_id or number")
+    diff.add_argument("log", metavar="LOG")
+    diff.add_argument("other", metavar="OTHER", help="another log; sequences are matched by request_id or number")
     diff.add_argument("--json", action="store_true", help="print one JSON object")
     diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
 
@@ -144,8 +146,8 @@ def _arguments_of_check(check: _Parser) -> None:
         nargs="?",
         const="",
         default="",
-        metavar="NAME[,NAME...]",
-        help="only these rules; all without a name",
+        metavar="NAME,NAME...",
+        help="one rule, or several; without a name it is all of them",
     )
     check.add_argument("--list", action="store_true", help="print the rules, each with what must hold")
     check.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
@@ -170,7 +172,7 @@ def _arguments_of_fork(fork: _Parser) -> None:
         if kind is bool:
             options.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
         elif name == "stop":
-            options.add_argument(flag, action="append", metavar="TEXT")
+            options.add_argument(flag, action="append", type=argument, metavar="TEXT")
         else:
             options.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
     fork.epilog = (

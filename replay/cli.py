@@ -4,14 +4,15 @@ The rules that hold here:
 
 * What was asked for goes to standard output; everything else is one line on standard error.
 * Exit codes: 0 done, same or holds, 1 diverged or violated, 2 usage or a file that cannot be read, 3 corrupt, 4 not
-  comparable or nothing there, 5 a fault of this program. An error gets its code in one place, `_failed`.
+  comparable or nothing there, 5 a fault of this program, 130 Ctrl-C. An error gets its code in one place, `_failed`.
 * Nothing is loaded at the start that an answer may not need: ``replay --version`` loads neither rich nor the codec.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reenact.actors.errors import (
@@ -24,7 +25,7 @@ from reenact.actors.errors import (
     description,
 )
 from reenact.replay.arguments import parsed
-from reenact.runtime.terminal import flush, prepare, print_json, shower, tell
+from reenact.runtime.terminal import flush, prepare, print_json, shower, tell, to_nowhere
 
 if TYPE_CHECKING:
     from reenact.replay.checked import Checked
@@ -45,17 +46,21 @@ class _Usage(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     prepare()
-    path = "arguments"
+    path, args = "arguments", None
     try:
         args = parsed(sys.argv[1:] if argv is None else argv)
         path = args.log if isinstance(args.log, str) else (args.log or [path])[0]
         code = _COMMANDS[args.command](args)
         flush()
     except BrokenPipeError:
-        _close_stdout()
+        to_nowhere(sys.stdout)
         return 0
     except KeyboardInterrupt:
         return 130
+    except _Usage as error:
+        command = f"replay {args.command}" if args is not None else "replay"
+        tell(command, f"{error} (see {command} --help)")
+        return 2
     except Exception as error:  # noqa: BLE001  # the last one to see it: no traceback reaches a user
         return _failed(path, error)
     return code
@@ -66,8 +71,6 @@ def _failed(path: str, error: Exception) -> int:
     from reenact.replay.fold import NotInLog
     from reenact.replay.machine import NoModel
 
-    if isinstance(error, _Usage):
-        return _say(str(error), 2)
     if isinstance(error, OSError):
         return _say(f"{error.filename or path}: {error.strerror or error}", 2)
     if isinstance(error, InvalidRequest):
@@ -88,14 +91,9 @@ def _say(message: str, code: int = 0) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _close_stdout()
+        to_nowhere(sys.stdout)
     tell("replay", message)
     return code
-
-
-def _close_stdout() -> None:
-    """Let what is still to be written go nowhere: the reader of the pipe has left, or the disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ---------------------------------------------------------------- commands
@@ -159,7 +157,7 @@ def _check(args: argparse.Namespace) -> int:
     if unknown is not None:
         return _say(f"--rules: there is no rule {unknown!r}; replay check --list names them", 2)
     if not args.log:
-        return _say("check holds logs against rules: name a log, or say --list", 2)
+        raise _Usage("the following arguments are required: LOG, or --list")
     return _judge_each(args, lambda path: check_log(path, names or None))
 
 
@@ -187,7 +185,7 @@ def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Chec
                 show([(line, ("bold red" if verdict.exit_code else "bold green") if i == 0 else "")])
             flush()
         except BrokenPipeError:
-            _close_stdout()  # The exit code is still to come.
+            to_nowhere(sys.stdout)  # The exit code is still to come.
     return worst
 
 
@@ -255,7 +253,7 @@ def _fork(args: argparse.Namespace) -> int:
     from reenact.replay.progress import progress
 
     changes = {name: getattr(args, name) for name in CHANGEABLE if getattr(args, name) is not None}
-    with progress() as show:
+    with _interrupted(Path(args.out), "closed, with what was live cancelled in it"), progress() as show:
         forked = fork_log(
             args.log,
             args.at,
@@ -274,7 +272,7 @@ def _diff(args: argparse.Namespace) -> int:
     from reenact.replay.histories import read_log
 
     logs = []
-    for path in args.log:
+    for path in (args.log, args.other):
         try:
             logs.append(read_log(path))
         except Exception as error:  # noqa: BLE001  # which of the two it is has to be told
@@ -288,29 +286,34 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _shrink(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from reenact.replay.progress import progress
     from reenact.replay.shrink import LIMIT, shrink_log
 
     _check_rule(args.rule)
     log = Path(args.log)
     out = log.parent / f"{log.stem}-small.jsonl" if args.out is None else Path(args.out)
-    try:
-        with progress("reading the log") as show:
-            shrunk = shrink_log(
-                log,
-                out=out,
-                rule=args.rule,
-                diverges=args.diverges,
-                seconds=LIMIT if args.limit is None else args.limit,
-                on_progress=show,
-            )
-    except KeyboardInterrupt:
-        if out.exists():
-            _say(f"{out}: the smallest session so far; more can be left out")
-        raise
+    with _interrupted(out, "the smallest session so far; more can be left out"), progress("reading the log") as show:
+        shrunk = shrink_log(
+            log,
+            out=out,
+            rule=args.rule,
+            diverges=args.diverges,
+            seconds=LIMIT if args.limit is None else args.limit,
+            on_progress=show,
+        )
     return _tell(shrunk, args)
+
+
+@contextmanager
+def _interrupted(out: Path, what: str) -> Iterator[None]:
+    """Say of a log that Ctrl-C leaves behind what it is."""
+    there_before = out.exists()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not there_before and out.exists():
+            _say(f"interrupted; {out}: {what}")
+        raise
 
 
 def _to_test(args: argparse.Namespace) -> int:

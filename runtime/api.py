@@ -196,7 +196,7 @@ def _limits(*, max_waiting: int, max_reader_lag: int, max_pause: float | None) -
 def _check(name: str, value: int, n_slots: int = 1) -> None:
     low, high = bounds(n_slots)[name]
     if type(value) is not int or not low <= value <= high:
-        raise InvalidRequest(name, f"expected a whole number from {low} to {high}, got {shown(value)}")
+        raise InvalidRequest(name, f"expected a whole number from {low:,} to {high:,}, got {shown(value)}")
 
 
 def threads(asked: int | None) -> int:

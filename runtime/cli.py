@@ -16,7 +16,7 @@ from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.runtime.engine import Determinism
 from reenact.runtime.models import installed_model
-from reenact.runtime.terminal import Parser, prepare, tell, visible
+from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
     generate.set_defaults(run=_generate, flags=_FLAGS)
-    generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="text to go on from; - reads one from stdin")
+    generate.add_argument(
+        "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to go on from; - reads one from stdin"
+    )
     generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
     generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
@@ -174,10 +176,12 @@ def _add_option(parser: argparse.ArgumentParser, option: "Attribute[Any]") -> No
     if option.type is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=meaning)
     elif option.name == "stop":
-        parser.add_argument(flag, action="append", metavar="TEXT", help=meaning)
+        parser.add_argument(flag, action="append", type=argument, metavar="TEXT", help=meaning)
     else:
         kind = next(kind for kind in (int, float, str) if option.type in {kind, kind | None})
-        parser.add_argument(flag, type=kind, metavar=_METAVARS[kind.__name__], help=meaning)
+        parser.add_argument(
+            flag, type=argument if kind is str else kind, metavar=_METAVARS[kind.__name__], help=meaning
+        )
 
 
 def _generate(parsed: argparse.Namespace) -> int:
@@ -227,11 +231,21 @@ def _prompts(asked: list[str]) -> list[str]:
         raise InvalidRequest("PROMPT", "standard input (-) can be read once")
     if "-" in asked and sys.stdin is None:
         raise InvalidRequest("PROMPT", "standard input (-) is closed")
-    prompts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in asked]
+    prompts = [_read() if prompt == "-" else prompt for prompt in asked]
     for i, prompt in enumerate(prompts):
         if not prompt:
             raise InvalidRequest("PROMPT", f"prompt {i + 1} is empty")
     return prompts
+
+
+def _read() -> str:
+    """Return what standard input says."""
+    try:
+        return argument(sys.stdin.read().removesuffix("\n"))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("PROMPT", f"standard input (-) is no text in {error.encoding}") from None
+    except argparse.ArgumentTypeError as error:
+        raise InvalidRequest("PROMPT", f"standard input (-): {error}") from None
 
 
 def _configure_console() -> None:

@@ -82,7 +82,7 @@ class Journal:
         if (touched := self._touched()) is not None:
             self.close()
             cure = "keep other programs, such as log rotators, from it until the session closes; and open a new session"
-            raise LogBroken(f"{self.path}: the log was {touched} while it was written: {cure}")
+            raise LogBroken(f"{self.path}: while it was written the log was {touched}: {cure}")
         lines, crc = [], self._crc
         for record in records:
             line, crc = sealed(dumps(encode(record, t)), crc)
@@ -113,7 +113,7 @@ class Journal:
         if found.st_size == self.n_bytes:
             return None
         how = "shortened" if found.st_size < self.n_bytes else "lengthened"
-        return f"{how} to {found.st_size:,} bytes, where the session wrote {self.n_bytes:,}"
+        return f"{how} from {self.n_bytes:,} bytes to {found.st_size:,}"
 
     def close(self) -> None:
         """Close the file. Closing twice is the same as closing once."""

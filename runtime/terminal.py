@@ -142,9 +142,21 @@ def _named() -> Iterator[None]:
         raise
 
 
+def to_nowhere(stream: TextIO) -> None:
+    """Let what is still to be written go nowhere: the reader of the pipe has left, or the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def tell(program: str, message: str) -> None:
-    """Print a line on standard error; newlines in the message become spaces."""
-    sys.stderr.write(_told(program, message) + "\n")
+    """Print a line on standard error; newlines in the message become spaces.
+
+    Where it cannot be written there is no other place to say so: the exit code has to do.
+    """
+    try:
+        sys.stderr.write(_told(program, message) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        to_nowhere(sys.stderr)
 
 
 def tell_above(bar: "Progress", program: str, message: str) -> None:
@@ -156,6 +168,19 @@ def tell_above(bar: "Progress", program: str, message: str) -> None:
 
 def _told(program: str, message: str) -> str:
     return visible(f"{program}: {' '.join(map(str.strip, message.splitlines()))}")
+
+
+def argument(written: str) -> str:
+    """Return an argument that is text: for argparse, which says of an error whose it is.
+
+    Raises:
+        argparse.ArgumentTypeError: Its bytes are no text in the encoding of the locale, by which Python reads them.
+    """
+    if written.isascii() or not any("\udc80" <= character <= "\udcff" for character in written):
+        return written
+    encoding = sys.getfilesystemencoding()
+    cure = "" if encoding == "utf-8" else ": set LC_ALL=C.UTF-8 or PYTHONUTF8=1, if they are UTF-8"
+    raise argparse.ArgumentTypeError(f"its bytes are no text in {encoding}, the encoding of the locale{cure}")
 
 
 class Parser(argparse.ArgumentParser):

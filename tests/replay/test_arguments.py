@@ -52,6 +52,26 @@ def test_wrong_numbers(capsys: Captured, command: list[str], given: list[str]) -
     assert ("", int(how == "ended")) == (printed.out, printed.err.count("\n"))
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["diff", "a"], "replay diff: the following arguments are required: OTHER (see replay diff --help)\n"),
+        (["check"], "replay check: the following arguments are required: LOG, or --list (see replay check --help)\n"),
+        (
+            ["run", "a", "--alone", "--only", "1"],
+            "replay run: --alone executes every sequence: give it or --only, not both (see replay run --help)\n",
+        ),
+    ],
+)
+def test_usage_errors_look_alike(capsys: Captured, argv: list[str], told: str) -> None:
+    """Whoever finds it, an error names the command, what is missing or wrong, and where help is."""
+    try:
+        code: object = cli.main(argv)
+    except SystemExit as error:
+        code = error.code
+    assert (2, ("", told)) == (code, tuple(capsys.readouterr()))
+
+
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["--nothing"], ["a", "b"]], ids=" ".join)
 def test_no_command(capsys: Captured, argv: list[str]) -> None:
     """Without a command, or with one that does not exist, both commands end with one line and exit code 2."""

@@ -150,7 +150,7 @@ def test_the_rules_are_listed(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "check holds logs against rules: name a log, or say --list"),
+        ([], "the following arguments are required: LOG, or --list (see replay check --help)"),
         (["LOG", "--rules", "cells,cell"], "--rules: there is no rule 'cell'; replay check --list names them"),
         (["LOG", "--yaml"], "unrecognized arguments: --yaml (see replay check --help)"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
-from reenact.replay import replay_log
+from reenact.replay import cli, replay_log
 from reenact.replay.arguments import _CHANGEABLE
 from reenact.replay.fold import NotInLog
 from reenact.replay.fork import CHANGEABLE, FIXED, Opened, OpenEngine, fork, fork_log
@@ -531,6 +531,18 @@ def test_ctrl_c(parent: Path, child: Path) -> None:
     assert ["cancelled"] * 2 == [event.finish_reason for event in of(child, e.SequenceFinished)]
     assert "SessionClosed" == read_fields(child)[-1]["type"]
     assert (2, before, None) == (engine.n_steps, signal.getsignal(signal.SIGINT), engine.context_facts)
+
+
+def test_ctrl_c_is_told(
+    parent: Path, child: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command says of the log that it leaves behind what it is, and ends with exit code 130."""
+    two(parent)
+    play = playing(Pressing(PIECES))
+    monkeypatch.setattr("reenact.replay.fork._open", lambda header, *_, **__: play(header))
+    assert 130 == cli.main(["fork", str(parent), "--at", str(CUT), "-o", str(child)])
+    told = f"replay: interrupted; {child}: closed, with what was live cancelled in it\n"
+    assert ("", told) == tuple(capsys.readouterr())
 
 
 def test_ctrl_c_that_is_ignored(parent: Path, child: Path) -> None:

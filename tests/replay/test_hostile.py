@@ -93,15 +93,15 @@ def test_what_is_too_deep(path: Path, capsys: Captured) -> None:
         ("n_slots", MAX_INTEGER, f"1 to {MAX_SLOTS}"),
         ("n_slots", 0, f"1 to {MAX_SLOTS}"),
         ("n_slots", -1, f"1 to {MAX_SLOTS}"),
-        ("n_batch", 1, f"2 to {MAX_BATCH}"),
-        ("n_batch", MAX_INTEGER, f"2 to {MAX_BATCH}"),
-        ("n_ctx", 0, "1 to 1073741568"),
-        ("n_ctx", MAX_INTEGER, "1 to 1073741568"),
-        ("n_ctx_seq", -5, "1 to 1073741824"),
+        ("n_batch", 1, f"2 to {MAX_BATCH:,}"),
+        ("n_batch", MAX_INTEGER, f"2 to {MAX_BATCH:,}"),
+        ("n_ctx", 0, "1 to 1,073,741,568"),
+        ("n_ctx", MAX_INTEGER, "1 to 1,073,741,568"),
+        ("n_ctx_seq", -5, "1 to 1,073,741,824"),
         ("n_threads", 513, "1 to 512"),
-        ("max_waiting", -1, f"0 to {MOST_WAITING}"),
-        ("max_waiting", MAX_INTEGER, f"0 to {MOST_WAITING}"),
-        ("max_reader_lag", 0, f"1 to {MAX_INTEGER}"),
+        ("max_waiting", -1, f"0 to {MOST_WAITING:,}"),
+        ("max_waiting", MAX_INTEGER, f"0 to {MOST_WAITING:,}"),
+        ("max_reader_lag", 0, f"1 to {MAX_INTEGER:,}"),
     ],
 )
 def test_settings_that_no_session_has(path: Path, name: str, value: int, expected: str) -> None:
@@ -190,6 +190,14 @@ def test_what_is_no_file(path: Path, capsys: Captured, command: str, make: str) 
     told = "".join(capsys.readouterr())
     assert f"{log}: " in told
     assert ("Is a directory" if make == "folder" else "a log is read twice") in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_errors_that_cannot_be_written(path: Path) -> None:
+    """Where an error cannot be told the exit code is the documented one all the same."""
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "reenact.replay", "show", str(path)]
+        assert 2 == subprocess.run(command, stderr=full, check=False, timeout=20).returncode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")

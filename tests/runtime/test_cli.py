@@ -84,6 +84,16 @@ def test_a_model_that_is_no_file(
     assert (2, "", told) == run(capsys, *command, path)
 
 
+@pytest.mark.parametrize("given", [["Zo\xeb"], ["x", "--stop", "Zo\xeb"], ["-"]])
+def test_what_the_locale_has_no_letters_for(given: list[str]) -> None:
+    """Text that Python cannot read in this locale is refused with the locale's encoding and the cure."""
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [word.encode() for word in (*REENACT, "generate", *given)]
+    done = subprocess.run(command, input="Zo\xeb".encode(), env=environment, check=False, capture_output=True)
+    assert (2, b"", 1) == (done.returncode, done.stdout, done.stderr.count(b"\n"))
+    assert b"no text in ascii, the encoding of the locale: set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in done.stderr
+
+
 def test_a_failed_start_leaves_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A model that cannot be read leaves no empty log behind."""
     log = tmp_path / "log.jsonl"

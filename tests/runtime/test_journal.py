@@ -217,8 +217,8 @@ def _rotated(path: Path) -> None:
 INTERFERENCES: dict[str, Callable[[Path], object]] = {
     "deleted or moved": Path.unlink,
     "replaced by another file": _rotated,
-    "shortened to 0 bytes, where the session wrote": lambda path: path.write_bytes(b""),
-    "lengthened to": lambda path: path.write_bytes(path.read_bytes() + b"x\n"),
+    "shortened from {n} bytes to 0: ": lambda path: path.write_bytes(b""),
+    "lengthened from {n} bytes to {more}: ": lambda path: path.write_bytes(path.read_bytes() + b"x\n"),
 }
 
 
@@ -230,7 +230,8 @@ def test_what_others_do_to_a_log_is_noticed(tmp_path: Path, what: str) -> None:
     journal.append(RECORDS[:2], 10)
     INTERFERENCES[what](path)
     before = path.read_bytes() if path.exists() else None
-    with pytest.raises(LogBroken, match=re.escape(f"{path}: the log was {what}")) as raised:
+    done = what.format(n=f"{journal.n_bytes:,}", more=f"{journal.n_bytes + 2:,}")
+    with pytest.raises(LogBroken, match=re.escape(f"{path}: while it was written the log was {done}")) as raised:
         journal.append(RECORDS[2:3], 10)
     assert "log rotators" in str(raised.value)
     with pytest.raises(LogBroken, match="closed"):
