@@ -178,7 +178,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     """Turn a sampled token into text, and go on or end."""
     index = state.n_sampled
     if sample.fault is not None:
-        reason = f"no token {index}: {sample.reason or _FAULTS[sample.fault]}"
+        reason = sample.reason or f"no token {index}: {_FAULTS[sample.fault]}"
         return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
     if sample.eog:
         return [

@@ -17,7 +17,7 @@ from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.codec import FORMAT, SCHEMA
 from reenact.runtime.compute import Compute, ComputeThread, InPlace
-from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded
+from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded, not_a_time
 from reenact.runtime.extra import missing
 from reenact.runtime.journal import Journal
 from reenact.runtime.protected import protected_context
@@ -220,11 +220,13 @@ def _cpus() -> int:
 def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     with reading("model"):
         path = Path(model) if isinstance(model, str | os.PathLike) else None
-        computes = hasattr(model, "computes")
+        computes, batch_seconds = hasattr(model, "computes"), getattr(model, "batch_seconds", None)
     if path is not None:
         return llama_engine(path)
     if not computes:
         raise InvalidRequest("model", f"expected a path or an engine, got {shown(model)}")
+    if (wrong := not_a_time(batch_seconds)) is not None:
+        raise InvalidRequest("model", f"the engine's {wrong}")
     return cast("Engine", model)
 
 

@@ -11,9 +11,11 @@ from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
 
+from reenact.actors.errors import shown
 from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input, kind_of
+from reenact.actors.limits import MAX_DEADLINE
 from reenact.actors.options import Options
 
 Determinism = Literal["auto", "schedule-independent", "recorded-schedule"]
@@ -108,13 +110,20 @@ class Drawing:
     """The tokens sampled so far; the next one has the index of a part's draw, which is their number."""
 
 
+def not_a_time(batch_seconds: object) -> str | None:
+    """Return what is wrong with what an engine says that a batch takes; None where nothing is."""
+    if type(batch_seconds) in {int, float} and 0 <= batch_seconds <= MAX_DEADLINE:  # type: ignore[operator]
+        return None
+    return f"batch_seconds is a number of seconds from 0 to {MAX_DEADLINE:,}, got {shown(batch_seconds)}"
+
+
 class Engine(Protocol):
     """A model's context, with a stream of cells for each slot."""
 
     computes: bool
     """Whether its calls take long: then the runtime makes them in threads of its own."""
     batch_seconds: float
-    """What a batch takes on trio's clock beside the time of `step`: 0 where an engine computes."""
+    """What a batch takes on trio's clock beside the time of `step`: 0 where an engine computes. It is read once."""
 
     def load(self, settings: ContextSettings) -> Loaded:
         """Make the context ready.

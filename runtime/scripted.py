@@ -30,6 +30,7 @@ from reenact.runtime.engine import (
     Tokenized,
     code_before,
     is_valid,
+    not_a_time,
     padded,
     refused,
 )
@@ -112,7 +113,8 @@ def drawn(script: Script, row: int, index: int, options: Options) -> str | bytes
 class ScriptedEngine:
     r"""Plays a script for each prompt; a script that is over ends with an end-of-generation token.
 
-    A prompt or a text that nothing is scripted for fails its own request, with `SequenceFailed`.
+    A prompt or a text that nothing is scripted for fails its own request, with `SequenceFailed`. A prompt that holds
+    rows is looked up, and named in errors, as its text without them: ``["hi", [1.0, 2.0]]`` as ``"hi"``.
 
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
@@ -120,7 +122,9 @@ class ScriptedEngine:
         faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
             raise an exception.
         vectors: Makes it an engine for embeddings: the vector of each text.
-        batch_seconds: What each batch takes on trio's clock; on a `trio.testing.MockClock` nobody waits for it.
+        batch_seconds: What each batch takes on trio's clock; on a `trio.testing.MockClock` nobody waits for it. A
+            deadline that comes as a batch ends comes first, so the token of that batch is lost. Leaving the runtime
+            waits for the batch in flight; only one with several rows of a request that is left ends early.
 
     Raises:
         TypeError: A script that is no list of pieces, or a vector that is no list of numbers; it names which.
@@ -151,8 +155,8 @@ class ScriptedEngine:
             if isinstance(scripts, Mapping)
             else _checked(scripts, "a script")
         )
-        if not 0 <= batch_seconds < math.inf:
-            raise ValueError(f"batch_seconds is a number of seconds from 0 on, got {shown(batch_seconds)}")
+        if (wrong := not_a_time(batch_seconds)) is not None:
+            raise ValueError(wrong)
         self.batch_seconds = batch_seconds
         self._draws_from = draws_from
         self._faults = {} if faults is None else faults

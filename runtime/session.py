@@ -80,6 +80,7 @@ class Session:
         self._giving = False
         self._live: dict[int, Live] = {}
         self._drawings = Drawings()
+        self._batch_seconds = engine.batch_seconds
         self._batch_time = trio.CancelScope()
         """The time that the batch in flight takes on trio's clock."""
         # One batch is in flight at a time, so there is always room for one.
@@ -295,9 +296,9 @@ class Session:
 
     async def _take_time(self) -> None:
         """Wait for as long as the engine says that a batch takes; an abort ends that."""
-        if self.engine.batch_seconds:
+        if self._batch_seconds:
             with self._batch_time:
-                await trio.sleep(self.engine.batch_seconds)
+                await trio.sleep(self._batch_seconds)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:

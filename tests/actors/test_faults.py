@@ -73,7 +73,7 @@ def test_an_engine_without_a_token_concerns_one_sequence() -> None:
     driver.step()
     driver.step()
     driver.step(unknown=frozenset({number}))
-    reason = "no token 1: there is no script"
+    reason = "there is no script"
     assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
     assert_all_well(driver)

@@ -336,11 +336,30 @@ async def test_an_abort_ends_a_batchs_time(
     assert [2] == [fields["code"] for fields in of(session_log, "BatchDecoded") if fields["code"]]
 
 
-@pytest.mark.parametrize("seconds", [-1, math.inf, math.nan])
-def test_a_batch_takes_a_time_that_is_none(seconds: float) -> None:
-    """A time that never comes is refused when the engine is made."""
-    with pytest.raises(ValueError, match="batch_seconds"):
+NO_TIMES: list[Any] = [-1, math.inf, math.nan, "x", None, True, 10**400, 1e308, [1]]
+
+
+@pytest.mark.parametrize("seconds", NO_TIMES, ids=lambda value: str(value)[:5])
+async def test_a_batch_takes_a_time_that_is_none(seconds: Any) -> None:
+    """A time that is none, or never comes, is refused when the engine is made, and where one of one's own says it."""
+    with pytest.raises(ValueError, match="batch_seconds is a number of seconds from 0 to 10,000,000, got"):
         ScriptedEngine(batch_seconds=seconds)
+    engine = ScriptedEngine()
+    engine.batch_seconds = seconds
+    with pytest.raises(InvalidRequest, match="the engine's batch_seconds") as raised:
+        async with open_runtime(engine):
+            pass
+    assert "model" == raised.value.field
+
+
+async def test_a_deadline_at_a_batchs_end_comes_first(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Where both come at the same time the token of the batch is lost, in every run."""
+    async with scripted_runtime(LONG, batch_seconds=1) as runtime:
+        completions = [await runtime.complete("p", deadline=3) for _ in range(20)]
+    assert {("deadline", "aa")} == {(one.finish_reason, one.text) for one in completions}
+    assert 60 == autojump_clock.current_time()
 
 
 async def test_a_deadline_while_waiting(scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock) -> None:
