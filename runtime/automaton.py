@@ -10,15 +10,17 @@ The rules that hold here:
 * Characters beyond ASCII are read by rules of their own, one for each class, however often the class is repeated.
 """
 
+from array import array
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, chain
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from reenact.runtime.gbnf import Class, GrammarError, Group, Item, Ranges, Reference, Repetition, Text
 
 MAX_STEPS: Final = 200_000
-"""Steps that a grammar may come to. To make and check so many takes 0.15 s, and to keep them 20 MB."""
+"""Steps that a grammar may come to. To make and check so many takes 0.15 s, and to keep them 2 MB."""
 
 EMPTY: Final = -1
 CALL: Final = -2
@@ -27,14 +29,47 @@ Edge = tuple[int, int, int]
 """From a node on: a lowest and a highest byte, and the node behind them; or `EMPTY`, 0, and the node behind; or `CALL`,
 the beginning of a rule, and the node behind that rule."""
 
+_ALL_BYTES: Final = 256
 _ASCII: Final = 0x7F
 _LENGTHS: Final = ((0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, 0x10FFFF))
 """The characters of two, three and four bytes."""
 
 
+@frozen(eq=False)
+class Compact:
+    """An automaton as it is kept: ten times smaller than it is while it is made."""
+
+    root: int
+    """Where a text begins."""
+    ends: frozenset[int]
+    """Where rules end."""
+    nullable: frozenset[int]
+    """The beginnings of rules that the empty text has the form of."""
+    classes: tuple[int, ...]
+    """The first byte of each class of bytes that lead to the same everywhere."""
+    _edges: "array[int]"
+    _begins: "array[int]"
+    """Of each node and of what is behind the last, where its edges begin in ``_edges``, three numbers each."""
+
+    @property
+    def size(self) -> int:
+        """Roughly the bytes that it takes."""
+        return 4 * (len(self._edges) + len(self._begins)) + 64 * (len(self.ends) + len(self.nullable))
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges it has."""
+        return len(self._edges) // 3
+
+    def edges(self, node: int) -> list[Edge]:
+        """Return a node's edges."""
+        numbers = iter(self._edges[3 * self._begins[node] : 3 * self._begins[node + 1]])
+        return list(zip(numbers, numbers, numbers, strict=True))
+
+
 @define
 class Automaton:
-    """A grammar's rules as nodes with edges."""
+    """A grammar's rules as nodes with edges, while it is made and checked."""
 
     edges: list[list[Edge]] = field(factory=list)
     """Of each node. The end of a rule has none."""
@@ -56,6 +91,17 @@ class Automaton:
     def root(self) -> int:
         """Where a text begins."""
         return self.starts["root"]
+
+    def compact(self) -> Compact:
+        """Return it as it is kept."""
+        return Compact(
+            root=self.root,
+            ends=frozenset(self.ends),
+            nullable=frozenset(self.nullable),
+            classes=tuple(sorted(self.cuts - {_ALL_BYTES})),
+            edges=array("i", chain.from_iterable(chain.from_iterable(self.edges))),
+            begins=array("i", accumulate(map(len, self.edges), initial=0)),
+        )
 
     def node(self) -> int:
         """Return a new node."""

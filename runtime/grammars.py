@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from reenact.runtime.gbnf import GrammarError
 from reenact.runtime.soundness import check
-from reenact.runtime.states import DEAD, START, GrammarStates, States, Work
+from reenact.runtime.states import DEAD, START, GrammarStates, Memory, States, Work
 
 Weights = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -28,8 +28,11 @@ Tokens = npt.NDArray[np.int64]
 _MAX_FOLLOWED: Final = 256
 """Sequences whose place is kept. Finding it anew takes some microseconds for each byte of the text."""
 
-_MAX_KEPT: Final = 128 * 2**20
-"""Roughly the bytes of states kept. They are 0.1 MB for most grammars, 40 MB for the largest."""
+_MAX_KEPT: Final = 192 * 2**20
+"""Roughly the bytes of states kept. They are 0.1 MB for most grammars."""
+
+_MAX_OF_ONE: Final = 48 * 2**20
+"""Likewise, of one grammar; one token adds up to as much again."""
 
 
 class Pieces:
@@ -99,7 +102,8 @@ class Grammars:
 
     def __init__(self, pieces: Callable[[], Pieces]) -> None:
         self._pieces = pieces
-        self._states: dict[str, GrammarStates] = {}
+        self._states: OrderedDict[str, GrammarStates] = OrderedDict()
+        self._memory = Memory()
         self._followed: OrderedDict[int, _Followed] = OrderedDict()
 
     def follow(self, sequence: int, grammar: str, sampled: Sequence[int]) -> "Place | None":
@@ -125,15 +129,35 @@ class Grammars:
 
     def _states_of(self, grammar: str) -> GrammarStates | None:
         """Return the states of a grammar, or None if it cannot be followed."""
-        if sum(states.size for states in self._states.values()) > _MAX_KEPT:
-            self._states.clear()
-            self._followed.clear()
         if grammar not in self._states:
             try:
-                self._states[grammar] = GrammarStates(check(grammar))
+                self._states[grammar] = GrammarStates(check(grammar), self._memory)
             except GrammarError:
                 return None
+        self._states.move_to_end(grammar)
+        if self._states[grammar].size > _MAX_OF_ONE:
+            self._forget(grammar)
+        if self._memory.used > _MAX_KEPT:
+            self._make_room()
         return self._states[grammar]
+
+    def _forget(self, grammar: str) -> None:
+        """Keep of a grammar no more than the places of the sequences that it follows."""
+        states = self._states[grammar]
+        followed = [one for one in self._followed.values() if one.states is states]
+        for one, place in zip(followed, states.forget([one.state for one in followed]), strict=True):
+            one.state = place
+
+    def _make_room(self) -> None:
+        """Forget states, those first that were not looked at for longest; and whole grammars if that is not enough."""
+        for grammar in list(self._states):
+            if self._memory.used > _MAX_KEPT // 2:
+                self._forget(grammar)
+        while self._memory.used > _MAX_KEPT // 2 and len(self._states) > 1:
+            _, states = self._states.popitem(last=False)
+            self._memory.used -= states.size
+            for sequence in [number for number, one in self._followed.items() if one.states is states]:
+                del self._followed[sequence]
 
 
 @frozen

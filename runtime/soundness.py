@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import define, field
 
-from reenact.runtime.automaton import CALL, EMPTY, Automaton, Edge, automaton_of
+from reenact.runtime.automaton import CALL, EMPTY, Automaton, Compact, Edge, automaton_of
 from reenact.runtime.gbnf import GrammarError, Group, Item, Reference, Repetition, read
 
 MAX_WAYS: Final = 20_000
@@ -26,34 +26,44 @@ MAX_WAYS: Final = 20_000
 _MAX_COUNTED: Final = 1_000_000
 """Ways that are counted one by one, from places where they meet again: half a second."""
 
-_MAX_KEPT: Final = 500_000
-"""Nodes of the automata that are kept, of 200 bytes each: those of five of the largest grammars, or of a thousand
-usual ones."""
+_MAX_KEPT: Final = 128 * 2**20
+"""Bytes of the automata that are kept: those of sixty of the largest grammars, or of ten thousand usual ones."""
+
+_OF_EACH: Final = 2048
+"""Bytes that each takes besides."""
 
 
 @define
 class _Automata:
     """Automata, so that whoever draws by a grammar finds made what its request has made, in another thread."""
 
-    _made: OrderedDict[str, Automaton] = field(factory=OrderedDict)
+    _made: OrderedDict[str, Compact] = field(factory=OrderedDict)
+    _size: int = 0
     _lock: Lock = field(factory=Lock)
 
-    def of(self, grammar: str) -> Automaton:
+    def of(self, grammar: str) -> Compact:
         """Return a grammar's automaton."""
         with self._lock:
-            made = self._made.pop(grammar, None)
+            made = self._made.get(grammar)
         made = made or _automaton(grammar)
         with self._lock:
+            if grammar not in self._made:
+                self._size += _size(grammar, made)
             self._made[grammar] = made
-            while len(self._made) > 1 and sum(len(one.edges) for one in self._made.values()) > _MAX_KEPT:
-                self._made.popitem(last=False)
+            self._made.move_to_end(grammar)
+            while len(self._made) > 1 and self._size > _MAX_KEPT:
+                self._size -= _size(*self._made.popitem(last=False))
         return made
+
+
+def _size(grammar: str, made: Compact) -> int:
+    return made.size + len(grammar) + _OF_EACH
 
 
 _AUTOMATA: Final = _Automata()
 
 
-def check(grammar: str) -> Automaton:
+def check(grammar: str) -> Compact:
     """Return the automaton of a grammar that can be followed, and that a text can have the form of.
 
     Raises:
@@ -62,7 +72,7 @@ def check(grammar: str) -> Automaton:
     return _AUTOMATA.of(grammar)
 
 
-def _automaton(grammar: str) -> Automaton:
+def _automaton(grammar: str) -> Compact:
     rules = read(grammar)
     if "root" not in rules:
         raise GrammarError("it has no rule 'root'")
@@ -75,7 +85,7 @@ def _automaton(grammar: str) -> Automaton:
     _check_beginnings(automaton)
     _prune(automaton)
     _check_ways(automaton)
-    return automaton
+    return automaton.compact()
 
 
 def _references(item: Item) -> Iterator[str]:

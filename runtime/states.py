@@ -13,12 +13,14 @@ The rules that hold here:
 * What is kept of states is a cache, which can be made anew from the text.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from attrs import define
 
-from reenact.runtime.automaton import CALL, Automaton
+from reenact.runtime.automaton import CALL, Compact, Edge
 from reenact.runtime.soundness import MAX_WAYS
 
 States = npt.NDArray[np.int32]
@@ -41,9 +43,10 @@ _OF_EACH: Final = 16
 _ALL_BYTES: Final = 256
 _ROOM: Final = 16
 _UNKNOWN: Final = -1
+_OF_GRAMMAR: Final = 8192
 _SET_BYTES: Final = 400
 _WAY_BYTES: Final = 100
-"""What a set of ways, and each way in it, take at most, roughly."""
+"""Bytes that the states of a grammar take at first, a set of ways, and each way in it; roughly, and at most."""
 
 _Way = tuple[int, int]
 """A node, and where the rule that it is in leads back to: a context by its number, or the beginning of a rule that is
@@ -90,18 +93,39 @@ class Work:
         return new
 
 
-class GrammarStates:
-    """The states of one grammar."""
+@define
+class Memory:
+    """The bytes that are kept of several grammars together, roughly."""
 
-    def __init__(self, automaton: Automaton) -> None:
+    used: int = 0
+
+
+class GrammarStates:
+    """The states of one grammar.
+
+    Args:
+        automaton: The grammar's.
+        memory: Where what is kept is counted.
+    """
+
+    def __init__(self, automaton: Compact, memory: Memory | None = None) -> None:
         self._automaton = automaton
+        self._memory = memory or Memory()
+        self._first = automaton.classes
+        self._class = np.searchsorted(self._first, np.arange(_ALL_BYTES), side="right") - 1
+        self.size = 0
+        """Roughly the bytes that are kept."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know the states of two texts: of one that is refused, and of the empty one."""
+        self._grow(self._automaton.size + _OF_GRAMMAR - self.size)
+        self._edges: dict[int, list[Edge]] = {}
+        """Of nodes that were looked at."""
         self._contexts: list[frozenset[_Way]] = [frozenset([_OVER])]
         self._context_numbers: dict[frozenset[_Way], int] = {self._contexts[0]: _OUTERMOST}
-        self._kernels: list[frozenset[_Way]] = [frozenset(), frozenset([(automaton.root, _OUTERMOST)])]
+        self._kernels: list[frozenset[_Way]] = [frozenset(), frozenset([(self._automaton.root, _OUTERMOST)])]
         self._numbers = {kernel: number for number, kernel in enumerate(self._kernels)}
-        self._first = sorted(automaton.cuts - {_ALL_BYTES})
-        """The first byte of each class of bytes that lead to the same everywhere."""
-        self._class = np.searchsorted(self._first, np.arange(_ALL_BYTES), side="right") - 1
         self._costs = np.zeros(_ROOM, np.int64)
         """What it cost to make each state; 0 where it is still to be made."""
         self._rows = np.zeros(_ROOM, np.int32)
@@ -113,8 +137,30 @@ class GrammarStates:
         self._prices = np.zeros(self._following.shape, np.int32)
         """Likewise: what it cost to name that."""
         self._may_end: set[int] = set()
-        self.size = 0
-        """Roughly the bytes that are kept."""
+
+    def forget(self, but: Iterable[int]) -> list[int]:
+        """Forget all states but some, and return the numbers that these have from now on."""
+        kernels, contexts = self._kernels, self._contexts
+        self._begin()
+        now = {_OVER[1]: _OVER[1], _OUTERMOST: _OUTERMOST}
+        """The numbers of contexts, by those that they had."""
+
+        def adopted(ways: frozenset[_Way]) -> frozenset[_Way]:
+            return frozenset((node, now[context]) for node, context in ways)
+
+        numbers = []
+        for kernel in [kernels[state] for state in but]:
+            todo = [context for _, context in kernel]
+            while todo:
+                context = todo[-1]
+                if missing := [one for _, one in contexts[context] if context not in now and one not in now]:
+                    todo.extend(missing)
+                    continue
+                todo.pop()
+                if context not in now:
+                    now[context] = self._numbered(adopted(contexts[context]), self._context_numbers, self._contexts)
+            numbers.append(self._number(adopted(kernel)))
+        return numbers
 
     def after(self, state: int, text: bytes) -> int:
         """Return the state behind a text.
@@ -191,7 +237,7 @@ class GrammarStates:
         self._rows[state] = len(self._exits)
         self._exits.append(exits)
         self._costs[state] = before - work.left
-        self.size += _SET_BYTES * (1 + len(exits)) + _WAY_BYTES * len(edges) + 8 * len(self._first)
+        self._grow(_SET_BYTES * (1 + len(exits)) + _WAY_BYTES * len(edges) + 8 * len(self._first))
         if may_end:
             self._may_end.add(state)
 
@@ -213,7 +259,7 @@ class GrammarStates:
             The edges by which a byte is read, each with the context of its node; the contexts
             that are new, by the numbers that they have in these; and whether the text may end.
         """
-        automaton = self._automaton
+        automaton, known = self._automaton, self._edges
         seen: set[_Way] = set()
         todo = list(kernel)
         work.take(len(todo))
@@ -234,7 +280,9 @@ class GrammarStates:
                 work.take(len(back))
                 todo.extend(back)
             else:
-                for low, high, then in automaton.edges[node]:
+                if (own := known.get(node)) is None:
+                    own = self._edges_of(node)
+                for low, high, then in own:
                     if low >= 0:
                         edges.append((low, high, then, context))
                         continue
@@ -247,7 +295,7 @@ class GrammarStates:
                         if high not in automaton.nullable:
                             continue
                     todo.append((then, context))
-                work.take(len(automaton.edges[node]))
+                work.take(len(own))
         return edges, pending, may_end
 
     def _settled(self, pending: dict[int, set[_Way]], work: Work) -> dict[int, int]:
@@ -288,8 +336,17 @@ class GrammarStates:
         number = numbers.setdefault(one, len(all_of_them))
         if number == len(all_of_them):
             all_of_them.append(one)
-            self.size += _SET_BYTES + _WAY_BYTES * len(one)
+            self._grow(_SET_BYTES + _WAY_BYTES * len(one))
         return number
+
+    def _edges_of(self, node: int) -> list[Edge]:
+        edges = self._edges[node] = self._automaton.edges(node)
+        self._grow(_WAY_BYTES * (1 + len(edges)))
+        return edges
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._memory.used += size
 
 
 def _pending(start: int) -> int:

@@ -6,8 +6,9 @@ from string import ascii_lowercase
 
 import pytest
 
+from reenact.runtime import grammars
 from reenact.runtime.gbnf import ALL
-from reenact.runtime.grammars import Pieces
+from reenact.runtime.grammars import Grammars, Pieces
 from reenact.runtime.soundness import check
 from reenact.runtime.states import DEAD, START, GrammarStates, TooCostly
 
@@ -108,3 +109,50 @@ def test_words_are_followed_as_far_as_the_vocabulary_goes() -> None:
     words = ["".join(word) for word in product(ascii_lowercase, repeat=3)]
     states = states_of("root ::= (" + " | ".join(f'"{word}"' for word in words[:9000]) + ")*")
     assert 26 + 26 * 26 + 9000 > len(PIECES.allowed(states, START)) > 9000
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'root ::= s\ns ::= "a" | "a" s s | "b" s s s',
+        'root ::= "[" (root ("," root)*)? "]" | [a-z]{1,30}',
+        'root ::= ("a" | "ab" | [^b])* "b" root?',
+    ],
+)
+def test_what_is_forgotten_can_be_made_anew(grammar: str) -> None:
+    """A state goes on as it would have, though all others are gone and it has another number."""
+    kept, forgetful = states_of(grammar), states_of(grammar)
+    state, place = START, START
+    for byte in b"[[aba,abbab],[abba]]" if '"["' in grammar else b"aabbabaabaab":
+        state, place = kept.after(state, bytes([byte])), forgetful.after(place, bytes([byte]))
+        (place,) = forgetful.forget([place])
+        assert [kept.after(state, bytes([one])) == DEAD for one in range(256)] == [
+            forgetful.after(place, bytes([one])) == DEAD for one in range(256)
+        ]
+        assert kept.may_end(state) == forgetful.may_end(place)
+
+
+def test_grammars_that_are_kept_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they truly take, whichever were followed, and without a look at all of them."""
+    monkeypatch.setattr(grammars, "_MAX_KEPT", 2**20)
+    followed = Grammars(lambda: PIECES)
+    for number in range(300):
+        place = followed.follow(number, f'root ::= "{number:06d}" [a-z]*', [])
+        assert place is not None
+        place.allowed()
+        assert followed._memory.used == sum(states.size for states in followed._states.values()) < 2**20 + 2**16
+
+
+def test_a_grammar_that_is_followed_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is forgotten meanwhile: checking takes long, and others wait."""
+    monkeypatch.setattr(grammars, "_MAX_OF_ONE", 0)
+    monkeypatch.setattr(grammars, "_MAX_KEPT", 2**17)
+    followed = Grammars(lambda: PIECES)
+    texts = ['root ::= "a" [a-z]+', "root ::= [a-z]{3,10}", 'root ::= ("a" | "ab")* "c"']
+    assert all(followed.follow(number, text, []) for number, text in enumerate(texts))
+    monkeypatch.setattr(grammars, "check", None)
+    sampled = [0, 1]
+    for _ in range(5):
+        places = [followed.follow(number, text, sampled) for number, text in enumerate(texts)]
+        assert [26 + 26**2 + 26**3] * 2 == [len(place.allowed()) for place in places[:2] if place is not None]
+    assert [0, 1] == followed._followed[0].accepted
