@@ -189,7 +189,10 @@ def _arguments_of_shrink(shrink: _Parser) -> None:
     wrong.add_argument("--diverges", action="store_true", help="a record that today's actors decide otherwise stays")
     shrink.add_argument("-o", "--out", metavar="SMALL", help="the log to write, a new one; LOG-small unless given")
     shrink.add_argument(
-        "--limit", type=_seconds, metavar="SECONDS", help="write the smallest session so far then (default: 60)"
+        "--limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="write the smallest session so far then, reading included (default: 60)",
     )
     shrink.add_argument("--json", action="store_true", help="print one JSON object")
     shrink.epilog = (

@@ -20,6 +20,7 @@ from reenact.replay.checks import RULES, Checks
 from reenact.replay.ends import not_closed, torn
 from reenact.replay.facts import Play, facts_of
 from reenact.replay.fold import entries
+from reenact.replay.patience import Patience
 from reenact.replay.verdict import EXIT_CODES
 from reenact.replay.words import count
 from reenact.runtime.journal import LogFile
@@ -134,7 +135,9 @@ def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None
     return checking.guarded(path, lambda log: ((entry.record, entry.t) for entry in entries(log)))
 
 
-def check_facts(path: str | os.PathLike[str], rules: Collection[str] | None = None) -> Checked:
+def check_facts(
+    path: str | os.PathLike[str], rules: Collection[str] | None = None, patience: Patience | None = None
+) -> Checked:
     """Hold what today's actors make of a log's facts against the rules; needs no model.
 
     The records of the log are not asked. Where today's actors plan other batches than it has, what became of a batch is
@@ -143,6 +146,7 @@ def check_facts(path: str | os.PathLike[str], rules: Collection[str] | None = No
     Args:
         path: The log of any session.
         rules: The names of the rules; None for all.
+        patience: How long that may take; None for as long as it does.
 
     Returns:
         What came out; violations name the records that the actors make now. This does not raise for what the file
@@ -151,9 +155,10 @@ def check_facts(path: str | os.PathLike[str], rules: Collection[str] | None = No
     Raises:
         KeyError: There is no rule of such a name.
     """
+    within = (patience or Patience()).within
 
     def made(log: LogFile) -> Iterator[tuple[e.Record, int]]:
-        for played in Play(facts_of(entries(log))).run():
+        for played in within(Play(facts_of(within(entries(log)))).run()):
             if played.error is not None:
                 raise LogNotComparable(f"today's actors cannot take a fact: {description(played.error)}")
             yield from ((record, played.t) for record in played.records)

@@ -21,27 +21,29 @@ from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
 from reenact.replay.divergence import Divergence
 from reenact.replay.ends import NOT_CLOSED, torn
 from reenact.replay.fold import entry_of
+from reenact.replay.patience import Patience
 from reenact.replay.tally import Counting
 from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
 from reenact.runtime.journal import Line, LogFile
 
 
-def replay_log(path: str | os.PathLike[str]) -> Verdict:
+def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -> Verdict:
     """Run today's actors on a log and compare what they decide; needs no model.
 
     Args:
         path: The log of any session, also of one that crashed or still runs.
+        patience: How long that may take; None for as long as it does.
 
     Returns:
         The verdict. Whatever the file holds, and also if there is none, this does not raise.
     """
-    replay = _Replay(os.fspath(path))
+    replay, patience = _Replay(os.fspath(path)), patience or Patience()
     try:
         with LogFile(path) as log:
-            for _ in log:
+            for _ in patience.within(log):
                 pass
-            return replay.run(log)
+            return replay.run(log, patience)
     except OSError as error:
         return replay.verdict("unreadable", notes=(error.strerror or str(error),), error=error)
     except LogCorrupt as error:
@@ -62,9 +64,9 @@ class _Replay:
         self._t = 0
         """When the given record happened that they follow from."""
 
-    def run(self, log: LogFile) -> Verdict:
+    def run(self, log: LogFile, patience: Patience) -> Verdict:
         """Compare the whole log."""
-        for line in log:
+        for line in patience.within(log):
             try:
                 divergence = self._derived(line) if self._expected else self._given(line)
             except UnreadableRecord as error:

@@ -5,14 +5,13 @@ The rules that hold here:
 * Whether it stays is asked of whole facts that happen again; what it is, nobody here knows.
 * What is left out goes in runs, the longest first (delta debugging): so of a thousand requests one is found in some
   dozens of tries.
-* It ends when the time is over, and else where no request, fact, fault, token, input or option can be left out alone,
-  and the context cannot be made smaller.
+* It ends when the time is over, also in the middle of a try, and else where no request, fact, fault, token, input or
+  option can be left out alone, and the context cannot be made smaller.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any, Final, TypeVar
 
 from attrs import evolve as changed
@@ -21,6 +20,7 @@ from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.replay.facts import Facts, Happening, Outcome
+from reenact.replay.patience import Patience, TimeIsOver
 from reenact.replay.wrong import Shows, Wrong
 
 T = TypeVar("T")
@@ -51,10 +51,6 @@ def fewest(items: Sequence[T], stays: Callable[[list[T]], bool]) -> list[T]:
     return kept
 
 
-class _Enough(Exception):
-    """Nothing more is to be tried."""
-
-
 class Reduction:
     """Makes facts fewer.
 
@@ -63,7 +59,7 @@ class Reduction:
         wrong: Asks whether facts show what is to stay.
         on_progress: Told what is left, whenever something went.
         stopped: Asked whether that is enough.
-        seconds: When these are over, that is enough too; the whole is tried all the same.
+        patience: When it is over, that is enough too.
     """
 
     def __init__(
@@ -73,7 +69,7 @@ class Reduction:
         *,
         on_progress: Callable[[Facts], None],
         stopped: Callable[[], bool],
-        seconds: float,
+        patience: Patience,
     ) -> None:
         self.facts = facts
         """The fewest so far."""
@@ -86,11 +82,11 @@ class Reduction:
         self._wrong = wrong
         self._on_progress = on_progress
         self._stopped = stopped
-        self._ends = monotonic() + seconds
+        self._patience = patience
 
     def run(self) -> None:
         """Leave out all that can be."""
-        with suppress(_Enough):
+        with suppress(TimeIsOver):
             if self._try(self.facts):
                 self._until_nothing_goes()
             self.finished = True
@@ -109,8 +105,9 @@ class Reduction:
 
     def _try(self, facts: Facts) -> bool:
         """Take these facts for the best if they show it, without those that come after."""
-        if self._stopped() or (self.n_tries and monotonic() > self._ends):
-            raise _Enough
+        if self._stopped():
+            raise TimeIsOver
+        self._patience.check()
         self.n_tries += 1
         shows = self._wrong(facts)
         if shows is None:

@@ -24,6 +24,7 @@ from reenact.replay.driver import interrupts
 from reenact.replay.facts import Facts, facts_of
 from reenact.replay.fold import Entry, entries
 from reenact.replay.machine import OnProgress
+from reenact.replay.patience import Patience, TimeIsOver
 from reenact.replay.reduce import Reduction
 from reenact.replay.verdict import Verdict
 from reenact.replay.words import count
@@ -140,37 +141,42 @@ def shrink_log(
         out: The smaller log; it must not exist.
         rule: The rule, as in `reenact.replay.checks.RULES`, that stays broken.
         diverges: Today's actors still decide otherwise. With neither it is what is wrong today (`what_is_wrong`).
-        seconds: When these are over the smallest session so far is written.
+        seconds: When these are over the smallest session so far is written; reading the log is among them.
         on_progress: Told how much has been left out.
 
     Raises:
-        LogNotComparable: The log is not wrong in that way, or only in a way that no smaller session can show.
+        LogNotComparable: The log is not wrong in that way, or only in a way that no smaller session can show; or the
+            time was over before that was known.
         LogCorrupt: A line of it is.
         OSError: A file cannot be read or made; FileExistsError for a smaller log that exists.
         LogBroken: The smaller log cannot be written.
         KeyError: There is no rule of such a name.
         KeyboardInterrupt: Once the smallest session so far is written.
     """
-    journal = Journal(out)
+    journal, patience = Journal(out), Patience(seconds)
     try:
         with LogFile(path) as log:
-            whole = list(entries(log))
+            whole = list(patience.within(entries(log)))
         facts = facts_of(whole)
         before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
-        rule, facts, wrong = _question(path, whole, facts, rule=rule, diverges=diverges)
+        rule, facts, wrong = _question(path, whole, facts, patience, rule=rule, diverges=diverges)
 
         def tell(smaller: Facts) -> None:
             size = Size.of(smaller)
             show(f"left: {size}", 1 - size.total / before.total)
 
         with interrupts() as interrupted:
-            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, seconds=seconds)
+            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, patience=patience)
             reduction.run()
             if reduction.shows is not None:
                 _write(journal, reduction.shows)
                 n = _read_back(out, rule)
             elif not interrupted.is_set():
+                patience.check()
                 raise LogNotComparable(_no_longer(facts.header, rule))
+    except TimeIsOver:
+        reason = f"{seconds:g} seconds were over before it was known what is wrong: give it more time with --limit"
+        raise LogNotComparable(reason) from None
     finally:
         journal.discard()
     return Shrunk(
@@ -185,27 +191,34 @@ def shrink_log(
 
 
 def _question(
-    path: str | os.PathLike[str], whole: list[Entry], facts: Facts, *, rule: str | None, diverges: bool
+    path: str | os.PathLike[str],
+    whole: list[Entry],
+    facts: Facts,
+    patience: Patience,
+    *,
+    rule: str | None,
+    diverges: bool,
 ) -> tuple[str | None, Facts, Wrong]:
     """Return the rule that is to stay broken, None for a record that is to stay different; the facts; and what asks."""
     if rule is None:
-        verdict = replay_log(path)
-        what = DIVERGES if diverges else what_is_wrong(verdict)
+        verdict = replay_log(path, patience)
+        what = DIVERGES if diverges else what_is_wrong(verdict, patience)
         if what is None:
             raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
         if what == DIVERGES:
-            return None, *_diverging(verdict, whole, facts)
+            return None, *_diverging(verdict, whole, facts, patience)
         rule = what
-    return rule, facts, Breaks(rule)
+    return rule, facts, Breaks(rule, patience)
 
 
-def what_is_wrong(verdict: Verdict) -> str | None:
+def what_is_wrong(verdict: Verdict, patience: Patience | None = None) -> str | None:
     """Return the first rule that today's actors break on a log's facts, else "diverges" of a log that does.
 
     None where all is well today.
 
     Args:
         verdict: What came out of a replay of the log.
+        patience: How long to look; None for as long as it takes.
 
     Raises:
         LogCorrupt: A line of it is.
@@ -214,13 +227,13 @@ def what_is_wrong(verdict: Verdict) -> str | None:
     """
     if verdict.error is not None:
         raise verdict.error
-    violations = check_facts(verdict.path).violations
+    violations = check_facts(verdict.path, patience=patience).violations
     if violations:
         return violations[0].rule
     return None if verdict.first_divergence is None else DIVERGES
 
 
-def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts) -> tuple[Facts, Wrong]:
+def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts, patience: Patience) -> tuple[Facts, Wrong]:
     """Return the facts up to the one from which today's actors decide otherwise, and what asks for that."""
     divergence = verdict.first_divergence
     if divergence is None:
@@ -232,7 +245,7 @@ def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts) -> tuple[Fact
     # The header is a given record and no happening.
     n_facts = len(given) - 1
     following = facts.happenings[n_facts] if missing else None
-    wrong = Parts(divergence, given[-1], following)
+    wrong = Parts(divergence, given[-1], following, patience)
     return changed(facts, happenings=facts.happenings[:n_facts]), wrong
 
 

@@ -20,6 +20,7 @@ from reenact.actors.errors import LogNotComparable
 from reenact.replay.checks import Checks
 from reenact.replay.divergence import Divergence
 from reenact.replay.facts import Facts, Happening, Play, Played
+from reenact.replay.patience import Patience
 from reenact.runtime.codec import Fields, UnreadableRecord, decode
 
 
@@ -42,17 +43,19 @@ class Breaks:
 
     Args:
         rule: Its name.
+        patience: How long to look for it.
     """
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, patience: Patience) -> None:
         self._rule = rule
+        self._patience = patience
         self._kind: type[e.Event] | None = None
         """The kind of the record at which it is, once that is known: it stays the same."""
 
     def __call__(self, facts: Facts) -> Shows | None:
         """Let facts happen until it is broken."""
         checks, told, kinds = Checks([self._rule]), list[Played](), list[type[e.Event]]()
-        for played in Play(facts).run():
+        for played in self._patience.within(Play(facts).run()):
             told.append(played)
             kinds += [type(record.event) for record in played.records]
             # What a fact owes shows when the next one comes, as in a log: that may have been cut short.
@@ -72,17 +75,19 @@ class Parts:
         divergence: Where the log and today's actors part.
         first: The number of the given record that both sides follow from.
         following: The fact that comes next in the log, if one does.
+        patience: How long to look for it.
 
     Raises:
         LogNotComparable: It is not a record of today's kinds, or not its event that differs.
     """
 
-    def __init__(self, divergence: Divergence, first: int, following: Happening | None) -> None:
+    def __init__(self, divergence: Divergence, first: int, following: Happening | None, patience: Patience) -> None:
         self._expected = _record(divergence.expected or {})
         self._actual = None if divergence.actual is None else _record(divergence.actual)
         self._refused = bool(divergence.note)
         self._first = first
         self._following = following
+        self._patience = patience
         self._broken: set[str] | None = None
         """The rules that the log's record breaks, once that is known."""
         ours = None if self._actual is None else self._actual.event
@@ -93,7 +98,7 @@ class Parts:
     def __call__(self, facts: Facts) -> Shows | None:
         """Let facts happen and put the log's record where today's actors part from it."""
         play = Play(facts)
-        told = list(play.run())
+        told = list(self._patience.within(play.run()))
         n_needed = len(facts.happenings)
         if not told or told[-1].index != n_needed - 1 or (told[-1].error is not None) != self._refused:
             return None
@@ -107,7 +112,12 @@ class Parts:
     def _is_as_right(self, told: list[Played]) -> bool:
         """Return whether the log's record breaks no rule that it does not break in the whole log."""
         checks = Checks()
-        found = [one for played in told for record in played.records for one in checks.add(record, played.t)]
+        found = [
+            one
+            for played in self._patience.within(told)
+            for record in played.records
+            for one in checks.add(record, played.t)
+        ]
         broken = {violation.rule for violation in found if violation.n == told[-1].records[-1].n}
         if self._broken is None:
             self._broken = broken

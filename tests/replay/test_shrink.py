@@ -4,6 +4,7 @@ import json
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors import sequence
+from reenact.actors.errors import LogNotComparable
 from reenact.actors.options import Options
 from reenact.replay import check_facts, check_log, cli, replay_log
 from reenact.replay.driver import Driver
 from reenact.replay.facts import Facts, facts_of
+from reenact.replay.patience import Patience
 from reenact.replay.reduce import Reduction, fewest
 from reenact.replay.shrink import shrink_log
 from reenact.replay.testing import Submission, header_of
@@ -174,7 +177,7 @@ def test_requests_that_go_meanwhile(path: Path) -> None:
         ]
         return Shows(1 if plain[0] else len(tried.happenings), []) if plain else None
 
-    reduction = Reduction(facts, wrong, on_progress=lambda _: None, stopped=lambda: False, seconds=60)
+    reduction = Reduction(facts, wrong, on_progress=lambda _: None, stopped=lambda: False, patience=Patience())
     reduction.run()
     assert [e.RequestReceived] == [type(one.what) for one in reduction.facts.happenings]
 
@@ -252,13 +255,36 @@ def test_the_command_tells_what_is_left(path: Path, capsys: Captured) -> None:
     assert [f"  replay check {small} --rules text", f"  replay to-test {small} --rule text"] == [check, to_test]
 
 
-def test_the_time_can_be_over(path: Path, small: Path, capsys: Captured) -> None:
+def test_the_time_can_be_over(path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time is over the smallest session so far is written, and the command to go on from there is told."""
+    now = [0]
+    monkeypatch.setattr("reenact.replay.patience.monotonic", lambda: now[0])
     with broken(*HOLDS_NOTHING):
-        assert 0 == cli.main(["shrink", str(long_session(path)), "-o", str(small), "--limit", "0"])
-        told = capsys.readouterr().out.splitlines()
-        assert f"  more can be left out: replay shrink {small} --rule text" == told[2]
+        shrunk = shrink_log(
+            long_session(path), out=small, on_progress=lambda _doing, _fraction: now.append(now.pop() + 40)
+        )
+        assert shrunk.before.n_requests > shrunk.after.n_requests > 1
+        assert f"  more can be left out: replay shrink {small} --rule text" == shrunk.lines()[2][0][0]
         assert 1 == check_log(small, ["text"]).exit_code
+
+
+@pytest.mark.parametrize("asked", [[], ["--rule", "text"], ["--diverges"]], ids=["", "rule", "diverges"])
+def test_reading_takes_of_the_time(path: Path, small: Path, capsys: Captured, asked: list[str]) -> None:
+    """Where the time is over before the session has happened once nothing is written, and the cure is told."""
+    with broken(*HOLDS_NOTHING):
+        assert 4 == cli.main(["shrink", str(long_session(path)), "-o", str(small), "--limit", "0", *asked])
+    assert "0 seconds were over before it was known what is wrong: give it more" in capsys.readouterr().err
+    assert not small.exists()
+
+
+@pytest.mark.parametrize("spent", range(0, 120, 10))
+def test_the_time_ends_whatever_is_done(path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, spent: int) -> None:
+    """Wherever the time is over, in reading, in a replay or in a try, no more than one item is looked at after that."""
+    looks = count()
+    monkeypatch.setattr("reenact.replay.patience.monotonic", lambda: next(looks))
+    with broken(*HOLDS_NOTHING), suppress(LogNotComparable):
+        shrink_log(long_session(path), out=small, seconds=spent)
+    assert next(looks) <= spent + 4
 
 
 @pytest.mark.parametrize("limit", ["-1", "nan", "inf", "soon"])
