@@ -65,7 +65,8 @@ def _number(low: int, high: int) -> _Validator:
         if type(value) is not float:
             raise InvalidRequest(attribute.name, f"expected a number, got {shown(value)}")
         if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {value:g}")
+            got = f"{value:,}".removesuffix(".0")
+            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {got}")
 
     return check
 
