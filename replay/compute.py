@@ -85,6 +85,7 @@ def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Ve
         with LogFile(path) as log:
             header = header_of(log)
             with machine_of(header, asked) as machine:
+                verdict = changed(verdict, notes=(*verdict.notes, *machine.warnings))
                 found = compare(log, header, machine, asked)
     except LogNotComparable as error:
         return _without(verdict, "not comparable", error)

@@ -61,6 +61,8 @@ class Opened:
     loaded: Loaded
     notes: tuple[str, ...] = ()
     """In what it is not as the parent's header says."""
+    warnings: tuple[str, ...] = ()
+    """What it warned of while it was loaded."""
 
 
 OpenEngine = Callable[[e.SessionOpened], Opened]
@@ -151,7 +153,7 @@ def fork(
         parent=Parent(session=parent.header.session, n=parent.cut),
         sequences=tuple(parent.continued(out, options)),
         left_out=parent.left_out,
-        notes=(*opened.notes, *parent.leavers, *([dependence] if depends else ())),
+        notes=(*opened.warnings, *opened.notes, *parent.leavers, *([dependence] if depends else ())),
     )
 
 
@@ -301,4 +303,5 @@ def _open(header: e.SessionOpened, model: Path | None, *, force: bool, on_progre
     if obstacles:
         machine.engine.close()
         raise LogNotComparable("; ".join(map(str, obstacles)) + ("" if force else "; --force goes on all the same"))
-    return Opened(engine=machine.engine, loaded=machine.loaded, notes=tuple(map(str, machine.obstacles)))
+    notes = tuple(map(str, machine.obstacles))
+    return Opened(engine=machine.engine, loaded=machine.loaded, notes=notes, warnings=machine.warnings)

@@ -69,6 +69,8 @@ class Machine:
     differences: tuple[Difference, ...]
     loaded: "Loaded"
     """What the engine says of itself."""
+    warnings: tuple[str, ...] = ()
+    """What it warned of while it was loaded."""
     _settings: "ContextSettings"
 
     def __enter__(self) -> Self:
@@ -137,12 +139,14 @@ def open_machine(
         determinism=header.determinism.policy,
         numerics=numerics or context.numerics,
     )
-    engine = LlamaEngine(model, on_progress=on_progress)
+    warnings: list[str] = []
+    engine = LlamaEngine(model, on_progress=on_progress, on_warning=warnings.append)
     loaded = engine.load(settings)
     return Machine(
         engine=engine,
         differences=tuple(_differences(header, loaded)),
         loaded=loaded,
+        warnings=tuple(warnings),
         settings=settings,
     )
 

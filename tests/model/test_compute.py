@@ -250,6 +250,16 @@ def test_a_model_that_cannot_be_had_is_named(
     assert ("unreadable: ", True) == (begins, told in rest)
 
 
+def test_what_the_engine_warns_of_is_told(session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nobody could try the model in a child process is a note beside the verdict."""
+    model = installed_model()
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "")
+    verdict = compute_log(session, Asked(model=model))
+    assert ("same", 1) == (verdict.verdict, len(verdict.notes))
+    assert "whether llama.cpp computes with" in verdict.notes[0]
+
+
 async def test_without_checksums_tokens_are_compared(tmp_path: Path) -> None:
     """A session without checksums is executed again by its tokens, and the tier is called so."""
     log = tmp_path / "log.jsonl"
