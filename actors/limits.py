@@ -39,6 +39,10 @@ MAX_LINE_BYTES: Final = 2**27
 MAX_LINE_VALUES: Final = 2**23
 """Commas and opening brackets of such a line, those in texts too: each may be a value that takes 60 bytes of memory."""
 
+MAX_LINE_TEXT: Final = 2**24
+"""Bytes of such a line beside 32 for each of these: more than the longest prompt takes, and a name as long, where JSON
+writes each of their bytes with six."""
+
 MAX_STOPS: Final = 64
 """Stop strings of one request. Each one is looked for after every token."""
 

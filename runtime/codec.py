@@ -26,7 +26,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits
 from reenact.actors.inputs import Input
-from reenact.actors.limits import MAX_INTEGER, MAX_LINE_VALUES
+from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
@@ -82,16 +82,31 @@ def dumps(fields: Fields) -> bytes:
     """Return plain values as one JSON object on one line, without a newline.
 
     Raises:
-        UnwritableRecord: A value is no JSON, or an integer from 2^53 on.
+        UnwritableRecord: A value is no JSON, or an integer from 2^53 on; or it is more than a line holds.
     """
     try:
-        return orjson.dumps(fields, option=orjson.OPT_STRICT_INTEGER)
+        body = orjson.dumps(fields, option=orjson.OPT_STRICT_INTEGER)
     except TypeError as error:
         if type(fields.get("t")) is int and fields["t"] > MAX_INTEGER:
             # After 104 days. A reader that keeps only 53 bits is off by nanoseconds then, which harms nobody.
             dumps({**fields, "t": 0})
             return orjson.dumps(fields)
         raise UnwritableRecord(f"{fields.get('type')}: {error}") from None
+    if (reason := _too_much(body)) is not None:
+        raise UnwritableRecord(f"{fields.get('type')}: {reason}")
+    return body
+
+
+def _too_much(body: bytes) -> str | None:
+    """Return why a line holds more than may be read; None where it does not."""
+    if len(body) <= MAX_LINE_VALUES:
+        return None
+    n_values = sum(map(body.count, (b",", b"[", b"{")))
+    if n_values > MAX_LINE_VALUES:
+        return f"more than {MAX_LINE_VALUES:,} values are in it"
+    if len(body) > MAX_LINE_TEXT + 32 * n_values:
+        return f"more than {MAX_LINE_TEXT:,} bytes of text are in it"
+    return None
 
 
 def written(value: object) -> str:
@@ -106,8 +121,8 @@ def loads(body: bytes) -> Fields:
         UnreadableRecord: It is not a JSON object, or holds what no log may hold: too many values, an integer from 2^53
             on, other than the time, or arrays and objects many times in each other.
     """
-    if len(body) > MAX_LINE_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_LINE_VALUES:
-        raise UnreadableRecord(f"more than {MAX_LINE_VALUES:,} values are in it")
+    if (reason := _too_much(body)) is not None:
+        raise UnreadableRecord(reason)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.limits import MAX_LINE_TEXT, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.actors.routing import EVENT_TYPES, ROUTES
 from reenact.runtime.codec import UnreadableRecord, UnwritableRecord, decode, dumps, encode, loads, same
@@ -266,3 +267,20 @@ def test_what_is_no_number_is_not_written(value: float) -> None:
     event = e.EmbeddingComputed(sequence=1, embedding=(1.0, value))
     with pytest.raises(UnwritableRecord, match="no number that a log may hold"):
         encode(e.Record(1, event, 0), 0)
+
+
+def test_a_line_holds_the_longest_texts() -> None:
+    """A prompt and a name as long as they may be are written and read, where JSON takes six bytes for a character."""
+    text = "\0" * MAX_PROMPT_BYTES
+    options = Options(seed=1, stop=("\0" * MAX_STOP_BYTES,) * MAX_STOPS)
+    asked = e.RequestReceived(
+        sequence=1, request_id=text, prompt=text, options=options, embedding=False, continues=None
+    )
+    assert asked == decode(loads(dumps(encode(e.Record(1, asked, None), 0)))).event
+
+
+def test_a_text_that_no_line_holds_is_not_written() -> None:
+    """What could not be read is not written: the error says whose it is."""
+    failed = e.EngineFailed(error="x" * (MAX_LINE_TEXT + 100))
+    with pytest.raises(UnwritableRecord, match="EngineFailed: more than 16,777,216 bytes of text"):
+        dumps(encode(e.Record(1, failed, None), 0))
