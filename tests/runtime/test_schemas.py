@@ -325,7 +325,7 @@ def test_one_of_is_refused_where_a_value_may_fit_two(branches: list[Any]) -> Non
 def test_a_one_of_that_is_too_much_is_refused() -> None:
     """What is looked at is counted, however often references lead to the same."""
     many = {"anyOf": [{"const": i} for i in range(2000)]}
-    branches = [{"oneOf": [{"$ref": "#/$defs/many"}, {"type": "null"}]}] * 20
+    branches = [{"oneOf": [{"$ref": "#/$defs/many"}, {"type": "null"}]}] * 40
     with pytest.raises(SchemaError, match=r"at \$\[[0-9]+\]: what oneOf has is too much to be compared; use anyOf"):
         grammar_of({"prefixItems": branches, "$defs": {"many": many}})
 
