@@ -7,6 +7,8 @@ The rules that hold here:
 * Tokens are their bytes, and a token is allowed where the grammar can go on behind all of them: also in the middle of a
   character, and never where no character can come of it.
 * A token without text is never allowed, unless it ends the generation: the name of a control token is no text.
+* What is kept of grammars is bounded by what it takes. First states are forgotten, but for the places of the sequences
+  that are followed; grammars only where those alone take too much, sixty of the largest. Then one is checked again here.
 * Nothing here asks llama.cpp or a clock. What can be followed, and at what cost, follows from the grammar and the text.
 """
 

@@ -7,7 +7,7 @@ The rules that hold here:
 * A grammar has texts: one that only never ends, or only the empty text fits, is refused; and what leads to no end is
   taken out, so that each beginning of a text that is allowed is the beginning of a whole one.
 * By no rule a text can go on in more than `MAX_WAYS` ways.
-* All takes time and memory linear in the grammar's elements.
+* All takes time and memory linear in what the grammar comes to, which is bounded (`reenact.runtime.automaton`).
 """
 
 from collections import OrderedDict, defaultdict
@@ -23,8 +23,8 @@ from reenact.runtime.gbnf import GrammarError, Group, Item, Reference, Repetitio
 MAX_WAYS: Final = 20_000
 """Ways in which a text can go on at one place."""
 
-_MAX_COUNTED: Final = 1_000_000
-"""Ways that are counted one by one, from places where they meet again: half a second."""
+_MAX_COUNTED: Final = 300_000
+"""Ways that are counted one by one, from places where they meet again: 0.15 s."""
 
 _MAX_KEPT: Final = 128 * 2**20
 """Bytes of the automata that are kept: those of sixty of the largest grammars, or of ten thousand usual ones."""

@@ -30,9 +30,9 @@ DEAD: Final = 0
 START: Final = 1
 """The state of the empty text."""
 
-MAX_WORK: Final = 1_000_000
+MAX_WORK: Final = 700_000
 """What one token may cost: ways that are gone along in the states that it leads through, or that are looked through for
-the tokens that are allowed. It takes 0.25 s at most, and 60 MB. 64 KB of constants cost less."""
+the tokens that are allowed. It takes up to 0.25 s and 50 MB where nothing is kept. 64 KB of constants cost half."""
 
 MAX_WAYS_HERE: Final = 4 * MAX_WAYS
 """Ways in one state: a text goes on in several ways at once, so there may be more than from one place."""
