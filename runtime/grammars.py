@@ -8,7 +8,7 @@ The rules that hold here:
   character, and never where no character can come of it.
 * A token without text is never allowed, unless it ends the generation: the name of a control token is no text.
 * What is kept of grammars is bounded by what it takes. First states are forgotten, but for the places of the sequences
-  that are followed; grammars only where those alone take too much, sixty of the largest. Then one is checked again here.
+  that are followed; grammars only where those alone take too much: sixty of the largest. Those are checked anew.
 * Nothing here asks llama.cpp or a clock. What can be followed, and at what cost, follows from the grammar and the text.
 """
 
