@@ -6,12 +6,12 @@ equal), and whatever joins strings in C (``join``, ``%``, ``json.dumps``) takes 
 the string itself: two halves of surrogate pairs, which no text in UTF-8 can hold.
 
 The rule that holds here: a character of a message is never taken for one of the template. Where a method does not tell
-which part of a string its result is, all of it counts as a message's.
+which part of a string its result is, all of it counts as a message's. Where marks would get lost it raises.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, Final, Self, SupportsIndex
 
 OPEN: Final = "\ud800"
@@ -28,7 +28,7 @@ _OWN: Final = b"\0"
 _SAID: Final = b"\1"
 
 _TELLING: Final = (
-    *("count", "encode", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit"),
+    *("count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit"),
     *("isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "rfind", "rindex"),
     *("startswith", "__contains__", "__eq__", "__ge__", "__gt__", "__le__", "__lt__", "__ne__"),
 )
@@ -93,6 +93,10 @@ class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
 
     def __mod__(self, values: object) -> Self:
         return type(self)(str.__mod__(self, values))
+
+    def encode(self, *_args: object, **_names: object) -> bytes:
+        """Refuse: bytes hold no marks, so whoever makes text of them again hides whose it is."""
+        raise ValueError("marks are not encoded")
 
     def lstrip(self, chars: str | None = None, /) -> Self:
         """Leave out characters at the beginning."""
@@ -209,6 +213,23 @@ def _marked(text: str, said: bytes) -> str:
 def noticed(value: Any) -> Any:
     """Return a string as what it is: marked if there is a mark in it."""
     return Marked(value) if type(value) is str and OPEN in value else value
+
+
+def of_a_message(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what a filter makes of nothing but a message's text be a message's, though it knows no marks."""
+
+    @wraps(call)
+    def calling(*args: Any, **named: Any) -> Any:
+        value = next((one for one in args if isinstance(one, str)), None)
+        if not isinstance(value, Marked) or 0 in value.said:
+            return noticed(call(*args, **named))
+        expected = call(*map(_plain, args), **{name: _plain(one) for name, one in named.items()})
+        found = noticed(call(*args, **named))
+        if not isinstance(expected, str) or (isinstance(found, Marked) and found.plain == expected):
+            return found
+        return marked(expected)
+
+    return calling
 
 
 def marked(value: Any) -> Any:

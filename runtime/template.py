@@ -5,15 +5,17 @@ given, and nobody else. It can ask the clock (``strftime_now``), so what it retu
 again.
 
 The rule that holds here: text of messages is text. A special token is parsed where the template wrote it, and nowhere
-else. A template is rendered twice: with the messages as they are, which is the text, and with their text marked
-(`reenact.runtime.marked`), which tells whose each character is.
+else; so is a user-defined one that the template writes as a marker. A template is rendered twice: with the messages as
+they are, which is the text, and with their text marked (`reenact.runtime.marked`), which tells whose each character is.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
-from functools import cache, partial, wraps
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any, Final
 
 from jinja2 import nodes
@@ -24,10 +26,21 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from reenact.actors.errors import InvalidRequest
 from reenact.runtime.engine import Message, Rendered
 from reenact.runtime.library import llama_chat_format
-from reenact.runtime.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed
+from reenact.runtime.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed, of_a_message
 from reenact.runtime.vocabulary import Vocabulary
 
 Render = Callable[[Iterable[Message]], Rendered]
+
+_MARKER: Final = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
+"""What a user-defined token looks like that is a marker, and no word and no blanks."""
+
+_ROLES: Final = (
+    *(("system", "user", "assistant", "user"), ("user", "assistant", "user", "assistant"), ("user",)),
+    *(("user", "assistant", "tool"), ("system", "user", "assistant", "tool", "assistant")),
+)
+"""Chats that a template is tried with, for all that it writes itself; it may refuse some."""
+
+_CUT: Final = re.compile(rb"\x01")
 
 _NOT_ASCII: Final = re.compile(f"[^\\x00-\\x7f{OPEN}{CLOSE}]")
 
@@ -40,30 +53,46 @@ def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
     def template() -> Any:
         return _Environment().from_string((source or b"").decode())
 
+    def putting() -> Callable[[list[Any]], str]:
+        return partial(_put, template, {**texts, "strftime_now": datetime.now().astimezone().strftime})
+
+    @cache
+    def markers() -> tuple[str, ...]:
+        candidates = [text for text in vocabulary.user_defined_texts if _MARKER.fullmatch(text)]
+        written = _written(putting()) if candidates else ""
+        return tuple(text for text in candidates if text in written)
+
     def render(messages: Iterable[Message]) -> Rendered:
         if not source:
             raise InvalidRequest("messages", "the model has no chat template; put the prompt together yourself")
         asked = list(messages)
-        put = partial(_put, template, {**texts, "strftime_now": datetime.now().astimezone().strftime})
+        put = putting()
         try:
             text = put(asked)
         except Exception as error:  # noqa: BLE001  # a template is someone's program: it may raise anything
             raise InvalidRequest.because("messages", "the model's chat template refuses them", error) from None
-        return Rendered(text=text, said=said_runs(text, put, asked, vocabulary.control_texts))
+        return Rendered(text=text, said=said_runs(text, put, asked, vocabulary.control_texts, markers()))
 
     return render
 
 
 def said_runs(
-    text: str, put: Callable[[list[Any]], str], messages: list[Message], control_texts: Iterable[str]
+    text: str,
+    put: Callable[[list[Any]], str],
+    messages: list[Message],
+    control_texts: Iterable[str],
+    markers: Iterable[str] = (),
 ) -> tuple[tuple[int, int], ...]:
     """Return which runs of characters in ``text`` come from messages and would be taken for special tokens.
+
+    Two of them meet within a marker, which would be found in one.
 
     Args:
         text: What the template makes of the messages.
         put: What renders the template.
         messages: The messages.
         control_texts: What special tokens look like.
+        markers: What those look like that the template writes and that are found in any text.
 
     Raises:
         InvalidRequest: The template looks into its messages in a way that marks in them change, and one of them holds
@@ -74,9 +103,10 @@ def said_runs(
     except Exception:  # noqa: BLE001  # as above
         put_marked = Marked()
     if put_marked.plain == text:
-        return _forged(text, put_marked.said, control_texts)
-    for found in control_texts:
-        if any(found in one for one in _texts(messages)):
+        return _forged(text, put_marked.said, control_texts, markers)
+    said = [one.casefold() for one in _texts(messages)]  # A template may have changed the case before it hid them.
+    for found in (*control_texts, *markers):
+        if any(found.casefold() in one for one in said):
             reason = (
                 f"they hold the text of the special token {found}, and the model's chat template hides where it goes"
             )
@@ -84,17 +114,37 @@ def said_runs(
     return ()
 
 
-def _forged(text: str, said: bytes, control_texts: Iterable[str]) -> tuple[tuple[int, int], ...]:
-    """Return the runs of messages' text that take part in what looks like a special token."""
-    runs = [run.span() for run in SAID.finditer(said)]
-    taking_part = bytearray(len(text))
-    for token in control_texts:
-        start = text.find(token)
+def _forged(
+    text: str, said: bytes, control_texts: Iterable[str], markers: Iterable[str]
+) -> tuple[tuple[int, int], ...]:
+    """Return the runs of messages' text that take part in what looks like a special token; a marker is in two runs."""
+    taking_part, cuts = bytearray(len(text)), bytearray(len(text))
+    for start, end in _places(text, control_texts):
+        taking_part[start:end] = b"\1" * (end - start)
+    for start, end in _places(text, markers):
+        if 0 not in said[start:end]:
+            taking_part[start] = cuts[start + 1] = 1
+    forged = [run.span() for run in SAID.finditer(said) if 1 in taking_part[slice(*run.span())]]
+    ends = [[begin, *(cut.start() for cut in _CUT.finditer(cuts, begin + 1, end)), end] for begin, end in forged]
+    return tuple(run for run_ends in ends for run in pairwise(run_ends))
+
+
+def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Return where these stand in a text."""
+    for one in found:
+        start = text.find(one)
         while start >= 0:
-            end = start + len(token)
-            taking_part[start:end] = b"\1" * len(token)
-            start = text.find(token, start + 1)
-    return tuple(run for run in runs if 1 in taking_part[slice(*run)])
+            yield start, start + len(one)
+            start = text.find(one, start + 1)
+
+
+def _written(put: Callable[[list[Any]], str]) -> str:
+    """Return what a template writes itself, around messages of the usual roles."""
+    written = []
+    for roles in _ROLES:
+        with suppress(Exception):  # as above
+            written.append(put([{"role": role, "content": "x"} for role in roles]))
+    return "\n".join(written)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -152,7 +202,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         extensions = [llama_chat_format.Jinja2ChatFormatter.IgnoreGenerationTags, loopcontrols]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         self.filters["tojson"] = _tojson
-        self.filters = {name: _noticing(call) for name, call in self.filters.items()}
+        self.filters = {name: of_a_message(call) for name, call in self.filters.items()}
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -163,14 +213,6 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, called: Any, /, *args: Any, **named: Any) -> Any:
         """Call what a template calls."""
         return noticed(super().call(context, called, *args, **named))
-
-
-def _noticing(call: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(call)
-    def calling(*args: Any, **named: Any) -> Any:
-        return noticed(call(*args, **named))
-
-    return calling
 
 
 def _tojson(

@@ -60,8 +60,16 @@ class Vocabulary:
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
         """What those tokens look like that are found only where special tokens are parsed."""
+        return self._texts(_CONTROL)
+
+    @cached_property
+    def user_defined_texts(self) -> tuple[str, ...]:
+        """What those tokens look like that are found in any text."""
+        return self._texts(llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _texts(self, kinds: int) -> tuple[str, ...]:
         every = range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
-        return tuple(text for token in every if self._is(_CONTROL, token) and (text := self.text(token)))
+        return tuple(text for token in every if self._is(kinds, token) and (text := self.text(token)))
 
     def _joined(self, parts: list[tuple[str, bool]], after: Input | None) -> list[int]:
         """Return the tokens of parts of one text."""

@@ -1,5 +1,7 @@
 """Replacements that break a rule, for `tests/rules.py`: those that take more than a line."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from attrs import evolve as changed
@@ -11,6 +13,7 @@ from reenact.actors.options import Options
 from reenact.actors.schedule import awaited
 from reenact.actors.slots import Choice, Slot, Work, choose, takes_over, usable
 from reenact.actors.text import Assembled
+from reenact.runtime.marked import noticed
 from tests.breaking import answered, asked
 
 
@@ -305,3 +308,8 @@ def recorded_whole(original: Any) -> Any:
         original(self, field, reason)
 
     return init
+
+
+def only_noticed(call: Callable[..., Any]) -> Any:
+    """Let what a filter makes of a message's text be the template's where it lost the marks."""
+    return wraps(call)(answered(noticed)(call))

@@ -994,6 +994,27 @@ SHELL_AND_ENGINE: Final = [
         ("tests/model/test_chat.py::test_a_message_cannot_close_its_own_turn",),
     ),
     Rule(
+        "Chats: whatever is done with it",
+        "whatever the template does with the text",
+        "reenact.runtime.template:of_a_message",
+        lambda _original: broken.only_noticed,
+        ("tests/runtime/test_template.py::test_special_tokens_are_the_templates_own",),
+    ),
+    Rule(
+        "Chats: user-defined markers",
+        "those that the template writes as markers are kept from being found in messages",
+        "reenact.runtime.template:_written",
+        always(""),
+        ("tests/runtime/test_vocabulary.py::test_user_defined_markers_are_the_templates_own",),
+    ),
+    Rule(
+        "Chats: hidden text",
+        "a message with the text of a special token is an error",
+        "reenact.runtime.template:_texts",
+        always(()),
+        ("tests/runtime/test_template.py::test_a_template_that_hides_whose_text_is_whose",),
+    ),
+    Rule(
         "Chats: whole messages",
         "A chat that does not fit loses whole messages, oldest first",
         "reenact.runtime.fitting:units",

@@ -15,7 +15,13 @@ LETTERS: Final = (*BYTES, "\u2581", "a", "b", "c", "d", "ab", "cd", "\u2581ab", 
 
 
 def tiny(
-    path: Path, *, n_positions: int, pieces: Sequence[str] = WORDS, template: str | None = None, add_eos: bool = False
+    path: Path,
+    *,
+    n_positions: int,
+    pieces: Sequence[str] = WORDS,
+    markers: Sequence[str] = (),
+    template: str | None = None,
+    add_eos: bool = False,
 ) -> Path:
     """Write the model to ``path``, its matrices in Q8_0 and the table in F32, and return it.
 
@@ -23,11 +29,12 @@ def tiny(
         path: Where to.
         n_positions: How long the table is.
         pieces: The vocabulary, without its special tokens; a space is put before a text, and BOS before that.
+        markers: User-defined tokens, behind all others.
         template: For chats.
         add_eos: Have EOS put behind a prompt.
     """
     random = np.random.default_rng(1)
-    n_vocab = 3 + len(pieces)
+    n_vocab = 3 + len(pieces) + len(markers)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(n_positions)
     writer.add_embedding_length(_WIDTH)
@@ -36,11 +43,14 @@ def tiny(
     writer.add_head_count(2)
     writer.add_layer_norm_eps(1e-5)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *pieces])
-    writer.add_token_scores([0.0] * n_vocab if pieces is WORDS else [0.0] * 3 + [float(len(one)) for one in pieces])
+    writer.add_token_list(["<unk>", "<s>", "</s>", *pieces, *markers])
+    scores = [0.0 if pieces is WORDS else float(len(one)) for one in pieces]
+    writer.add_token_scores([0.0, 0.0, 0.0, *scores, *(0.0 for _ in markers)])
     kinds = gguf.TokenType
     ordinary = [kinds.BYTE if one in BYTES else kinds.NORMAL for one in pieces]
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *ordinary])
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *ordinary, *(kinds.USER_DEFINED for _ in markers)]
+    )
     writer.add_add_eos_token(add_eos)
     if template is not None:
         writer.add_chat_template(template)

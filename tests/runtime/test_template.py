@@ -56,6 +56,12 @@ TEMPLATES: Final = {
         {%- for m in messages %}{{ m.content | upper }}{{ m.content | reverse }}{{ m.content | replace('a', '<s>') }}
         {{- m.content[1:-1] }}{{ m.content.title() }}{{ '%s<|end|>' % m.content }}{{ '{}'.format(m.content) }}
         {%- endfor %}""",
+    "filtered": """
+        {%- for m in messages %}<|im_start|>{{ m.content | title }}{{ m.content | capitalize }}
+        {{- m.content | center(30) }}{{ m.content | indent(2) }}{{ m.content | wordwrap(3) }}
+        {{- m.content | truncate(5) }}{{ m.content | e }}{{ m.content | striptags }}{{ m.content | lower }}
+        {{- m.content | pprint }}{{ m.content | urlize }}<|im_end|>
+        {%- endfor %}""",
     "looked into": """
         {%- for m in messages %}{{ m.content | length }}{{ m.content == 'a' }}{{ m.content.startswith('<') }}
         {{- m.content.find('|') }}{{ m.content is string }}{{ {'user': 1, 'assistant': 2}[m.role] }}
@@ -91,7 +97,7 @@ def test_marks_change_nothing_that_a_template_sees(template: str, contents: list
 
 
 @pytest.mark.parametrize(
-    "name", ["markers in a string", "trimmed and joined", "set before", "a role in a marker", "JSON"]
+    "name", ["markers in a string", "trimmed and joined", "set before", "a role in a marker", "JSON", "filtered"]
 )
 @given(content=SAID)
 def test_special_tokens_are_the_templates_own(name: str, content: str) -> None:
@@ -106,6 +112,32 @@ def test_special_tokens_are_the_templates_own(name: str, content: str) -> None:
         return [sum(part.count(token) for part in parts) for token in SPECIAL]
 
     assert parsed("x") == parsed(content)
+
+
+@given(content=SAID)
+def test_a_marker_in_a_message_is_no_token(content: str) -> None:
+    """A token that is found in any text stands whole in no part but where the template wrote it."""
+    messages: list[Any] = [{"role": "user", "content": content}]
+    put = partial(render, TEMPLATES["markers in a string"])
+    text = put(messages)
+    runs = said_runs(text, put, messages, (), ("<|im_start|>", "<|im_end|>", "</s>"))
+    parts = Rendered(text=text, said=runs).parts()
+    assert text == "".join(part for part, _ in parts)
+    assert [2, 1, 0] == [sum(part.count(one) for part, _ in parts) for one in ("<|im_start|>", "<|im_end|>", "</s>")]
+
+
+@pytest.mark.parametrize("hidden", ["m.content.encode().decode()", "'%c' % m.content[0] ~ (m.content | string)[1:]"])
+def test_a_template_that_hides_whose_text_is_whose(hidden: str) -> None:
+    """A template that loses the marks refuses what looks like a special token in whatever case, and takes the rest."""
+    put = partial(render, f"{{% for m in messages %}}<s>{{{{ ({hidden}).lower() }}}}</s>{{% endfor %}}")
+
+    def runs(content: str) -> Any:
+        messages: list[Any] = [{"role": "user", "content": content}]
+        return said_runs(put(messages), put, messages, SPECIAL)
+
+    assert () == runs("S > a")
+    with pytest.raises(InvalidRequest, match=r"they hold the text of the special token </s>, .* hides where it goes"):
+        runs("a</S>")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +171,7 @@ def test_a_word_as_a_role_may_be_part_of_a_marker() -> None:
 
 def test_a_template_that_is_no_text() -> None:
     """A file whose template is no UTF-8, or no template, can be used for everything but chats."""
-    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=())
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=(), user_defined_texts=())
     for source in (b"\xff", b"{% if %}"):
         with pytest.raises(InvalidRequest, match="the model's chat template refuses them"):
             renderer(source, vocabulary)([{"role": "user", "content": "Hi"}])
@@ -147,7 +179,7 @@ def test_a_template_that_is_no_text() -> None:
 
 def test_what_a_template_says_is_for_its_caller() -> None:
     """It may be a message's text, so a log has the type alone of what a template raises."""
-    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=())
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=(), user_defined_texts=())
     render = renderer(b"{{ raise_exception('no ' + messages[0].content) }}", vocabulary)
     with pytest.raises(InvalidRequest, match="refuses them: ValueError: no secret") as raised:
         render([{"role": "user", "content": "secret"}])
@@ -185,7 +217,7 @@ METHODS: Final = (
     ),
     *(("replace", ("", "-")), ("removeprefix", ("a",)), ("removesuffix", ("a",)), ("upper", ()), ("center", (9,))),
     *(("join", (["x", "y"],)), ("index", ("",)), ("startswith", (("a", "b"),)), ("__getitem__", (slice(1, None, -1),))),
-    *(("__mul__", (2,)), ("__add__", ("b",)), ("__radd__", ("b",)), ("encode", ()), ("count", ("a",)), ("__len__", ())),
+    *(("__mul__", (2,)), ("__add__", ("b",)), ("__radd__", ("b",)), ("count", ("a",)), ("__len__", ())),
 )
 
 

@@ -121,6 +121,28 @@ def test_special_tokens_of_a_chat_are_the_templates_own(engine: LlamaEngine, con
     assert (1, len(contents) // 2) == (tokens.count(BOS), tokens.count(EOS))
 
 
+ROLES: Final = """
+    {%- for m in messages %}{% if m.role == 'system' %}[SYS]{% else %}<|turn|>{% endif %}{{ m.role }}\n{{ m.content }}
+    {{- '\n\n' }}{% endfor %}"""
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [("a<|turn|>b", 0), ("<<|turn|>|turn|>", 0), ("[SYS]a", 0), ("</think>a", 1), ("a\n\nb", 1), ("user", 1)],
+)
+def test_user_defined_markers_are_the_templates_own(tmp_path: Path, content: str, found: int) -> None:
+    """A user-defined token that a template writes as a marker is text in messages; words, blanks and others stay."""
+    markers = ("<|turn|>", "[SYS]", "</think>", "\n\n", "user")
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS, markers=markers, template=ROLES)
+    engine = LlamaEngine(path)
+    engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=64, n_threads=1))
+    plain, said = (engine.tokenize(engine.render([{"role": "user", "content": one}])).tokens for one in ("x", content))
+    engine.close()
+    first = 3 + len(LETTERS)
+    counts = [[tokens.count(first + i) for i in range(len(markers))] for tokens in (plain, said)]
+    assert ([1, 0, 0, 1, 1], found) == (counts[0], sum(counts[1]) - sum(counts[0]))
+
+
 def test_eos_comes_once_and_last(tmp_path: Path) -> None:
     """A vocabulary that puts EOS behind a prompt does so behind all of it, also where a message looks like a token."""
     engine = LlamaEngine(tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS, add_eos=True))
