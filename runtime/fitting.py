@@ -4,8 +4,8 @@ The rules that hold here (docs/runner-semantics.md section 2, "Chats"):
 
 * Whole messages go, oldest first, and with each all that answers it: what is left is a chat that a template takes.
 * System messages and the last message stay. Only where these alone do not fit, the last one loses its beginning.
-* There is room for the answer. Once messages must go, more may go, as long as no more than another quarter of the
-  context is free, so that the turns that follow begin alike and find their cells.
+* There is room for the answer. Once messages must go, more may go, up to as many as leave a quarter of the context free
+  beside it, so that the turns that follow begin alike and find their cells.
 * What goes follows from the messages and the options alone, and not from what was asked before.
 """
 
@@ -123,8 +123,7 @@ class _Fitting:
 
         Args:
             limit: Inputs that it may have.
-            roomy: Those that it has at least, where messages go that need not: as many as make their number a round
-                one.
+            roomy: So few that no more units need go, where more go than must to make their number a round one.
         """
         if _at_most([self.whole]) <= limit:
             return 0

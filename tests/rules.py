@@ -1040,7 +1040,7 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Chats: the same ones",
-        "of the numbers that do, the roundest is taken",
+        "Of these numbers the roundest is taken",
         "reenact.runtime.fitting:roundest",
         lambda _original: lambda low, _high: low,
         ("tests/runtime/test_fitting.py::test_turns_after_a_cut_begin_alike",),
