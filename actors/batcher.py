@@ -18,7 +18,7 @@ sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Final
 
 from attrs import evolve as changed
@@ -175,7 +175,7 @@ def _excess(state: Batcher, asked: Work) -> Work | None:
         return None
     waiting = _with(state.waiting, asked)
     places = _places(state, waiting)
-    n_before = sum(work.preempted for work in waiting)
+    n_before = sum([work.preempted for work in waiting])
     if len(places) + max(n_before - len(state.slots), 0) <= state.max_waiting:
         return None
     return places[-1] if places else asked
@@ -184,16 +184,19 @@ def _excess(state: Batcher, asked: Work) -> Work | None:
 def _places(state: Batcher, waiting: Sequence[Work]) -> list[Work]:
     """Return who takes a place in the queue: who gets no slot at once, and had none before.
 
-    The first get the free slots, and then those of who has a lower priority.
+    The first get the free slots, and then those of who has a lower priority: no more than there are. Behind them only
+    who had a slot is kept back.
     """
     held = sorted(slot.work.priority for slot in state.slots if slot.work is not None)
     n_free = len(state.slots) - len(held)
-    going = [work for work in waiting if not work.kept_back]
-    return [
+    rest = iter(waiting)
+    going = islice((work for work in rest if not work.kept_back), len(state.slots))
+    first = [
         work
         for number, work in enumerate(going)
         if not work.preempted and number >= n_free + bisect_left(held, work.priority)
     ]
+    return first + [work for work in rest if not work.preempted]
 
 
 def _yield(state: Batcher, sequence: int) -> list[e.Event]:
