@@ -86,6 +86,8 @@ class Automaton:
     """Behind a node and a byte that texts go on from."""
     steps: int = 0
     """What it came to so far."""
+    _rule: str = ""
+    """The rule that is being added."""
 
     @property
     def root(self) -> int:
@@ -114,6 +116,15 @@ class Automaton:
         node = self.node()
         self.ends.add(node)
         return node
+
+    def add_rule(self, name: str, body: Group) -> None:
+        """Let a rule be read from where it begins.
+
+        Raises:
+            GrammarError: The grammar comes to too much.
+        """
+        self._rule = name
+        self.add(self.starts[name], body, self.end())
 
     def add(self, node: int, item: Item, then: int) -> None:
         """Let an item be read from ``node`` on, and lead to ``then``.
@@ -146,8 +157,8 @@ class Automaton:
         self.steps += steps
         if self.steps > MAX_STEPS:
             raise GrammarError(
-                f"it comes to more than {MAX_STEPS:,} steps once its repetitions are written out; let it repeat less,"
-                " or without an upper bound, and give what is long and repeated a rule of its own"
+                f"with rule {self._rule!r} it comes to more than {MAX_STEPS:,} steps once its repetitions are written"
+                " out; let it repeat less, or without an upper bound, and give what is long a rule of its own"
             )
 
     def _add_text(self, node: int, text: bytes, then: int) -> None:
@@ -248,7 +259,7 @@ def automaton_of(rules: Mapping[str, Group]) -> Automaton:
     for name in rules:
         made.starts[name] = made.node()
     for name, body in rules.items():
-        made.add(made.starts[name], body, made.end())
+        made.add_rule(name, body)
     return made
 
 
