@@ -205,7 +205,8 @@ def complaints(ran: Ran) -> Iterator[str]:
             yield from (f"{name}: {what}" for what in _of_its_end(end, found.told.get(name), found))
     for name, told in found.told.items():
         yield from (f"{name}: {what}" for what in _of_its_text(told, found))
-        yield from (f"{name}: {what}" for what in _of_its_time(told, found, ran.jumped))
+        for end in ran.ends.get(name, []):
+            yield from (f"{name}: {what}" for what in _of_its_time(end, told, found, ran.jumped))
 
 
 def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
@@ -312,16 +313,16 @@ def _of_its_chunks(end: End, got: Completion) -> Iterator[str]:
         yield f"it was read as {(text, tokens)}, and is {(got.text, got.tokens)}"
 
 
-def _of_its_time(told: Told, found: Read, jumped: float) -> Iterator[str]:
-    """Say where a deadline came too soon or too late; the clock may have jumped over it."""
+def _of_its_time(end: End, told: Told, found: Read, jumped: float) -> Iterator[str]:
+    """Say where a deadline came too soon or too late after it was asked for; the clock may have jumped over it."""
     came, *later = found.times[told.request.sequence]
     deadline = told.request.options.deadline
     if deadline is None or not later:
         return
-    took = (later[-1] - came) / 1e9
+    took = later[-1] / 1e9 - end.asked
     if told.end is not None and told.end.finish_reason == "deadline" and took < deadline - _A_MOMENT:
         yield f"its deadline came after {took} seconds, and {deadline} were asked for"
-    if took > deadline + jumped + _A_MOMENT:
+    if took > max(deadline, came / 1e9 - end.asked) + jumped + _A_MOMENT:  # It may come before the request is ready.
         yield f"it ended after {took} seconds, and {deadline} were asked for"
 
 

@@ -193,17 +193,21 @@ class ComputingEngine(ScriptedEngine):
 
 
 class _VirtualCompute:
-    """Calls that take virtual time, one after the other; like those of the compute thread they cannot be cancelled."""
+    """Calls that take virtual time, one after the other; like those of the compute thread they cannot be cancelled.
+
+    Who may leave while such a call goes on leaves at once.
+    """
 
     def __init__(self, seconds: Callable[[str], float]) -> None:
         self._seconds = seconds
         self._turn = trio.StrictFIFOLock()
 
-    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
-        with trio.CancelScope(shield=True):
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:
+        with trio.CancelScope(shield=not may_leave):
             await self._turn.acquire()
-            await trio.sleep(self._seconds(getattr(call, "__name__", "")))
         try:
+            with trio.CancelScope(shield=not may_leave):
+                await trio.sleep(self._seconds(getattr(call, "__name__", "")))
             return call(*args)
         finally:
             self._turn.release()
@@ -266,6 +270,8 @@ class End:
     """What was asked, as text; of a chat also without its first message, without its first two, and so on."""
     chat: bool
     options: RequestOptions
+    asked: float
+    """When, in seconds since the session opened."""
     chunks: tuple[Chunk, ...] | None
     """What was read, one after the other; None where it was asked for as a whole."""
 
@@ -418,6 +424,7 @@ class World:
     async def _ask(self, name: str, manner: str, ask: _Asking, runtime: Runtime, prompts: tuple[str, ...]) -> End:
         """Make a request, and note how it ended."""
         how, options = "cancelled", self._options()
+        asked = trio.current_time() - runtime._session._started  # times of the log count from there
         chunks: list[Chunk] = []
         completion: Completion | None = None
         stream: Stream | None = None
@@ -437,7 +444,13 @@ class World:
                     completion = stream.completion
             read = None if manner == "whole" else tuple(chunks)
             end = End(
-                how=how, completion=completion, prompts=prompts, chat=manner == "chats", options=options, chunks=read
+                how=how,
+                completion=completion,
+                prompts=prompts,
+                chat=manner == "chats",
+                options=options,
+                asked=asked,
+                chunks=read,
             )
             self._ends.setdefault(name, []).append(end)
         return end
