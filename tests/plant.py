@@ -49,6 +49,7 @@ _ENGINE: Final = ("tests/properties/test_engine_properties.py",)
 _GRAMMAR: Final = ("tests/properties/test_grammar_properties.py", "tests/properties/test_schema_properties.py")
 _FIRST: Final = {
     "reenact.actors.text": _TEXT,
+    "reenact.runtime.chats": _TEXT,
     "reenact.actors.schedule": _SCHEDULE,
     "reenact.runtime.drawings": (*_DRAWINGS, *_ENGINE),
     **dict.fromkeys((f"reenact.runtime.{name}" for name in ("draws", "sampling", "rows", "evaluator")), _ENGINE),

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from reenact.actors.text import assemble, release
+from reenact.runtime.chats import kept
 from tests.support import holds_for
 
 # The Unicode Standard, table 3-7: well-formed UTF-8. Each row is a range for every byte of a character.
@@ -185,3 +186,12 @@ def test_the_hidden_tokens_are_those_behind_the_cut(pieces: list[bytes], stops: 
             assert n - n_wholly_visible(pieces[:n], start) == assembled.n_hidden
             return
         held = assembled.held, assembled.held_by
+
+
+@holds_for(pieces=PIECES, stops=STOPS)
+def test_the_kept_tokens_of_an_answer_are_its_text(pieces: list[bytes], stops: list[str]) -> None:
+    """A chat goes on from tokens whose pieces are text that went out, and from no others."""
+    text, _ = run(pieces, stops)
+    n_kept, answer = kept(pieces, text)
+    assert b"".join(pieces[:n_kept]) == answer.encode()
+    assert text.startswith(answer)
