@@ -26,7 +26,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits
 from reenact.actors.inputs import Input
-from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES
+from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, MAX_SLOTS
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
@@ -45,6 +45,9 @@ _MAX_DEPTH: Final = 16
 
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 """An integer from 2^53 on has so many digits."""
+
+_INPUTS: Final = "inputs"
+"""The one array that may hold many others: rows of numbers. Of all else there is at most one for each slot."""
 
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """Of what every line begins with; ``cause``, where there is one, is an integer too."""
@@ -136,17 +139,28 @@ def loads(body: bytes) -> Fields:
     return fields
 
 
-def _bounded(name: str, value: object, depth: int = 1) -> None:
-    """Refuse what no field may hold, at any depth."""
+def _bounded(name: str, value: object, depth: int = 1, own: str = "") -> None:
+    """Refuse what no field may hold, at any depth.
+
+    Args:
+        name: The field's.
+        value: What it holds, or a part of that.
+        depth: Of that part.
+        own: Its own name, if it has one.
+    """
     if depth > _MAX_DEPTH:
         raise UnreadableRecord(f"{name}: more than {_MAX_DEPTH} arrays and objects are in each other")
     match value:
         case dict():
-            for item in value.values():
-                _bounded(name, item, depth + 1)
+            for own_name, item in value.items():
+                _bounded(name, item, depth + 1, own_name)
         case list():
+            n_left = MAX_LINE_VALUES if _INPUTS in {name, own} else MAX_SLOTS
             for item in value:
                 if type(item) is not float:  # Which makes most of what is long.
+                    n_left -= type(item) in {dict, list}
+                    if n_left < 0:
+                        raise UnreadableRecord(f"{name}: more than {MAX_SLOTS} arrays or objects are in one array")
                     _bounded(name, item, depth + 1)
         case int() if abs(value) > MAX_INTEGER:
             raise UnreadableRecord(f"{name}: expected an integer below 2^53, got {value}")

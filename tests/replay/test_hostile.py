@@ -87,6 +87,22 @@ def test_what_is_too_deep(path: Path, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"positions":[[0', b'"positions":[' + b"[0,0]," * 2**18 + b"[0"),
+        (b'"trims":[]', b'"trims":[' + b'{"slot":0,"length":1},' * MAX_SLOTS + b'{"slot":0,"length":1}]'),
+    ],
+    ids=["positions", "trims"],
+)
+def test_more_of_something_than_there_are_slots(path: Path, old: bytes, new: bytes) -> None:
+    """What there is at most once for each slot is corrupt where there is more, before each of them is looked at."""
+    line = corrupted(path, old, new)
+    verdict = replay_log(path)
+    assert ("corrupt", line) == (verdict.verdict, getattr(verdict.error, "line", None))
+    assert f"more than {MAX_SLOTS} arrays or objects are in one array" in verdict.lines()[0]
+
+
+@pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("n_slots", 2**31, f"1 to {MAX_SLOTS}"),
