@@ -122,7 +122,12 @@ class KernelMachine(RuleBasedStateMachine):
     @precondition(somebody)
     @rule(data=st.data())
     def stall(self, data: st.DataObject) -> None:
-        self.session.give(e.PauseExpired(sequence=self._live(data)))
+        """Let a reader stop for longer than a paused sequence keeps its slot."""
+        number = self._live(data)
+        self.session.give(e.ReaderPaused(sequence=number))
+        self._done(2)
+        if number in self.session.live:
+            self.session.give(e.PauseExpired(sequence=number))
 
     @precondition(somebody)
     @rule(data=st.data())
