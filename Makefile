@@ -13,7 +13,7 @@ SAFE := -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'
 FLAGS = $$CMAKE_ARGS $(shell grep -qs amx_tile /proc/cpuinfo && echo "$(SAFE)")
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml)
 
-TRIAL := $(BIN)/python -m reenact.runtime.trial
+TRIAL := $(BIN)/python -m reenact.runtime.llama.determinism.trial
 
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models fuzz_logs
@@ -56,10 +56,10 @@ test: .venv/.installed
 	$(BIN)/pytest
 
 rules: .venv/.installed
-	$(BIN)/python -m tests.break_rules
+	$(BIN)/python -m tests.mutants.rules
 
 mutants: .venv/.installed
-	$(BIN)/python -m tests.plant
+	$(BIN)/python -m tests.mutants.bugs
 
 mutants-generated: .venv/.mutation
 	$(BIN)/python -m tests.mutation $(MUTANTS_GENERATED)

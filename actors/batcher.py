@@ -13,7 +13,7 @@ The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix re
 
 Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here. Which slot a
 sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule.py`, what may come of it
-`actors/outcomes.py`.
+`actors/batch.py`.
 """
 
 from bisect import bisect_left
@@ -25,10 +25,10 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.batch import check, failure
 from reenact.actors.errors import InternalError
 from reenact.actors.inputs import NONE
 from reenact.actors.limits import MOST_WAITING
-from reenact.actors.outcomes import check, failure
 from reenact.actors.schedule import awaited, generating, pooled
 from reenact.actors.slots import Gap, Slot, Work, choose, decoded, unknown
 

@@ -1,7 +1,8 @@
 """The limits of the core and of the API that are our choice, each with its unit and its reason.
 
 Those that a caller may set are fields of `SessionOpened` too. Bounds that llama.cpp has stand where it is called, and a
-grammar's own in `reenact.runtime.gbnf`, `reenact.runtime.automaton` and `reenact.runtime.states`.
+grammar's own in `reenact.runtime.grammar.gbnf`, `reenact.runtime.grammar.automaton` and
+`reenact.runtime.llama.grammar_states`.
 """
 
 from typing import Final

@@ -15,7 +15,6 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.context import discarded, num_kept, truncated
 from reenact.actors.errors import InternalError
 from reenact.actors.header import ContextFacts
 from reenact.actors.limits import NUM_PREDICT_CONTEXTS
@@ -23,6 +22,7 @@ from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
 from reenact.actors.vectors import normalised
+from reenact.actors.window import discarded, num_kept, truncated
 
 _FAULTS: Final = {
     "nan": "its logits hold a NaN",

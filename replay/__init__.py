@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
-    from reenact.replay.checked import Checked, RuleViolation, check_facts, check_log
-    from reenact.replay.compute import Asked, compute_log
-    from reenact.replay.decide import replay_log
+    from reenact.replay.check.report import Checked, RuleViolation, check_facts, check_log
+    from reenact.replay.compute.tier import Asked, compute_log
+    from reenact.replay.decide.figures import Tally
+    from reenact.replay.decide.tier import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
-    from reenact.replay.tally import Tally
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
-    "Asked": "reenact.replay.compute",
-    "compute_log": "reenact.replay.compute",
-    "Checked": "reenact.replay.checked",
-    "RuleViolation": "reenact.replay.checked",
-    "check_facts": "reenact.replay.checked",
-    "check_log": "reenact.replay.checked",
-    "replay_log": "reenact.replay.decide",
+    "Asked": "reenact.replay.compute.tier",
+    "compute_log": "reenact.replay.compute.tier",
+    "Checked": "reenact.replay.check.report",
+    "RuleViolation": "reenact.replay.check.report",
+    "check_facts": "reenact.replay.check.report",
+    "check_log": "reenact.replay.check.report",
+    "replay_log": "reenact.replay.decide.tier",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
     "LogCorrupt": "reenact.actors.errors",
     "LogNotComparable": "reenact.actors.errors",
-    "Tally": "reenact.replay.tally",
+    "Tally": "reenact.replay.decide.figures",
     "Verdict": "reenact.replay.verdict",
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from reenact.replay.cli import main
+from reenact.replay.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

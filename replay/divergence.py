@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from reenact.actors.errors import ReenactError
-from reenact.runtime.codec import Fields, same, written
+from reenact.runtime.log.codec import Fields, same, written
 from reenact.runtime.terminal import visible
 
 _NOTHING = "today's actors decide nothing more here: only a given record can follow"

@@ -26,10 +26,10 @@ from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError, LogNotComparable, description
 from reenact.actors.kernel import Kernel
 from reenact.replay.fold import Entry
-from reenact.runtime.codec import recordable
-from reenact.runtime.drawings import Drawings
-from reenact.runtime.engine import Drawing, Engine
-from reenact.runtime.journal import Journal
+from reenact.runtime.engine.drawings import Drawings
+from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.log.codec import recordable
+from reenact.runtime.log.journal import Journal
 
 
 class Driver:

@@ -27,7 +27,7 @@ from reenact.actors.header import ContextFacts
 from reenact.actors.kernel import Kernel
 from reenact.replay.driver import live
 from reenact.replay.fold import Entry
-from reenact.runtime.engine import code_before, refused
+from reenact.runtime.engine.protocol import code_before, refused
 
 EventT = TypeVar("EventT", bound=e.Event)
 

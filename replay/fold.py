@@ -21,8 +21,8 @@ from reenact.actors.kernel import Kernel, State
 from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.options import check_text
 from reenact.actors.routing import ROUTES, Origin, sequences_of
-from reenact.runtime.codec import Fields, UnreadableRecord, decode, loads
-from reenact.runtime.journal import Line, LogFile
+from reenact.runtime.log.codec import Fields, UnreadableRecord, decode, loads
+from reenact.runtime.log.journal import Line, LogFile
 
 
 class NotInLog(ReenactError):

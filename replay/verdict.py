@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import frozen
 
+from reenact.replay.decide.figures import Tally
 from reenact.replay.divergence import Divergence, ReplayDivergence
-from reenact.replay.tally import Tally
 
 if TYPE_CHECKING:
-    from reenact.replay.computed import Computed
+    from reenact.replay.compute.report import Computed
 
 Result = Literal["same", "diverged", "unreadable", "corrupt", "not comparable"]
 

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from reenact.actors.events import Likely
     from reenact.actors.metrics import Distribution, Statistics, Times
     from reenact.runtime.api import open_runtime
-    from reenact.runtime.engine import Engine
-    from reenact.runtime.llama import LlamaEngine
-    from reenact.runtime.requests import Runtime
+    from reenact.runtime.engine.protocol import Engine
+    from reenact.runtime.engine.scripted import ScriptedEngine
+    from reenact.runtime.llama.engine import LlamaEngine
     from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
-    from reenact.runtime.scripted import ScriptedEngine
+    from reenact.runtime.runtime import Runtime
     from reenact.runtime.sources import Sources
-    from reenact.runtime.streams import Stream
+    from reenact.runtime.stream import Stream
 
 _MODULE_OF = {
     "open_runtime": "reenact.runtime.api",
-    "Runtime": "reenact.runtime.requests",
-    "Stream": "reenact.runtime.streams",
+    "Runtime": "reenact.runtime.runtime",
+    "Stream": "reenact.runtime.stream",
     "Chunk": "reenact.runtime.results",
     "Completion": "reenact.runtime.results",
     "Embedding": "reenact.runtime.results",
@@ -41,9 +41,9 @@ _MODULE_OF = {
     "Times": "reenact.actors.metrics",
     "Distribution": "reenact.actors.metrics",
     "Likely": "reenact.actors.events",
-    "Engine": "reenact.runtime.engine",
-    "LlamaEngine": "reenact.runtime.llama",
-    "ScriptedEngine": "reenact.runtime.scripted",
+    "Engine": "reenact.runtime.engine.protocol",
+    "LlamaEngine": "reenact.runtime.llama.engine",
+    "ScriptedEngine": "reenact.runtime.engine.scripted",
     "Sources": "reenact.runtime.sources",
     "ReenactError": "reenact.actors.errors",
     "InvalidRequest": "reenact.actors.errors",

@@ -15,13 +15,13 @@ from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
 from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
-from reenact.runtime.codec import FORMAT, SCHEMA
-from reenact.runtime.compute import Compute, ComputeThread, InPlace
-from reenact.runtime.engine import ContextSettings, Determinism, Engine, Loaded, not_a_time
+from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Loaded, not_a_time
+from reenact.runtime.engine_thread import Compute, ComputeThread, InPlace
 from reenact.runtime.extra import missing
-from reenact.runtime.journal import Journal
-from reenact.runtime.protected import protected_context
-from reenact.runtime.requests import Runtime
+from reenact.runtime.ki_protection import protected_context
+from reenact.runtime.log.codec import FORMAT, SCHEMA
+from reenact.runtime.log.journal import Journal
+from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
 from reenact.runtime.sources import Sources
 
@@ -245,7 +245,7 @@ def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None])
         EngineBroken: llama.cpp is not installed; the error says how to get it.
     """
     try:
-        from reenact.runtime.llama import LlamaEngine
+        from reenact.runtime.llama.engine import LlamaEngine
     except ImportError as error:
         raise EngineBroken(missing(error)) from None
     return LlamaEngine(path, **callbacks)

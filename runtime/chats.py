@@ -14,8 +14,8 @@ from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_CHAT_INPUTS, MAX_TEXTS
 from reenact.actors.options import utf8
-from reenact.runtime.engine import Message
-from reenact.runtime.live import Live
+from reenact.runtime.engine.protocol import Message
+from reenact.runtime.request import Live
 from reenact.runtime.results import Completion
 
 ANSWERS: Final = "assistant"

@@ -18,7 +18,7 @@ from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_INTEGER, MAX_PROMPT_BYTES
 from reenact.actors.options import Options
 from reenact.runtime.chats import ANSWERS, Chat, Chats
-from reenact.runtime.engine import Message, Rendered
+from reenact.runtime.engine.protocol import Message, Rendered
 from reenact.runtime.session import Piece, Session
 
 _STAYING: Final = frozenset({"system", "developer"})

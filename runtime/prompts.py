@@ -9,7 +9,7 @@ from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Row
 from reenact.actors.limits import MAX_PROMPT_BYTES, MAX_PROMPT_NUMBERS, MAX_TEXTS
 from reenact.actors.options import check_text, too_long
-from reenact.runtime.engine import Rendered
+from reenact.runtime.engine.protocol import Rendered
 from reenact.runtime.session import Piece
 
 Prompt = str | Iterable[str | Sequence[float]]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from reenact.runtime.requests import Runtime
-    from reenact.runtime.scripted import DrawsFrom, Faults, Scripts, Vectors
+    from reenact.runtime.engine.scripted import DrawsFrom, Faults, Scripts, Vectors
+    from reenact.runtime.runtime import Runtime
 
 
 class OpenScripted(Protocol):
@@ -41,7 +41,7 @@ class OpenScripted(Protocol):
 def scripted_runtime(session_log: Path) -> OpenScripted:
     """Open a runtime that plays scripts and records to ``session_log``, which must replay the same in the end."""
     from reenact.runtime.api import open_runtime  # pytest loads this plugin for everybody
-    from reenact.runtime.scripted import ScriptedEngine
+    from reenact.runtime.engine.scripted import ScriptedEngine
 
     def open_scripted(
         scripts: Scripts = (),

@@ -40,12 +40,12 @@ from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
-from reenact.runtime.codec import recordable
-from reenact.runtime.compute import Compute
-from reenact.runtime.drawings import Drawings
-from reenact.runtime.engine import Drawing, Engine, Message, Rendered
-from reenact.runtime.journal import Journal
-from reenact.runtime.live import Live
+from reenact.runtime.engine.drawings import Drawings
+from reenact.runtime.engine.protocol import Drawing, Engine, Message, Rendered
+from reenact.runtime.engine_thread import Compute
+from reenact.runtime.log.codec import recordable
+from reenact.runtime.log.journal import Journal
+from reenact.runtime.request import Live
 
 # A batch to cross with, and how to draw for the sequences in it.
 _Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]

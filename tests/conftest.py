@@ -5,16 +5,16 @@ import signal
 
 import pytest
 
-from reenact.runtime.kept import FOLDER_NAME
-from tests.breaking import BREAK_NAME
-from tests.support import FRESH_SEED, FRESH_SEED_NAME
+from reenact.runtime.user_cache import FOLDER_NAME
+from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.mutants.change import BREAK_NAME
 
 if os.environ.get(BREAK_NAME):
     # Before any test is imported, so that the names it imports are the broken ones.
-    from tests.breaking import break_asked_for
-    from tests.planted import PLANTED
-    from tests.planted_blind import BLIND
-    from tests.rules import RULES
+    from tests.mutants.bugs.blind import BLIND
+    from tests.mutants.bugs.table import PLANTED
+    from tests.mutants.change import break_asked_for
+    from tests.mutants.rules.table import RULES
 
     break_asked_for((*RULES, *PLANTED, *BLIND))
 

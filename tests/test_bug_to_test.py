@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 PAGE: Final = (ROOT / "docs" / "from-a-bug-to-a-test.md").read_text()
 FOLDERS: Final = (".typing", "actors", "runtime", "replay", "tests")
 
@@ -35,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "bin").mkdir()
-    modules = {"python": "", "replay": "-m reenact.replay.cli", "pytest": "-m pytest -p no:cacheprovider"}
+    modules = {"python": "", "replay": "-m reenact.replay.cli.main", "pytest": "-m pytest -p no:cacheprovider"}
     for name, module in modules.items():
         script = tmp_path / "bin" / name
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n')

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from reenact.replay.phrases import phrase
-from reenact.runtime.codec import decode, loads
+from reenact.replay.render.events import phrase
+from reenact.runtime.log.codec import decode, loads
+from tests.helpers.paths import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

@@ -9,7 +9,7 @@ from attrs import evolve as changed
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
-from tests.support import Driver, opened
+from tests.helpers.driver import Driver, opened
 
 ENDLESS = repeat(b"a")
 

@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 
 from reenact.actors import events as e
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 COMMON = range(100, 132)

@@ -6,7 +6,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.vectors import normalised
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 
 def pooling(*, alone: bool = True, **header: int) -> Driver:

@@ -8,7 +8,7 @@ import pytest
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
-from tests.support import Driver, assert_all_well, beside_another
+from tests.helpers.driver import Driver, assert_all_well, beside_another
 
 ENDLESS = repeat(b"a")
 

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 

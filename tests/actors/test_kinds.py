@@ -4,7 +4,7 @@ from itertools import repeat
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Input, kind_of
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 ROWS = tuple((float(n), 0.5) for n in range(12))

@@ -4,7 +4,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.metrics import Distribution, Histogram, Metrics, Statistics, Times, bucket, times
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 SHARED = 64
 

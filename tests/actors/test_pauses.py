@@ -3,7 +3,7 @@
 from itertools import repeat
 
 from reenact.actors import events as e
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 

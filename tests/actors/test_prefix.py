@@ -6,7 +6,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 SHARED = 64
 

@@ -9,7 +9,7 @@ from reenact.actors import events as e
 from reenact.actors.batcher import evolve, preempted
 from reenact.actors.errors import InternalError
 from reenact.actors.slots import Slot, Work
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 

@@ -7,7 +7,7 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError
 from reenact.actors.kernel import Kernel
-from tests.support import Driver, opened
+from tests.helpers.driver import Driver, opened
 
 
 def raises(*_: object) -> list[e.Event]:

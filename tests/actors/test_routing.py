@@ -8,7 +8,7 @@ import pytest
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin, Role, actor_of, sequences_of
-from tests.support import opened
+from tests.helpers.driver import opened
 
 ACTORS = {Role.BATCHER: batcher, Role.SEQUENCE: sequence, Role.EVERY_SEQUENCE: sequence}
 

@@ -8,7 +8,7 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError
 from reenact.actors.options import Options
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 SMILE = (b"\xf0", b"\x9f", b"\x98", b"\x80")
 ENDLESS = repeat(b"a")

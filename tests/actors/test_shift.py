@@ -6,7 +6,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.limits import NUM_PREDICT_CONTEXTS
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
 

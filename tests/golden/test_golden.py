@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from reenact.replay import replay_log
+from tests.helpers.sessions import read_fields
 from tests.model.scenarios import SCENARIOS, SHOWS
-from tests.sessions import read_fields
 
 FOLDER = Path(__file__).parent
 

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 import trio
 
 from reenact.actors.metrics import Statistics
-from reenact.replay.alone import all_alone
-from reenact.replay.compute import Asked
-from reenact.replay.computed import Computed
-from tests.model.here import add_type_v, machine_with
-from tests.model.load import BRIEF, record
-from tests.model.quantisations import INSTALLED, file_of
+from reenact.replay.compute.alone import all_alone
+from reenact.replay.compute.report import Computed
+from reenact.replay.compute.tier import Asked
+from tests.helpers.models.here import add_type_v, machine_with
+from tests.helpers.models.load import BRIEF, record
+from tests.helpers.models.quantisations import INSTALLED, file_of
 
 SEED = 3
 N_ROWS = 600

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import trio
 
 from reenact.runtime import open_runtime
-from reenact.runtime.models import installed_model
+from reenact.runtime.cli.default_model import installed_model
+from tests.helpers.sessions import read_fields
 from tests.model.scenarios import RULES, WatchedEngine, of
-from tests.sessions import read_fields
 
 N_TRIES = 20
 N_BATCH = 512

@@ -11,9 +11,9 @@ from reenact.actors.events import Copy, Trim
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import copied
 from reenact.runtime import LlamaEngine
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.models import installed_model
-from tests.steps import emptied, part, step
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.engine.protocol import ContextSettings
+from tests.helpers.engine_steps import emptied, part, step
 
 N_CTX, N_BATCH, N_TRIES = 2048, 256, 15
 LENGTHS = (32, 256, 768, 1280, 2000)

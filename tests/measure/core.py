@@ -4,7 +4,7 @@ import sys
 from time import perf_counter
 
 from reenact.actors import events as e
-from tests.support import Driver
+from tests.helpers.driver import Driver
 
 N_SLOTS, N_STEPS = 8, 300
 SLOWER = 2

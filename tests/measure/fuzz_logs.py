@@ -19,7 +19,7 @@ from typing import Final
 
 from attrs import frozen
 
-from reenact.replay import cli
+from reenact.replay.cli import main as cli
 from tests.replay.damaged import TYPED, Outcome, damaged, outcomes
 
 _SECONDS, _MEGABYTES = 2.0, 300

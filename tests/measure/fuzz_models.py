@@ -14,10 +14,10 @@ from time import perf_counter
 from typing import Final
 
 from reenact.actors.errors import EngineBroken, InvalidRequest
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.kept import FOLDER_NAME
-from reenact.runtime.llama import LlamaEngine
-from tests.model.damaged import files
+from reenact.runtime.engine.protocol import ContextSettings
+from reenact.runtime.llama.engine import LlamaEngine
+from reenact.runtime.user_cache import FOLDER_NAME
+from tests.helpers.models.damaged import files
 
 SETTINGS: Final = ContextSettings(n_slots=1, n_ctx=64, n_batch=8, n_threads=1)
 DIED: Final = "EngineBroken: llama.cpp died"

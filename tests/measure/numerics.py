@@ -18,13 +18,13 @@ from typing import Final
 from reenact.actors.events import Trim
 from reenact.actors.header import Numerics, Policy
 from reenact.runtime import LlamaEngine
-from reenact.runtime.build import engine_facts
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.modelfile import read_model_file
-from reenact.runtime.numerics import Machine, fastest, independent
-from tests.model.here import numerics_here
-from tests.model.quantisations import file_of
-from tests.steps import emptied, part, step, tokens_of
+from reenact.runtime.engine.protocol import ContextSettings
+from reenact.runtime.llama.build import engine_facts
+from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent
+from reenact.runtime.llama.modelfile import read_model_file
+from tests.helpers.engine_steps import emptied, part, step, tokens_of
+from tests.helpers.models.here import numerics_here
+from tests.helpers.models.quantisations import file_of
 
 NAMES: Final = ("Q4_0", "Q4_1", "Q4_K_M")
 CHOICES: Final = ("V in f16", "V in q8_0", "fastest")

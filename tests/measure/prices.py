@@ -26,12 +26,12 @@ from typing import Any, Final
 import trio
 
 from reenact.actors.events import Part, Trim
-from reenact.replay.compute import Asked, compute_log
+from reenact.replay.compute.tier import Asked, compute_log
 from reenact.runtime import LlamaEngine
-from reenact.runtime.engine import ContextSettings
-from tests.model.load import DEEP, Sizes, record, shown
-from tests.model.quantisations import file_of
-from tests.steps import emptied, part, step, tokens_of
+from reenact.runtime.engine.protocol import ContextSettings
+from tests.helpers.engine_steps import emptied, part, step, tokens_of
+from tests.helpers.models.load import DEEP, Sizes, record, shown
+from tests.helpers.models.quantisations import file_of
 
 Speeds = dict[str, float]
 """Rows a second, by what they are for."""

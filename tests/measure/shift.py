@@ -15,9 +15,9 @@ import trio
 from attrs import astuple, fields, frozen
 
 from reenact.runtime import open_runtime
-from reenact.runtime.models import installed_model
+from reenact.runtime.cli.default_model import installed_model
+from tests.helpers.sessions import read_fields
 from tests.model.scenarios import STORY, of
-from tests.sessions import read_fields
 
 CONTEXTS: Final = (256, 1024)
 POLICIES: Final = ("schedule-independent", "recorded-schedule")

@@ -19,13 +19,13 @@ import trio
 from attrs import frozen
 
 from reenact.actors.metrics import Statistics
-from reenact.replay.alone import all_alone
-from reenact.replay.compute import Asked, compute_log, header_of
+from reenact.replay.compute.alone import all_alone
+from reenact.replay.compute.tier import Asked, compute_log, header_of
 from reenact.replay.verdict import Verdict
-from reenact.runtime.journal import LogFile
-from tests.model.here import add_type_v, machine_with
-from tests.model.load import DEEP, Shown, record, shown
-from tests.model.quantisations import INSTALLED, NAMES, file_of
+from reenact.runtime.log.journal import LogFile
+from tests.helpers.models.here import add_type_v, machine_with
+from tests.helpers.models.load import DEEP, Shown, record, shown
+from tests.helpers.models.quantisations import INSTALLED, NAMES, file_of
 
 N_ROWS: Final = 100_000
 SECONDS: Final = 1500.0

@@ -27,13 +27,14 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.actors.kernel import Kernel
-from reenact.replay.checked import check_log
-from reenact.replay.testing import FACT_TIME
-from reenact.runtime.journal import Journal
+from reenact.replay.check.report import check_log
+from reenact.replay.testing.kernel import FACT_TIME
+from reenact.runtime.log.journal import Journal
+from tests.helpers.driver import positive
+from tests.helpers.paths import ROOT
 from tests.measure.soak_figures import Counting, Figures, median
 from tests.measure.soak_session import Play, TimedKernel
-from tests.measure.soak_state import ROOT, OtherCode, State
-from tests.support import positive
+from tests.measure.soak_state import OtherCode, State
 
 N_STEPS: Final = 10_000_000
 ACTIVE: Final = 4

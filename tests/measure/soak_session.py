@@ -20,10 +20,10 @@ from reenact.actors import events as e
 from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
-from reenact.replay.liveness import end_all
-from reenact.replay.strategies import ENDLESS_N_CTX, FAR, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
-from reenact.runtime.engine import refused
+from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
+from reenact.replay.testing.liveness import end_all
+from reenact.replay.testing.strategies import ENDLESS_N_CTX, FAR, MOST_BATCHES_A_CONTEXT, PIECES, STOPS, TAILS
+from reenact.runtime.engine.protocol import refused
 
 T = TypeVar("T")
 

@@ -15,17 +15,15 @@ from typing import Any, Final
 
 from attrs import asdict
 
+from tests.helpers.paths import ROOT
 from tests.measure.soak_figures import Figures
-
-ROOT: Final = Path(__file__).parents[2]
 
 UNDER_TEST: Final = (
     "actors/*.py",
-    "replay/check*.py",
-    "replay/recount.py",
-    "replay/liveness.py",
-    "replay/strategies.py",
-    "replay/testing.py",
+    "replay/check/**/*.py",
+    "replay/testing/liveness.py",
+    "replay/testing/strategies.py",
+    "replay/testing/kernel.py",
     "tests/measure/soak_figures.py",
     "tests/measure/soak_session.py",
 )

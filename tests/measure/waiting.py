@@ -4,8 +4,8 @@ The rules that hold here:
 
 * libgomp reads the environment when it is loaded, so each setting has processes of its own, in turn, and medians are
   compared.
-* "before" is libgomp's default, "now" what `reenact.runtime.library` sets, "sleeping" what OMP_WAIT_POLICY=PASSIVE
-  does.
+* "before" is libgomp's default, "now" what `reenact.runtime.llama.bindings` sets, "sleeping" what
+  OMP_WAIT_POLICY=PASSIVE does.
 """
 
 import json
@@ -20,9 +20,9 @@ from typing import Final
 
 from reenact.actors.events import Trim
 from reenact.runtime import LlamaEngine
-from reenact.runtime.engine import ContextSettings
-from tests.model.quantised import quantised
-from tests.steps import part, step, tokens_of
+from reenact.runtime.engine.protocol import ContextSettings
+from tests.helpers.engine_steps import part, step, tokens_of
+from tests.helpers.models.quantised import quantised
 
 N_TRIES: Final = 5
 N_PREFILL, N_BATCH, N_TOKENS = 256, 64, 30

@@ -16,11 +16,11 @@ from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin
 from reenact.replay.fold import entries
 from reenact.runtime import LlamaEngine, open_runtime
-from reenact.runtime.engine import ContextSettings, Drawing, Loaded
-from reenact.runtime.journal import Journal, LogFile
-from reenact.runtime.modelfile import read_model_file
-from reenact.runtime.models import installed_model
-from reenact.runtime.numerics import Machine, fastest
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded
+from reenact.runtime.llama.determinism.numerics import Machine, fastest
+from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.log.journal import Journal, LogFile
 from tests.model.scenarios import RULES, STORY
 
 Edit = Callable[[e.GivenEvent], e.GivenEvent]

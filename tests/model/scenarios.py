@@ -15,8 +15,8 @@ import trio
 
 from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.runtime import LlamaEngine, Runtime, open_runtime
-from reenact.runtime.models import installed_model
-from tests.model.minilm import minilm
+from reenact.runtime.cli.default_model import installed_model
+from tests.helpers.models.minilm import minilm
 
 Lines = list[dict[str, Any]]
 

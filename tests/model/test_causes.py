@@ -8,11 +8,14 @@ import pytest
 import trio
 
 from reenact.replay import replay_log
-from reenact.replay.alone import all_alone
-from reenact.replay.compute import Asked, compute_log
+from reenact.replay.compute.alone import all_alone
+from reenact.replay.compute.tier import Asked, compute_log
 from reenact.runtime import open_runtime
-from reenact.runtime.models import installed_model
-from tests.model.here import numerics_here
+from reenact.runtime.cli.default_model import installed_model
+from tests.helpers.models.here import numerics_here
+from tests.helpers.models.minilm import minilm
+from tests.helpers.models.quantised import quantised
+from tests.helpers.sessions import read_fields
 from tests.model.injections import (
     DEEP,
     Edit,
@@ -28,9 +31,6 @@ from tests.model.injections import (
     with_token,
     with_vector,
 )
-from tests.model.minilm import minilm
-from tests.model.quantised import quantised
-from tests.sessions import read_fields
 
 pytestmark = pytest.mark.model
 

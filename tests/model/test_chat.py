@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.helpers.sessions import read_fields
 from tests.model.chats import QUESTIONS, Turn, turns
 from tests.model.scenarios import smollm2
-from tests.sessions import read_fields
 
 pytestmark = pytest.mark.model
 

@@ -17,18 +17,19 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.replay import Asked, compute_log
-from reenact.replay.alone import all_alone
-from reenact.replay.cli import main
+from reenact.replay.cli.main import main
+from reenact.replay.compute.alone import all_alone
 from reenact.runtime import open_runtime
-from reenact.runtime.build import engine_facts
-from reenact.runtime.models import installed_model
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.llama.build import engine_facts
+from tests.helpers.models.minilm import minilm
+from tests.helpers.paths import GOLDEN
+from tests.helpers.sessions import eventful_session, read_fields, write_fields
 from tests.model.injections import DEEP, Edit, derive, record, with_token
-from tests.model.minilm import minilm
-from tests.sessions import eventful_session, read_fields, write_fields
 
 pytestmark = pytest.mark.model
 
-GOLDEN: Final = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
+LOGS: Final = sorted(GOLDEN.glob("*.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def alike(log: Path) -> bool:
 
 
 @pytest.mark.parametrize("execute", [compute_log, all_alone])
-@pytest.mark.parametrize("log", GOLDEN, ids=lambda log: log.stem)
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
 def test_a_golden_log_computes_the_same(log: Path, execute: Any, model_of: Any) -> None:
     """Every row and token of a golden log comes out again, in company and alone; another kind of machine is refused."""
     verdict = execute(log, Asked(model=model_of(log), force=alike(log)))
@@ -72,7 +73,7 @@ def test_a_golden_log_computes_the_same(log: Path, execute: Any, model_of: Any) 
 
 async def test_golden_vectors_on_any_machine(model_of: Any) -> None:
     """The vectors of a golden log are those of any machine, but for rounding."""
-    (golden,) = (log for log in GOLDEN if log.stem == "embeddings")
+    (golden,) = (log for log in LOGS if log.stem == "embeddings")
     records = read_fields(golden)
     texts = {one["sequence"]: one["prompt"] for one in records if one["type"] == "RequestReceived"}
     pooled = [vector for one in records if one["type"] == "BatchDecoded" for vector in one["vectors"]]
@@ -223,7 +224,7 @@ def test_a_moved_model_is_named(session: Path, tmp_path: Path, monkeypatch: pyte
     moved = tmp_path / "moved.gguf"
     shutil.copy(installed_model(), moved)
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path))
-    monkeypatch.setattr("reenact.runtime.models.DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr("reenact.runtime.cli.default_model.DISTRIBUTION", "no-such-distribution")
     verdict = compute_log(session)
     assert ("unreadable", 2) == (verdict.verdict, verdict.exit_code)
     assert "name it with --model" in verdict.lines()[0]

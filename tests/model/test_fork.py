@@ -11,15 +11,15 @@ from attrs import frozen
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.events import SessionOpened
 from reenact.replay import replay_log
-from reenact.replay.execution import Execution, executed_records
+from reenact.replay.compute.execution import Execution, executed_records
+from reenact.replay.compute.machine import Machine, NoModel, open_machine
 from reenact.replay.fold import entries
-from reenact.replay.fork import fork_log
-from reenact.replay.machine import Machine, NoModel, open_machine
+from reenact.replay.fork.fork import fork_log
 from reenact.runtime import Runtime, open_runtime
-from reenact.runtime.journal import LogFile
-from reenact.runtime.models import installed_model
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.log.journal import LogFile
+from tests.helpers.sessions import read_fields, write_fields
 from tests.model.scenarios import STORY, Lines, of, smollm2, text_of, together
-from tests.sessions import read_fields, write_fields
 
 pytestmark = pytest.mark.model
 

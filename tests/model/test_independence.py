@@ -8,9 +8,9 @@ import trio
 
 from reenact.replay import replay_log
 from reenact.runtime import open_runtime
-from reenact.runtime.models import installed_model
+from reenact.runtime.cli.default_model import installed_model
+from tests.helpers.sessions import read_fields
 from tests.model.scenarios import RULES, STORY, Lines, WatchedEngine, of, smollm2
-from tests.sessions import read_fields
 
 pytestmark = pytest.mark.model
 

@@ -10,20 +10,20 @@ import trio
 
 from reenact.actors.events import ABORTED
 from reenact.actors.metrics import Statistics
-from reenact.replay.alone import all_alone
-from reenact.replay.compute import Asked, compute_log, header_of
-from reenact.replay.computed import Computed
-from reenact.replay.execution import Execution, executed_records
-from reenact.replay.machine import open_machine
+from reenact.replay.compute.alone import all_alone
+from reenact.replay.compute.execution import Execution, executed_records
+from reenact.replay.compute.machine import open_machine
+from reenact.replay.compute.report import Computed
+from reenact.replay.compute.tier import Asked, compute_log, header_of
 from reenact.runtime import LlamaEngine
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.journal import LogFile
-from tests.model import quantisations
-from tests.model.load import BRIEF, record, shown
-from tests.model.quantisations import executed
-from tests.model.quantised import quantised
+from reenact.runtime.engine.protocol import ContextSettings
+from reenact.runtime.log.journal import LogFile
+from tests.helpers.engine_steps import emptied, part, step, tokens_of
+from tests.helpers.models import quantisations
+from tests.helpers.models.load import BRIEF, record, shown
+from tests.helpers.models.quantisations import executed
+from tests.helpers.models.quantised import quantised
 from tests.model.scenarios import STORY
-from tests.steps import emptied, part, step, tokens_of
 
 pytestmark = pytest.mark.model
 
@@ -34,7 +34,7 @@ MAX_REQUESTS: Final = 150
 ELSEWHERE: Final = """
 import sys
 from pathlib import Path
-from reenact.replay.compute import Asked, compute_log
+from reenact.replay.compute.tier import Asked, compute_log
 verdict = compute_log(sys.argv[1], Asked(model=Path(sys.argv[2])))
 print(verdict.verdict, verdict.computed.n_rows, verdict.computed.n_rows_differ)
 """
@@ -158,7 +158,7 @@ def test_floats_promise_less_and_are_executed_again(session_log: Path) -> None:
 @pytest.mark.parametrize("name", [quantisations.INSTALLED, *(n for n in quantisations.NAMES if n != "F16")])
 def test_other_weights(name: str) -> None:
     """With other types of weights nothing depends on the schedule, and all rows of a load are equal again."""
-    command = (sys.executable, "-m", "tests.model.quantisations", name)
+    command = (sys.executable, "-m", "tests.helpers.models.quantisations", name)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert f"{name}: schedule-independent" == done.stdout.partition(" (")[0]

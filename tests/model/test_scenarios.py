@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.sessions import read_fields
 from tests.model.scenarios import SCENARIOS, SHOWS
-from tests.sessions import read_fields
 
 pytestmark = pytest.mark.model
 

@@ -10,9 +10,9 @@ from reenact.actors.events import BatchPlanned, Part, Trim
 from reenact.actors.options import Options
 from reenact.replay import replay_log
 from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime
-from reenact.runtime.engine import ContextSettings, Drawing
-from reenact.runtime.models import installed_model
-from tests.sessions import read_fields
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.engine.protocol import ContextSettings, Drawing
+from tests.helpers.sessions import read_fields
 
 pytestmark = pytest.mark.model
 

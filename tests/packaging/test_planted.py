@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from tests.breaking import Planted, found
-from tests.plant import BUGS, properties
-from tests.planted_blind import BLIND
-from tests.rules import RULES
-from tests.support import FRESH_SEED, FRESH_SEED_NAME
+from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.mutants.bugs.__main__ import BUGS, properties
+from tests.mutants.bugs.blind import BLIND
+from tests.mutants.change import Planted, found
+from tests.mutants.rules.table import RULES
 
 SOME = 6
 """Bugs that are planted in a run of the tests; `make mutants` plants all."""
@@ -48,12 +48,12 @@ def test_the_property_tests_are_there(root: Path) -> None:
     """Every test that may find a bug is in a file that exists, and none is a unit test."""
     paths = {node.partition("::")[0] for node in properties(None)}
     assert [] == [path for path in paths if not (root / path).is_file()]
-    assert {"properties", "simulation", "replay"} == {Path(path).parent.name for path in paths}
+    assert {"properties", "simulation", "check"} == {Path(path).parent.name for path in paths}
 
 
 def test_some_bugs_are_found(root: Path) -> None:
     """A few bugs are planted, and property tests find each of them."""
     some = [bug.name for bug in Random(FRESH_SEED).sample(BUGS, SOME)]  # noqa: S311  # nothing is secret here
-    command = (sys.executable, "-m", "tests.plant", "--at-once", *some)
+    command = (sys.executable, "-m", "tests.mutants.bugs", "--at-once", *some)
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
     assert 0 == done.returncode, f"{FRESH_SEED_NAME}={FRESH_SEED}\n{done.stdout}\n{done.stderr}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.breaking import Rule, found
-from tests.rules import RULES
+from tests.mutants.change import Rule, found
+from tests.mutants.rules.table import RULES
 
 PARAGRAPH = re.compile(r"^\*\*(.+?)\.\*\*", re.MULTILINE)
 

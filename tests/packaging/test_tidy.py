@@ -21,7 +21,7 @@ IMPURE_CALLS = {"__import__", "eval", "exec", "globals", "hash", "id", "input", 
 # What puts something on a standard stream.
 PRINTS = re.compile(r"print|sys\.std(out|err)\.write|(.+\.)?_?console\.print")
 # A growing display, which goes by way of `visible_lines`.
-PRINT_ESCAPED = {"runtime/display.py"}
+PRINT_ESCAPED = {"runtime/cli/display.py"}
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from tests.sessions import eventful_session
+from tests.helpers.sessions import eventful_session
 
 FOLDERS = ("actors", "replay", "runtime")
 PROBE = "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name)))"

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
-from reenact.replay.liveness import end_all
-from reenact.replay.strategies import undone
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of
-from tests.support import holds_for
+from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of
+from reenact.replay.testing.liveness import end_all
+from reenact.replay.testing.strategies import undone
+from tests.helpers.driver import holds_for
 
 SHIFTS: st.SearchStrategy[Literal["move", "evaluate"]] = st.sampled_from(["move", "evaluate"])
 

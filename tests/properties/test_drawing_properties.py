@@ -3,11 +3,11 @@
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
-from reenact.runtime.drawings import Drawings
-from reenact.runtime.engine import Drawing
-from tests.properties.playing import played
-from tests.properties.programs import GENERATING, Program
-from tests.support import holds_for
+from reenact.runtime.engine.drawings import Drawings
+from reenact.runtime.engine.protocol import Drawing
+from tests.helpers.driver import holds_for
+from tests.helpers.programs.playing import played
+from tests.helpers.programs.programs import GENERATING, Program
 
 
 @holds_for(examples=60, program=GENERATING)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
-from reenact.replay.strategies import weighted
-from reenact.replay.testing import Submission
-from reenact.runtime.engine import ContextSettings
-from reenact.runtime.llama import LlamaEngine
-from reenact.runtime.sampling import draw_key
-from tests.model.here import numerics_here
-from tests.model.tiny import tiny
-from tests.properties.computing import Computing, alone
-from tests.support import holds_for
+from reenact.replay.testing.kernel import Submission
+from reenact.replay.testing.strategies import weighted
+from reenact.runtime.engine.draw_key import draw_key
+from reenact.runtime.engine.protocol import ContextSettings
+from reenact.runtime.llama.engine import LlamaEngine
+from tests.helpers.driver import holds_for
+from tests.helpers.models.here import numerics_here
+from tests.helpers.models.tiny import tiny
+from tests.helpers.programs.computing import Computing, alone
 
 if TYPE_CHECKING:
     from reenact.actors.header import ContextFacts

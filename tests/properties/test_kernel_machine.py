@@ -19,11 +19,11 @@ from hypothesis.stateful import (
 )
 
 from reenact.actors import events as e
-from reenact.replay.liveness import end_all
-from reenact.replay.strategies import PIECES, done, headers, submissions, undone
-from reenact.replay.testing import CheckedKernel, decoded, sample
-from tests.breaking import found
-from tests.support import FRESH_SEED, FRESH_SEED_NAME, at_most, phases
+from reenact.replay.testing.kernel import CheckedKernel, decoded, sample
+from reenact.replay.testing.liveness import end_all
+from reenact.replay.testing.strategies import PIECES, done, headers, submissions, undone
+from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME, at_most, phases
+from tests.mutants.change import found
 
 EXAMPLES: Final = 120
 """Of each kind, fixed and fresh."""

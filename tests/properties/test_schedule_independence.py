@@ -16,14 +16,14 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.replay import replay_log
 from reenact.replay.fold import entries
-from reenact.replay.fork import Opened, fork
-from reenact.runtime.journal import LogFile
-from reenact.runtime.scripted import DrawsFrom, ScriptedEngine
-from tests.executing import executed, made_up_for, n_differ, reversed_order, settings_of, split
-from tests.properties.playing_schedules import Player, Said, Session, alone
-from tests.properties.programs import Submit
-from tests.properties.schedules import CASES, Case
-from tests.support import exists, holds_for
+from reenact.replay.fork.fork import Opened, fork
+from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
+from reenact.runtime.log.journal import LogFile
+from tests.helpers.driver import exists, holds_for
+from tests.helpers.programs.playing_schedules import Player, Said, Session, alone
+from tests.helpers.programs.programs import Submit
+from tests.helpers.programs.schedules import CASES, Case
+from tests.helpers.re_execution import executed, made_up_for, n_differ, reversed_order, settings_of, split
 
 SOME: Final = 40
 """Cases that are looked at together."""
@@ -149,7 +149,10 @@ PLANTED: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "a cell too many is taken over": ("reenact.actors.batcher.choose", _one_too_many),
     "what an aborted batch lacks is not evaluated": ("reenact.actors.batcher.decoded", _not_trimmed),
     "other inputs are dropped than those that were said": ("reenact.actors.batcher._shortened", _kept_too_long),
-    "other cells are moved than those that were said": ("reenact.runtime.scripted.ScriptedEngine._operate", _unshifted),
+    "other cells are moved than those that were said": (
+        "reenact.runtime.engine.scripted.ScriptedEngine._operate",
+        _unshifted,
+    ),
 }
 
 

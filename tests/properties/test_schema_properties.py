@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.options import Options
-from reenact.runtime.form import grammar_in_force
-from reenact.runtime.soundness import check
-from reenact.runtime.states import DEAD, START, GrammarStates
-from tests.support import holds_for
+from reenact.runtime.grammar.in_force import grammar_in_force
+from reenact.runtime.grammar.soundness import check
+from reenact.runtime.llama.grammar_states import DEAD, START, GrammarStates
+from tests.helpers.driver import holds_for
 
 NAMES: Final = ("a", "b", "x y", "日本")
 REFERENCES: Final = (

@@ -6,10 +6,10 @@ from itertools import pairwise
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.slots import Slot
-from reenact.replay.strategies import weighted
-from tests.properties.playing import played
-from tests.properties.programs import GENERATING, POOLING, RELATIVES, STRANGERS, Program
-from tests.support import holds_for
+from reenact.replay.testing.strategies import weighted
+from tests.helpers.driver import holds_for
+from tests.helpers.programs.playing import played
+from tests.helpers.programs.programs import GENERATING, POOLING, RELATIVES, STRANGERS, Program
 
 
 @holds_for(examples=80, program=weighted((2, GENERATING), (2, STRANGERS), (2, RELATIVES), (1, POOLING)))

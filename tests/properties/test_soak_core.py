@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from reenact.actors import batcher
-from reenact.replay.checked import check_log
-from tests.breaking import found
+from reenact.replay.check.report import check_log
+from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
 from tests.measure import soak_core
 from tests.measure.soak_core import Found, Soak, run_session
 from tests.measure.soak_figures import Figures
 from tests.measure.soak_state import OtherCode, State
+from tests.mutants.change import found
 from tests.properties.test_kernel_machine import as_if_done
-from tests.support import FRESH_SEED, FRESH_SEED_NAME
 
 STEPS = 300
 

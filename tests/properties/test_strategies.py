@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.options import Options
-from reenact.replay import strategies, testing
-from reenact.replay.checks import RULES
-from reenact.replay.liveness import end_all
-from reenact.replay.strategies import facts, headers, outcomes, submissions, undone, weighted
-from reenact.replay.testing import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
-from tests.support import exists, holds_for
+from reenact.replay.check.runner import RULES
+from reenact.replay.testing import kernel, strategies
+from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
+from reenact.replay.testing.liveness import end_all
+from reenact.replay.testing.strategies import facts, headers, outcomes, submissions, undone, weighted
+from tests.helpers.driver import exists, holds_for
 
 HEADERS: Final = weighted((2, headers()), (1, headers(pooling=True)))
 
@@ -27,7 +27,7 @@ HEADERS: Final = weighted((2, headers()), (1, headers(pooling=True)))
 
 
 def test_two_share_a_slot() -> None:
-    """The example of `reenact.replay.testing`."""
+    """The example of `reenact.replay.testing.kernel`."""
     context = context_of(n_slots=1, n_ctx=16, n_ctx_seq=16, n_batch=8, shift="evaluate")
     session = CheckedKernel(header_of(context, max_waiting=1))
     for prompt in [(5, 6, 7), (5, 6)]:
@@ -39,7 +39,7 @@ def test_two_share_a_slot() -> None:
 
 
 def _test_the_shortest_prompt_comes_first(header: e.SessionOpened, data: st.DataObject) -> None:
-    """The example of `reenact.replay.strategies`: another policy keeps the rules that are not about it."""
+    """The example of `reenact.replay.testing.strategies`: another policy keeps the rules that are not about it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reenact.actors.batcher.turn", lambda work: (-work.priority, len(work.inputs)))
         session = CheckedKernel(header, rules=RULES.keys() - {"queue", "places", "digest"})
@@ -62,7 +62,7 @@ test_the_shortest_prompt_comes_first = holds_for(examples=40, header=HEADERS, da
 
 @pytest.mark.parametrize(
     ("module", "test"),
-    [(testing, test_two_share_a_slot), (strategies, _test_the_shortest_prompt_comes_first)],
+    [(kernel, test_two_share_a_slot), (strategies, _test_the_shortest_prompt_comes_first)],
     ids=["testing", "strategies"],
 )
 def test_the_examples_are_tests(module: ModuleType, test: Callable[..., None]) -> None:
@@ -136,7 +136,7 @@ def session() -> CheckedKernel:
 
 def test_a_policy_that_goes_round_in_circles(session: CheckedKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an error that says what happened last, and not a test that hangs."""
-    monkeypatch.setattr(testing, "MOST_RECORDS", 100)
+    monkeypatch.setattr(kernel, "MOST_RECORDS", 100)
     monkeypatch.setattr("reenact.actors.batcher.turn", lambda work: (work.sequence,))
     session.tokenize(session.submit(SUBMISSION))
     urgent = evolve(SUBMISSION, options=evolve(SUBMISSION.options, priority=1))

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.sessions import eventful_session
+from tests.helpers.sessions import eventful_session
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from typing import Any, Final
 import orjson
 from attrs import frozen
 
-from reenact.replay.cli import main
-from reenact.runtime.journal import sealed
-from tests.sessions import read_fields
+from reenact.replay.cli.main import main
+from reenact.runtime.log.journal import sealed
+from tests.helpers.paths import GOLDEN
+from tests.helpers.sessions import read_fields
 
-GOLDEN: Final = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
+LOGS: Final = sorted(GOLDEN.glob("*.jsonl"))
 COMMANDS: Final = (
     ("run", "LOG"),
     ("check", "LOG"),
@@ -68,7 +69,7 @@ class Outcome:
 def damaged(seed: int, folder: Path) -> Damaged:
     """Write the log of a seed."""
     random = Random(seed)  # noqa: S311  # it is to be the same again
-    whole = random.choices(GOLDEN, [1 / path.stat().st_size for path in GOLDEN])[0]
+    whole = random.choices(LOGS, [1 / path.stat().st_size for path in LOGS])[0]
     lines = read_fields(whole)
     if random.random() < 0.8:
         lines = lines[: random.randint(1, 60)]
@@ -165,7 +166,7 @@ def _swap(random: Random, lines: list[Line]) -> None:
 
 def _insert(random: Random, lines: list[Line]) -> None:
     """Insert a record of another log."""
-    others = read_fields(random.choice(GOLDEN[:6]))
+    others = read_fields(random.choice(LOGS[:6]))
     lines.insert(random.randint(0, len(lines)), random.choice(others))
 
 

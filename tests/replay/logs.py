@@ -10,8 +10,8 @@ from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions, options_of
 from reenact.replay.fold import Entry, entries
-from reenact.runtime.journal import Journal, LogFile, sealed
-from tests.support import Driver
+from reenact.runtime.log.journal import Journal, LogFile, sealed
+from tests.helpers.driver import Driver
 
 MS = 1_000_000
 """Nanoseconds."""

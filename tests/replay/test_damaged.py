@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.support import FRESH_SEED
+from tests.helpers.driver import FRESH_SEED
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("seed", [0, 1000, 2000, FRESH_SEED % 10**9], ids=[0, 1000, 2000, "fresh"])
@@ -18,6 +18,6 @@ def test_every_log_has_a_verdict(seed: int) -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert 0 == done.returncode, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 from reenact.replay.fold import Fold, entries
-from reenact.replay.show import line_of
-from reenact.replay.state import page
-from reenact.replay.texts import lines_of, texts_of
-from reenact.runtime.journal import LogFile
-from tests.sessions import eventful_session
+from reenact.replay.look.show import line_of
+from reenact.replay.look.state import page
+from reenact.replay.look.texts import lines_of, texts_of
+from reenact.runtime.log.journal import LogFile
+from tests.helpers.sessions import eventful_session
 
 
 async def test_everything_that_can_happen_is_told(tmp_path: Path, autojump_clock: object) -> None:

@@ -7,16 +7,17 @@ from hypothesis import strategies as st
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
-from reenact.replay.checks import Checks
+from reenact.replay.check.runner import Checks
 from reenact.replay.facts import Facts, Outcome, Play, facts_of
 from reenact.replay.fold import Entry
-from reenact.runtime.journal import Journal
-from tests.properties.playing import played
-from tests.properties.programs import ANY, GENERATING, Program
+from reenact.runtime.log.journal import Journal
+from tests.helpers.driver import holds_for
+from tests.helpers.paths import GOLDEN
+from tests.helpers.programs.playing import played
+from tests.helpers.programs.programs import ANY, GENERATING, Program
 from tests.replay import logs
-from tests.support import holds_for
 
-GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
+LOGS = sorted(GOLDEN.glob("*.jsonl"))
 Captured = pytest.CaptureFixture[str]
 
 
@@ -25,7 +26,7 @@ def happened(facts: Facts) -> list[e.Record]:
     return [record for fact in Play(facts).run() for record in fact.records]
 
 
-@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", LOGS, ids=lambda path: path.stem)
 def test_the_facts_of_a_log_lead_to_the_log(golden: Path) -> None:
     """What today's actors make of all facts of a golden log is the log."""
     whole = logs.read(golden)
@@ -42,14 +43,14 @@ def test_the_facts_of_the_eventful_session_lead_to_it(eventful: Path) -> None:
 def test_the_facts_of_any_session_lead_to_it(program: Program, t: int) -> None:
     """Whatever callers, readers and engines do, all facts lead to the same records."""
     records = played(program).driver.records
-    line = logs.read(GOLDEN[0])[0].line
+    line = logs.read(LOGS[0])[0].line
     assert records == happened(facts_of(Entry(record, t, line) for record in records))
 
 
 @holds_for(examples=60, program=GENERATING, data=st.data())
 def test_facts_happen_without_others(program: Program, data: st.DataObject) -> None:
     """Whatever does not happen, the rest can, and keeps all rules."""
-    line = logs.read(GOLDEN[0])[0].line
+    line = logs.read(LOGS[0])[0].line
     facts = facts_of(Entry(record, 0, line) for record in played(program).driver.records)
     kept = data.draw(st.lists(st.booleans(), min_size=len(facts.happenings), max_size=len(facts.happenings)))
     happenings = tuple(one for one, stays in zip(facts.happenings, kept, strict=True) if stays)

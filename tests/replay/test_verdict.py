@@ -4,7 +4,7 @@ from reenact.actors import events as e
 from reenact.actors.metrics import Metrics
 from reenact.replay import replay_log
 from reenact.replay.fold import entries
-from reenact.runtime.journal import LogFile
+from reenact.runtime.log.journal import LogFile
 from tests.replay import logs
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from reenact.runtime.extra import INSTALL
+from tests.helpers.paths import GOLDEN, ROOT
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "company.jsonl"
-ROOT = Path(__file__).parents[2]
+COMPANY = GOLDEN / "company.jsonl"
 
 HIDES = "import sys; sys.modules[{name!r}] = None"
 """Python runs it when it starts: the module cannot be imported then."""
@@ -19,11 +19,11 @@ HIDES = "import sys; sys.modules[{name!r}] = None"
 @pytest.mark.parametrize(
     ("program", "arguments", "code"),
     [
-        ("reenact.replay", ("run", str(GOLDEN), "--compute"), 4),
-        ("reenact.replay", ("run", str(GOLDEN), "--model", "a.gguf"), 4),
-        ("reenact.replay", ("fork", str(GOLDEN), "--at", "12", "-o", "child.jsonl"), 4),
-        ("reenact.runtime.cli", ("generate", "--model", "a.gguf", "Hi"), 1),
-        ("reenact.runtime.cli", ("probe", "a.gguf"), 1),
+        ("reenact.replay", ("run", str(COMPANY), "--compute"), 4),
+        ("reenact.replay", ("run", str(COMPANY), "--model", "a.gguf"), 4),
+        ("reenact.replay", ("fork", str(COMPANY), "--at", "12", "-o", "child.jsonl"), 4),
+        ("reenact.runtime.cli.main", ("generate", "--model", "a.gguf", "Hi"), 1),
+        ("reenact.runtime.cli.main", ("probe", "a.gguf"), 1),
     ],
 )
 def test_the_error_is_the_line_that_installs_it(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reenact.runtime import InvalidRequest, ScriptedEngine, open_runtime
-from reenact.runtime.engine import Rendered
+from reenact.runtime.engine.protocol import Rendered
 from reenact.runtime.fitting import roundest, units
 from reenact.runtime.pytest_plugin import OpenScripted
-from tests.sessions import console_shows, read_fields
+from tests.helpers.sessions import console_shows, read_fields
 
 N_CTX: Final = 200
 QUARTER: Final = N_CTX // 4

@@ -11,10 +11,10 @@ from trio.testing import MockClock
 
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
-from reenact.runtime.codec import Fields
-from reenact.runtime.journal import Journal
+from reenact.runtime.log.codec import Fields
+from reenact.runtime.log.journal import Journal
 from reenact.runtime.session import Session
-from tests.sessions import read_fields
+from tests.helpers.sessions import read_fields
 
 
 async def application(log: Path) -> None:

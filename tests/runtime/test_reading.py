@@ -12,7 +12,7 @@ from reenact.actors.limits import MAX_STOPS
 from reenact.actors.options import OPTION_NAMES
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.pytest_plugin import OpenScripted
-from tests.sessions import read_fields
+from tests.helpers.sessions import read_fields
 
 METHODS = (
     *("__repr__", "__str__", "__format__", "__eq__", "__hash__", "__bool__", "__len__", "__iter__", "__next__"),

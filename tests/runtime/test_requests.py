@@ -26,11 +26,11 @@ from reenact.runtime import (
     open_runtime,
 )
 from reenact.runtime.chats import kept
-from reenact.runtime.engine import ContextSettings, Rendered
+from reenact.runtime.engine.protocol import ContextSettings, Rendered
+from reenact.runtime.engine.scripted import DEAD_END, EOG, NAN
 from reenact.runtime.prompts import pieces_of
 from reenact.runtime.pytest_plugin import OpenScripted
-from reenact.runtime.scripted import DEAD_END, EOG, NAN
-from tests.sessions import console_shows, read_fields
+from tests.helpers.sessions import console_shows, read_fields
 
 LONG = ["a"] * 1000
 

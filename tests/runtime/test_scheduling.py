@@ -8,9 +8,9 @@ import trio
 
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
-from reenact.runtime.codec import Fields
+from reenact.runtime.log.codec import Fields
 from reenact.runtime.sources import Sources
-from tests.sessions import read_fields
+from tests.helpers.sessions import read_fields
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

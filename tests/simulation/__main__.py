@@ -19,16 +19,16 @@ from time import perf_counter
 from traceback import format_exception
 from typing import Final
 
-from reenact.replay.progress import progress
+from reenact.replay.render.progress import progress
+from tests.helpers.driver import positive
+from tests.helpers.paths import ROOT
 from tests.simulation.judge import complaints, read
 from tests.simulation.world import Ran, run
-from tests.support import positive
 
 STEPS: Final = 300
 """Of the engine, in a session."""
 MAX_SHOWN: Final = 10
 """Complaints of a session that are told; most follow from the first."""
-ROOT: Final = Path(__file__).parent.parent.parent
 _SHOWN_KINDS: Final = {
     "SequencePreempted": "preemptions",
     "ContextShifted": "context shifts",

@@ -20,12 +20,12 @@ from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.metrics import Times
 from reenact.replay import replay_log
-from reenact.replay.checked import check_log
+from reenact.replay.check.report import check_log
 from reenact.replay.fold import entries
-from reenact.replay.texts import Texts, Told
+from reenact.replay.look.texts import Texts, Told
 from reenact.runtime import Completion
-from reenact.runtime.journal import LogFile
-from reenact.runtime.scripted import PIECES, Special, drawn, row_of
+from reenact.runtime.engine.scripted import PIECES, Special, drawn, row_of
+from reenact.runtime.log.journal import LogFile
 from tests.simulation.world import BOS, ROW_IN_TEXT, End, Ran
 
 _LEFT = {"left", "cancelled"}

@@ -8,12 +8,12 @@ import pytest
 import trio
 from trio._core import _run
 
-from reenact.replay.cli import main as replay
-from reenact.runtime.live import Live
+from reenact.replay.cli.main import main as replay
+from reenact.runtime.request import Live
+from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
 from tests.simulation.__main__ import failure, in_process, log_of, simulated
 from tests.simulation.judge import alone, read
 from tests.simulation.world import run
-from tests.support import FRESH_SEED, FRESH_SEED_NAME
 
 STEPS = 150
 SEEDS = range(16)

@@ -33,7 +33,7 @@ from reenact.actors.errors import LogBroken, ReenactError
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions
 from reenact.runtime import Chunk, Completion, Runtime, ScriptedEngine, Stream, open_runtime
-from reenact.runtime.engine import Drawing, Rendered, Tokenized, refused
+from reenact.runtime.engine.protocol import Drawing, Rendered, Tokenized, refused
 from reenact.runtime.sources import Sources
 
 T = TypeVar("T")
@@ -243,7 +243,7 @@ def _replaced(chances: Random, room: int | None, seconds: Callable[[str], float]
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr("trio._core._run._r", _another(chances))
         patch.setattr("reenact.runtime.api.InPlace", lambda: _VirtualCompute(seconds))
-        patch.setattr("reenact.runtime.journal.os.write", _writing(_another(chances), room))
+        patch.setattr("reenact.runtime.log.journal.os.write", _writing(_another(chances), room))
         yield
 
 

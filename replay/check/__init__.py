@@ -1,0 +1,1 @@
+"""`replay check`: rules that every session keeps."""

@@ -1,0 +1,394 @@
+"""What the records of a log come to, counted apart from the actors: requests, slots and their cells.
+
+The rules that hold here:
+
+* Nothing is decided, and no state and no rule of the actors is used: only what the records say.
+* The records are believed. What cannot be is for the rules to find (`reenact.replay.check.rule`); counting goes on with
+  what stands there, and raises on nothing.
+* A slot has two lengths. ``cells`` is what the engine was told to do with it and reports; ``useful`` is how many of
+  them the session takes for the beginning of what the slot's sequence has.
+* What an engine did in a batch that it refused or that failed is not known, and neither are the cells then.
+"""
+
+from bisect import insort
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import Factory, define
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Input
+from reenact.actors.limits import NUM_PREDICT_CONTEXTS
+from reenact.actors.options import Options
+from reenact.actors.routing import BATCHER
+
+_NOBODY: Final = Options(seed=0)
+"""The options of a request that never came."""
+
+
+@define(kw_only=True)
+class Request:
+    """One request."""
+
+    number: int
+    options: Options = _NOBODY
+    embedding: bool = False
+    n_ctx: int = 0
+    """Inputs that it may have; for an embedding no more than a batch holds."""
+    prompt: tuple[Input, ...] | None = None
+    """As it was tokenised."""
+    bos_added: bool = False
+    waits: bool = False
+    """For a slot."""
+    slot: int | None = None
+    preempted: bool = False
+    """It had a slot before, and waits for one again."""
+    inputs: list[Input] = Factory(list)
+    """All that it has, evaluated or not."""
+    draw: int | None = None
+    """The token that is to be sampled after the last of them."""
+    pool: bool = False
+    """A vector is wanted instead."""
+    n_sampled: int = 0
+    last_token: int | None = None
+    reader_paused: bool = False
+    paused: bool = False
+    ended: bool = False
+
+    @property
+    def wants(self) -> bool:
+        """Whether there is something to evaluate."""
+        return self.draw is not None or self.pool
+
+    @property
+    def kept_back(self) -> bool:
+        """Whether there is nothing to evaluate although there was: its reader does not read on."""
+        return bool(self.inputs) and not self.wants
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """What waiting requests are ordered by: a higher priority first, then who came first."""
+        return -self.options.priority, self.number
+
+    @property
+    def keep(self) -> int:
+        """Inputs that are never dropped: as many as asked, and BOS, but never a whole context."""
+        n_prompt = len(self.prompt or ())
+        whole = self.embedding or self.options.num_keep < 0
+        return min(n_prompt if whole else self.options.num_keep + self.bos_added, self.n_ctx - 1)
+
+    @property
+    def limit(self) -> int:
+        """Tokens that it samples at most."""
+        asked = self.options.num_predict
+        return asked if asked >= 0 else NUM_PREDICT_CONTEXTS * self.n_ctx
+
+
+def _turn(request: Request) -> tuple[int, int]:
+    return request.turn
+
+
+@define(kw_only=True)
+class Slot:
+    """One slot, and what is in its cells."""
+
+    sequence: int | None = None
+    cells: list[Input] = Factory(list)
+    """What the engine has in them; nothing where that is not known."""
+    known: bool = True
+    useful: int = 0
+    pure: int | None = None
+    """So many of the engine's cells were never moved; None for all."""
+    unmoved: int | None = None
+    """The same of what its sequence has, also where the engine has not moved them yet."""
+    gap: tuple[int, int] | None = None
+    """Cells that are to be discarded, and how many are before them."""
+
+    def forget(self) -> None:
+        """Take it that nobody knows what is in the cells."""
+        self.cells, self.known, self.useful, self.pure, self.unmoved, self.gap = [], False, 0, None, None, None
+
+    def leave(self) -> None:
+        """Let nobody have the slot; the cells stay."""
+        self.sequence, self.useful, self.unmoved, self.gap = None, 0, None, None
+
+    def trim(self, length: int) -> None:
+        """Remove the cells from ``length`` on."""
+        del self.cells[length:]
+        self.known = self.known or length == 0
+        if self.pure is not None and length <= self.pure:
+            self.pure = None
+
+
+class Recount:
+    """The count; give it every record in order."""
+
+    def __init__(self) -> None:
+        self.header: e.SessionOpened | None = None
+        self.closed = False
+        self.requests: dict[int, Request] = {}
+        """Those that have not ended, or ended in the last fact."""
+        self.n_requests = 0
+        self.waiting: list[Request] = []
+        """In turn."""
+        self.slots: list[Slot] = []
+        self.copies: list[e.Copy] = []
+        """Slots that are to be copied in the next batch."""
+        self.plan: e.BatchPlanned | None = None
+        """The last batch planned."""
+        self.planned_at = 0
+        """The record of that."""
+        self.in_flight: e.BatchPlanned | None = None
+        self.aborting = False
+        """The last batch planned is to end early."""
+        self.aborted = False
+        """The last batch that came back did end early."""
+        self.broken = False
+        """The engine failed."""
+        self.failed: set[str] = set()
+        """Actors that raised."""
+        self.n = -1
+        """The last record that was counted."""
+        self.before = 0
+        """When that happened, in nanoseconds since the session opened."""
+        self.now = 0
+        """When the record happened that is counted next."""
+        self.first = 0
+        """The given record of its fact."""
+        self.fact: list[e.Event] = []
+        """That one's event, and those of all that followed from it."""
+        self.just_ended: list[Request] = []
+        """Requests that ended in this fact."""
+
+    # ------------------------------------------------------------ what the rules ask
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing is planned any more, because the engine failed or the Batcher raised."""
+        return self.broken or BATCHER in self.failed
+
+    def request(self, number: int) -> Request:
+        """Return a request; one without anything where there is none of this number, or it ended before."""
+        return self.requests.get(number) or Request(number=number, ended=True)
+
+    def is_live(self, number: int) -> bool:
+        """Return whether a request came and has not ended."""
+        request = self.requests.get(number)
+        return request is not None and not request.ended
+
+    def slot(self, number: int) -> Slot:
+        """Return a slot; an empty one where there is none of this number."""
+        return self.slots[number] if 0 <= number < len(self.slots) else Slot()
+
+    def content(self, number: int) -> Slot:
+        """Return the slot that holds what will be in this one's cells when all copies are made."""
+        for copy in reversed(self.copies):
+            if copy.slot == number:
+                number = copy.source
+        return self.slot(number)
+
+    def cause(self, record: e.Record) -> e.Event | None:
+        """Return what a record follows from, if that is of the same fact."""
+        at = -1 if record.cause is None else record.cause - self.first
+        return self.fact[at] if 0 <= at < len(self.fact) else None
+
+    @property
+    def in_turn(self) -> Iterator[Request]:
+        """The requests that get the next slots, in this order; one whose reader does not read on is passed over."""
+        return (one for one in self.waiting if not one.kept_back)
+
+    def may_wait(self, request: Request) -> bool:
+        """Return whether the prompt of another request, that has a slot, is still evaluated where both are alike."""
+        for slot in self.slots:
+            other = self.request(slot.sequence or 0)
+            if not other.ended and other.draw == 0:
+                n_useful = min(common(other.inputs, request.inputs), len(request.inputs) - 1)
+                if slot.useful < n_useful:
+                    return True
+        return False
+
+    # ------------------------------------------------------------ records
+
+    def begin(self, record: e.Record, t: int) -> None:
+        """Turn to the next record; `add` counts it."""
+        self.before, self.now = self.now, t
+        if record.cause is None:
+            self.first = record.n
+            self.fact.clear()
+            for request in self.just_ended:
+                self.requests.pop(request.number, None)
+                self._leaves(request.number)
+            self.just_ended.clear()
+
+    def add(self, record: e.Record) -> None:
+        """Count a record."""
+        self.n = record.n
+        event = record.event
+        self.fact.append(event)
+        match event:
+            case e.TokenEmitted() | e.StopMatched() | e.EogSampled():
+                request = self.request(event.sequence)
+                request.n_sampled, request.last_token = event.index + 1, event.token
+            case e.InputQueued():
+                request = self.request(event.sequence)
+                request.inputs += event.inputs
+                request.draw, request.pool, request.paused = event.draw, event.draw is None, False
+            case e.BatchPlanned():
+                self.plan, self.in_flight, self.planned_at, self.aborting = event, event, record.n, False
+                self.copies = []
+                for slot in self.slots:
+                    slot.gap = None
+            case e.BatchDecoded():
+                self._decoded(event)
+            case _:
+                self._add_other(event)
+
+    def _add_other(self, event: e.Event) -> None:
+        match event:
+            case e.SequenceFinished():
+                request = self.request(event.sequence)
+                request.ended = True
+                self.just_ended.append(request)
+            case e.SlotAssigned() | e.SequencePreempted() | e.SlotYielded() | e.SlotReleased() | e.CellsLost():
+                self._add_of_slots(event)
+            case e.InputsDropped():
+                self._dropped(event)
+            case e.RequestQueued():
+                self._waits(self.request(event.sequence))
+            case e.RequestWithdrawn() | e.RequestDisplaced():
+                self._leaves(event.sequence)
+                self.request(event.sequence).waits = False
+            case e.AbortRequested():
+                self.aborting = True
+            case e.EngineFailed():
+                self.broken, self.in_flight = True, None
+            case e.SessionOpened():
+                self.header = event
+                self.slots = [Slot() for _ in range(event.context.n_slots)]
+            case e.SessionClosed():
+                self.closed = True
+            case e.ActorFailed():
+                self.failed.add(event.failed)
+            case _:
+                self._add_of_requests(event)
+
+    def _add_of_requests(self, event: e.Event) -> None:
+        match event:
+            case e.RequestReceived() if self.header is not None:
+                context = self.header.context
+                n_ctx = min(context.n_ctx, context.n_batch) if event.embedding else context.n_ctx
+                self.requests[event.sequence] = Request(
+                    number=event.sequence, options=event.options, embedding=event.embedding, n_ctx=n_ctx
+                )
+                self.n_requests = max(self.n_requests, event.sequence)
+            case e.PromptTokenized():
+                request = self.request(event.sequence)
+                request.prompt, request.bos_added = event.inputs, event.bos_added
+            case e.SequenceForked():
+                self.request(event.sequence).options = event.options
+                self.waiting.sort(key=_turn)  # It may have another priority.
+            case e.ReaderPaused() | e.ReaderResumed():
+                self.request(event.sequence).reader_paused = isinstance(event, e.ReaderPaused)
+            case e.SequencePaused() | e.SequenceResumed():
+                self.request(event.sequence).paused = isinstance(event, e.SequencePaused)
+            case _:
+                pass
+
+    def _waits(self, request: Request) -> None:
+        request.waits, request.slot = True, None
+        insort(self.waiting, request, key=_turn)
+
+    def _leaves(self, number: int) -> None:
+        self.waiting = [one for one in self.waiting if one.number != number]
+
+    # ------------------------------------------------------------ slots and cells
+
+    def _add_of_slots(
+        self, event: e.SlotAssigned | e.SequencePreempted | e.SlotYielded | e.SlotReleased | e.CellsLost
+    ) -> None:
+        match event:
+            case e.SlotAssigned():
+                request, slot = self.request(event.sequence), self.slot(event.slot)
+                self._leaves(event.sequence)
+                request.waits, request.preempted, request.slot = False, False, event.slot
+                slot.leave()
+                slot.sequence, slot.useful = event.sequence, event.reused
+                if event.source is not None:
+                    self.copies.append(e.Copy(source=event.source, slot=event.slot))
+            case e.SequencePreempted() | e.SlotYielded():
+                request = self.request(event.sequence)
+                request.preempted = True
+                self._waits(request)
+                self.slot(event.slot).leave()
+            case e.SlotReleased():
+                self.request(event.sequence).slot = None
+                self.slot(event.slot).leave()
+            case e.CellsLost():
+                self.in_flight, self.aborting, self.copies = None, False, []
+                for slot in self.slots:
+                    slot.forget()
+                    slot.known = True
+
+    def _dropped(self, event: e.InputsDropped) -> None:
+        request = self.request(event.sequence)
+        behind = event.keep + event.discard
+        del request.inputs[event.keep : behind]
+        if request.slot is None:
+            return
+        slot = self.slot(request.slot)
+        if self.header is not None and self.header.context.shift == "move" and slot.useful >= behind:
+            slot.useful -= event.discard
+            slot.gap = event.keep, event.discard
+            slot.unmoved = event.keep if slot.unmoved is None else min(event.keep, slot.unmoved)
+        else:
+            slot.useful = min(slot.useful, event.keep)
+
+    def _decoded(self, event: e.BatchDecoded) -> None:
+        plan, self.in_flight = self.in_flight, None
+        self.aborted = event.code == e.ABORTED
+        if plan is None:
+            return
+        if not event.positions:
+            for number in (*(part.slot for part in plan.parts), *(one.slot for one in plan.operations)):
+                self.slot(number).forget()
+            return
+        self._operate(plan)
+        last = dict(event.positions)
+        for part in plan.parts:
+            self._evaluated(part, last.get(part.slot), event.code)
+
+    def _operate(self, plan: e.BatchPlanned) -> None:
+        """Do to the cells what the engine was told to do."""
+        for copy in plan.copies:
+            source, slot = self.slot(copy.source), self.slot(copy.slot)
+            slot.cells, slot.known, slot.pure = list(source.cells), source.known, source.pure
+        for trim in plan.trims:
+            self.slot(trim.slot).trim(max(trim.length, 0))
+        for shift in plan.shifts:
+            slot = self.slot(shift.slot)
+            del slot.cells[max(shift.keep, 0) : max(shift.keep, 0) + max(shift.discard, 0)]
+            slot.pure = shift.keep if slot.pure is None else min(shift.keep, slot.pure)
+
+    def _evaluated(self, part: e.Part, last: int | None, code: int) -> None:
+        """Take the rows for cells that the engine reports."""
+        slot, request = self.slot(part.slot), self.request(part.sequence)
+        start = max(part.position, 0)
+        if code not in {e.DONE, e.ABORTED} or last is None or not start - 1 <= last < start + len(part.inputs):
+            slot.forget()
+            return
+        slot.cells[start:] = part.inputs[: last + 1 - start]
+        if slot.sequence != part.sequence:
+            return  # It ended while the batch was in flight.
+        if part.pool:
+            slot.useful, request.pool = 0, request.pool and code != e.DONE
+        elif code == e.DONE and part.draw is not None:
+            slot.useful, request.draw = last + 1, None
+        else:
+            # The logits of an aborted decode are gone, so one input at least is evaluated again.
+            slot.useful = min(last + 1, len(request.inputs) - 1)
+
+
+def common(one: list[Input], other: list[Input]) -> int:
+    """Return how many inputs both begin with."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

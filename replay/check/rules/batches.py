@@ -1,0 +1,311 @@
+"""Rules of batches: whose rows they have, where those stand, what comes of them, and when one ends early.
+
+The rule that holds here: a plan is held against what the engine was told and reported before, cell by cell.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from reenact.actors import events as e
+from reenact.replay.check.recount import Recount, Request
+from reenact.replay.check.rule import Rule, Violation
+from reenact.replay.render.values import inputs, sequences
+
+MAX_MISSED: Final = 1
+"""Batches in a row that a sequence with inputs is not in, at most: those of the other kind of inputs. So a prompt
+advances at least in every second batch, and in every batch where all inputs are tokens."""
+
+
+class Batches(Rule):
+    """What a batch is."""
+
+    name = "batches"
+    says = (
+        "A batch is planned while none is in flight, numbered from 0; it has 1 to n_batch rows of one kind, and parts "
+        "by slot, each in the slot of its sequence."
+    )
+    source = "docs/runner-semantics.md, Batch"
+    hears = (e.BatchPlanned, e.BatchDecoded)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at a plan, and at which batch came back."""
+        n, recount = record.n, self.recount
+        match record.event:
+            case e.BatchPlanned() as plan:
+                if recount.in_flight is not None or recount.stands_still:
+                    yield self.violation(n, "no plan now", f"batch {plan.batch}")
+                number = 0 if recount.plan is None else recount.plan.batch + 1
+                if plan.batch != number:
+                    yield self.violation(n, f"batch {number}", f"batch {plan.batch}")
+                yield from self._shape(n, plan)
+            case e.BatchDecoded(batch=batch):
+                due = None if recount.in_flight is None else recount.in_flight.batch
+                if batch != due:
+                    expected = "no batch" if due is None else f"batch {due}"
+                    yield self.violation(n, expected, f"batch {batch}", first=recount.planned_at)
+            case _:
+                pass
+
+    def _shape(self, n: int, plan: e.BatchPlanned) -> Iterator[Violation]:
+        recount, parts = self.recount, plan.parts
+        n_batch = 0 if recount.header is None else recount.header.context.n_batch
+        n_rows = sum(len(part.inputs) for part in parts)
+        if not 1 <= n_rows <= n_batch or not all(part.inputs for part in parts):
+            yield self.violation(n, f"1 to {n_batch} rows, at least one a part", f"{n_rows} rows")
+        pools = {part.pool for part in parts}
+        # A text that is pooled is not cut where its kinds change; callers give tokens only.
+        kinds = {kind for part in parts if not part.pool for kind in map(type, part.inputs)}
+        if len(pools) > 1 or len(kinds) > 1:
+            yield self.violation(n, "rows of one kind", "tokens and rows of numbers, or texts to pool and to go on")
+        slots = [part.slot for part in parts]
+        if slots != sorted({slot for slot in slots if 0 <= slot < len(recount.slots)}):
+            yield self.violation(n, f"slots ascending, of {len(recount.slots)}", f"slots {slots}")
+        for part in parts:
+            if recount.slot(part.slot).sequence != part.sequence:
+                actual = f"rows of sequence {part.sequence} in slot {part.slot}"
+                yield self.violation(n, f"rows of sequence {recount.slot(part.slot).sequence}", actual)
+
+
+class Draws(Rule):
+    """Who reads which row of logits."""
+
+    name = "draws"
+    says = (
+        "A row of logits has one reader: logits are asked for only in the last row of what a sequence has, for its "
+        "next token, and exactly those are drawn."
+    )
+    source = "docs/runner-semantics.md, Batch"
+    hears = (e.BatchPlanned, e.BatchDecoded)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at what is to be drawn, and at what was."""
+        match record.event:
+            case e.BatchPlanned(parts=parts):
+                numbers = [part.sequence for part in parts]
+                if len(set(numbers)) != len(numbers):
+                    yield self.violation(record.n, "one part a sequence", f"parts of {sorted(numbers)}")
+                for part in parts:
+                    yield from self._part(record.n, part, self.recount.request(part.sequence))
+            case e.BatchDecoded() as decoded if self.recount.in_flight is not None:
+                done = self.recount.in_flight.parts if decoded.code == e.DONE else ()
+                drawn = [part.sequence for part in done if part.draw is not None]
+                pooled = [part.sequence for part in done if part.pool]
+                actual = [sample.sequence for sample in decoded.samples], [one.sequence for one in decoded.vectors]
+                if (drawn, pooled) != actual:
+                    expected, said = (f"tokens of {one} and vectors of {two}" for one, two in ((drawn, pooled), actual))
+                    yield self.violation(record.n, expected, said, first=self.recount.planned_at)
+            case _:
+                pass
+
+    def _part(self, n: int, part: e.Part, request: Request) -> Iterator[Violation]:
+        is_last = part.position + len(part.inputs) == len(request.inputs)
+        draw = request.n_sampled if is_last and not request.pool and request.wants else None
+        if (part.draw, part.pool) != (draw, request.pool):
+            yield self.violation(
+                n,
+                f"sequence {part.sequence} draws {draw}, pool {request.pool}",
+                f"draws {part.draw}, pool {part.pool}",
+            )
+
+
+class Positions(Rule):
+    """Where rows stand."""
+
+    name = "positions"
+    says = (
+        "The rows of a sequence follow its cells: none is left out, and none evaluated twice without a removal "
+        "between; a row is the sequence's input of that position, and nothing of use is removed."
+    )
+    source = "docs/runner-semantics.md, Slots and prefix reuse"
+    hears = (e.BatchPlanned,)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at a plan."""
+        plan = record.event
+        if not isinstance(plan, e.BatchPlanned):
+            return
+        lengths: dict[int, int | None] = {}
+        for copy in plan.copies:
+            lengths[copy.slot] = self._length(copy.source, lengths)
+        for trim in plan.trims:
+            useful = self.recount.slot(trim.slot).useful
+            if trim.length < useful:
+                yield self.violation(
+                    record.n, f"the first {useful} cells of slot {trim.slot} kept", f"trimmed to {trim.length}"
+                )
+            before = self._length(trim.slot, lengths)
+            if before is None:
+                lengths[trim.slot] = None if trim.length else 0
+            else:
+                lengths[trim.slot] = min(trim.length, before)
+        for shift in plan.shifts:
+            before = self._length(shift.slot, lengths)
+            lengths[shift.slot] = None if before is None else before - shift.discard
+        for part in plan.parts:
+            yield from self._part(record.n, part, self._length(part.slot, lengths))
+
+    def _length(self, number: int, lengths: dict[int, int | None]) -> int | None:
+        """Return how many cells of a slot are in use, None where that is not known."""
+        if number in lengths:
+            return lengths[number]
+        slot = self.recount.slot(number)
+        return len(slot.cells) if slot.known else None
+
+    def _part(self, n: int, part: e.Part, length: int | None) -> Iterator[Violation]:
+        useful = self.recount.slot(part.slot).useful
+        if not part.position == length == useful:
+            known = "an unknown number of" if length is None else str(length)
+            expected = f"slot {part.slot} at position {length}" if length == useful else f"{useful} cells of use"
+            yield self.violation(n, expected, f"position {part.position}, {known} cells in slot {part.slot}")
+        end = part.position + len(part.inputs)
+        mine = tuple(self.recount.request(part.sequence).inputs[max(part.position, 0) : end])
+        if mine != part.inputs:
+            expected = f"of sequence {part.sequence} at {part.position}: {inputs(mine)}"
+            yield self.violation(n, expected, inputs(part.inputs))
+
+
+class Cells(Rule):
+    """What the engine reports of its cells."""
+
+    name = "cells"
+    says = (
+        "After each batch the engine reports as many cells as the plan makes: all rows if it was done, none if it "
+        "found no room or the batch invalid, and else as many as it came to; what is pooled leaves none."
+    )
+    source = "docs/runner-semantics.md, Slots and prefix reuse"
+    hears = (e.BatchDecoded,)
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at the positions."""
+        decoded, plan = record.event, self.recount.in_flight
+        if not isinstance(decoded, e.BatchDecoded) or plan is None:
+            return
+        if decoded.code == e.INVALID and not decoded.positions:
+            return  # It was refused.
+        reported = dict(decoded.positions)
+        if [part.slot for part in plan.parts] != [slot for slot, _ in decoded.positions]:
+            expected = f"positions of slots {[part.slot for part in plan.parts]}"
+            actual = f"of {[slot for slot, _ in decoded.positions]}"
+            yield self.violation(record.n, expected, actual, first=self.recount.planned_at)
+        for part in plan.parts:
+            low, high = _last_positions(part, decoded.code)
+            last = reported.get(part.slot)
+            if last is not None and not low <= last <= high:
+                due = f"position {low}" if low == high else f"position {low} to {high}"
+                expected = f"slot {part.slot} at {due}"
+                yield self.violation(record.n, expected, f"position {last}", first=self.recount.planned_at)
+
+
+def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
+    """Return between which positions the last cell of a part's slot can be after a batch."""
+    none, every = part.position - 1, part.position + len(part.inputs) - 1
+    if part.pool or code in {e.NO_ROOM, e.INVALID}:
+        return none, none
+    return (every, every) if code == e.DONE else (none, every)
+
+
+class Turns(Rule):
+    """Who waits for whose rows."""
+
+    name = "turns"
+    says = (
+        "Every sequence that has inputs of a batch's kind is in the batch, and the kinds take turns: who generates is "
+        f"in every batch of tokens, a prompt misses at most {MAX_MISSED} batch in a row, counted anew in a new "
+        "context; texts that are pooled go first come, first served. Where anybody has inputs, a batch is planned."
+    )
+    source = "docs/runner-semantics.md, Batch"
+    hears = (e.BatchPlanned, e.CellsLost)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._missed: dict[int, int] = {}
+        """How many batches in a row a sequence with inputs was not in."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at who is not in a batch."""
+        plan = record.event
+        if isinstance(plan, e.CellsLost):
+            # Whoever waited for a token may begin with a row of numbers now: he waits for another batch.
+            self._missed = {}
+        if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
+            return
+        kind, pools = type(plan.parts[0].inputs[0]), plan.parts[0].pool
+        there = {part.sequence for part in plan.parts}
+        before, self._missed = self._missed, {}
+        for slot in self.recount.slots:
+            if slot.sequence is None or slot.sequence in there:
+                continue
+            request = self.recount.request(slot.sequence)
+            if request.ended or not request.wants or not request.inputs:
+                continue
+            if pools and request.pool:
+                if request.number < max(there):
+                    yield self._left_out(record.n, request, "who came first")
+                continue
+            missed = self._missed[request.number] = before.get(request.number, 0) + 1
+            if type(request.inputs[min(slot.useful, len(request.inputs) - 1)]) is kind:
+                yield self._left_out(record.n, request, "who has inputs of this kind")
+            elif missed > MAX_MISSED:
+                yield self._left_out(record.n, request, f"who missed {missed - 1} before")
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at whether anybody waits for a batch that is not planned."""
+        recount = self.recount
+        if recount.in_flight is None and not recount.stands_still:
+            ready = [slot.sequence for slot in recount.slots if self._is_ready(slot.sequence)]
+            if ready:
+                yield self.violation(recount.n, f"a batch with {sequences([one or 0 for one in ready])}", "none")
+
+    def _is_ready(self, number: int | None) -> bool:
+        return number is not None and self.recount.is_live(number) and self.recount.request(number).wants
+
+    def _left_out(self, n: int, request: Request, why: str) -> Violation:
+        return self.violation(n, f"sequence {request.number} in the batch, {why}", "it is not")
+
+
+class Aborts(Rule):
+    """When a batch is ended early."""
+
+    name = "aborts"
+    says = (
+        "A batch is ended early, once, where a sequence ended that has several rows in it, but of two in a row that "
+        "others are in one comes to its end."
+    )
+    source = "docs/runner-semantics.md, Cancelling"
+    hears = (e.SequenceFinished, e.AbortRequested)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._owed: tuple[int, int] | None = None
+        """The record of an end, and the batch that is to end for it."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at an end, and at what is made of it."""
+        match record.event:
+            case e.SequenceFinished(sequence=number):
+                if self._is_due(number):
+                    plan = self.recount.in_flight
+                    self._owed = record.n, plan.batch if plan is not None else 0
+            case e.AbortRequested(batch=batch, sequence=number):
+                self._owed = None
+                plan = self.recount.in_flight
+                if not self._is_due(number) or self.recount.is_live(number) or plan is None or plan.batch != batch:
+                    expected = "an end of a batch for a prefill of who ended, not twice, not again where others are"
+                    yield self.violation(record.n, expected, f"of batch {batch} for sequence {number}")
+            case _:
+                pass
+
+    def settle(self) -> Iterator[Violation]:
+        """Look at whether a prefill that nobody waits for is still computed."""
+        if self._owed is not None and self.recount.in_flight is not None and not self.recount.stands_still:
+            n, batch = self._owed
+            yield self.violation(n, f"an early end of batch {batch}", "none")
+        self._owed = None
+
+    def _is_due(self, number: int) -> bool:
+        """Return whether a batch that has rows of this sequence is to end early, if the sequence ended."""
+        plan = self.recount.in_flight
+        if plan is None or self.recount.aborting:
+            return False
+        rows = [len(part.inputs) for part in plan.parts if part.sequence == number]
+        return bool(rows) and rows[0] > 1 and not (self.recount.aborted and len(plan.parts) > len(rows))

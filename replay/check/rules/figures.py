@@ -1,0 +1,272 @@
+"""Rules of what is folded from a session: its statistics, its state, and the digest that closes its log.
+
+The rule that holds here: a figure is counted from other records than the fold counts it from, wherever there are two
+that tell it. A token sampled, say, is a token that something was made of.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+from attrs import Factory, define
+
+from reenact.actors import events as e
+from reenact.actors.errors import description
+from reenact.actors.kernel import Kernel
+from reenact.actors.metrics import Distribution, Metrics
+from reenact.replay.check.recount import Recount
+from reenact.replay.check.rule import Rule, Violation
+from reenact.runtime.log.codec import SCHEMA
+
+_EVERYTHING: Final = (*get_args(e.GivenEvent), *get_args(e.DerivedEvent))
+
+_ROUNDED: Final = 1.125
+"""A median is told to within an eighth, and never too small."""
+
+_EXACT: Final = 1e-9
+"""By how much of itself a mean may differ that is computed in another order."""
+
+_UNITS: Final = {
+    "queue_time": 1e9,
+    "first_token_time": 1e9,
+    "inter_token_time": 1e9,
+    "rows_per_batch": 1.0,
+    "sequences_per_batch": 1.0,
+}
+"""The figures of many values, each with its unit."""
+
+
+_COUNTED: Final = (
+    "requests",
+    "refused",
+    "batches",
+    "rows",
+    "sampled",
+    "prompt",
+    "cached",
+    "truncated",
+    "forks",
+    "shifts",
+    "preempted",
+    "aborted",
+)
+"""What is counted one by one, by the names of `reenact.actors.metrics.Statistics`."""
+
+
+@define
+class Since:
+    """When what happened to one request, in nanoseconds."""
+
+    received: int
+    assigned: int | None = None
+    last_token: int | None = None
+
+
+@define
+class Values:
+    """Many values, each of them kept."""
+
+    unit: float
+    all: list[int] = Factory(list)
+    total: int = 0
+    largest: int = 0
+
+    def add(self, value: int) -> None:
+        """Count a value."""
+        self.all.append(value)
+        self.total += value
+        self.largest = max(self.largest, value)
+
+    def misfit(self, told: Distribution, *, wholly: bool) -> str | None:
+        """Return what figures should be in place of those that are told; None if they are right.
+
+        Args:
+            told: The figures.
+            wholly: Look at the median and its like too, for which all values are sorted.
+        """
+        n = len(self.all)
+        mean, largest = (self.total / n / self.unit, self.largest / self.unit) if n else (0.0, 0.0)
+        if told.count != n or not _close(mean, told.mean) or not _close(largest, told.maximum):
+            return f"count {n}, mean {mean:.9g}, maximum {largest:.9g}"
+        if not wholly or not n:
+            return None
+        values = sorted(self.all)
+        for percent, figure in ((50, told.median), (95, told.p95)):
+            exact = values[-(-n * percent // 100) - 1] / self.unit
+            if not exact * (1 - _EXACT) <= figure <= exact * _ROUNDED * (1 + _EXACT):
+                return f"{percent} of 100 at most {exact:.9g}"
+        return None
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= abs(one) * _EXACT
+
+
+class Statistics(Rule):
+    """What a session amounts to."""
+
+    name = "statistics"
+    says = "The statistics that are folded from the records equal their recount, whenever a request has ended."
+    source = "docs/runner-semantics.md, Result"
+    hears = _EVERYTHING
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._metrics = Metrics()
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._values = {name: Values(unit) for name, unit in _UNITS.items()}
+        self._since: dict[int, Since] = {}
+        self._ended: list[int] = []
+        """Requests that ended in this fact."""
+        self._lost = False
+        """Whether nothing can be compared any more."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Count a record in both ways."""
+        if self._lost:
+            return
+        try:
+            self._metrics.add(record.event, self.recount.now)
+        except KeyError as error:
+            self._lost = True
+            yield self.violation(record.n, "a record that the statistics can take", description(error))
+            return
+        self._count(record.event, self.recount.now)
+        if isinstance(record.event, e.SessionClosed):
+            yield from self._compared(record.n, wholly=True)
+
+    def settle(self) -> Iterator[Violation]:
+        """Compare what was counted where a request ended."""
+        if self._ended and not self._lost:
+            yield from self._compared(self.recount.n, wholly=False)
+        for number in self._ended:
+            self._since.pop(number, None)
+        self._ended.clear()
+
+    def _count(self, event: e.Event, t: int) -> None:
+        counts, values = self._counts, self._values
+        match event:
+            case e.TokenEmitted() | e.StopMatched() | e.EogSampled():
+                counts["sampled"] += 1
+                since = self._since.setdefault(event.sequence, Since(t))
+                name = "first_token_time" if since.last_token is None else "inter_token_time"
+                values[name].add(t - (since.received if since.last_token is None else since.last_token))
+                since.last_token = t
+            case e.BatchPlanned():
+                n_rows = sum(len(part.inputs) for part in event.parts)
+                counts["batches"] += 1
+                counts["rows"] += n_rows
+                counts["forks"] += len(event.copies)
+                values["rows_per_batch"].add(n_rows)
+                values["sequences_per_batch"].add(len(event.parts))
+            case e.BatchDecoded():
+                counts["aborted"] += event.code == e.ABORTED
+            case e.TokenDropped():
+                counts["sampled"] += 1
+            case e.RequestReceived():
+                self._since[event.sequence] = Since(t)
+            case e.SequenceFinished():
+                self._ended.append(event.sequence)
+            case e.SlotAssigned():
+                self._assigned(event, t)
+            case e.EngineFailed() | e.CellsLost():
+                counts["batches"] -= self.recount.in_flight is not None  # It never came back.
+            case _:
+                self._count_seldom(event)
+
+    def _count_seldom(self, event: e.Event) -> None:
+        match event:
+            case e.RequestQueued() | e.RequestRejected():
+                self._counts["requests"] += 1
+            case e.RequestRefused():
+                self._counts["refused"] += 1
+            case e.PromptTruncated():
+                request = self.recount.request(event.sequence)
+                self._counts["truncated"] += len(request.prompt or ()) - request.n_ctx
+            case e.InputsDropped():
+                self._counts["shifts"] += 1
+            case e.SequencePreempted() | e.SlotYielded():
+                self._counts["preempted"] += 1
+            case _:
+                pass
+
+    def _assigned(self, event: e.SlotAssigned, t: int) -> None:
+        since = self._since.setdefault(event.sequence, Since(t))
+        if since.assigned is None:
+            since.assigned = t
+            self._counts["prompt"] += len(self.recount.request(event.sequence).prompt or ())
+            self._counts["cached"] += event.reused
+            self._values["queue_time"].add(t - since.received)
+
+    def _compared(self, n: int, *, wholly: bool) -> Iterator[Violation]:
+        if self.recount.failed:
+            return  # What an actor that raised owes is in no record.
+        told, recount = self._metrics.statistics(), self.recount
+        live = [request for request in recount.requests.values() if not request.ended]
+        due: dict[str, Any] = {
+            **self._counts,
+            "batches": self._counts["batches"] - (recount.in_flight is not None),
+            "finished": recount.n_requests - len(live),
+            "active": sum(request.slot is not None for request in live),
+            "waiting": sum(request.waits for request in live),
+            "records": n + 1,
+        }
+        for name, expected in due.items():
+            actual = getattr(told, f"n_{name}")
+            if actual != expected:
+                self._lost = True
+                yield self.violation(n, f"n_{name} {expected}", f"n_{name} {actual}")
+        for name, values in self._values.items():
+            expected = values.misfit(getattr(told, name), wholly=wholly)
+            if expected is not None:
+                self._lost = True
+                yield self.violation(n, f"{name}: {expected}", str(getattr(told, name)))
+
+
+class Digest(Rule):
+    """What is folded."""
+
+    name = "digest"
+    says = (
+        "The state that is folded from the records is what they come to: who has which slot, with how many cells of "
+        "use, who waits, and what is in flight; and its digest is the one in SessionClosed."
+    )
+    source = "DESIGN.md, sections 2 and 4"
+    hears = _EVERYTHING
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._kernel = Kernel()
+        self._lost = False
+        """Whether nothing can be folded any more."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Fold a record, and compare the digest."""
+        header = self.recount.header
+        if self._lost:
+            return
+        if isinstance(record.event, e.SessionClosed) and header is not None and header.schema == SCHEMA:
+            digest = self._kernel.digest()
+            if digest != record.event.digest:
+                yield self.violation(record.n, f"digest {digest}", f"digest {record.event.digest}")
+        try:
+            self._kernel.fold(record)
+        except Exception as error:  # noqa: BLE001  # whatever the actors raise, it is the log that is strange
+            self._lost = True
+            yield self.violation(record.n, "a record that the state can take", description(error))
+
+    def settle(self) -> Iterator[Violation]:
+        """Compare the folded state with what was counted."""
+        batcher, recount = self._kernel.state.batcher, self.recount
+        if self._lost or batcher is None or recount.stands_still:
+            return
+        folded = [(slot.sequence, None if slot.sequence is None else len(slot.cells)) for slot in batcher.slots]
+        counted = [(slot.sequence, None if slot.sequence is None else slot.useful) for slot in recount.slots]
+        waiting = [request.number for request in recount.waiting]
+        due = counted, waiting, recount.in_flight is not None
+        actual = folded, [work.sequence for work in batcher.waiting], batcher.in_flight
+        if due != actual:
+            yield self.violation(recount.n, _known(*due), _known(*actual))
+
+
+def _known(slots: list[tuple[int | None, int | None]], waiting: list[int], in_flight: bool) -> str:  # noqa: FBT001
+    return f"(sequence, cells) {slots}, waiting {waiting}, {'a' if in_flight else 'no'} batch in flight"

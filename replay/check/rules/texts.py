@@ -1,0 +1,230 @@
+"""Rules of texts: what goes out of what was sampled, and what never does.
+
+The rule that holds here: a text is found from all bytes of a sequence at once, matched byte by byte and decoded as a
+whole, and not piece by piece from what is held.
+"""
+
+from collections.abc import Iterator
+
+from attrs import Factory, define
+
+from reenact.actors import events as e
+from reenact.replay.check.recount import Recount
+from reenact.replay.check.rule import Rule, Violation, quoted
+
+_REPLACED = "\ufffd"
+
+
+@define(kw_only=True)
+class Said:
+    """All bytes of one sequence, and what became of them."""
+
+    stops: tuple[bytes, ...] = ()
+    data: bytearray = Factory(bytearray)
+    ends: list[int] = Factory(list)
+    """Where each token's bytes end."""
+    gone: int = 0
+    """So many bytes went out, or never will."""
+    since: int = 0
+    """How many had gone out when these stop strings came to be."""
+    looked: int = 0
+    """A stop string that ends up to here was looked for."""
+    texts: list[str] = Factory(list)
+    """What went out."""
+    cut: int | None = None
+    """Where a stop string cuts the text."""
+
+    def add(self, piece: bytes) -> None:
+        """Add the bytes of a token."""
+        self.data += piece
+        self.ends.append(len(self.data))
+
+    def stop(self) -> tuple[int, bytes] | None:
+        """Return where the stop string begins that is complete first, of several the longest, and which it is."""
+        if self.stops:
+            for end in range(self.looked + 1, len(self.data) + 1):
+                if self.data.endswith(self.stops, self.since, end):
+                    found = max((one for one in self.stops if self.data.endswith(one, self.since, end)), key=len)
+                    return end - len(found), found
+        self.looked = len(self.data)
+        return None
+
+    def held(self) -> int:
+        """Return how many of the last bytes are to be held: the beginning of a stop string, or else of a character."""
+        begun = max((_begun(self.data, one, self.since) for one in self.stops), default=0)
+        return begun or _incomplete(self.data)
+
+    def brought(self) -> tuple[int, ...]:
+        """Return how many of the bytes that have not gone out each of the last tokens brought."""
+        last = len(self.ends)
+        while last and self.ends[last - 1] > self.gone:
+            last -= 1
+        starts = [self.gone, *self.ends[last:]]
+        return tuple(end - start for start, end in zip(starts, self.ends[last:], strict=False))
+
+    def hidden(self, cut: int) -> int:
+        """Return how many tokens before the last are not, or not wholly, before ``cut``."""
+        earlier = self.ends[:-1]
+        count = 0
+        while count < len(earlier) and earlier[-1 - count] > cut:
+            count += 1
+        return count
+
+
+def _begun(data: bytearray, stop: bytes, since: int) -> int:
+    """Return how many bytes at the end of ``data`` are the beginning of a stop string that is not complete."""
+    last = data[-1:]
+    length = stop.rfind(last, 0, len(stop) - 1) + 1 if last else 0
+    while length and not data.endswith(stop[:length], since):
+        length = stop.rfind(last, 0, length - 1) + 1
+    return length
+
+
+def _incomplete(data: bytearray) -> int:
+    """Return how many bytes at the end of ``data`` are the beginning of a character that bytes to come can complete."""
+    for length in range(1, min(len(data), 3) + 1):
+        tail = bytes(data[-length:])
+        if tail[0] < 0x80:  # noqa: PLR2004  # a character of one byte
+            return 0
+        # Of what can follow the first bytes of a character, one of these two always can.
+        for filler in (b"\x80", b"\xbf"):
+            for n_more in range(1, 4 - length + 1):
+                if _is_character(tail + filler * n_more):
+                    return length
+    return 0
+
+
+def _is_character(data: bytes) -> bool:
+    try:
+        return len(data.decode()) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+class Text(Rule):
+    """What goes out."""
+
+    name = "text"
+    says = (
+        "What goes out is the sampled bytes as text, up to the stop string that is complete first, of two the one that "
+        "starts earlier; held is exactly the beginning of a stop string or of a character, and goes out at any other "
+        "end."
+    )
+    source = "docs/runner-semantics.md, Text"
+    hears = (
+        e.RequestReceived,
+        e.SequenceForked,
+        e.BatchDecoded,
+        e.TokenEmitted,
+        e.StopMatched,
+        e.SequenceFinished,
+    )
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._said: dict[int, Said] = {}
+        self._pieces: dict[int, bytes] = {}
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Look at what goes out."""
+        match record.event:
+            case e.BatchDecoded(samples=samples):
+                self._pieces = {sample.sequence: sample.piece for sample in samples}
+            case e.TokenEmitted() as emitted:
+                yield from self._emitted(record.n, emitted, self._of(emitted.sequence))
+            case e.StopMatched() as matched:
+                yield from self._matched(record.n, matched, self._of(matched.sequence))
+            case e.SequenceFinished() as end:
+                yield from self._ended(record.n, end, self._said.pop(end.sequence, Said()))
+            case e.RequestReceived(sequence=number, options=options):
+                self._said[number] = Said(stops=tuple(stop.encode() for stop in options.stop))
+            case e.SequenceForked(sequence=number, options=options) if number in self._said:
+                said = self._said[number]
+                said.stops = tuple(stop.encode() for stop in options.stop)
+                said.since = said.looked = said.gone
+            case _:
+                pass
+
+    def _of(self, number: int) -> Said:
+        """Return what a sequence said, with its next piece."""
+        said = self._said.setdefault(number, Said())
+        said.add(self._pieces.pop(number, b""))
+        return said
+
+    def _emitted(self, n: int, emitted: e.TokenEmitted, said: Said) -> Iterator[Violation]:
+        found = said.stop()
+        if found is not None:
+            yield self.violation(n, f"the stop string {quoted(found[1])}", f"TokenEmitted {quoted(emitted.text)}")
+        free = max(len(said.data) - said.held(), said.gone)
+        text, held = _decoded(said.data[said.gone : free]), bytes(said.data[free:])
+        said.gone = free
+        if (text, held) != (emitted.text, emitted.held):
+            actual = f"{quoted(emitted.text)}, held {quoted(emitted.held)}"
+            yield self.violation(n, f"{quoted(text)}, held {quoted(held)}", actual)
+        elif said.brought() != emitted.held_by:
+            yield self.violation(n, f"held_by {said.brought()}", f"{emitted.held_by}")
+        said.texts.append(emitted.text)
+
+    def _matched(self, n: int, matched: e.StopMatched, said: Said) -> Iterator[Violation]:
+        found = said.stop()
+        if found is None:
+            yield self.violation(n, "no stop string: none is complete", f"{quoted(matched.stop)}")
+            found = len(said.data), matched.stop.encode()
+        said.cut, stop = found
+        text = _decoded(said.data[said.gone : said.cut])
+        if (stop, text) != (matched.stop.encode(), matched.text):
+            actual = f"{quoted(matched.text)} before {quoted(matched.stop)}"
+            yield self.violation(n, f"{quoted(text)} before {quoted(stop.decode())}", actual)
+        said.texts.append(matched.text)
+
+    def _ended(self, n: int, end: e.SequenceFinished, said: Said) -> Iterator[Violation]:
+        cut = len(said.data) if said.cut is None else said.cut
+        text = _decoded(said.data[said.gone :]) if said.cut is None else ""
+        n_hidden = 0 if said.cut is None else said.hidden(cut)
+        if (text, n_hidden) != (end.text, end.n_hidden):
+            actual = f"{quoted(end.text)} and n_hidden {end.n_hidden}"
+            yield self.violation(n, f"{quoted(text)} and n_hidden {n_hidden}", actual)
+        whole, actual = _decoded(said.data[:cut]), "".join([*said.texts, end.text])
+        if whole != actual:
+            at = next((i for i, (a, b) in enumerate(zip(whole, actual, strict=False)) if a != b), 0)
+            yield self.violation(n, f"the whole text {quoted(whole[at:])}", f"{quoted(actual[at:])}, from {at} on")
+
+
+def _decoded(data: bytearray) -> str:
+    return data.decode("utf-8", "replace")
+
+
+class Stops(Rule):
+    """What never goes out."""
+
+    name = "stops"
+    says = "No text that went out holds a stop string of its request."
+    source = "docs/runner-semantics.md, Text"
+    hears = (e.RequestReceived, e.SequenceForked, e.TokenEmitted, e.StopMatched, e.SequenceFinished)
+
+    def __init__(self, recount: Recount) -> None:
+        super().__init__(recount)
+        self._texts: dict[int, list[str]] = {}
+        """Of each live request that has stop strings, what went out since."""
+
+    def see(self, record: e.Record) -> Iterator[Violation]:
+        """Gather what goes out, and look at the whole at the end."""
+        match record.event:
+            case e.TokenEmitted(sequence=number, text=text) | e.StopMatched(sequence=number, text=text):
+                if number in self._texts:
+                    self._texts[number].append(text)
+            case e.RequestReceived(sequence=number, options=options):
+                if options.stop:
+                    self._texts[number] = []
+            case e.SequenceForked(sequence=number, options=options):
+                self._texts.pop(number, None)
+                if options.stop and self.recount.is_live(number):
+                    self._texts[number] = []
+            case e.SequenceFinished() as end if end.sequence in self._texts:
+                whole = "".join([*self._texts.pop(end.sequence), end.text])
+                for stop in self.recount.request(end.sequence).options.stop:
+                    # U+FFFD stands for bytes that are none of its own.
+                    if stop in whole and _REPLACED not in stop:
+                        yield self.violation(record.n, f"no {quoted(stop)} in what went out", quoted(whole))
+            case _:
+                pass

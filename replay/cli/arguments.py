@@ -1,0 +1,273 @@
+"""The arguments of ``replay``: names, help, examples, and what is a usage error.
+
+The rule that holds here: an error in the arguments is one line on standard error, and exit code 2.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from reenact.runtime.terminal import Parser, argument, print_block
+
+if TYPE_CHECKING:
+    from reenact.replay.look.show import At
+
+_EXIT_CODES = """\
+exit codes:
+  0  done; of run: same, of check: holds     3  corrupt
+  1  diverged, violated                      4  not comparable, or nothing there
+  2  usage, or a file that cannot be read    5  a fault of this program
+                                           130  Ctrl-C"""
+
+
+_CHANGEABLE: Final[dict[str, type]] = {
+    "seed": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "typical_p": float,
+    "repeat_last_n": int,
+    "repeat_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "num_predict": int,
+    "stop": str,
+    "shift": bool,
+    "logprobs": bool,
+    "top_logprobs": int,
+}
+"""Options that a fork may change; `reenact.replay.fork.fork` says why the others may not."""
+
+
+class _Parser(Parser):
+    """A parser whose help is laid out as it is written here."""
+
+    def __init__(self, *, prog: str, description: str, **more: Any) -> None:  # noqa: ANN401  # argparse's own
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False, **more)
+
+
+class _Version(argparse.Action):
+    """Print the version: it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print_block(f"replay (reenact) {version('reenact')}\n")
+        parser.exit()
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """Return the arguments: ``command`` is the command's name, ``log`` the log or the logs.
+
+    A usage error, ``--help`` and ``--version`` end the program.
+    """
+    parser, commands = _parsers()
+    if argv and argv[0] in commands:
+        # Not by way of `parser`: among a command's options its positional arguments may stand anywhere.
+        return commands[argv[0]].parse_intermixed_args(argv[1:])
+    return parser.parse_args(argv)
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser of ``replay`` and those of its commands."""
+    parser = _Parser(
+        prog="replay",
+        description="Look into the log of a session, and run its decisions again.",
+        epilog=f"example: replay run session.jsonl\n\n{_EXIT_CODES}",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "run the actors on a log's facts again and compare what they decide")
+    _arguments_of_run(run)
+
+    check = _command(commands, "check", "hold a log against rules that every session keeps, and say where it does not")
+    _arguments_of_check(check)
+
+    show = _command(commands, "show", "print records for people, one a line")
+    _arguments_of_show(show)
+
+    state = _command(commands, "state", "print what every actor knew at a record, and who waits for whom")
+    state.add_argument("log", metavar="LOG")
+    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record; the last one unless given")
+    state.epilog = (
+        "'since record n (0.030 s)' counts up to the record that is shown, and not to now.\n\n"
+        "example: it hangs\n  replay state session.jsonl"
+    )
+
+    texts = _command(commands, "texts", "print each sequence's prompt, text and finish reason")
+    texts.add_argument("log", metavar="LOG")
+    texts.add_argument("--json", action="store_true", help="print one JSON array")
+    texts.epilog = "example: replay texts session.jsonl --json | jq -r '.[].text'"
+
+    fork = _command(commands, "fork", "let a session go on from before a record, with other options, on its model")
+    _arguments_of_fork(fork)
+
+    diff = _command(commands, "diff", "print where two logs part: sequence by sequence, token by token")
+    diff.add_argument("log", metavar="LOG")
+    diff.add_argument("other", metavar="OTHER", help="another log; sequences are matched by request_id or number")
+    diff.add_argument("--json", action="store_true", help="print one JSON object")
+    diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
+
+    shrink = _command(commands, "shrink", "make a log smaller while what is wrong in it stays wrong")
+    _arguments_of_shrink(shrink)
+
+    to_test = _command(commands, "to-test", "keep a log as a test of pytest, about what is wrong in it")
+    _arguments_of_to_test(to_test)
+
+    return parser, dict(commands.choices)
+
+
+def _arguments_of_run(run: _Parser) -> None:
+    run.add_argument("log", nargs="+", metavar="LOG", help="with several, the exit code is the worst")
+    run.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
+    computing = run.add_argument_group(
+        "executing it again", "every operation on cells, every decode and every draw, compared to the last bit"
+    )
+    computing.add_argument("--model", type=Path, metavar="FILE.gguf", help="execute the log again on this model")
+    computing.add_argument("--compute", action="store_true", help="the same on the recorded file, if it is still there")
+    computing.add_argument("--only", metavar="ID", help="one sequence, by number or request_id, alone in a context")
+    computing.add_argument("--alone", action="store_true", help="every sequence, one after the other, alone likewise")
+    computing.add_argument("--tokens", action="store_true", help="compare tokens only: the log is of another machine")
+    computing.add_argument("--force", action="store_true", help="compare although model, build or context differ")
+    computing.add_argument("--keep-logits", type=Path, metavar="FILE.npy", help="write the first row that differs")
+    run.epilog = (
+        "examples:\n  replay run logs/*.jsonl --json\n  replay run session.jsonl --model model.gguf\n"
+        f"  replay run session.jsonl --compute --only chat-7\n\n{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_check(check: _Parser) -> None:
+    check.add_argument("log", nargs="*", metavar="LOG", help="with several, the exit code is the worst")
+    check.add_argument(
+        "--rules",
+        nargs="?",
+        const="",
+        default="",
+        metavar="NAME,NAME...",
+        help="one rule, or several; without a name it is all of them",
+    )
+    check.add_argument("--list", action="store_true", help="print the rules, each with what must hold")
+    check.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
+    check.epilog = (
+        "What --rules is followed by are names: where none are meant, it stands behind the logs.\n\n"
+        "examples:\n  replay check session.jsonl\n  replay check logs/*.jsonl --rules positions,cells\n\n"
+        f"{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_fork(fork: _Parser) -> None:
+    fork.add_argument("log", metavar="LOG")
+    fork.add_argument("--at", type=_number, required=True, metavar="N", help="the first record that is left out")
+    fork.add_argument("-o", "--out", required=True, metavar="CHILD", help="the log to write; it must not exist")
+    fork.add_argument("--only", metavar="ID", help="the sequence whose options change; all unless given")
+    fork.add_argument("--model", type=Path, metavar="FILE.gguf", help="the model; the recorded file unless given")
+    fork.add_argument("--force", action="store_true", help="go on although build, machine or parameters differ")
+    fork.add_argument("--json", action="store_true", help="print one JSON object")
+    options = fork.add_argument_group("options that may change", "as a request's own; see reenact generate --help")
+    for name, kind in _CHANGEABLE.items():
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            options.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        elif name == "stop":
+            options.add_argument(flag, action="append", type=argument, metavar="TEXT")
+        else:
+            options.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
+    fork.epilog = (
+        "What was generated until then is evaluated, not generated again; requests that came later are left out.\n\n"
+        "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
+        "  replay diff session.jsonl child.jsonl"
+    )
+
+
+def _arguments_of_shrink(shrink: _Parser) -> None:
+    shrink.add_argument("log", metavar="LOG")
+    wrong = shrink.add_mutually_exclusive_group()
+    wrong.add_argument("--rule", metavar="NAME", help="a rule of replay check that stays broken")
+    wrong.add_argument("--diverges", action="store_true", help="a record that today's actors decide otherwise stays")
+    shrink.add_argument("-o", "--out", metavar="SMALL", help="the log to write, a new one; LOG-small unless given")
+    shrink.add_argument(
+        "--limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="write the smallest session so far then, reading included (default: 60)",
+    )
+    shrink.add_argument("--json", action="store_true", help="print one JSON object")
+    shrink.epilog = (
+        "Requests are left out and shortened, and happen again on today's actors. Without --rule or --diverges it is\n"
+        "found out which it is. Ctrl-C writes the smallest session so far.\n\n"
+        "example:\n  replay shrink session.jsonl --rule text\n  replay to-test session-small.jsonl\n\n"
+        f"{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_to_test(to_test: _Parser) -> None:
+    to_test.add_argument("log", metavar="LOG")
+    to_test.add_argument("--rule", metavar="NAME", help="the rule that it is about; what is wrong unless given")
+    to_test.add_argument("-o", "--out", metavar="TEST.py", help="a new file; test_LOG.py beside the log unless given")
+    to_test.add_argument("--json", action="store_true", help="print one JSON object")
+    to_test.epilog = (
+        "The test fails until the actors are mended. It passes where they are already, or where nothing is wrong.\n\n"
+        f"example:\n  replay to-test session-small.jsonl -o tests/test_stop.py\n\n{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_show(show: _Parser) -> None:
+    show.add_argument("log", metavar="LOG")
+    show.add_argument(
+        "records", nargs="?", type=_records, metavar="N|N-M", help="one record with all its fields, or a range"
+    )
+    show.add_argument(
+        "--only", metavar="ID", help="a sequence, by its number or its request_id, and the batches it is in"
+    )
+    show.add_argument("--at", type=_at, metavar="HH:MM[:SS]", help="what happened in that minute or second, UTC")
+    show.add_argument("--follow", action="store_true", help="go on as the log grows, until the session closes")
+    show.epilog = (
+        "A line is: number, seconds since the session opened, actor, what happened, and '<- n',\n"
+        "the record that it follows from.\n\n"
+        "examples:\n  replay show session.jsonl 40-60\n  replay show session.jsonl --only chat-7 | less\n"
+        "  replay show session.jsonl --at 14:05\n  replay show session.jsonl --follow | grep finished"
+    )
+
+
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, what: str) -> _Parser:
+    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _number(written: str) -> int:
+    if not (written.isascii() and written.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected the number of a record, from 0, got {written!r}")
+    return int(written)
+
+
+def _seconds(written: str) -> float:
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {written!r}")
+    return seconds
+
+
+def _records(written: str) -> tuple[int, int]:
+    first, dash, last = written.partition("-")
+    if not all(part.isascii() and part.isdecimal() for part in ([first, last] if dash else [first])):
+        raise argparse.ArgumentTypeError(f"expected N or N-M, got {written!r}")
+    chosen = int(first), int(last if dash else first)
+    if chosen[0] > chosen[1]:
+        raise argparse.ArgumentTypeError(f"{written} is no range: it ends before it begins")
+    return chosen
+
+
+def _at(written: str) -> "At":
+    from reenact.replay.look.show import At
+
+    try:
+        return At.parse(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,1 @@
+"""`replay run --compute`: a log's batches, executed again."""

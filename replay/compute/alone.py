@@ -1,0 +1,218 @@
+"""One sequence of a log, executed alone in an otherwise empty context.
+
+The rules that hold here:
+
+* The actors run again for this one request, so that a truncation, a shift and an end come as they did; the tokens that
+  it goes on from are the recorded ones.
+* Under a schedule-independent log every row must have the bits that the log holds, whatever was reused, forked,
+  preempted or beside it then. Where a row differs the recorded schedule is executed too, and it is told what the
+  company changed.
+"""
+
+import os
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from attrs import Factory, define
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogNotComparable
+from reenact.actors.options import Options
+from reenact.replay.compute.compare import Counts
+from reenact.replay.compute.execution import Execution, Row, executed_records
+from reenact.replay.compute.machine import Machine
+from reenact.replay.compute.redraws import cause_of_draws
+from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
+from reenact.replay.compute.tier import Asked, executed
+from reenact.replay.driver import Driver
+from reenact.replay.fold import NotInLog, entries
+from reenact.replay.verdict import Verdict
+from reenact.runtime.log.journal import LogFile
+
+if TYPE_CHECKING:
+    from reenact.runtime.llama.matcher import Weights
+
+_ME: Final = 1
+"""The number of the sequence when it is alone."""
+
+
+@define(kw_only=True)
+class Story:
+    """What a log holds of one sequence; it grows while the log is read."""
+
+    request: e.RequestReceived
+    tokenized: e.PromptTokenized | None = None
+    outcomes: dict[int | None, tuple[int, e.Outcome]] = Factory(dict)
+    """For each token's index the record that holds it, and what was drawn; for None the vector."""
+    forks: list[tuple[int, Options]] = Factory(list)
+    """Options that it went on with, and how many tokens it had then."""
+
+
+def stories(log: LogFile) -> dict[int, Story]:
+    """Return the story of each sequence of a log."""
+    told: dict[int, Story] = {}
+    draws: dict[int, int | None] = {}
+    for entry in entries(log):
+        event = entry.record.event
+        match event:
+            case e.RequestReceived():
+                told[event.sequence] = Story(request=event)
+            case e.PromptTokenized():
+                told[event.sequence].tokenized = event
+            case e.SequenceForked():
+                story = told[event.sequence]
+                story.forks.append((len(story.outcomes), event.options))
+            case e.BatchPlanned():
+                draws = {part.sequence: part.draw for part in event.parts}
+            case e.BatchDecoded():
+                for outcome in event.outcomes:
+                    told[outcome.sequence].outcomes[draws[outcome.sequence]] = entry.record.n, outcome
+            case _:
+                pass
+    return told
+
+
+def alone_log(path: str | os.PathLike[str], only: str, asked: Asked | None = None) -> Verdict:
+    """Execute one sequence of a log alone, and compare every row and every token.
+
+    Args:
+        path: The log.
+        only: The sequence, by its number or by what its caller calls it; several of one name are executed one by one.
+        asked: How.
+
+    Raises:
+        NotInLog: There is no such sequence.
+    """
+
+    def compare(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+        told = stories(log)
+        chosen = {number: one for number, one in told.items() if only in (one.request.request_id, str(number))}
+        if not chosen:
+            raise NotInLog(f"there is no sequence {only}")
+        return _compared(log, header, machine, asked, chosen)
+
+    return executed(path, asked or Asked(), compare)
+
+
+def all_alone(path: str | os.PathLike[str], asked: Asked | None = None) -> Verdict:
+    """Execute every sequence of a log alone, one after the other, and compare every row and every token."""
+
+    def compare(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+        return _compared(log, header, machine, asked, stories(log))
+
+    return executed(path, asked or Asked(), compare)
+
+
+def _compared(
+    log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked, told: dict[int, Story]
+) -> Computed:
+    counts = Counts(machine, tokens_only=asked.tokens_only)
+    started = monotonic()
+    for done, (number, story) in enumerate(told.items()):
+
+        def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample, story: Story = story) -> None:
+            _, recorded = story.outcomes.get(part.draw, (0, None))
+            counts.see(logits, recorded if isinstance(recorded, e.Sample) else None, sample)
+
+        machine.engine.watch(see)
+        for row in alone(machine, header, number, story):
+            counts.add(row)
+        asked.on_progress("executing alone", (done + 1) / len(told))
+    machine.engine.watch(None)
+    found = counts.found(forced=asked.force, seconds=monotonic() - started, alone=True)
+    if found.n_rows + found.n_tokens == 0:
+        raise LogNotComparable("there is no row of logits and no token of it to compare")
+    if found.first_row is None:
+        token = found.first_token
+        if token is None or not isinstance(token.recorded, e.Sample):
+            return found
+        machine.renew()
+        return found.because(lambda: cause_of_draws(log, machine, token))
+    first = found.first_row.row
+    if first.same_checksum:
+        return changed(found, cause=EDITED_BESIDE)
+    return found.because(lambda: _company(log, header, machine, told[first.part.sequence], first))
+
+
+def alone(machine: Machine, header: e.SessionOpened, number: int, story: Story) -> Iterator[Row]:
+    """Execute a sequence alone, and return each row that comes of it as the log holds it and as it is now."""
+    if story.tokenized is None:
+        return
+    driver, forks, n_drawn = Driver(machine.engine), list(story.forks), 0
+    _empty(machine, header)
+    request = changed(story.request, sequence=_ME, continues=None)
+    for fact in (header, request, changed(story.tokenized, sequence=_ME)):
+        driver.give(fact)
+    while driver.planned is not None:
+        if forks and forks[0][0] == n_drawn:
+            driver.give(e.SequenceForked(sequence=_ME, options=forks.pop(0)[1]))
+            _empty(machine, header)
+            driver.give(e.CellsLost())
+            continue
+        (part,) = driver.planned.parts
+        decoded = driver.step()
+        drawn = part.draw is not None or part.pool
+        failed = isinstance(decoded, e.EngineFailed) or decoded.code != e.DONE
+        n, recorded = story.outcomes.get(None if part.pool else n_drawn, (0, None))
+        if drawn and recorded is None:
+            return  # It had ended before the log could hold more of it.
+        if recorded is not None and (drawn or failed):
+            replayed = None if isinstance(decoded, e.EngineFailed) else next(iter(decoded.outcomes), None)
+            yield Row(n, driver.planned.batch, changed(part, sequence=number), recorded, replayed)
+            n_drawn += 1
+        if isinstance(decoded, e.EngineFailed) or failed:
+            return
+        driver.give(_as_recorded(decoded, recorded if drawn else None))
+
+
+def _as_recorded(decoded: e.BatchDecoded, recorded: e.Outcome | None) -> e.BatchDecoded:
+    """Return what became of a batch with what the log holds in place of what was drawn."""
+    match recorded:
+        case e.Sample():
+            return changed(decoded, samples=(changed(recorded, sequence=_ME),))
+        case e.Vector():
+            return changed(decoded, vectors=(changed(recorded, sequence=_ME),))
+        case None:
+            return decoded
+
+
+def _empty(machine: Machine, header: e.SessionOpened) -> None:
+    """Remove all cells."""
+    trims = tuple(e.Trim(slot=slot, length=0) for slot in range(header.context.n_slots))
+    machine.engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {})
+
+
+def _company(log: LogFile, header: e.SessionOpened, machine: Machine, story: Story, row: Row) -> Cause:
+    """Return what the company changed in a row: it is executed both ways."""
+    rows: list[Weights] = []
+    sequence = _ME
+
+    def keep(_row: int, part: e.Part, logits: "Weights", _sample: e.Sample) -> None:
+        if part.sequence == sequence and part.draw == row.part.draw:
+            rows.append(logits.copy())
+
+    machine.engine.watch(keep)
+    for other in alone(machine, header, row.part.sequence, story):
+        if other.n == row.n:
+            break
+    sequence = row.part.sequence
+    machine.renew()
+    in_company: Row | None = None
+    for step in Execution(machine.engine, machine.renew).run(executed_records(log)):
+        if step.n == row.n:
+            in_company = next((one for one in step.rows if one.part.sequence == sequence), None)
+            break
+    machine.engine.watch(None)
+    promised = header.determinism.policy == "schedule-independent"
+    if in_company is None or len(rows) != 2 or not in_company.same_bits:  # noqa: PLR2004  # both ways
+        return Cause(
+            name="unknown", reason="in the recorded schedule it does not come out as recorded either", shown=False
+        )
+    difference = float(abs(rows[0] - rows[1]).max())
+    reason = (
+        f"in the recorded schedule the row comes out as recorded; alone its logits differ by up to {difference:.3g}"
+        + ("" if promised else "; nothing else was promised: the log's policy is recorded-schedule")
+    )
+    return Cause(name="its company", reason=reason, shown=True)

@@ -1,0 +1,213 @@
+"""A log's batches, executed again: every operation on cells, every row in the same order, every draw.
+
+The rules that hold here:
+
+* What is executed is the recorded plan; what is drawn is compared and not used: the next batch has the recorded tokens.
+* A decode that was aborted, or that failed half-way, is made whole, and then the cells beyond the recorded positions
+  are removed; its logits were lost then, so none is compared (docs/llama-cpp.md section 4).
+* A batch that the engine refused did nothing and does nothing now.
+* Where the log says that the context is a new one, it is a new one here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.routing import ROUTES
+from reenact.runtime.engine.drawings import Drawings
+from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.log.codec import decode, loads
+from reenact.runtime.log.journal import Line
+
+Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
+"""Changes a plan before it is executed."""
+
+
+_INPUTS: Final = b"InputQueued"
+_KINDS: Final = frozenset(
+    ROUTES[kind].name.encode()
+    for kind in (
+        e.RequestReceived,
+        e.SequenceForked,
+        e.PromptTokenized,
+        e.InputQueued,
+        e.BatchPlanned,
+        e.BatchDecoded,
+        e.CellsLost,
+        e.SequenceFinished,
+    )
+)
+"""What the next draw, or the cells, depend on. Of inputs, only those of a prompt."""
+
+
+@frozen
+class Row:
+    """A row of logits, or a vector, as it was and as it is now."""
+
+    n: int
+    """The record that holds it."""
+    batch: int
+    part: e.Part
+    recorded: e.Outcome
+    replayed: e.Outcome | None
+    """None where there is none now."""
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether there are bits to compare."""
+        return _checksum(self.recorded) is not None
+
+    @property
+    def same_bits(self) -> bool:
+        """Whether the numbers are the same, to the last bit; also where nothing was recorded of them."""
+        return not self.has_checksum or (self.same_checksum and _told(self.recorded) == _told(self.replayed))
+
+    @property
+    def same_checksum(self) -> bool:
+        """Whether the checksums are equal."""
+        return _checksum(self.recorded) == _checksum(self.replayed)
+
+    @property
+    def same_token(self) -> bool:
+        """Whether the same token was drawn, or the same fault found."""
+        return isinstance(self.recorded, e.Vector) or _drawn(self.recorded) == _drawn(self.replayed)
+
+
+def _drawn(outcome: e.Outcome | None) -> tuple[object, ...]:
+    """Return the token with what belongs to it."""
+    match outcome:
+        case e.Sample():
+            return outcome.token, outcome.piece, outcome.eog, outcome.fault
+        case _:
+            return ()
+
+
+def _told(outcome: e.Outcome | None) -> tuple[object, ...]:
+    """Return what is told of a row beside its checksum: probabilities, or the values of a vector."""
+    match outcome:
+        case e.Sample():
+            return outcome.logprob, outcome.top
+        case e.Vector():
+            return outcome.values
+        case None:
+            return ()
+
+
+def _checksum(outcome: e.Outcome | None) -> int | None:
+    if isinstance(outcome, e.Vector):
+        return outcome.crc32
+    return None if outcome is None else outcome.logits_crc32
+
+
+@frozen(kw_only=True)
+class Step:
+    """A batch, executed again."""
+
+    n: int
+    """The record that holds its outcome."""
+    planned: e.BatchPlanned
+    recorded: e.BatchDecoded
+    replayed: e.BatchDecoded
+
+    @property
+    def same_outcome(self) -> bool:
+        """Whether the code and the cells are the same."""
+        one, other = self.recorded, self.replayed
+        return (one.code, one.positions) == (other.code, other.positions)
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """What came of each part that something comes of."""
+        parts = {part.sequence: part for part in self.planned.parts}
+        replayed = {outcome.sequence: outcome for outcome in self.replayed.outcomes}
+        for outcome in self.recorded.outcomes:
+            number = outcome.sequence
+            yield Row(self.n, self.planned.batch, parts[number], outcome, replayed.get(number))
+
+
+def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
+    """Return the records of a log that an execution rests on.
+
+    The rest is passed over unread, because reading it would take longer than some batches do: the log was decided
+    before, so its lines are what they should be.
+    """
+    for line in lines:
+        # A line begins with its number, its time and its type, as it is written here.
+        head = line.body.partition(b'","actor":')[0]
+        kind = head.rpartition(b'"')[2]
+        fields = None
+        if not head.endswith(b'"type":"%b' % kind):
+            fields = loads(line.body)
+            kind = fields["type"].encode()
+        if kind not in _KINDS:
+            continue
+        fields = loads(line.body) if fields is None else fields
+        if kind != _INPUTS or fields["draw"] in {None, 0}:
+            yield decode(fields)
+
+
+class Execution:
+    """Executes a log's batches on an engine.
+
+    Args:
+        engine: Opened as the log's header says, with empty cells.
+        renew: Gives the engine a new context.
+        planned: Changes plans, to see what comes of it.
+    """
+
+    def __init__(self, engine: Engine, renew: Callable[[], None], planned: Planned | None = None) -> None:
+        self.drawings = Drawings()
+        self._engine = engine
+        self._renew = renew
+        self._changed = planned or (lambda plan: plan)
+        self._plan: e.BatchPlanned | None = None
+        self._plan_drawings: dict[int, Drawing] = {}
+        self._outcome: e.BatchDecoded | None = None
+
+    def recorded(self, sequence: int) -> e.Sample | None:
+        """Return what the log holds for a sequence of the batch that is being executed."""
+        samples = () if self._outcome is None else self._outcome.samples
+        return next((sample for sample in samples if sample.sequence == sequence), None)
+
+    def drawing(self, sequence: int) -> Drawing:
+        """Return how a token is drawn for a sequence of the batch that is being executed."""
+        return self._plan_drawings[sequence]
+
+    def run(self, records: Iterable[e.Record]) -> Iterator[Step]:
+        """Execute batch after batch, as the log's records are read; see `executed_records`."""
+        for record in records:
+            event = record.event
+            match event:
+                case e.BatchPlanned():
+                    self._plan, self._plan_drawings = event, self.drawings.of(event)
+                case e.CellsLost():
+                    self._renew()
+                case e.BatchDecoded() if self._plan is not None:
+                    self._outcome = event
+                    replayed = execute(self._engine, self._changed(self._plan), event, self._plan_drawings)
+                    yield Step(n=record.n, planned=self._plan, recorded=event, replayed=replayed)
+                case _:
+                    pass
+            self.drawings.add(event)
+
+
+def execute(
+    engine: Engine, planned: e.BatchPlanned, recorded: e.BatchDecoded, drawings: dict[int, Drawing]
+) -> e.BatchDecoded:
+    """Execute a batch as it was executed, and return what comes of it."""
+    if planned.parts and not recorded.positions:
+        return recorded
+    if recorded.code in {e.DONE, e.NO_ROOM, e.INVALID}:
+        return engine.step(planned, drawings)
+    whole = changed(planned, parts=tuple(changed(part, draw=None) for part in planned.parts))
+    outcome = engine.step(whole, {})
+    reached = dict(outcome.positions)
+    pooled = any(part.pool for part in planned.parts)
+    if outcome.code != e.DONE or any(reached[slot] < last for slot, last in recorded.positions):
+        return outcome
+    trims = () if pooled else tuple(e.Trim(slot=slot, length=last + 1) for slot, last in recorded.positions)
+    engine.step(changed(planned, copies=(), trims=trims, shifts=(), parts=()), {})
+    return changed(outcome, code=recorded.code, vectors=(), positions=recorded.positions)

@@ -1,0 +1,217 @@
+"""The machine that a log is executed again on: the model, the engine opened as the header says, and what differs.
+
+The rules that hold here:
+
+* The engine gets the parameters of the log's header, whatever this program would choose today.
+* What decides about results must be equal: the model, the build, what it was compiled for, the context. The rest (which
+  CPU, which Python) is told where results differ.
+* This is the one module of `reenact.replay` that loads llama.cpp, and it does so only when a log is executed again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from attrs import asdict, frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
+from reenact.replay.render.values import plain
+from reenact.runtime.extra import missing
+from reenact.runtime.log.codec import flat
+
+if TYPE_CHECKING:
+    from reenact.actors.header import Numerics
+    from reenact.runtime.engine.protocol import ContextSettings, Loaded
+    from reenact.runtime.llama.engine import LlamaEngine
+    from reenact.runtime.llama.matcher import Weights
+
+OnProgress = Callable[[str, float], None]
+"""Told what is being done and how much of it, from 0 to 1."""
+
+_IDENTITY: Final = frozenset({"model.name", "model.size", "model.description", "engine.cpu", "engine.library_sha256"})
+"""What need not be equal, because it does not decide about results by itself."""
+
+_SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
+"""Without these of the context a log's batches cannot be evaluated at all."""
+
+
+class NoModel(ReenactError):
+    """The model that a log is to be executed on cannot be had."""
+
+
+@frozen
+class Difference:
+    """A field of the header that is not the same here."""
+
+    name: str
+    recorded: Any
+    here: Any
+    decides: bool
+    """Whether results may differ for it alone."""
+
+    def __str__(self) -> str:
+        return f"{self.name} is {_short(self.here)} here, and {_short(self.recorded)} in the log"
+
+
+def _short(value: Any) -> str:  # noqa: ANN401  # a field of the header
+    written = plain(f"{value}")
+    return written if len(written) <= 40 else f"{written[:16]}…{written[-16:]}"  # noqa: PLR2004  # half a line
+
+
+@frozen(kw_only=True)
+class Machine:
+    """An engine, opened for a log."""
+
+    engine: "LlamaEngine"
+    differences: tuple[Difference, ...]
+    loaded: "Loaded"
+    """What the engine says of itself."""
+    warnings: tuple[str, ...] = ()
+    """What it warned of while it was loaded."""
+    _settings: "ContextSettings"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.engine.close()
+
+    @property
+    def obstacles(self) -> list[Difference]:
+        """Differences for which results cannot be compared."""
+        return [difference for difference in self.differences if difference.decides]
+
+    def renew(self) -> None:
+        """Give the engine a new context, with empty cells."""
+        self.engine.close()
+        self.engine.load(self._settings)
+
+
+@contextmanager
+def needs_llama() -> Iterator[None]:
+    """Say what to install where the extra that computes is missing.
+
+    Raises:
+        LogNotComparable: It is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise LogNotComparable(missing(error)) from None
+
+
+@needs_llama()
+def open_machine(
+    header: e.SessionOpened,
+    model: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    numerics: "Numerics | None" = None,
+    n_threads: int | None = None,
+    n_ubatch: int | None = None,
+) -> Machine:
+    """Open a model as a log's header says; its block closes the engine, or else whoever calls.
+
+    Args:
+        header: Record 0.
+        model: The file.
+        on_progress: Told how it goes.
+        numerics: Others than the log's.
+        n_threads: Others than the log's.
+        n_ubatch: Others than the log's.
+
+    Raises:
+        OSError, ReenactError: It cannot be opened; LogNotComparable where llama.cpp is not installed.
+    """
+    from reenact.runtime.engine.protocol import ContextSettings
+    from reenact.runtime.llama.engine import LlamaEngine
+
+    context = header.context
+    settings = ContextSettings(
+        n_slots=context.n_slots,
+        n_ctx=context.n_ctx,
+        n_batch=context.n_batch,
+        n_ubatch=n_ubatch or context.n_ubatch,
+        n_threads=n_threads or context.n_threads,
+        determinism=header.determinism.policy,
+        numerics=numerics or context.numerics,
+    )
+    warnings: list[str] = []
+    engine = LlamaEngine(model, on_progress=on_progress, on_warning=warnings.append)
+    loaded = engine.load(settings)
+    return Machine(
+        engine=engine,
+        differences=tuple(_differences(header, loaded)),
+        loaded=loaded,
+        warnings=tuple(warnings),
+        settings=settings,
+    )
+
+
+def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
+    """Return the numerics that a session on this file could have had, but for those named."""
+    from attrs import evolve as changed
+
+    from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent
+    from reenact.runtime.llama.modelfile import read_model_file
+
+    types = read_model_file(model, lambda _doing, _fraction: None).matrix_types
+    # Logs come from other machines too, which may take another type for V.
+    kinds = [Machine(type_v=kind) for kind in ("f16", "q8_0")]
+    found = [*(independent(types, kind) for kind in kinds), fastest(types, kinds[0])]
+    found += [changed(one, repack=not one.repack) for one in found]
+    caches = [changed(besides, type_k=one.type_k, type_v=one.type_v, flash_attn=one.flash_attn) for one in found]
+    return [one for one in dict.fromkeys([*caches, *found]) if one != besides]
+
+
+def save_row(path: Path, logits: "Weights") -> None:
+    """Write a row of logits as numpy keeps arrays.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.save(file, logits)
+
+
+def _differences(header: e.SessionOpened, loaded: "Loaded") -> Iterator[Difference]:
+    for group in ("model", "engine", "context"):
+        recorded, here = (dict(flat(asdict(getattr(side, group)), f"{group}.")) for side in (header, loaded))
+        for name in dict.fromkeys([*recorded, *here]):
+            if recorded.get(name) != here.get(name):
+                yield Difference(name, recorded.get(name), here.get(name), name not in _IDENTITY)
+
+
+def fits(differences: tuple[Difference, ...]) -> list[Difference]:
+    """Return those for which not even tokens can be compared: another model, or a context of other sizes."""
+    wanted = {"model.sha256", "engine.name", *(f"context.{name}" for name in _SIZES)}
+    return [difference for difference in differences if difference.name in wanted]
+
+
+@needs_llama()
+def recorded_model(header: e.SessionOpened) -> Path:
+    """Return a file with the digest that the header names: one that was opened before, or the installed model.
+
+    Raises:
+        NoModel: There is none here.
+    """
+    from contextlib import suppress
+
+    from reenact.runtime.cli.default_model import installed_model
+    from reenact.runtime.user_cache import files_of
+
+    for path in files_of(header.model.sha256):
+        return path
+    with suppress(InvalidRequest, OSError):
+        path = installed_model()
+        if path.stat().st_size == header.model.size and path.name == header.model.name:
+            return path
+    raise NoModel(
+        f"{header.model.name} (SHA-256 {header.model.sha256[:12]}…) is not among the files that were opened here"
+        " before: name it with --model"
+    )

@@ -1,0 +1,292 @@
+"""What an execution came to, and how a difference is told: in at most 25 lines, from what happened to what to do.
+
+The rule that holds here: the first row that differs comes first, then the first token, because rows decide about
+tokens; then what may explain it, and the command that shows the spot.
+"""
+
+from collections.abc import Callable, Iterator
+from shlex import quote
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import description
+from reenact.replay.compute.execution import Row, Step
+from reenact.replay.compute.machine import Difference
+from reenact.replay.render.events import operation_phrase, phrase
+from reenact.replay.render.values import count, piece, plain, seconds, sequences
+
+if TYPE_CHECKING:
+    from reenact.runtime.llama.matcher import Weights
+
+_MAX_WIDTH: Final = 150
+"""Characters of one line; a plan of many sequences is cut."""
+
+_MAX_OPERATIONS: Final = 4
+_MAX_DIFFERENCES: Final = 4
+_INDENT: Final = 27
+
+
+@frozen(kw_only=True)
+class Best:
+    """One of the likeliest tokens of a row."""
+
+    token: int
+    piece: bytes
+    logit: float
+
+    def __str__(self) -> str:
+        return f"{piece(self.piece)} {self.logit:.4f}"
+
+
+@frozen(kw_only=True)
+class Spot:
+    """What is known of the first row that differs."""
+
+    row: Row
+    planned: e.BatchPlanned | None
+    """The batch; None for a sequence that is alone."""
+    best: tuple[Best, ...]
+    """The likeliest tokens as the row is here, likeliest first; none of a vector."""
+    logits: "Weights | None"
+    """The row as it is here."""
+    operations: tuple[tuple[int, e.Operation], ...]
+    """What was done to its cells since the last equal row of its slot, with the number of the batch."""
+
+
+@frozen(kw_only=True)
+class Cause:
+    """Why a re-execution came out otherwise, as far as can be told."""
+
+    name: str
+    """In few words, for machines too."""
+    reason: str
+    shown: bool
+    """An experiment gave what the log holds; otherwise it is the likeliest of what fits."""
+
+
+EDITED_BESIDE: Final = Cause(
+    name="an edited record",
+    reason="the checksum is equal, and the probabilities or values that follow from the same numbers are not",
+    shown=True,
+)
+"""Of a row whose numbers are the same, and what is told beside them is not."""
+
+
+@frozen(kw_only=True)
+class Computed:
+    """What an execution came to."""
+
+    tokens_only: bool
+    n_rows: int
+    """Rows of logits, and vectors, whose bits were compared."""
+    n_tokens: int
+    n_rows_differ: int
+    n_tokens_differ: int
+    n_unchecked: int
+    """Rows of which the log holds no checksum."""
+    n_outcomes_differ: int
+    """Batches that ended with another code, or with other cells."""
+    differing: tuple[int, ...]
+    """The sequences of which a row or a token differs."""
+    first_row: Spot | None
+    first_token: Row | None
+    """The first token that differs."""
+    first_outcome: Step | None
+    """The first batch with another outcome."""
+    differences: tuple[Difference, ...]
+    """Of the header."""
+    forced: bool
+    seconds: float
+    """Spent in the engine."""
+    alone: tuple[int, ...] = ()
+    """The sequences that were executed, one by one, each in an empty context; none where the whole log was."""
+    cause: Cause | None = None
+
+    def because(self, search: Callable[[], Cause]) -> "Computed":
+        """Return it with its cause; a search that fails is told, and the difference all the same."""
+        try:
+            cause = search()
+        except Exception as error:  # noqa: BLE001  # whatever becomes of the search
+            cause = Cause(name="unknown", reason=f"the search for it failed: {description(error)}", shown=False)
+        return changed(self, cause=cause)
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing that was compared differs."""
+        return not (self.n_rows_differ or self.n_tokens_differ or self.n_outcomes_differ)
+
+    @property
+    def first_n(self) -> int:
+        """The first record that differs; -1 where none does."""
+        row = None if self.first_row is None else self.first_row.row
+        return min((one.n for one in (row, self.first_token, self.first_outcome) if one is not None), default=-1)
+
+    @property
+    def tier(self) -> str:
+        """How it was compared."""
+        tier = "tokens" if self.tokens_only else "compute"
+        return f"{tier}{', alone' if self.alone else ''}{', forced' if self.forced else ''}"
+
+    @property
+    def compared(self) -> str:
+        """What was compared, in words."""
+        tokens = f"{count(self.n_tokens, 'token')}"
+        rows = tokens if self.tokens_only else f"{self._rows(self.n_rows)} and {tokens}"
+        return f"{rows} of {self._whom} alone" if self.alone else rows
+
+    def _rows(self, number: int) -> str:
+        """Return how many rows, or vectors: a model either generates or pools."""
+        return count(number, "row") + " of logits" if self.n_tokens else count(number, "vector")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not compared, and why."""
+        notes = []
+        if self.n_unchecked and not self.tokens_only:
+            notes.append(f"{count(self.n_unchecked, 'row')} not compared: the log holds no checksum")
+        return notes
+
+    @property
+    def _whom(self) -> str:
+        return sequences(self.alone) if len(self.alone) == 1 else count(len(self.alone), "sequence")
+
+    @property
+    def difference(self) -> str:
+        """What differs, in words."""
+        parts = [] if self.tokens_only else [f"{self.n_rows_differ:,} of {self._rows(self.n_rows)}"]
+        parts.append(f"{self.n_tokens_differ:,} of {count(self.n_tokens, 'token')}")
+        if self.n_outcomes_differ:
+            parts.append(count(self.n_outcomes_differ, "outcome"))
+        alone = f" with {self._whom} alone, of {len(self.differing):,} of them" if self.alone else ""
+        return f"{' and '.join(parts)} differ{alone}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``replay run --json`` prints of it."""
+        return {
+            "rows_compared": self.n_rows,
+            "rows_differing": self.n_rows_differ,
+            "rows_without_checksum": self.n_unchecked,
+            "tokens_compared": self.n_tokens,
+            "tokens_differing": self.n_tokens_differ,
+            "outcomes_differing": self.n_outcomes_differ,
+            "alone": self.alone,
+            "sequences_differing": self.differing,
+            "forced": self.forced,
+            "seconds": round(self.seconds, 3),
+            "header": [attrs.asdict(difference) for difference in self.differences],
+            "first_row": self.first_row and _row_as_json(self.first_row.row),
+            "first_token": self.first_token and _row_as_json(self.first_token),
+            "cause": self.cause and attrs.asdict(self.cause),
+        }
+
+    def figures(self, recorded_seconds: float) -> list[tuple[str, str]]:
+        """Return what it took, beside what the recorded session took, for people."""
+        compares = self.seconds and not self.alone
+        faster = f", {recorded_seconds / self.seconds:.2f} times the recorded speed" if compares else ""
+        return [("executed again in", f"{seconds(self.seconds)}{faster}")]
+
+    def lines(self, path: str) -> Iterator[str]:
+        """Return the report, behind the line with the verdict."""
+        if self.first_outcome is not None:
+            yield from _named("first differing outcome", _outcome(self.first_outcome))
+        if self.first_row is not None:
+            yield from self._about_row(self.first_row)
+        if self.first_token is not None:
+            yield from _named("first differing token", *_token(self.first_token))
+        # What decides about results comes first.
+        shown = sorted(self.differences, key=lambda one: not one.decides)[:_MAX_DIFFERENCES]
+        if shown:
+            more = len(self.differences) - len(shown)
+            yield from _named("environment", *map(str, shown), *([f"and {more} more"] if more else []))
+        if self.cause is not None:
+            name = "cause" if self.cause.shown else "likely cause"
+            yield from _named(name, self.cause.name, plain(self.cause.reason), whole=True)
+        first = self.first_n
+        yield from _named("to look there", f"replay show {quote(path)} {max(first - 3, 0)}-{first + 1}", whole=True)
+
+    def _about_row(self, spot: Spot) -> Iterator[str]:
+        row = spot.row
+        what = _where(row.part)
+        yield from _named(
+            "first differing row",
+            f"record {row.n:,}, batch {row.batch:,}: {what}",
+            f"checksum {_checksum(row.recorded)} in the log, {_checksum(row.replayed)} here"
+            + ("; what is told beside it differs" if row.same_checksum else ""),
+        )
+        if spot.best:
+            yield from _named("likeliest tokens here", ", ".join(map(str, spot.best)))
+        if spot.planned is None:
+            return
+        yield from _named("its batch", phrase(spot.planned))
+        done = [f"batch {batch:,}: {operation_phrase(operation)}" for batch, operation in spot.operations]
+        more = len(done) - _MAX_OPERATIONS
+        yield from _named(
+            "operations on its cells",
+            *(done[-_MAX_OPERATIONS:] or ["none since the last equal row of its slot"]),
+            *([f"and {more} before these"] if more > 0 else []),
+        )
+
+
+def _named(name: str, *lines: str, whole: bool = False) -> Iterator[str]:
+    for i, line in enumerate(lines):
+        cut = line if whole or len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"
+        yield f"  {name if i == 0 else '':<{_INDENT - 2}}{cut}".rstrip()
+
+
+def _where(part: e.Part) -> str:
+    drawn = "its vector" if part.draw is None else f"token {part.draw:,}"
+    last = part.position + len(part.inputs) - 1
+    return f"{drawn} of sequence {part.sequence}, drawn at position {last:,} in slot {part.slot}"
+
+
+def _checksum(outcome: e.Outcome | None) -> str:
+    checksum = outcome.crc32 if isinstance(outcome, e.Vector) else outcome and outcome.logits_crc32
+    return "none" if checksum is None else f"{checksum:08x}"
+
+
+def _token(row: Row) -> tuple[str, str]:
+    where = f"record {row.n:,}, batch {row.batch:,}: {_where(row.part)}"
+    return where, f"{_drawn(row.recorded)} in the log, {_drawn(row.replayed)} here"
+
+
+def _drawn(outcome: e.Outcome | None) -> str:
+    if not isinstance(outcome, e.Sample):
+        return "none"
+    if outcome.fault is not None:
+        return f"none ({outcome.fault})"
+    return f"{'EOG' if outcome.eog else piece(outcome.piece)} (id {outcome.token})"
+
+
+def _outcome(step: Step) -> str:
+    one, other = step.recorded, step.replayed
+    codes = f"code {one.code} in the log, {other.code} here"
+    cells = f"last positions {list(one.positions)} in the log, {list(other.positions)} here"
+    return f"record {step.n:,}, batch {one.batch:,}: {codes if one.code != other.code else cells}"
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    return {
+        "n": row.n,
+        "batch": row.batch,
+        "sequence": row.part.sequence,
+        "draw": row.part.draw,
+        "recorded": outcome_as_json(row.recorded),
+        "replayed": outcome_as_json(row.replayed),
+    }
+
+
+def outcome_as_json(outcome: e.Outcome | None) -> dict[str, Any] | None:
+    """Return what came of a row as plain values."""
+    match outcome:
+        case e.Sample():
+            text = outcome.piece.decode(errors="replace")
+            told = {"token": outcome.token, "piece": text, "eog": outcome.eog, "fault": outcome.fault}
+            return {**told, "logits_crc32": outcome.logits_crc32}
+        case e.Vector():
+            return {"crc32": outcome.crc32}
+        case None:
+            return None

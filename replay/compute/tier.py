@@ -1,0 +1,179 @@
+"""The compute tier: a log's batches executed again on the model, and every row of logits and every draw compared.
+
+The rules that hold here:
+
+* The decide tier comes first: what is executed is the recorded plan, so it must be the plan that today's actors make.
+* Rows are compared by the checksums that the log holds, tokens by themselves. Where the log holds no checksums, or only
+  tokens are asked for, that is another tier and is called so.
+* Unequal things are not compared: another model, build or context is "not comparable", unless it is forced, and then
+  the verdict says so.
+* The whole log is executed, also after a difference: each batch has the recorded tokens, so rows can agree again.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
+from reenact.replay.compute.causes import cause_of
+from reenact.replay.compute.compare import Counts
+from reenact.replay.compute.execution import Execution, executed_records
+from reenact.replay.compute.machine import Machine, NoModel, OnProgress, fits, open_machine, recorded_model
+from reenact.replay.compute.report import Computed, outcome_as_json
+from reenact.replay.decide.tier import replay_log
+from reenact.replay.divergence import Divergence
+from reenact.replay.fold import entries
+from reenact.replay.verdict import Result, Verdict
+from reenact.runtime.log.codec import encode
+from reenact.runtime.log.journal import LogFile
+
+if TYPE_CHECKING:
+    from reenact.runtime.llama.matcher import Weights
+
+
+@frozen(kw_only=True)
+class Asked:
+    """How a log is to be executed again."""
+
+    model: Path | None = None
+    """The model's file; None for the recorded one."""
+    force: bool = False
+    """Compare also what is not equal."""
+    tokens_only: bool = False
+    """Leave the bits out, for a log from another kind of machine."""
+    on_progress: OnProgress = lambda _doing, _fraction: None
+
+
+Compare = Callable[[LogFile, e.SessionOpened, Machine, Asked], Computed]
+"""Executes a log, or a part of it, on an engine that is open for it."""
+
+
+def compute_log(path: str | os.PathLike[str], asked: Asked | None = None) -> Verdict:
+    """Execute a log again on its model, and compare every row of logits and every token.
+
+    Args:
+        path: The log of any session on llama.cpp, also of one that crashed.
+        asked: How; by default on the recorded file, if it is still there.
+
+    Returns:
+        The verdict. If the decide tier already says something else than "same", that one.
+    """
+    return executed(path, asked or Asked(), _compared)
+
+
+def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Verdict:
+    """Decide a log, open its model and compare; return the verdict, whatever happens.
+
+    Args:
+        path: The log.
+        asked: How.
+        compare: Executes what is to be executed.
+
+    Raises:
+        NotInLog: From ``compare``.
+    """
+    verdict = replay_log(path)
+    if verdict.verdict != "same":
+        return verdict
+    try:
+        with LogFile(path) as log:
+            header = header_of(log)
+            with machine_of(header, asked) as machine:
+                verdict = changed(verdict, notes=(*verdict.notes, *machine.warnings))
+                found = compare(log, header, machine, asked)
+    except LogNotComparable as error:
+        return _without(verdict, "not comparable", error)
+    except NoModel as error:
+        return _without(verdict, "unreadable", error)
+    if found.same:
+        return changed(verdict, tier=found.tier, computed=found)
+    return changed(verdict, verdict="diverged", tier=found.tier, computed=found, first_divergence=_divergence(found))
+
+
+def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+    """Execute the whole log."""
+    execution = Execution(machine.engine, machine.renew)
+    counts = Counts(machine, tokens_only=asked.tokens_only)
+
+    def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample) -> None:
+        counts.see(logits, execution.recorded(part.sequence), sample)
+
+    machine.engine.watch(see)
+    n_batches = sum(b'"type":"BatchDecoded"' in line.body for line in log)
+    started = monotonic()
+    for done, step in enumerate(execution.run(executed_records(log))):
+        counts.step(step)
+        asked.on_progress("executing", (done + 1) / n_batches)
+    machine.engine.watch(None)
+    found = counts.found(forced=asked.force, seconds=monotonic() - started)
+    if found.n_tokens + found.n_rows == 0 and found.same:
+        raise LogNotComparable("there is no row of logits and no token to compare")
+    if found.same:
+        return found
+    machine.engine.close()
+    model = asked.model or recorded_model(header)
+    return found.because(lambda: cause_of(log, header, model, found, asked.on_progress))
+
+
+def _without(verdict: Verdict, result: Result, error: Exception) -> Verdict:
+    return changed(verdict, verdict=result, tier="compute", notes=(str(error),), error=error)
+
+
+def header_of(log: LogFile) -> e.SessionOpened:
+    """Return record 0 of a log whose batches llama.cpp computed.
+
+    Raises:
+        LogNotComparable: Nothing was computed.
+    """
+    header = next(entries(log)).record.event
+    if not isinstance(header, e.SessionOpened) or header.engine.name != "llama.cpp":
+        raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
+    return header
+
+
+def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
+    """Return the engine that a log is executed on; its block closes it.
+
+    Raises:
+        LogNotComparable: Results here cannot be compared with the log's; it lists why.
+        NoModel: The file cannot be opened, or llama.cpp cannot load it.
+    """
+    model = asked.model or recorded_model(header)
+    try:
+        machine = open_machine(header, model, asked.on_progress)
+    except LogNotComparable:
+        raise
+    except InvalidRequest as error:
+        raise NoModel(error.reason) from error
+    except OSError as error:
+        raise NoModel(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+    except ReenactError as error:
+        raise NoModel(str(error)) from error
+    obstacles = machine.obstacles
+    if asked.tokens_only or asked.force:
+        sizes = fits(machine.differences)
+        obstacles = [one for one in sizes if not (asked.force and one.name == "model.sha256")]
+    if obstacles:
+        machine.engine.close()
+        cure = "" if asked.force else "; --force compares all the same, --tokens compares tokens only"
+        if [one.name for one in obstacles] == ["context.numerics.tiled"]:
+            cure = "; this is settled once a process, by its first model: give this log a run of its own"
+        raise LogNotComparable("; ".join(map(str, obstacles)) + cure)
+    return machine
+
+
+def _divergence(found: Computed) -> Divergence:
+    """Return the first difference as the two records."""
+    step = found.first_outcome
+    if step is not None and step.n == found.first_n:
+        recorded, replayed = (encode(e.Record(step.n, one, None), 0) for one in (step.recorded, step.replayed))
+        return Divergence(n=step.n, expected=recorded, actual=replayed)
+    row = None if found.first_row is None else found.first_row.row
+    first = next(one for one in (row, found.first_token) if one is not None and one.n == found.first_n)
+    return Divergence(n=first.n, expected=outcome_as_json(first.recorded), actual=outcome_as_json(first.replayed))

@@ -1,0 +1,1 @@
+"""`replay run`: a log's decisions, made again."""

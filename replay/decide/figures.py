@@ -1,0 +1,120 @@
+"""A session in numbers: the figures that ``replay run`` prints below its verdict.
+
+The rule that holds here: what a session amounts to is counted in one place, `reenact.actors.metrics`, live and here.
+Only what a log alone has comes on top: what was compared, how long the lines are, how the sequences ended.
+"""
+
+from attrs import Factory, frozen
+
+from reenact.actors import events as e
+from reenact.actors.metrics import Distribution, Metrics, Statistics
+from reenact.replay.render.values import seconds
+
+
+@frozen(kw_only=True)
+class Tally:
+    """A session in numbers, counted from its records."""
+
+    statistics: Statistics = Factory(Statistics)
+    """What the runtime's own statistics said, or would have said, after the last of these records."""
+    derived: int = 0
+    """Derived records that were compared and equal."""
+    ends: dict[e.FinishReason, int] = Factory(dict)
+    """How many sequences ended, by how they did."""
+    n_bytes: int = 0
+    """Of the log."""
+    total: float = 0.0
+    """Seconds from the session's start to its last record."""
+    computing: float = 0.0
+    """Seconds from its first plan to the last outcome."""
+
+    def figures(self) -> list[tuple[str, str]]:
+        """Return the session's figures with their names, for people. What happens seldom stands there if it did."""
+        of = self.statistics
+        rows, parts = of.rows_per_batch, of.sequences_per_batch
+        figures = [
+            ("sequences", self._sequences()),
+            ("prompt tokens", f"{of.n_prompt:,}" + (f" ({of.n_cached:,} of them cached)" if of.n_cached else "")),
+            ("tokens", f"{of.n_sampled:,}"),
+            ("steps", f"{of.n_batches:,}"),
+            ("rows per batch", f"{rows.mean:.1f} mean, {rows.maximum:,.0f} max" if rows.count else "-"),
+            ("sequences per batch", f"{parts.mean:.1f} mean, {parts.maximum:,.0f} max" if parts.count else "-"),
+        ]
+        seldom = [
+            ("requests refused", of.n_refused),
+            ("prompt tokens left out", of.n_truncated),
+            ("context shifts", of.n_shifts),
+            ("forks", of.n_forks),
+            ("preemptions", of.n_preempted),
+            ("aborted batches", of.n_aborted),
+        ]
+        figures += [(name, f"{number:,}") for name, number in seldom if number]
+        return [
+            *figures,
+            ("time to first token", _spread(of.first_token_time)),
+            ("time between tokens", _spread(of.inter_token_time)),
+            ("tokens per second", f"{of.n_sampled / self.computing:,.1f}" if of.n_sampled and self.computing else "-"),
+            ("session", seconds(self.total)),
+            ("bytes of log per token", f"{self.n_bytes / of.n_sampled:,.0f}" if of.n_sampled else "-"),
+        ]
+
+    def _sequences(self) -> str:
+        ended = [f"{number:,} {reason}" for reason, number in sorted(self.ends.items(), key=lambda end: -end[1])]
+        n_open = self.statistics.n_requests - self.statistics.n_finished
+        ended += [f"{n_open:,} not finished"] if n_open else []
+        return f"{self.statistics.n_requests:,}" + (f" ({', '.join(ended)})" if ended else "")
+
+
+def _spread(times: Distribution) -> str:
+    return f"{seconds(times.median)} median, {seconds(times.p95)} p95" if times.count else "-"
+
+
+class Counting:
+    """A tally that grows record by record."""
+
+    def __init__(self) -> None:
+        self._metrics = Metrics()
+        self._derived, self._n_bytes, self._t = 0, 0, 0
+        self._ends: dict[e.FinishReason, int] = {}
+        self._planned_at: int | None = None
+        self._decoded_at = 0
+
+    @property
+    def n_records(self) -> int:
+        """Records so far."""
+        return self._metrics.n_records
+
+    def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> None:
+        """Count one more record.
+
+        Args:
+            event: Its event.
+            t: Nanoseconds since the session opened.
+            derived: Whether it is a derived record.
+            n_bytes: How long its line is.
+        """
+        self._metrics.add(event, t)
+        self._derived += derived
+        self._n_bytes += n_bytes
+        self._t = t
+        match event:
+            case e.SequenceFinished():
+                self._ends[event.finish_reason] = self._ends.get(event.finish_reason, 0) + 1
+            case e.BatchPlanned() if self._planned_at is None:
+                self._planned_at = t
+            case e.BatchDecoded():
+                self._decoded_at = t
+            case _:
+                pass
+
+    def tally(self) -> Tally:
+        """Return the figures so far."""
+        planned_at = self._decoded_at if self._planned_at is None else self._planned_at
+        return Tally(
+            statistics=self._metrics.statistics(),
+            derived=self._derived,
+            ends=dict(self._ends),
+            n_bytes=self._n_bytes,
+            total=self._t / 1e9,
+            computing=max(self._decoded_at - planned_at, 0) / 1e9,
+        )

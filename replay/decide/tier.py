@@ -1,0 +1,149 @@
+"""The decide tier: run today's actors on a log's given events and compare every derived event.
+
+The rules that hold here:
+
+* Bytes first: a log with a wrong byte anywhere is corrupt, and nothing is compared.
+* A derived record is compared with the one that the actors decide, value by value, envelope included: number, time
+  (that of its given record), type, actor, cause and every field. Its line is not decoded; one whose envelope is no
+  record's is corrupt.
+* A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of
+  the state folded here.
+* The first difference ends the replay: what comes after it follows from it.
+"""
+
+import os
+from collections import deque
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogCorrupt, LogNotComparable, description
+from reenact.actors.kernel import Kernel
+from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
+from reenact.replay.decide.figures import Counting
+from reenact.replay.divergence import Divergence
+from reenact.replay.fold import entry_of
+from reenact.replay.render.endings import NOT_CLOSED, torn
+from reenact.replay.shrink.patience import Patience
+from reenact.replay.verdict import Result, Verdict
+from reenact.runtime.log.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
+from reenact.runtime.log.journal import Line, LogFile
+
+
+def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -> Verdict:
+    """Run today's actors on a log and compare what they decide; needs no model.
+
+    Args:
+        path: The log of any session, also of one that crashed or still runs.
+        patience: How long that may take; None for as long as it does.
+
+    Returns:
+        The verdict. Whatever the file holds, and also if there is none, this does not raise.
+    """
+    replay, patience = _Replay(os.fspath(path)), patience or Patience()
+    try:
+        with LogFile(path) as log:
+            for _ in patience.within(log):
+                pass
+            return replay.run(log, patience)
+    except OSError as error:
+        return replay.verdict("unreadable", notes=(error.strerror or str(error),), error=error)
+    except LogCorrupt as error:
+        return replay.verdict("corrupt", notes=(str(error),), error=error)
+    except LogNotComparable as error:
+        return replay.verdict("not comparable", notes=(str(error),), error=error)
+
+
+class _Replay:
+    """One run over one log."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._kernel = Kernel()
+        self._counting = Counting()
+        self._expected: deque[e.Record] = deque()
+        """What the actors decided and the log has not shown yet."""
+        self._t = 0
+        """When the given record happened that they follow from."""
+
+    def run(self, log: LogFile, patience: Patience) -> Verdict:
+        """Compare the whole log."""
+        for line in patience.within(log):
+            try:
+                divergence = self._derived(line) if self._expected else self._given(line)
+            except UnreadableRecord as error:
+                raise line.corrupt(str(error)) from None
+            if divergence is not None:
+                return self.verdict("diverged", divergence=divergence)
+        return self._end(log)
+
+    def verdict(
+        self,
+        result: Result,
+        *,
+        divergence: Divergence | None = None,
+        notes: tuple[str, ...] = (),
+        error: Exception | None = None,
+    ) -> Verdict:
+        """Return a verdict on what was gone through until now."""
+        return Verdict(
+            path=self._path,
+            verdict=result,
+            tally=self._counting.tally(),
+            first_divergence=divergence,
+            notes=notes,
+            error=error,
+        )
+
+    def _derived(self, line: Line) -> Divergence | None:
+        """Compare a record with the next one that the actors decided."""
+        record = self._expected.popleft()
+        body = dumps(encode(record, self._t))
+        if line.body != body:
+            # Other bytes can still be the same values: the order of members means nothing.
+            expected, actual = loads(line.body), loads(body)
+            if not same(expected, actual):
+                check_envelope(expected)
+                return Divergence(n=record.n, expected=expected, actual=actual)
+        self._counting.add(record.event, self._t, derived=True, n_bytes=line.size)
+        return None
+
+    def _given(self, line: Line) -> Divergence | None:
+        """Hand a given record to the actors."""
+        fields = loads(line.body)
+        kind = EVENT_TYPES.get(str(fields.get("type")))
+        if kind is not None and ROUTES[kind].origin is Origin.DERIVED:
+            return Divergence(n=line.number - 1, expected=fields, actual=None)
+        record = entry_of(line, fields, self._t).record
+        if isinstance(record.event, e.SessionClosed) and (divergence := self._check_digest(record.event, fields)):
+            return divergence
+        try:
+            records = self._kernel.handle(record.event)  # type: ignore[arg-type]  # its origin is GIVEN
+        except Exception as error:  # noqa: BLE001  # whatever it is, the log's writer had no such error
+            note = f"today's actors cannot take this fact: {description(error)}"
+            return Divergence(n=record.n, expected=fields, actual=None, note=note)
+        self._t = fields["t"]
+        self._counting.add(record.event, self._t, derived=False, n_bytes=line.size)
+        self._expected.extend(records[1:])
+        return None
+
+    def _check_digest(self, closed: e.SessionClosed, fields: Fields) -> Divergence | None:
+        session = self._kernel.state.session
+        actual = self._kernel.digest()
+        if closed.digest == actual or session is None or session.schema != SCHEMA:
+            return None
+        return Divergence(n=fields["n"], expected=fields, actual={**fields, "digest": actual})
+
+    def _end(self, log: LogFile) -> Verdict:
+        """Say what the end of the log lacks; a session that crashed is not a divergence."""
+        n = self._counting.n_records
+        notes: list[str] = []
+        if not self._kernel.state.closed:
+            notes.append(f"same up to record {n - 1:,}: {NOT_CLOSED}" if n else "the log is empty")
+        notes += torn(log.torn)
+        if self._expected:
+            names = ", ".join(ROUTES[type(record.event)].name for record in self._expected)
+            notes.append(f"missing at the end, and decided now: {names}")
+        verdict = self.verdict("same", notes=tuple(notes))
+        if verdict.tally.derived or self._kernel.state.closed:
+            return verdict
+        error = LogNotComparable("; ".join([*notes, "there is no derived record to compare"]))
+        return self.verdict("not comparable", notes=(str(error),), error=error)

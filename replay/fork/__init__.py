@@ -1,0 +1,1 @@
+"""`replay fork`: a session that goes on from a record of another."""

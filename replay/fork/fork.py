@@ -1,0 +1,307 @@
+"""What if: a session goes on from one of its records with other options, and writes a log of its own.
+
+The rules that hold here:
+
+* A child begins with its parent's records. It is cut before a given record: everybody has had his say then.
+* It goes on with `SequenceForked` for each sequence that is live, then `CellsLost`: what a sequence has is evaluated as
+  if it were a prompt, and a batch that was in flight is void. Then readers that are paused go on. So a text whose
+  options stay is the parent's, unless results depend on the schedule.
+* Nobody arrives, leaves or reads too slowly any more, and no deadline comes. A prompt that was still being tokenised
+  is what the parent's log has of it later; where it has nothing, the request is cancelled.
+* Times go on from the parent's last one with those that really pass.
+* Whoever presses Ctrl-C gets a log that is closed, with all that was live cancelled.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve as changed
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors import sequence as s
+from reenact.actors.errors import InvalidRequest, LogNotComparable
+from reenact.actors.header import DeterminismFacts, Parent
+from reenact.actors.kernel import Kernel
+from reenact.actors.options import OPTION_NAMES, Options
+from reenact.actors.text import release
+from reenact.replay.compute.machine import OnProgress, fits, open_machine, recorded_model
+from reenact.replay.driver import Driver, Recorder, interrupts, live, restored
+from reenact.replay.fold import NotInLog, entries
+from reenact.replay.fork.report import Continued, Forked, LeftOut
+from reenact.replay.look.texts import Texts, texts_of
+from reenact.replay.render.values import count
+from reenact.runtime.engine.protocol import Engine, Loaded
+from reenact.runtime.log.codec import FORMAT, SCHEMA
+from reenact.runtime.log.journal import Journal, LogFile
+from reenact.runtime.sources import Sources
+
+FIXED: Final = {
+    "num_keep": "what is kept was settled when the prompt came",
+    "truncate": "it concerns the prompt, which came before",
+    "format": "the text so far need not have another form",
+    "grammar": "the text so far need not have another form",
+    "priority": "queue and slots are ordered by it already",
+    "deadline": "no deadline comes in a fork",
+}
+"""Options that cannot change in a fork, and why."""
+
+CHANGEABLE: Final = tuple(name for name in OPTION_NAMES if name not in FIXED)
+
+
+@frozen(kw_only=True)
+class Opened:
+    """An engine with empty cells; `fork` closes it."""
+
+    engine: Engine
+    loaded: Loaded
+    notes: tuple[str, ...] = ()
+    """In what it is not as the parent's header says."""
+    warnings: tuple[str, ...] = ()
+    """What it warned of while it was loaded."""
+
+
+OpenEngine = Callable[[e.SessionOpened], Opened]
+"""Opens an engine as the parent's header says."""
+
+
+def fork_log(
+    path: str | os.PathLike[str],
+    n: int,
+    *,
+    out: str | os.PathLike[str],
+    model: Path | None = None,
+    only: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Forked:
+    """Let a session go on from before one of its records, on llama.cpp, with other options.
+
+    What follows from one fact is not taken apart: where record ``n`` is a derived one, the session is cut before the
+    given record that it follows from. No deadline is kept.
+
+    Args:
+        path: The log of any session that llama.cpp computed, also of one that crashed or still runs.
+        n: The first record that is left out, from 1; one more than the last where none is.
+        out: The child's log; it must not exist. It will hold the prompts.
+        model: The model's file; None for the recorded one.
+        only: The number or the request_id of the sequence whose options change; None for all that are live.
+        changes: The options that change, by name, `CHANGEABLE` ones.
+        force: Go on also where the build, the machine or a parameter is not the recorded one.
+        on_progress: Told how loading goes.
+
+    Raises:
+        InvalidRequest: An option that there is not, that cannot change, or a wrong value; it names the field.
+        NotInLog: There is no such record, no such sequence, or none that is live there.
+        LogNotComparable: What is before the record cannot be had again, or not be computed here; it says why.
+        LogCorrupt: A line of the log is.
+        NoModel: There is no file of the recorded model.
+        OSError: A file cannot be read or made; FileExistsError for a child that exists.
+        EngineBroken: The model cannot be loaded.
+        LogBroken: The child cannot be written.
+        KeyboardInterrupt: Once what is live is cancelled and the child closed.
+    """
+
+    def opened(header: e.SessionOpened) -> Opened:
+        return _open(header, model, force=force, on_progress=on_progress)
+
+    return fork(path, n, out=out, open_engine=opened, only=only, changes=changes)
+
+
+def fork(
+    path: str | os.PathLike[str],
+    n: int,
+    *,
+    out: str | os.PathLike[str],
+    open_engine: OpenEngine,
+    only: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Forked:
+    """Do as `fork_log` does, on any engine."""
+    changes = changes or {}
+    _check(changes)
+    parent = _Parent(path, n)
+    chosen = parent.chosen(only)
+    options = {one.sequence: _options(one, changes if one in chosen else {}) for one in parent.live}
+    journal = Journal(out)
+    try:
+        opened = open_engine(parent.header)
+        try:
+            header = _header(parent, opened.loaded, opened.notes)
+            with interrupts() as interrupted:
+                driver = Driver(opened.engine)
+                recorder = Recorder(driver, journal)
+                for fact in restored(driver.give, header, parent.before):
+                    recorder.write(fact.records, fact.t)
+                for given in parent.facts(options):
+                    recorder.give(given)
+                recorder.run(interrupted)
+        finally:
+            opened.engine.close()
+    finally:
+        journal.discard()
+    depends = parent.header.determinism.policy != "schedule-independent"
+    dependence = "results depend on the schedule here: a text may differ from the parent's for that alone"
+    return Forked(
+        path=os.fspath(out),
+        session=header.session,
+        parent=Parent(session=parent.header.session, n=parent.cut),
+        sequences=tuple(parent.continued(out, options)),
+        left_out=parent.left_out,
+        notes=(*opened.warnings, *opened.notes, *parent.leavers, *([dependence] if depends else ())),
+    )
+
+
+def _check(changes: Mapping[str, Any]) -> None:
+    """Refuse what no sequence can go on with, before any file is read."""
+    for name in changes:
+        if name in FIXED:
+            raise InvalidRequest(name, f"it cannot change in a fork: {FIXED[name]}")
+        if name not in CHANGEABLE:
+            raise InvalidRequest(name, f"there is no such option; there are {', '.join(CHANGEABLE)}")
+    Options(**{"seed": 0, "logprobs": "top_logprobs" in changes, **changes})
+
+
+def _options(state: s.Sequence, changes: Mapping[str, Any]) -> Options:
+    """Return the options that a sequence goes on with."""
+    options: Options = changed(state.options, **changes)
+    if state.n_prompt is None or state.embedding:
+        return options
+    if s.num_predicted(options.num_predict, state.n_ctx) <= state.n_sampled:
+        reason = f"sequence {state.sequence} has {count(state.n_sampled, 'token')} before that record"
+        raise InvalidRequest("num_predict", f"{reason}: give more, or fork before an earlier one")
+    held = release(state.held)
+    if complete := [stop for stop in options.stop if stop in held]:
+        reason = f"sequence {state.sequence} holds {complete[0]!r} back already: fork before an earlier record"
+        raise InvalidRequest("stop", reason)
+    if state.length > state.n_ctx and not options.shift:
+        reason = f"the context of sequence {state.sequence} is to be shifted next: fork before an earlier record"
+        raise InvalidRequest("shift", reason)
+    return options
+
+
+class _Parent:
+    """A log, cut before a given record."""
+
+    def __init__(self, path: str | os.PathLike[str], n: int) -> None:
+        with LogFile(path) as log:
+            whole = list(entries(log))
+        if not whole or not isinstance(header := whole[0].record.event, e.SessionOpened):
+            raise LogNotComparable("there is no record in it")
+        if not 1 <= n <= len(whole):
+            raise NotInLog(f"a session can go on from before record 1 to {len(whole)}, not {n}")
+        self.header: e.SessionOpened = header
+        cuts = (cut for cut in range(n, 0, -1) if cut == len(whole) or whole[cut].record.cause is None)
+        self.cut = next(cuts, n)  # A log without any is refused below.
+        self.before = whole[: self.cut]
+        self._later = [entry.record.event for entry in whole[self.cut :]]
+        kernel = Kernel()
+        restored(kernel.handle, header, self.before)
+        self.live = live(kernel)
+        if not self.live:
+            raise NotInLog(f"no sequence is live before record {self.cut}: there is nothing to go on with")
+
+    def chosen(self, only: str | None) -> list[s.Sequence]:
+        """Return the sequences whose options change."""
+        chosen = [one for one in self.live if only in (None, one.request_id, str(one.sequence))]
+        if not chosen:
+            where = f"is live before record {self.cut}"
+            raise NotInLog(f"no sequence with the number or the request_id {only!r} {where}")
+        return chosen
+
+    def facts(self, options: Mapping[int, Options]) -> Iterator[e.GivenEvent]:
+        """Return what is given so that everybody goes on."""
+        for sequence, one in options.items():
+            yield e.SequenceForked(sequence=sequence, options=one)
+        yield e.CellsLost()
+        for state in self.live:
+            if state.reader_paused:
+                yield e.ReaderResumed(sequence=state.sequence)
+        known = e.PromptTokenized | e.TokenizeFailed
+        tokenized = {event.sequence: event for event in self._later if isinstance(event, known)}
+        for state in self.live:
+            if state.n_prompt is None:
+                yield tokenized.get(state.sequence, e.CancelRequested(sequence=state.sequence))
+
+    @property
+    def leavers(self) -> list[str]:
+        """What is to be said of sequences that somebody ended later in the parent: here nobody does."""
+        live = {one.sequence for one in self.live}
+        ends = {
+            event.sequence: "cancelled" if isinstance(event, e.CancelRequested) else "out of time"
+            for event in self._later
+            if isinstance(event, e.CancelRequested | e.DeadlineExpired) and event.sequence in live
+        }
+        return [f"sequence {number} was {how} later in the parent, and goes on here" for number, how in ends.items()]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The requests that came later."""
+        later = [event for event in self._later if isinstance(event, e.RequestReceived)]
+        return tuple(LeftOut(sequence=one.sequence, request_id=one.request_id) for one in later)
+
+    def continued(self, child: str | os.PathLike[str], options: Mapping[int, Options]) -> Iterator[Continued]:
+        """Return what became of each sequence."""
+        texts = Texts()
+        for entry in self.before:
+            texts.add(entry)
+        before = {told.request.sequence: told.text for told in texts.all()}
+        with LogFile(child) as log:
+            after = {told.request.sequence: told for told in texts_of(log)[0].all()}
+        for state in self.live:
+            pairs = {
+                name: (getattr(state.options, name), getattr(options[state.sequence], name)) for name in CHANGEABLE
+            }
+            yield Continued(
+                told=after[state.sequence],
+                changed={name: (old, new) for name, (old, new) in pairs.items() if old != new},
+                before=before[state.sequence],
+            )
+
+
+def _determinism(header: e.SessionOpened, notes: tuple[str, ...]) -> DeterminismFacts:
+    """Return what is promised of a child: its parent's promise, unless it goes on by force on something else."""
+    if not notes:
+        return header.determinism
+    reason = f"forked by force: {'; '.join(notes)}"
+    return changed(header.determinism, policy="recorded-schedule", reason=reason, probe={})
+
+
+def _header(parent: _Parent, loaded: Loaded, notes: tuple[str, ...]) -> e.SessionOpened:
+    """Return the child's header: the parent's, with what is so now."""
+    header = parent.header
+    return changed(
+        header,
+        format=FORMAT,
+        schema=SCHEMA,
+        session=Sources().session(),
+        reenact=version("reenact"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        engine=loaded.engine,
+        model=loaded.model,
+        context=loaded.context,
+        determinism=_determinism(header, notes),
+        policies=header.policies | loaded.policies,
+        parent=Parent(session=header.session, n=parent.cut),
+    )
+
+
+def _open(header: e.SessionOpened, model: Path | None, *, force: bool, on_progress: OnProgress | None) -> Opened:
+    """Open llama.cpp as a log's header says."""
+    if header.engine.name != "llama.cpp":
+        raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
+    machine = open_machine(header, model or recorded_model(header), on_progress)
+    obstacles = machine.obstacles
+    if force:
+        obstacles = fits(machine.differences)
+    if obstacles:
+        machine.engine.close()
+        raise LogNotComparable("; ".join(map(str, obstacles)) + ("" if force else "; --force goes on all the same"))
+    notes = tuple(map(str, machine.obstacles))
+    return Opened(engine=machine.engine, loaded=machine.loaded, notes=notes, warnings=machine.warnings)

@@ -1,0 +1,90 @@
+"""What comes out of a fork: how each sequence went on, what was left out, and how that is told."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import asdict, frozen
+
+from reenact.actors.header import Parent
+from reenact.replay.look.texts import Told, lines_of
+from reenact.replay.render.values import count, named, sequences
+from reenact.runtime.terminal import Spans
+
+
+@frozen(kw_only=True)
+class Continued:
+    """A sequence that went on in the child."""
+
+    told: Told
+    """All that the child tells of it."""
+    changed: Mapping[str, tuple[Any, Any]]
+    """The options that changed, by name: before and after."""
+    before: str
+    """The text that had gone out when the session was cut."""
+
+    @property
+    def after(self) -> str:
+        """The text that came in the child."""
+        return self.told.text.removeprefix(self.before)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the sequence as ``replay texts --json`` does, with what changed."""
+        return self.told.as_json() | {"changed": self.changed, "before": self.before, "after": self.after}
+
+    def lines(self) -> Iterator[Spans]:
+        """Return the sequence as lines for people."""
+        yield next(lines_of(self.told))
+        options = ", ".join(f"{name} {_shown(old)} -> {_shown(new)}" for name, (old, new) in self.changed.items())
+        for name, text, style in (("with", options, "bold"), ("before", self.before, "dim"), ("after", self.after, "")):
+            for i, line in enumerate(text.split("\n") if text else ()):
+                yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
+
+
+def _shown(value: object) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else str(value)
+
+
+@frozen(kw_only=True)
+class LeftOut:
+    """A request that came to the parent after the cut."""
+
+    sequence: int
+    request_id: str | None
+
+
+@frozen(kw_only=True)
+class Forked:
+    """A session that was forked."""
+
+    path: str
+    """The child's log."""
+    session: str
+    """The child."""
+    parent: Parent
+    sequences: tuple[Continued, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    """What else there is to know of the texts."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``replay fork --json`` prints."""
+        return {
+            "log": self.path,
+            "session": self.session,
+            "parent": asdict(self.parent),
+            "sequences": [one.as_json() for one in self.sequences],
+            "left_out": [asdict(one) for one in self.left_out],
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[Spans]:
+        """Return what ``replay fork`` prints."""
+        forked = sequences([one.told.request.sequence for one in self.sequences])
+        head = (
+            f"forked: {self.path}: before record {self.parent.n:,} of session {self.parent.session}; {forked} went on"
+        )
+        lines: list[Spans] = [[(head, "bold green")], *(line for one in self.sequences for line in one.lines())]
+        if self.left_out:
+            names = ", ".join(f"{one.sequence}{named(one.request_id)}" for one in self.left_out)
+            lines.append([(f"left out: {count(len(self.left_out), 'request')} that came later: {names}", "yellow")])
+        return lines + [[(note, "yellow")] for note in self.notes]

@@ -1,0 +1,1 @@
+"""`replay show`, `state`, `texts` and `diff`: what a log holds, for people."""

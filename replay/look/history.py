@@ -1,0 +1,132 @@
+"""What a log holds of each of its sequences: what was asked for, every token drawn, how it ended.
+
+The rules that hold here:
+
+* A history grows while the log is read, record by record, and decides nothing.
+* A log that cannot be read to its end is read as far as that goes, and says so.
+"""
+
+import os
+from typing import Any
+
+from attrs import Factory, define, field, frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.replay.fold import Entry, entries
+from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.values import piece
+from reenact.runtime.log.codec import Fields, loads
+from reenact.runtime.log.journal import LogFile
+
+
+@frozen
+class Draw:
+    """A sampled token. Two are equal if the tokens are, whatever their records and logits."""
+
+    n: int = field(eq=False)
+    """The record that holds it."""
+    token: int
+    piece: bytes
+    eog: bool
+    fault: str | None
+    logits: int | None = field(eq=False)
+    """The checksum of the row of logits; None where the log has none."""
+
+    def __str__(self) -> str:
+        return f"{self.token} {self.fault or ('EOG' if self.eog else piece(self.piece))}"
+
+
+@define
+class History:
+    """What a log holds of one sequence; it grows while the log is read."""
+
+    facts: dict[str, Fields]
+    """The plain values of the records that say what was asked for and what became of it, by their type."""
+    draws: dict[int, Draw] = Factory(dict)
+    """By the token's index."""
+
+    def fact(self, kind: str, name: str) -> Any:  # noqa: ANN401  # a plain value
+        """Return a field of the record of type ``kind``; None where there is no such record."""
+        return self.facts.get(kind, {}).get(name)
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The prompt's inputs; none while it is not tokenised."""
+        return self.fact("PromptTokenized", "inputs") or []
+
+    def asked(self) -> Fields:
+        """Return what was asked for, by whoever forked the session last of all, and the grammar in force."""
+        asked = self.facts["RequestReceived"] | self.facts.get("SequenceForked", {})
+        return asked | {"grammar": self.fact("PromptTokenized", "grammar")}
+
+    def ended(self) -> Fields:
+        """Return how it ended, and the vector."""
+        end = {name: self.fact("SequenceFinished", name) for name in ("n", "finish_reason", "stop", "error")}
+        return end | {"embedding": self.fact("EmbeddingComputed", "embedding")}
+
+
+@define
+class Log:
+    """What a log holds of its sequences; it grows while the log is read."""
+
+    path: str
+    """As it was named."""
+    header: Fields = Factory(dict)
+    histories: dict[int, History] = Factory(dict)
+    """By the sequence's number."""
+    notes: list[str] = Factory(list)
+    """What is to be said of the log's end."""
+    corrupt: LogCorrupt | None = None
+    """Why it could not be read to its end."""
+    _due: dict[int, int] = Factory(dict)
+    """The index of the token that the last plan draws, by the sequence's number."""
+
+    def add(self, entry: Entry) -> None:
+        """Take up what a record tells of a sequence."""
+        event, n = entry.record.event, entry.record.n
+        try:
+            match event:
+                case e.SessionOpened():
+                    self.header = loads(entry.line.body)
+                case e.RequestReceived():
+                    self.histories[event.sequence] = History({"RequestReceived": loads(entry.line.body)})
+                case e.PromptTokenized() | e.SequenceForked() | e.EmbeddingComputed() | e.SequenceFinished():
+                    fields = loads(entry.line.body)
+                    self.histories[event.sequence].facts[fields["type"]] = fields
+                case e.BatchPlanned():
+                    self._due = {part.sequence: part.draw for part in event.parts if part.draw is not None}
+                case e.BatchDecoded():
+                    for one in event.samples:
+                        draw = Draw(n, one.token, one.piece, one.eog, one.fault, one.logits_crc32)
+                        self.histories[one.sequence].draws[self._due[one.sequence]] = draw
+                case _:
+                    pass
+        except KeyError as error:
+            raise entry.line.corrupt(f"there is no sequence {error} that it can be about") from None
+
+
+def read_log(path: str | os.PathLike[str]) -> Log:
+    """Read what a log holds of its sequences, up to its end or to a line that is corrupt.
+
+    Raises:
+        OSError: The file cannot be opened.
+        LogCorrupt: The first line is.
+        LogNotComparable: There is no record, or the log is too new.
+    """
+    log, last = Log(os.fspath(path)), None
+    with LogFile(path) as file:
+        try:
+            for entry in entries(file):
+                log.add(entry)
+                last = entry.record
+        except LogCorrupt as error:
+            if last is None:
+                raise
+            log.corrupt = error
+            log.notes = [f"corrupt: {error}"]
+            return log
+    if last is None:
+        raise LogNotComparable("there is no record in it")
+    log.notes = ([] if isinstance(last.event, e.SessionClosed) else [not_closed(last.n)]) + torn(file.torn)
+    return log

@@ -1,0 +1,179 @@
+"""Each sequence's prompt, text and end, read from a log.
+
+The rule that holds here: a text is what went out to the caller, in order: of every `TokenEmitted`, of `StopMatched`,
+and of `SequenceFinished`. Nothing that was held back and never released is in it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from attrs import define
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.metrics import Metrics, Timeline
+from reenact.replay.fold import Entry, entries
+from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.events import options_of
+from reenact.replay.render.values import count, failure, named, text, vector
+from reenact.runtime.log.journal import LogFile
+from reenact.runtime.terminal import Spans
+
+
+@define(kw_only=True)
+class Told:
+    """What a log tells of one sequence; it grows while the log is read."""
+
+    request: e.RequestReceived
+    timeline: Timeline
+    pieces: list[str] = attrs.Factory(list)
+    embedding: tuple[float, ...] | None = None
+    n_prompt: int = 0
+    n_sampled: int = 0
+    end: e.SequenceFinished | None = None
+
+    @property
+    def text(self) -> str:
+        """What went out to the caller."""
+        return "".join(self.pieces)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``replay texts --json`` prints of a sequence."""
+        end = self.end
+        return {
+            "sequence": self.request.sequence,
+            "request_id": self.request.request_id,
+            "continues": self.request.continues,
+            "prompt": self.request.prompt,
+            "text": self.text,
+            "embedding": self.embedding,
+            "finish_reason": None if end is None else end.finish_reason,
+            "stop": None if end is None else end.stop,
+            "n_prompt": self.n_prompt,
+            "n_cached": self.timeline.n_cached,
+            "n_truncated": self.timeline.n_truncated,
+            "n_sampled": self.n_sampled,
+            "n_shifts": self.timeline.n_shifts,
+            "error": None if end is None or end.error is None else attrs.asdict(end.error),
+        }
+
+
+class Texts:
+    """The texts of a log, read record by record."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, Told] = {}
+        self._metrics = Metrics()
+        self._closed = False
+
+    def add(self, entry: Entry) -> None:
+        """Take up what a record tells of a text."""
+        event = entry.record.event
+        self._closed = isinstance(event, e.SessionClosed)
+        try:
+            self._metrics.add(event, entry.t)
+            if isinstance(event, e.RequestReceived):
+                timeline = self._metrics.timelines[event.sequence]
+                self._told[event.sequence] = Told(request=event, timeline=timeline)
+            else:
+                self._take_up(event)
+        except KeyError as error:
+            raise entry.line.corrupt(f"there is no sequence {error} that it can be about") from None
+
+    def all(self) -> list[Told]:
+        """Return what was told of each sequence, in the order of their numbers."""
+        return [self._told[sequence] for sequence in sorted(self._told)]
+
+    def end(self, n_torn: int) -> list[str]:
+        """Return what is to be said at the end of the log, behind which are ``n_torn`` bytes."""
+        return ([] if self._closed else [not_closed(self._metrics.n_records - 1)]) + torn(n_torn)
+
+    def _take_up(self, event: e.Event) -> None:
+        match event:
+            case e.PromptTokenized():
+                told = self._told[event.sequence]
+                told.n_prompt = told.n_prompt if told.end else len(event.inputs)
+            case e.TokenEmitted() | e.StopMatched():
+                told = self._told[event.sequence]
+                told.n_sampled = event.index + 1
+                told.pieces.append(event.text)
+            case e.EogSampled():
+                self._told[event.sequence].n_sampled = event.index + 1
+            case e.EmbeddingComputed():
+                self._told[event.sequence].embedding = event.embedding
+            case e.SequenceFinished():
+                told = self._told[event.sequence]
+                told.end = event
+                told.n_prompt, told.n_sampled = event.n_prompt, event.n_sampled
+                told.pieces.append(event.text)
+            case _:
+                pass
+
+
+def texts_of(log: LogFile) -> tuple[Texts, LogCorrupt | None]:
+    """Read the texts of a log.
+
+    Returns:
+        The texts; and, where the log could not be read to its end, why.
+
+    Raises:
+        LogCorrupt: The first line is.
+        LogNotComparable: There is no record, or the log is too new.
+    """
+    texts, n_records = Texts(), 0
+    try:
+        for entry in entries(log):
+            texts.add(entry)
+            n_records += 1
+    except LogCorrupt as error:
+        if not n_records:
+            raise
+        return texts, error
+    if not n_records:
+        raise LogNotComparable("there is no record in it")
+    return texts, None
+
+
+def lines_of(told: Told) -> Iterator[Spans]:
+    """Return a sequence's prompt and text as lines for people, with a margin, under a heading."""
+    request = told.request
+    chat = "" if request.continues is None else f", continuing sequence {request.continues}"
+    yield [(f"sequence {request.sequence}{named(request.request_id)}{chat}: ", "bold"), _end(told)]
+    yield from _with_margin("prompt", request.prompt, "dim")
+    options = ", ".join(options_of(request.options, {"seed"} if request.embedding else ()))
+    if options:
+        yield from _with_margin("with", options, "dim")
+    if request.embedding:
+        values = "none" if told.embedding is None else vector(told.embedding)
+        yield from _with_margin("vector", values, "")
+    else:
+        yield from _with_margin("text", told.text, "")
+
+
+def _with_margin(name: str, value: str, style: str) -> Iterator[Spans]:
+    for i, line in enumerate(value.split("\n")):
+        yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
+
+
+def _end(told: Told) -> tuple[str, str]:
+    figures = _figures(told)
+    if told.end is None:
+        return f"not finished in this log, {figures}", "yellow"
+    stop = "" if told.end.stop is None else f" at {text(told.end.stop)}"
+    error = "" if told.end.error is None else f" ({failure(told.end.error)})"
+    return f"{told.end.finish_reason}{stop}{error}, {figures}", "red" if told.end.error else "green"
+
+
+def _figures(told: Told) -> str:
+    of = told.timeline
+    seldom = [(of.n_cached, "cached"), (of.n_truncated, "left out")]
+    prompt = ", ".join(f"{number:,} {what}" for number, what in seldom if number)
+    figures = [count(told.n_prompt, "prompt token") + (f" ({prompt})" if prompt else "")]
+    if not told.request.embedding:
+        figures.append(f"{told.n_sampled:,} sampled")
+    if of.n_shifts:
+        figures.append(count(of.n_shifts, "context shift"))
+    if of.n_preempted:
+        figures.append(f"{of.n_preempted:,} times preempted" if of.n_preempted > 1 else "preempted once")
+    return ", ".join(figures)

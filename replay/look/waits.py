@@ -1,0 +1,198 @@
+"""Who waits for whom: for each sequence what it is doing, and what must happen before it goes on.
+
+The rules that hold here:
+
+* A sequence waits for somebody outside (its reader, the engine, the tokeniser), or for other sequences, or for nobody:
+  then the next records show how it goes on.
+* Everything that is said follows from the folded state; "since" is the record that made it so.
+* Following the sequences that a sequence waits for leads to somebody outside: that is who holds things up.
+"""
+
+from collections.abc import Iterable
+
+from attrs import evolve, frozen
+
+from reenact.actors import batcher as b
+from reenact.actors import events as e
+from reenact.actors.errors import description
+from reenact.actors.routing import BATCHER
+from reenact.actors.schedule import awaited
+from reenact.actors.sequence import Sequence
+from reenact.actors.slots import Slot, Work, choose
+from reenact.replay.fold import Entry, Moment
+from reenact.replay.render.events import draws, ending
+from reenact.replay.render.values import count, named, sequences
+
+
+@frozen(kw_only=True)
+class Wait:
+    """What a sequence is doing, and why it is not going on."""
+
+    sequence: int
+    phase: str
+    on: str | None = None
+    """What it waits for; None where it waits for nobody."""
+    behind: tuple[int, ...] = ()
+    """The sequences of which one must go on or end first; none where ``on`` is somebody outside."""
+    since: Entry | None = None
+    """The record that made it so."""
+
+
+def waits_at(moment: Moment) -> list[Wait]:
+    """Return what each sequence is doing, in the order of their numbers."""
+    return [_wait(moment, state) for state in sorted(moment.state.sequences, key=lambda state: state.sequence)]
+
+
+def holding_up(waits: Iterable[Wait]) -> list[str]:
+    """Return who outside must act, in the end, before anything goes on."""
+    return list(dict.fromkeys(wait.on for wait in waits if wait.on is not None and not wait.behind))
+
+
+def _wait(moment: Moment, state: Sequence) -> Wait:
+    batcher = moment.state.batcher
+    me = state.sequence
+    if state.finish_reason is not None:
+        finished = moment.mark(me, e.SequenceFinished)
+        end = None if finished is None else finished.record.event
+        how = ending(end) if isinstance(end, e.SequenceFinished) else state.finish_reason
+        return Wait(sequence=me, phase=f"ended: {how}", since=finished)
+    if moment.state.closed or batcher is None:
+        return Wait(sequence=me, phase="left without an end: the session is closed", since=moment.at)
+    if batcher.broken or BATCHER in moment.state.failed:
+        who, failed = ("the engine", e.EngineFailed) if batcher.broken else ("the Batcher", e.ActorFailed)
+        phase = f"cannot go on: {who} failed, and nothing is planned any more"
+        return Wait(sequence=me, phase=phase, on=f"{who}, which failed", since=moment.mark(0, failed))
+    for number, slot in enumerate(batcher.slots):
+        if slot.sequence == me:
+            return _in_slot(moment, batcher, state, number, slot)
+    if state.n_prompt is None:
+        return Wait(
+            sequence=me,
+            phase="its prompt is being tokenised",
+            on=f"the tokeniser, which has the prompt of sequence {me}",
+            since=moment.mark(me, e.RequestReceived),
+        )
+    return _in_queue(moment, batcher, state)
+
+
+def _in_slot(moment: Moment, batcher: b.Batcher, state: Sequence, number: int, slot: Slot) -> Wait:
+    me, engine = state.sequence, _engine(batcher)
+    in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
+    for part in in_flight:
+        if part.sequence == me:
+            phase = f"in the batch in flight: {count(len(part.inputs), 'row')}, {draws(part)}"
+            return Wait(sequence=me, phase=phase, on=engine, since=moment.mark(0, e.BatchPlanned))
+    if state.paused:
+        return _on_reader(moment, state, f"paused in slot {number}")
+    if not slot.queued:
+        return Wait(sequence=me, phase=_open(moment, "nothing of it is queued or in flight"), since=moment.at)
+    queued = f"{count(slot.queued, 'input')} queued in slot {number}"
+    since = moment.mark(me, e.SlotAssigned, e.InputQueued)
+    if in_flight:
+        return Wait(sequence=me, phase=f"{queued} for a batch after the one in flight", on=engine, since=since)
+    return Wait(sequence=me, phase=_open(moment, queued), since=since)
+
+
+def _on_reader(moment: Moment, state: Sequence, phase: str) -> Wait:
+    return Wait(
+        sequence=state.sequence,
+        phase=f"{phase}: its reader does not read on",
+        on=f"the reader of sequence {state.sequence}{named(state.request_id)}",
+        since=moment.mark(state.sequence, e.ReaderPaused),
+    )
+
+
+# ---------------------------------------------------------------- waiting for a slot
+
+
+def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
+    me = state.sequence
+    mine = next((work for work in batcher.waiting if work.sequence == me), None)
+    if mine is None:
+        return Wait(sequence=me, phase=_open(moment, "in no slot and not in the queue"), since=moment.at)
+    since = moment.mark(me, *((e.SequencePreempted, e.SlotYielded) if mine.preempted else (e.RequestQueued,)))
+    again = " again" if mine.preempted else ""
+    if state.paused:
+        return _on_reader(moment, state, "without a slot, and passed over for one")
+    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
+    phase = f"waits for a slot{again}, number {len(ahead) + 1} in the queue"
+    if mine.preempted and since is not None and isinstance(since.record.event, e.SequencePreempted):
+        phase = f"preempted by sequence {since.record.event.by}; {phase}"
+    if not mine.wants:
+        return Wait(sequence=me, phase=_open(moment, phase), since=moment.at)
+    try:
+        after, given = _after_this_batch(batcher)
+    except Exception as error:  # whatever the actors raise, it is the log that is strange
+        reason = f"the actors cannot go on from what they know after it: {description(error)}"
+        raise moment.at.line.corrupt(reason) from error
+    if me in given:
+        whose = given[me]
+        gets = "one is free" if whose is None else f"it takes that of sequence {whose}"
+        if batcher.in_flight:
+            return Wait(sequence=me, phase=f"{phase}: {gets} after this batch", on=_engine(batcher), since=since)
+        return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
+    choice = choose(mine.inputs, after.slots, after.n_ctx_seq)
+    other = None if choice is None else awaited(mine.inputs, choice, after.slots, after.n_batch, after.n_ctx_seq)
+    if other is not None:
+        on = f"the prompt of sequence {other}: it begins alike, and is evaluated first"
+        return Wait(sequence=me, phase=phase, on=on, behind=(other,), since=since)
+    on, behind = _for_whom(batcher, after, ahead)
+    return Wait(sequence=me, phase=phase, on=on, behind=behind, since=since)
+
+
+def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:
+    """Return what a sequence waits for that gets no slot, and the sequences of which one must go on first.
+
+    Args:
+        batcher: What the Batcher knows.
+        after: The same, once all slots are given out that can be.
+        ahead: Who gets a slot before it.
+    """
+    slow = next((work for work in ahead if not work.inputs), None)
+    if slow is not None and (_free(after) or b.preempted(slow, after.slots) is not None):
+        return f"sequence {slow.sequence}: it goes first, and its prompt is being tokenised", (slow.sequence,)
+    if _free(batcher):
+        first = tuple(work.sequence for work in ahead)
+        return f"a slot: {sequences(first)} {'goes' if len(first) == 1 else 'go'} first", first
+    holders = tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
+    taken = "the only one is taken" if len(holders) == 1 else f"all {len(holders)} are taken"
+    return f"a slot: {taken} by {sequences(holders)}", holders
+
+
+def _free(batcher: b.Batcher) -> int:
+    return sum(slot.work is None for slot in batcher.slots)
+
+
+def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | None]]:
+    """Return what the Batcher does about slots once no batch is in flight, if nothing else happens until then.
+
+    Returns:
+        What it knows then; and who gets a slot, with the sequence that loses it, None where it is free.
+    """
+    after = evolve(batcher, in_flight=False)
+    given: dict[int, int | None] = {}
+    loser: int | None = None
+    while follows := b.proceed(after):
+        (event,) = follows
+        match event:
+            case e.SequencePreempted():
+                loser = event.sequence
+            case e.SlotAssigned():
+                given[event.sequence], loser = loser, None
+            case _:
+                break
+        after = b.evolve(after, event)
+    return after, given
+
+
+def _engine(batcher: b.Batcher) -> str:
+    return "the engine" if batcher.plan is None else f"the engine, which has batch {batcher.plan.batch}"
+
+
+def _open(moment: Moment, phase: str) -> str:
+    """Add what becomes of a sequence that waits for nobody."""
+    if not moment.settled:
+        return f"{phase}; the next records say how it goes on"
+    if moment.following is None:
+        return f"{phase}, and the log ends before it goes on"
+    return f"{phase}, and it waits for nobody"

@@ -1,0 +1,1 @@
+"""How records, values and ends of logs are written for people."""

@@ -1,0 +1,279 @@
+"""A log made smaller, while what is wrong in it stays wrong: ``replay shrink``.
+
+The rules that hold here:
+
+* What is wrong is a rule that the session does not keep, or a record that today's actors decide otherwise.
+* The smaller log is a log like any other, of a session that today's actors had. Nothing of it was computed, and its
+  header says so.
+* It is written when it is as small as can be, when the time is over, or on Ctrl-C; then it is read back, and must be
+  wrong in the same way. Shrinking it goes on from there.
+"""
+
+import os
+from typing import Any, Final
+
+from attrs import asdict, frozen
+from attrs import evolve as changed
+
+from reenact.actors import events as e
+from reenact.actors.errors import InternalError, LogNotComparable
+from reenact.actors.header import EngineFacts
+from reenact.replay.check.report import check_facts, check_log
+from reenact.replay.compute.machine import OnProgress
+from reenact.replay.decide.tier import replay_log
+from reenact.replay.driver import interrupts
+from reenact.replay.facts import Facts, facts_of
+from reenact.replay.fold import Entry, entries
+from reenact.replay.render.values import count
+from reenact.replay.shrink.patience import Patience, TimeIsOver
+from reenact.replay.shrink.question import Breaks, Parts, Shows, Wrong
+from reenact.replay.shrink.reduce import Reduction
+from reenact.replay.verdict import Verdict
+from reenact.runtime.log.journal import Journal, LogFile
+from reenact.runtime.terminal import Spans
+
+DIVERGES: Final = "diverges"
+"""What is wrong in a log of which today's actors decide a record otherwise."""
+
+LIMIT: Final = 60.0
+"""Seconds after which the smallest session so far is written, unless asked otherwise. Most logs are done in a tenth of
+that, and what is left out late is little."""
+
+_NOT_COMPUTED: Final = EngineFacts(name="none", versions={}, system_info="", cpu="", library_sha256="")
+"""The engine of a session that was made smaller."""
+
+
+@frozen(kw_only=True)
+class Size:
+    """How large a session is."""
+
+    n_requests: int
+    n_facts: int
+    """Given records."""
+    n_inputs: int
+    """Of all prompts together."""
+    n_tokens: int
+    """Drawn."""
+
+    @classmethod
+    def of(cls, facts: Facts) -> "Size":
+        """Return how large a session of these facts is."""
+        prompts = [one.what.inputs for one in facts.happenings if isinstance(one.what, e.PromptTokenized)]
+        return cls(
+            n_requests=len(facts.requests),
+            n_facts=len(facts.happenings) + 1,
+            n_inputs=sum(map(len, prompts)),
+            n_tokens=sum(map(len, facts.drawn.values())),
+        )
+
+    @property
+    def total(self) -> int:
+        """All of it in one number."""
+        return self.n_requests + self.n_facts + self.n_inputs + self.n_tokens
+
+    def __str__(self) -> str:
+        parts = (
+            (self.n_requests, "request"),
+            (self.n_facts, "fact"),
+            (self.n_inputs, "input"),
+            (self.n_tokens, "token"),
+        )
+        return ", ".join(count(number, noun) for number, noun in parts)
+
+
+@frozen(kw_only=True)
+class Shrunk:
+    """A log that was made smaller."""
+
+    path: str
+    """The smaller log."""
+    rule: str | None
+    """The rule that both do not keep; None where both diverge."""
+    n: int
+    """The record at which the smaller one is wrong."""
+    before: Size
+    after: Size
+    n_tries: int
+    """How often facts happened again on the way."""
+    finished: bool
+    """Whether nothing more can be left out; otherwise the time was over."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``replay shrink --json`` prints."""
+        return {
+            "log": self.path,
+            "rule": self.rule,
+            "n": self.n,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "tries": self.n_tries,
+            "finished": self.finished,
+        }
+
+    def lines(self) -> list[Spans]:
+        """Return what ``replay shrink`` prints."""
+        wrong = "diverges" if self.rule is None else f"breaks rule {self.rule}"
+        command = f"run {self.path}" if self.rule is None else f"check {self.path} --rules {self.rule}"
+        about = "" if self.rule is None else f" --rule {self.rule}"
+        more = [] if self.finished else [[(f"  more can be left out: replay shrink {self.path}{about}", "yellow")]]
+        return [
+            [(f"shrunk: {self.path}: {wrong} at record {self.n:,}; {self.after}", "bold green")],
+            [(f"  from {self.before}; facts happened {count(self.n_tries, 'time')}", "")],
+            *more,
+            [(f"  replay {command}", "")],
+            [(f"  replay to-test {self.path}{about}", "")],
+        ]
+
+
+def shrink_log(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    rule: str | None = None,
+    diverges: bool = False,
+    seconds: float = LIMIT,
+    on_progress: OnProgress | None = None,
+) -> Shrunk:
+    """Make a log smaller while it stays wrong; needs no model.
+
+    Args:
+        path: The log of any session.
+        out: The smaller log; it must not exist.
+        rule: The rule, as in `reenact.replay.check.runner.RULES`, that stays broken.
+        diverges: Today's actors still decide otherwise. With neither it is what is wrong today (`what_is_wrong`).
+        seconds: When these are over the smallest session so far is written; reading the log is among them.
+        on_progress: Told how much has been left out.
+
+    Raises:
+        LogNotComparable: The log is not wrong in that way, or only in a way that no smaller session can show; or the
+            time was over before that was known.
+        LogCorrupt: A line of it is.
+        OSError: A file cannot be read or made; FileExistsError for a smaller log that exists.
+        LogBroken: The smaller log cannot be written.
+        KeyError: There is no rule of such a name.
+        KeyboardInterrupt: Once the smallest session so far is written.
+    """
+    journal, patience = Journal(out), Patience(seconds)
+    try:
+        with LogFile(path) as log:
+            whole = list(patience.within(entries(log)))
+        facts = facts_of(whole)
+        before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
+        rule, facts, wrong = _question(path, whole, facts, patience, rule=rule, diverges=diverges)
+
+        def tell(smaller: Facts) -> None:
+            size = Size.of(smaller)
+            show(f"left: {size}", 1 - size.total / before.total)
+
+        with interrupts() as interrupted:
+            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, patience=patience)
+            reduction.run()
+            if reduction.shows is not None:
+                _write(journal, reduction.shows)
+                n = _read_back(out, rule)
+            elif not interrupted.is_set():
+                patience.check()
+                raise LogNotComparable(_no_longer(facts.header, rule))
+    except TimeIsOver:
+        reason = f"{seconds:g} seconds were over before it was known what is wrong: give it more time with --limit"
+        raise LogNotComparable(reason) from None
+    finally:
+        journal.discard()
+    return Shrunk(
+        path=os.fspath(out),
+        rule=rule,
+        n=n,
+        before=before,
+        after=Size.of(reduction.facts),
+        n_tries=reduction.n_tries,
+        finished=reduction.finished,
+    )
+
+
+def _question(
+    path: str | os.PathLike[str],
+    whole: list[Entry],
+    facts: Facts,
+    patience: Patience,
+    *,
+    rule: str | None,
+    diverges: bool,
+) -> tuple[str | None, Facts, Wrong]:
+    """Return the rule that is to stay broken, None for a record that is to stay different; the facts; and what asks."""
+    if rule is None:
+        verdict = replay_log(path, patience)
+        what = DIVERGES if diverges else what_is_wrong(verdict, patience)
+        if what is None:
+            raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
+        if what == DIVERGES:
+            return None, *_diverging(verdict, whole, facts, patience)
+        rule = what
+    return rule, facts, Breaks(rule, patience)
+
+
+def what_is_wrong(verdict: Verdict, patience: Patience | None = None) -> str | None:
+    """Return the first rule that today's actors break on a log's facts, else "diverges" of a log that does.
+
+    None where all is well today.
+
+    Args:
+        verdict: What came out of a replay of the log.
+        patience: How long to look; None for as long as it takes.
+
+    Raises:
+        LogCorrupt: A line of it is.
+        LogNotComparable: There is nothing in it that actors decided, or it is too new.
+        OSError: It cannot be read.
+    """
+    if verdict.error is not None:
+        raise verdict.error
+    violations = check_facts(verdict.path, patience=patience).violations
+    if violations:
+        return violations[0].rule
+    return None if verdict.first_divergence is None else DIVERGES
+
+
+def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts, patience: Patience) -> tuple[Facts, Wrong]:
+    """Return the facts up to the one from which today's actors decide otherwise, and what asks for that."""
+    divergence = verdict.first_divergence
+    if divergence is None:
+        if verdict.error is not None:
+            raise verdict.error
+        raise LogNotComparable("it replays the same: there is nothing that could stay different")
+    missing = divergence.actual is not None and whole[divergence.n].record.cause is None
+    given = [entry.record.n for entry in whole[: divergence.n + (not missing)] if entry.record.cause is None]
+    # The header is a given record and no happening.
+    n_facts = len(given) - 1
+    following = facts.happenings[n_facts] if missing else None
+    wrong = Parts(divergence, given[-1], following, patience)
+    return changed(facts, happenings=facts.happenings[:n_facts]), wrong
+
+
+def _no_longer(header: e.SessionOpened, rule: str | None) -> str:
+    """Say why a session cannot be made smaller that is not wrong when it happens again."""
+    if rule is None:
+        return "the record that differs has no place in what today's actors make of the facts"
+    cure = f"use the reenact that wrote it ({header.reenact}), or see where they part: --diverges"
+    return f"what today's actors make of its facts keeps rule {rule}: {cure}"
+
+
+def _write(journal: Journal, shows: Shows) -> None:
+    """Write a session."""
+    for played in shows.played:
+        records = played.records
+        if played.index < 0 and isinstance(header := records[0].event, e.SessionOpened):
+            records = [changed(records[0], event=changed(header, engine=_NOT_COMPUTED)), *records[1:]]
+        journal.append(records, played.t)
+    journal.close()
+
+
+def _read_back(out: str | os.PathLike[str], rule: str | None) -> int:
+    """Return the record at which a smaller log is wrong."""
+    if rule is None:
+        divergence = replay_log(out).first_divergence
+        n = None if divergence is None else divergence.n
+    else:
+        n = next((one.n for one in check_log(out, [rule]).violations), None)
+    if n is None:
+        raise InternalError(f"{os.fspath(out)} is not wrong any more, read back")
+    return n

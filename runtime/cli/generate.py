@@ -1,0 +1,84 @@
+"""Several prompts through one runtime, shown as they grow: the work behind ``reenact generate``."""
+
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.options import OPTION_NAMES
+from reenact.runtime.api import llama_engine, open_runtime
+from reenact.runtime.cli.display import Display
+from reenact.runtime.runtime import Runtime
+
+Errors = list[ReenactError | None]
+
+
+@frozen
+class Job:
+    """What is to be generated, how, and where it shows."""
+
+    model: Path
+    prompts: list[str]
+    display: Display
+    log: Path | None
+    settings: dict[str, Any]
+    """Arguments of `open_runtime`."""
+    options: dict[str, Any]
+    """Of every request."""
+
+
+def generate(job: Job) -> Errors:
+    """Complete all prompts at once.
+
+    Returns:
+        What became of each prompt: None, or its error. One that fails does not end the others.
+
+    Raises:
+        KeyboardInterrupt: After the log was closed.
+        OSError, ReenactError: There is no session, or it broke.
+    """
+    errors: Errors = [None] * len(job.prompts)
+    try:
+        trio.run(_generate, job, errors)
+    except BaseExceptionGroup as group:
+        # Ctrl-C can come up in any task; one error is all that a person needs.
+        interrupts, _ = group.split(KeyboardInterrupt)
+        if interrupts is not None:
+            raise KeyboardInterrupt from None
+        raise group.exceptions[0] from None
+    return errors
+
+
+async def _generate(job: Job, errors: Errors) -> None:
+    engine = llama_engine(job.model, on_progress=job.display.loading, on_warning=job.display.warn)
+    with job.display:
+        async with (
+            open_runtime(engine, log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,
+            trio.open_nursery() as nursery,
+        ):
+            job.display.loaded()
+            for i in range(len(job.prompts)):
+                asked = trio.Event()
+                nursery.start_soon(_one, runtime, job, i, errors, asked)
+                # In the order of the prompts, so that the log numbers them as the shell does.
+                await asked.wait()
+
+
+async def _one(runtime: Runtime, job: Job, i: int, errors: Errors, asked: trio.Event) -> None:
+    """Ask for a prompt to be completed, which sets ``asked``, and show what comes."""
+    try:
+        async with runtime.stream(job.prompts[i], request_id=f"prompt-{i + 1}", **job.options) as stream:
+            asked.set()
+            async for chunk in stream:
+                job.display.grow(i, chunk.text)
+    except ReenactError as error:
+        if isinstance(error, InvalidRequest) and error.field in OPTION_NAMES:
+            raise  # It is about none of the prompts.
+        errors[i] = error
+        job.display.finish(i, error)
+    else:
+        job.display.finish(i, stream.completion)
+    finally:
+        asked.set()

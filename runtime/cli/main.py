@@ -1,0 +1,274 @@
+"""The command ``reenact``: generate from the shell, record, probe a model, and nothing that the Python API cannot do.
+
+Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what failed, 130 for Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from attrs import NOTHING, fields
+
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.options import OPTION_NAMES, Options
+from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.engine.protocol import Determinism
+from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+    from reenact.runtime.cli.display import Display
+
+_EXAMPLE = """\
+example:
+  reenact generate --log session.jsonl --num-predict 64 "Why is the sky blue?" "The capital of France is"
+  replay run session.jsonl
+"""
+
+_OPTION_HELP = {
+    "seed": "key of the draws; drawn and recorded if not given",
+    "num_predict": "tokens to sample at most; -1 for ten times what the context holds",
+    "num_keep": "inputs from the beginning that are kept when the context is full; -1 for the whole prompt",
+    "stop": "a string that ends the text before it; may be given several times",
+    "temperature": "divides the logits; 0 takes the likeliest token",
+    "top_k": "draw from so many likeliest tokens; 0 for all",
+    "top_p": "draw from the likeliest tokens of this probability together",
+    "min_p": "draw from tokens at least this probable, relative to the likeliest",
+    "typical_p": "draw from the most typical tokens of this probability together",
+    "repeat_last_n": "so many of the last tokens are penalised; 0 for none, -1 for a whole context",
+    "repeat_penalty": "divides the logits of such tokens",
+    "presence_penalty": "taken from the logits of tokens among them",
+    "frequency_penalty": "taken from the logits of tokens as often as they are among them",
+    "truncate": "shorten a prompt that is longer than the context; if not, it is an error",
+    "shift": "drop inputs when the context is full, and go on; if not, end",
+    "format": "the form of the text: json, or a JSON Schema",
+    "grammar": "the same as a grammar in GBNF",
+    "logprobs": "tell in JSON how likely each token was",
+    "top_logprobs": "and so many likeliest tokens beside it",
+    "priority": "higher is admitted first",
+    "deadline": "seconds after which a text ends with what it has",
+}
+_METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
+_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
+_FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
+"""What an argument of the Python API is called in ``generate``."""
+_PROBE_FLAGS = {"model": "MODEL.gguf", "n_threads": "--n-threads", "seconds": "--limit"}
+"""And in ``probe``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit."""
+    prepare()
+    parsed = _parser().parse_args(arguments)
+    there_before = parsed.log is not None and parsed.log.exists()
+    try:
+        sys.exit(parsed.run(parsed))
+    except KeyboardInterrupt:
+        closed = parsed.log is not None and not there_before and parsed.log.exists()
+        _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if closed else ""))
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more at exit.
+        sys.stdout = None
+        sys.exit(1)
+    except InvalidRequest as error:
+        _tell(f"{parsed.flags.get(error.field, error.field)}: {error.reason}")
+        sys.exit(2)
+    except FileExistsError as error:
+        _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
+        sys.exit(2)
+    except OSError as error:
+        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(2)
+    except ReenactError as error:
+        _tell(str(error))
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="reenact", description="Language-model inference that can be run again, exactly.")
+    parser.add_argument("--version", action="version", version=f"reenact {version('reenact')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_generate(
+        commands.add_parser(
+            "generate",
+            help="complete prompts, several at once",
+            description="Complete prompts, several at once. With --log the session, prompts included, is recorded.",
+            epilog=_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_probe(
+        commands.add_parser(
+            "probe",
+            help="see whether a model's results depend on the schedule",
+            description="See whether a model's results depend on the schedule, on this build and machine: the same"
+            " inputs are evaluated in several ways, and the logits compared. What is found is kept, and counts whenever"
+            " the model is opened.",
+        )
+    )
+    return parser
+
+
+def _add_generate(generate: argparse.ArgumentParser) -> None:
+    generate.set_defaults(run=_generate, flags=_FLAGS)
+    generate.add_argument(
+        "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to go on from; - reads one from stdin"
+    )
+    generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
+    generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
+    generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
+    generate.add_argument("--n-ctx", type=int, metavar="N", help="cells of a sequence (default: 2048)")
+    generate.add_argument("--n-batch", type=int, metavar="N", help="rows of a batch (default: 64)")
+    generate.add_argument(
+        "--n-threads",
+        type=int,
+        metavar="N",
+        help="threads that compute; by default one for each CPU: give fewer where others use them too",
+    )
+    for option in fields(Options):
+        if option.name in OPTION_NAMES:
+            _add_option(generate, option)
+    generate.add_argument(
+        "--determinism",
+        choices=get_args(Determinism),
+        help="what texts may depend on (default: auto): schedule-independent, on their requests alone, which auto takes"
+        " where this model, build and machine allow it; recorded-schedule, on their company too, which is faster",
+    )
+    generate.add_argument(
+        "--no-logits-hash",
+        dest="logits_hash",
+        action="store_const",
+        const=False,
+        help="record no checksums of logits: a re-execution compares tokens only",
+    )
+    generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
+    generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
+
+
+def _add_probe(probe: argparse.ArgumentParser) -> None:
+    probe.set_defaults(run=_probe, flags=_PROBE_FLAGS, log=None)
+    probe.add_argument(
+        "model", nargs="?", type=Path, metavar=_PROBE_FLAGS["model"], help="default: the installed SmolLM2"
+    )
+    probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU")
+    probe.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="try nothing that would end later; what was found before still counts (default: none)",
+    )
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_option(parser: argparse.ArgumentParser, option: "Attribute[Any]") -> None:
+    """Add an option of a request under its own name."""
+    flag = _FLAGS[option.name]
+    meaning = _OPTION_HELP[option.name]
+    if option.type is bool:
+        meaning += f" (default: {'on' if option.default else 'off'})"
+    elif option.default not in {NOTHING, (), None}:
+        meaning += f" (default: {option.default})"
+    if option.type is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=meaning)
+    elif option.name == "stop":
+        parser.add_argument(flag, action="append", type=argument, metavar="TEXT", help=meaning)
+    else:
+        kind = next(kind for kind in (int, float, str) if option.type in {kind, kind | None})
+        parser.add_argument(
+            flag, type=argument if kind is str else kind, metavar=_METAVARS[kind.__name__], help=meaning
+        )
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    """Check what can be checked at once, then load what generating needs."""
+    prompts = _prompts(parsed.prompts)
+    given = {name: value for name, value in vars(parsed).items() if value is not None}
+    options = {name: given[name] for name in OPTION_NAMES if name in given}
+    settings = {name: given[name] for name in _SETTINGS if name in given}
+    Options(**{"seed": 0, **options})
+    if options.get("logprobs") and not parsed.json:
+        raise InvalidRequest("logprobs", "they are told in JSON: add --json")
+    model = parsed.model or installed_model()
+    if parsed.verbose:
+        _configure_console()
+    from reenact.runtime.cli.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
+    from reenact.runtime.cli.generate import Job, generate  # trio and llama.cpp
+
+    display: Display
+    if parsed.json:
+        display = JsonDisplay(prompts)
+    elif sys.stdout.isatty() and not parsed.verbose:
+        display = TerminalDisplay(prompts)
+    else:
+        display = PlainDisplay(prompts)
+    errors = generate(Job(model, prompts, display, parsed.log, settings, options))
+    told = [f"prompt {i + 1}: {error}" for i, error in enumerate(errors) if error is not None]
+    if len(told) == len(prompts) > 1 and len({str(error) for error in errors}) == 1:
+        told = [str(errors[0])]  # It was not about any one of them.
+    for line in told:
+        _tell(line)
+    return 1 if told else 0
+
+
+def _probe(parsed: argparse.Namespace) -> int:
+    """Probe a model in full; what comes out is no failure, whatever it is."""
+    model = parsed.model or installed_model()
+    from reenact.runtime.cli.probe import Asked, probed, show_findings, show_json  # rich, trio and llama.cpp
+
+    findings = probed(Asked(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))
+    (show_json if parsed.json else show_findings)(findings)
+    sys.stdout.flush()
+    return 0
+
+
+def _prompts(asked: list[str]) -> list[str]:
+    if asked.count("-") > 1:
+        raise InvalidRequest("PROMPT", "standard input (-) can be read once")
+    if "-" in asked and sys.stdin is None:
+        raise InvalidRequest("PROMPT", "standard input (-) is closed")
+    prompts = [_read() if prompt == "-" else prompt for prompt in asked]
+    for i, prompt in enumerate(prompts):
+        if not prompt:
+            raise InvalidRequest("PROMPT", f"prompt {i + 1} is empty")
+    return prompts
+
+
+def _read() -> str:
+    """Return what standard input says."""
+    try:
+        return argument(sys.stdin.read().removesuffix("\n"))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("PROMPT", f"standard input (-) is no text in {error.encoding}") from None
+    except argparse.ArgumentTypeError as error:
+        raise InvalidRequest("PROMPT", f"standard input (-): {error}") from None
+
+
+def _configure_console() -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            lambda _logger, _name, facts: {name: _seen(value) for name, value in facts.items()},
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _seen(value: object) -> object:
+    """Return a value as the console may print it."""
+    return value if isinstance(value, int | float | None) else visible(str(value))
+
+
+def _tell(line: str) -> None:
+    tell("reenact", line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What evaluates and draws: the protocol, and an engine that plays scripts."""

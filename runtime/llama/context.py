@@ -1,0 +1,198 @@
+"""One context of llama.cpp: its cells, and one step of a batch.
+
+The rules that hold here:
+
+* llama.cpp aborts the process on some batches; `is_valid` looks first, and so do the few checks that only this module
+  can make.
+* What a step depends on is in its plan and its drawings; what llama.cpp keeps beside the cells (a copy or a shift that
+  it applies at the next decode) never outlives the step that would show it.
+* Short calls go through a second handle on the library that keeps the GIL; decoding must not.
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+
+from reenact.actors.events import BatchDecoded, BatchPlanned, Copy, Part, Sample, Vector
+from reenact.actors.limits import PICKED_CELL
+from reenact.runtime.engine.protocol import ContextSettings, Drawing, code_before, is_valid, refused
+from reenact.runtime.llama.abort import AbortFlag
+from reenact.runtime.llama.batch import Rows
+from reenact.runtime.llama.bindings import ShortCalls, llama_cpp
+from reenact.runtime.llama.loading import SEVERAL_POSITIONS, Basis, make_context
+from reenact.runtime.llama.matcher import Weights
+from reenact.runtime.llama.modelfile import ModelFile
+from reenact.runtime.llama.sampler import Draws
+
+_BEYOND: Final = 2**30
+"""A position that no cell has."""
+
+OnRow = Callable[[int, Part, Weights, Sample], None]
+"""Shown each row of logits that a token was drawn from, with its number in the batch; it is valid until the call
+returns."""
+
+
+class Evaluator:
+    """A context of a model.
+
+    Args:
+        model: The model, which must outlive it.
+        file: What its file says.
+        settings: What is asked of the context.
+        basis: What results rest on.
+        abort_flag: By which a decode in progress is ended.
+    """
+
+    def __init__(
+        self, model: Any, file: ModelFile, settings: ContextSettings, basis: Basis, abort_flag: AbortFlag
+    ) -> None:
+        self._model = model
+        self._context, self.facts = make_context(model, file, settings, basis)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)  # None in a model that only encodes
+        self._abort_flag = abort_flag
+        self._abort_flag.attach(self._context)
+        self._shifted = False
+        """Whether cells were shifted that llama.cpp has not moved yet."""
+        self._copied = False
+        """Whether slots were copied as a whole that llama.cpp has not copied yet."""
+        # llama_kv_cache::state_write leaves out cells that are outside of a sliding window now, and not after a trim.
+        self._picks = llama_cpp.llama_model_n_swa(model) == 0
+        """Whether cells in use can be copied by themselves."""
+        # llama_kv_cache::seq_add aborts the process where a token has several positions.
+        self._mends_heads = llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
+        """Whether cells are as before after a batch that did not come to its end; if not, none is aborted."""
+        self._rows = Rows(self.facts.n_batch, self.facts.n_embd)
+        self._calls = ShortCalls()
+        vocabulary = llama_cpp.llama_model_get_vocab(model)
+        self.draws = Draws(vocabulary, self._context, self._calls, self.facts.n_ctx, logits_hash=settings.logits_hash)
+        self.on_row: OnRow | None = None
+
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+        """Change the cells, decode, draw or pool."""
+        if not self._takes(planned):
+            return refused(planned)
+        self._arrange(planned)
+        code = self._decode(planned)
+        samples, vectors, row = [], [], -1
+        for part in planned.parts if code == 0 else ():
+            row += len(part.inputs)
+            if part.pool:
+                vectors.append(self._vector(part))
+            elif part.draw is not None:
+                sample = self.draws.draw(row, part, drawings[part.sequence])
+                samples.append(sample)
+                if self.on_row is not None:
+                    self.on_row(row, part, self.draws.logits(row), sample)
+        if self._memory and self._pools:
+            for part in planned.parts:
+                self._calls.llama_memory_seq_rm(self._memory, part.slot, -1, -1)
+        return BatchDecoded(
+            batch=planned.batch,
+            code=code,
+            samples=tuple(samples),
+            vectors=tuple(vectors),
+            positions=tuple((part.slot, self._last(part.slot)) for part in planned.parts),
+        )
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        llama_cpp.llama_set_n_threads(self._context, n_threads, n_threads)
+
+    def close(self) -> None:
+        """Free samplers and context, in this order."""
+        self.draws.close()
+        llama_cpp.llama_free(self._context)
+
+    @property
+    def _pools(self) -> bool:
+        return self.facts.pooling != "none"
+
+    def _takes(self, planned: BatchPlanned) -> bool:
+        """Return whether a batch may be handed to this model's context.
+
+        Generating and pooling are two kinds of contexts; and a text that is not pooled whole gives a wrong vector.
+        """
+        return (
+            is_valid(planned, self.facts)
+            and self._rows.fits(planned)
+            and all(part.pool == self._pools and not (part.pool and part.draw is not None) for part in planned.parts)
+        )
+
+    def _last(self, slot: int) -> int:
+        """Return the last position in a slot's cells, -1 for none."""
+        return self._calls.llama_memory_seq_pos_max(self._memory, slot) if self._memory else -1
+
+    def _arrange(self, planned: BatchPlanned) -> None:
+        """Copy, trim and shift cells.
+
+        llama.cpp notes copies of whole slots and shifts, and carries them out when it next decodes, copies first, which
+        is the order of the plan.
+        """
+        if not self._memory:
+            return
+        memory, calls = self._memory, self._calls
+        for copy in planned.copies:
+            if copy.source != copy.slot:
+                calls.llama_memory_seq_rm(memory, copy.slot, -1, -1)
+                self._copy(copy)
+        for trim in planned.trims:
+            calls.llama_memory_seq_rm(memory, trim.slot, trim.length, -1)
+        for shift in planned.shifts:
+            behind = shift.keep + shift.discard
+            calls.llama_memory_seq_rm(memory, shift.slot, shift.keep, behind)
+            calls.llama_memory_seq_add(memory, shift.slot, behind, -1, -shift.discard)
+            self._shifted = True
+
+    def _copy(self, copy: Copy) -> None:
+        """Copy the cells in use, or a whole slot where that is faster, into one that is empty.
+
+        With a stream a slot llama.cpp copies whole slots or aborts the process (llama_memory_seq_cp), and that later:
+        what is to be copied after that cannot be copied before it.
+        """
+        n_cells = self._last(copy.source) + 1
+        if self._copied or self._shifted or not self._picks or n_cells * PICKED_CELL >= self.facts.n_ctx_seq:
+            self._calls.llama_memory_seq_cp(self._memory, copy.source, copy.slot, -1, -1)
+            self._copied = True
+        elif n_cells:
+            size = llama_cpp.llama_state_seq_get_size(self._context, copy.source)
+            cells = (ctypes.c_uint8 * size)()
+            llama_cpp.llama_state_seq_get_data(self._context, cells, size, copy.source)
+            llama_cpp.llama_state_seq_set_data(self._context, cells, size, copy.slot)
+
+    def _decode(self, planned: BatchPlanned) -> int:
+        """Hand the rows to llama_decode, which encodes where there is no memory, and return its code."""
+        if not planned.parts:
+            return 0
+        lengths = [self._last(part.slot) + 1 for part in planned.parts]
+        if code := code_before(planned, lengths, self.facts):
+            return code
+        # An abort while cells are moved would leave them half moved, to be moved once more (llama_kv_cache::update).
+        self._abort_flag.arm(planned.batch, heeded=self._mends_heads and not self._shifted)
+        code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
+        self._shifted = self._copied = False
+        if code and self._memory and self._mends_heads:
+            self._mend_heads(planned)
+        return code
+
+    def _mend_heads(self, planned: BatchPlanned) -> None:
+        """Let the search for free cells begin anew in each slot of a batch that did not come to its end.
+
+        llama_kv_cache::prepare gives a stream the head of another one, which stays where no rows of the slot were
+        evaluated; later rows would then lie in another order, by which attention rounds. A move of no cells
+        (llama_kv_cache::seq_add beyond the last position) sets the head back.
+        """
+        for part in planned.parts:
+            self._calls.llama_memory_seq_add(self._memory, part.slot, _BEYOND, -1, 1)
+
+    def _vector(self, part: Part) -> Vector:
+        """Return the vector that was pooled from a text, or from a ranking its scores."""
+        ranks = self.facts.pooling == "rank"
+        width = (llama_cpp.llama_model_n_cls_out if ranks else llama_cpp.llama_model_n_embd_out)(self._model)
+        pointer = self._calls.llama_get_embeddings_seq(self._context, part.slot)
+        raw = ctypes.string_at(pointer, width * ctypes.sizeof(ctypes.c_float))
+        values = np.frombuffer(raw, np.float32)
+        finite = bool(np.isfinite(values).all())
+        return Vector(sequence=part.sequence, values=tuple(values.tolist()) if finite else (), crc32=crc32(raw))

@@ -1,0 +1,207 @@
+"""How a GGUF file becomes a context, and what the log's header says of both.
+
+The rules that hold here:
+
+* Whatever the policy, a slot has a stream of its own. How numbers are rounded says
+  `reenact.runtime.llama.determinism.numerics`; cells are moved only where results may depend on the schedule.
+* A text that is pooled is never chunked, because it may attend to all of itself: an embedding model's batches and
+  ubatches hold a whole context.
+* A model that cannot give single cells back, or that wants an encoder first, is refused: what is asked of an engine
+  rests on both.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from attrs import frozen
+
+from reenact.actors.errors import EngineBroken, InvalidRequest
+from reenact.actors.header import ContextFacts, ModelFacts, Numerics, Policy
+from reenact.runtime.engine.protocol import ContextSettings, padded
+from reenact.runtime.llama.bindings import bindings, complaint, forget_complaints, llama_cpp, text_of
+from reenact.runtime.llama.modelfile import ModelFile, OnProgress
+
+_MAX_UBATCH: Final = 512
+"""llama.cpp's own default."""
+
+_POOLINGS: Final = {
+    bindings.LLAMA_POOLING_TYPE_NONE: "none",
+    bindings.LLAMA_POOLING_TYPE_MEAN: "mean",
+    bindings.LLAMA_POOLING_TYPE_CLS: "cls",
+    bindings.LLAMA_POOLING_TYPE_LAST: "last",
+    bindings.LLAMA_POOLING_TYPE_RANK: "rank",
+}
+
+
+@frozen(kw_only=True)
+class Basis:
+    """What results rest on."""
+
+    policy: Policy
+    numerics: Numerics
+
+
+def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
+    """Return the model, on the CPU; its owner frees it.
+
+    Args:
+        path: Its file.
+        on_progress: Told how it goes; what it raises ends loading and is raised here.
+        repack: Lay weights out anew for other kernels.
+
+    Raises:
+        EngineBroken: llama.cpp cannot load it.
+    """
+    raised: list[BaseException] = []
+
+    def progress(fraction: float, _: object) -> bool:
+        try:
+            on_progress("loading", fraction)
+        except BaseException as error:  # noqa: BLE001  # ctypes would print it and go on
+            raised.append(error)
+        return not raised
+
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.n_gpu_layers = 0
+    parameters.use_extra_bufts = repack
+    parameters.progress_callback = callback = bindings.llama_progress_callback(progress)
+    forget_complaints()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    del callback  # Alive until here: llama.cpp called it.
+    if raised:
+        if model is not None:
+            llama_cpp.llama_model_free(model)
+        raise raised[0]
+    if model is None:
+        raise EngineBroken(f"{path} cannot be loaded: {complaint()}")
+    return model
+
+
+def check_served(model: Any) -> None:
+    """Refuse a model of a kind that this engine cannot serve.
+
+    Raises:
+        InvalidRequest: It is recurrent (``llama_memory_seq_rm`` takes all or nothing), or it has an encoder (without
+            whose output ``llama_decode`` is not to be called).
+    """
+    if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
+        raise InvalidRequest("model", "it is recurrent, and cells of such a model cannot be given back one by one")
+    if llama_cpp.llama_model_has_encoder(model):
+        raise InvalidRequest("model", "it has an encoder beside its decoder, which is not supported")
+
+
+def model_facts(model: Any, file: ModelFile) -> ModelFacts:
+    """Return what the log's header says of the model."""
+    description = ctypes.create_string_buffer(256)
+    llama_cpp.llama_model_desc(model, description, len(description))
+    name = os.fsencode(file.path.name).decode(errors="backslashreplace")
+    return ModelFacts(name=name, size=file.size, sha256=file.sha256, description=text_of(description.value))
+
+
+_TYPES: Final = {"q8_0": bindings.GGML_TYPE_Q8_0, "f16": bindings.GGML_TYPE_F16}
+_FLASH_ATTN: Final = {
+    "enabled": bindings.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "auto": bindings.LLAMA_FLASH_ATTN_TYPE_AUTO,
+}
+
+_TOLD: Final = frozenset(
+    {"n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "kv_unified", "type_k", "type_v", "flash_attn_type"}
+    | {"pooling_type"}
+)
+"""Parameters that `ContextFacts` tells by themselves, as read back or by name."""
+
+SEVERAL_POSITIONS: Final = frozenset(
+    {bindings.LLAMA_ROPE_TYPE_MROPE, bindings.LLAMA_ROPE_TYPE_IMROPE, bindings.LLAMA_ROPE_TYPE_VISION}
+)
+"""How models turn positions that want several for a row of numbers; llama_decode would read beyond the one it gets."""
+
+
+def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: Basis) -> tuple[Any, ContextFacts]:
+    """Return a context, which its owner frees, and its parameters as read back.
+
+    Args:
+        model: The model.
+        file: What its file says.
+        settings: What is asked.
+        basis: What was chosen.
+
+    Raises:
+        EngineBroken: llama.cpp cannot make it.
+    """
+    n_batch = _whole_texts(settings) if file.pools else settings.n_batch
+    numerics = basis.numerics
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.n_ctx = settings.n_slots * padded(settings.n_ctx)
+    parameters.n_batch = n_batch
+    # More rows than n_ubatch abort the process in a model that attends both ways.
+    parameters.n_ubatch = settings.n_ubatch or (n_batch if file.pools else min(n_batch, _MAX_UBATCH))
+    parameters.n_seq_max = settings.n_slots
+    parameters.n_threads = parameters.n_threads_batch = settings.n_threads
+    parameters.kv_unified = False
+    parameters.type_k, parameters.type_v = (_known(_TYPES, kind) for kind in (numerics.type_k, numerics.type_v))
+    parameters.flash_attn_type = _known(_FLASH_ATTN, numerics.flash_attn)
+    parameters.offload_kqv = parameters.op_offload = False
+    parameters.embeddings = file.pools
+    if file.pools and not file.pooling_type:
+        parameters.pooling_type = bindings.LLAMA_POOLING_TYPE_MEAN
+    forget_complaints()
+    context = llama_cpp.llama_init_from_model(model, parameters)
+    if context is None:
+        raise EngineBroken(f"no context of {settings.n_slots} x {settings.n_ctx} cells for it: {complaint()}")
+    return context, _facts(model, context, file, settings, basis=basis, given=_given(parameters))
+
+
+def _facts(
+    model: Any, context: Any, file: ModelFile, settings: ContextSettings, *, basis: Basis, given: dict[str, str]
+) -> ContextFacts:
+    takes_rows = not file.pools and llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
+    independent = basis.policy == "schedule-independent"
+    n_ctx, n_ctx_seq = settings.n_ctx, llama_cpp.llama_n_ctx_seq(context)
+    if file.pools or llama_cpp.llama_model_rope_type(model) == bindings.LLAMA_ROPE_TYPE_NONE:
+        # Positions may be looked up in a table as long as the trained context; ggml_get_rows aborts the process beyond.
+        trained = llama_cpp.llama_model_n_ctx_train(model)
+        n_ctx, n_ctx_seq = min(n_ctx, trained), min(n_ctx_seq, trained)
+    return ContextFacts(
+        n_slots=llama_cpp.llama_n_seq_max(context),
+        n_ctx=n_ctx,
+        n_ctx_seq=n_ctx_seq,
+        n_batch=llama_cpp.llama_n_batch(context),
+        n_ubatch=llama_cpp.llama_n_ubatch(context),
+        n_threads=llama_cpp.llama_n_threads(context),
+        numerics=basis.numerics,
+        kv_unified=False,
+        shift=_shift(context, independent=independent or file.pools),
+        n_embd=llama_cpp.llama_model_n_embd_inp(model) if takes_rows else 0,
+        pooling=_POOLINGS[llama_cpp.llama_pooling_type(context)] if file.pools else "none",
+        alone=file.pools and independent,
+        parameters=given,
+    )
+
+
+def _given(parameters: Any) -> dict[str, str]:
+    """Return what else a context is made with, by llama.cpp's names; pointers say nothing."""
+    plain = (bool, int, float)
+    values = {name: getattr(parameters, name) for name, *_ in parameters._fields_}
+    return {name: f"{value}" for name, value in values.items() if name not in _TOLD and isinstance(value, plain)}
+
+
+def _known(values: dict[str, int], name: str) -> int:
+    """Return a value of llama.cpp's by its name in a header, which may hold any."""
+    if name not in values:
+        raise EngineBroken(f"the numerics of a context can be {' or '.join(values)}, and not {name[:40]!r}")
+    return values[name]
+
+
+def _whole_texts(settings: ContextSettings) -> int:
+    """Return the rows of a batch that holds any text whole."""
+    rows = max(settings.n_batch, padded(settings.n_ctx))
+    # If n_seq_max does not divide n_ubatch, the process is aborted (llm_graph_context::build_pooling, in the reserve).
+    return -(-rows // settings.n_slots) * settings.n_slots
+
+
+def _shift(context: Any, *, independent: bool) -> Literal["move", "evaluate"]:
+    """Return how room is made: cells that were moved are no function of their tokens, so only where that is allowed."""
+    memory = llama_cpp.llama_get_memory(context)
+    return "evaluate" if independent or not memory or not llama_cpp.llama_memory_can_shift(memory) else "move"

@@ -1,0 +1,228 @@
+"""Chats as a model's own template puts them.
+
+A template is a program that came with the model (Jinja in a sandbox): whatever it raises concerns the messages it was
+given, and nobody else. It can ask the clock (``strftime_now``), so what it returns is a fact, not something to render
+again.
+
+The rule that holds here: text of messages is text. A special token is parsed where the template wrote it, and nowhere
+else; so is a user-defined one that the template writes as a marker. A template is rendered twice: with the messages as
+they are, which is the text, and with their text marked (`reenact.runtime.llama.marked`), which tells whose each
+character is.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import cache, partial
+from itertools import pairwise
+from typing import Any, Final
+
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from reenact.actors.errors import InvalidRequest
+from reenact.runtime.engine.protocol import Message, Rendered
+from reenact.runtime.llama.bindings import llama_chat_format
+from reenact.runtime.llama.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed, of_a_message
+from reenact.runtime.llama.vocabulary import Vocabulary
+
+Render = Callable[[Iterable[Message]], Rendered]
+
+_MARKER: Final = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
+"""What a user-defined token looks like that is a marker, and no word and no blanks."""
+
+_ROLES: Final = (
+    *(("system", "user", "assistant", "user"), ("user", "assistant", "user", "assistant"), ("user",)),
+    *(("user", "assistant", "tool"), ("system", "user", "assistant", "tool", "assistant")),
+)
+"""Chats that a template is tried with, for all that it writes itself; it may refuse some."""
+
+_CUT: Final = re.compile(rb"\x01")
+
+_NOT_ASCII: Final = re.compile(f"[^\\x00-\\x7f{OPEN}{CLOSE}]")
+
+
+def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
+    """Return what renders chats with a template, up to where the assistant's answer begins."""
+    texts = {"bos_token": vocabulary.text(vocabulary.bos), "eos_token": vocabulary.text(vocabulary.eos)}
+
+    @cache
+    def template() -> Any:
+        return _Environment().from_string((source or b"").decode())
+
+    def putting() -> Callable[[list[Any]], str]:
+        return partial(_put, template, {**texts, "strftime_now": datetime.now().astimezone().strftime})
+
+    @cache
+    def markers() -> tuple[str, ...]:
+        candidates = [text for text in vocabulary.user_defined_texts if _MARKER.fullmatch(text)]
+        written = _written(putting()) if candidates else ""
+        return tuple(text for text in candidates if text in written)
+
+    def render(messages: Iterable[Message]) -> Rendered:
+        if not source:
+            raise InvalidRequest("messages", "the model has no chat template; put the prompt together yourself")
+        asked = list(messages)
+        put = putting()
+        try:
+            text = put(asked)
+        except Exception as error:  # noqa: BLE001  # a template is someone's program: it may raise anything
+            raise InvalidRequest.because("messages", "the model's chat template refuses them", error) from None
+        return Rendered(text=text, said=said_runs(text, put, asked, vocabulary.control_texts, markers()))
+
+    return render
+
+
+def said_runs(
+    text: str,
+    put: Callable[[list[Any]], str],
+    messages: list[Message],
+    control_texts: Iterable[str],
+    markers: Iterable[str] = (),
+) -> tuple[tuple[int, int], ...]:
+    """Return which runs of characters in ``text`` come from messages and would be taken for special tokens.
+
+    Two of them meet within a marker, which would be found in one.
+
+    Args:
+        text: What the template makes of the messages.
+        put: What renders the template.
+        messages: The messages.
+        control_texts: What special tokens look like.
+        markers: What those look like that the template writes and that are found in any text.
+
+    Raises:
+        InvalidRequest: The template looks into its messages in a way that marks in them change, and one of them holds
+            the text of a special token.
+    """
+    try:
+        put_marked = Marked(put([marked_message(message) for message in messages]))
+    except Exception:  # noqa: BLE001  # as above
+        put_marked = Marked()
+    if put_marked.plain == text:
+        return _forged(text, put_marked.said, control_texts, markers)
+    said = [one.casefold() for one in _texts(messages)]  # A template may have changed the case before it hid them.
+    for found in (*control_texts, *markers):
+        if any(found.casefold() in one for one in said):
+            reason = (
+                f"they hold the text of the special token {found}, and the model's chat template hides where it goes"
+            )
+            raise InvalidRequest("messages", reason)
+    return ()
+
+
+def _forged(
+    text: str, said: bytes, control_texts: Iterable[str], markers: Iterable[str]
+) -> tuple[tuple[int, int], ...]:
+    """Return the runs of messages' text that take part in what looks like a special token; a marker is in two runs."""
+    taking_part, cuts = bytearray(len(text)), bytearray(len(text))
+    for start, end in _places(text, control_texts):
+        taking_part[start:end] = b"\1" * (end - start)
+    for start, end in _places(text, markers):
+        if 0 not in said[start:end]:
+            taking_part[start] = cuts[start + 1] = 1
+    forged = [run.span() for run in SAID.finditer(said) if 1 in taking_part[slice(*run.span())]]
+    ends = [[begin, *(cut.start() for cut in _CUT.finditer(cuts, begin + 1, end)), end] for begin, end in forged]
+    return tuple(run for run_ends in ends for run in pairwise(run_ends))
+
+
+def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Return where these stand in a text."""
+    for one in found:
+        start = text.find(one)
+        while start >= 0:
+            yield start, start + len(one)
+            start = text.find(one, start + 1)
+
+
+def _written(put: Callable[[list[Any]], str]) -> str:
+    """Return what a template writes itself, around messages of the usual roles."""
+    written = []
+    for roles in _ROLES:
+        with suppress(Exception):  # as above
+            written.append(put([{"role": role, "content": "x"} for role in roles]))
+    return "\n".join(written)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Return all strings in messages."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in value.items():
+                yield from _texts(item)
+        case list() | tuple():
+            for item in value:
+                yield from _texts(item)
+        case _:
+            pass
+
+
+def _put(template: Callable[[], Any], texts: dict[str, Any], messages: list[Any]) -> str:
+    text: str = template().render(
+        messages=messages,
+        add_generation_prompt=True,
+        raise_exception=_refuse,
+        functions=None,
+        function_call=None,
+        tools=None,
+        tool_choice=None,
+        **texts,
+    )
+    return text
+
+
+def _refuse(message: str) -> None:
+    """Raise what a template has to say."""
+    raise ValueError(message)
+
+
+class _Code(CodeGenerator):
+    """Code in which strings that are joined stay marked."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2's name
+        """Write ``a ~ b``."""
+        self.write("environment.concat(map(str, (")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(")))")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """What a chat template may use, as other runtimes have it."""
+
+    code_generator_class = _Code
+
+    def __init__(self) -> None:
+        extensions = [llama_chat_format.Jinja2ChatFormatter.IgnoreGenerationTags, loopcontrols]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        self.filters["tojson"] = _tojson
+        self.filters = {name: of_a_message(call) for name, call in self.filters.items()}
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what is put out."""
+        joined: str = noticed("".join(parts))
+        return joined
+
+    def call(self, context: Any, called: Any, /, *args: Any, **named: Any) -> Any:
+        """Call what a template calls."""
+        return noticed(super().call(context, called, *args, **named))
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  # templates give it by position
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002  # likewise
+) -> str:
+    """Return a value as JSON; HTML's characters stay, which jinja2's own filter escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ensure_ascii else text

@@ -1,0 +1,1 @@
+"""The log: its lines, its one writer and its readers."""

@@ -1,0 +1,391 @@
+"""Helpers that tests share: an opened session, a driver without trio, and properties under two kinds of seed."""
+
+import os
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random, SystemRandom
+from typing import Any, Final, Literal, TypeVar, Unpack
+
+import pytest
+from attrs import evolve as changed
+from attrs import frozen
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy
+
+from reenact.actors import events as e
+from reenact.actors.inputs import Input
+from reenact.actors.kernel import Kernel, State
+from reenact.actors.options import RequestOptions, options_of
+from reenact.replay.testing.kernel import context_of, header_of
+from tests.mutants.change import BREAK_NAME
+
+FRESH_SEED_NAME: Final = "REENACT_SEED"
+"""The environment variable that repeats the fresh examples of an earlier run."""
+
+# It stands in the environment, so that worker processes have the same one.
+FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
+
+EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
+"""The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
+
+EventT = TypeVar("EventT")
+T = TypeVar("T")
+
+
+def phases() -> tuple[Phase, ...]:
+    """Return what is done with examples: what is broken on purpose is to be found, and not to be reduced."""
+    return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
+
+
+def at_most(examples: int) -> int:
+    """Return so many examples, or fewer where the environment bounds them."""
+    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
+
+
+def positive(written: str) -> int:
+    """Return a number from the command line, of which there must be one at least."""
+    if not (written.isascii() and written.isdecimal() and int(written)):
+        raise ArgumentTypeError(f"expected a number from 1 on, got {written!r}")
+    return int(written)
+
+
+def holds_for(
+    *, examples: int = 200, **strategies: SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[[str], None]]:
+    """Turn a property into two tests: on examples that are the same in every run, and on fresh ones.
+
+    Args:
+        examples: So many for each of the two.
+        strategies: Of the property's arguments.
+    """
+    common = settings(
+        max_examples=at_most(examples),
+        database=None,
+        deadline=None,
+        phases=phases(),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+    def decorate(body: Callable[..., None]) -> Callable[[str], None]:
+        fixed = settings(common, derandomize=True)(given(**strategies)(body))
+        fresh = seed(FRESH_SEED)(common(given(**strategies)(body)))
+
+        @pytest.mark.parametrize("examples", ["fixed", "fresh"])
+        def test(examples: str) -> None:
+            if examples == "fixed":
+                fixed()
+                return
+            try:
+                fresh()
+            except BaseException as error:
+                error.add_note(f"Run these examples again with {FRESH_SEED_NAME}={FRESH_SEED}")
+                raise
+
+        test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__
+        test.__module__ = body.__module__
+        return test
+
+    return decorate
+
+
+def exists(strategy: SearchStrategy[T], holds: Callable[[T], bool]) -> bool:
+    """Return whether something holds for any of a thousand examples, which are those of every run.
+
+    Args:
+        strategy: Of the examples; no more of them are made than it takes.
+        holds: It may also remember what it was told, and hold once it has been told everything.
+    """
+    once = settings(max_examples=1000, database=None, deadline=None, phases=[Phase.generate])
+    try:
+        find(strategy, holds, settings=once, random=Random(1))  # noqa: S311  # it is to be the same again
+    except NoSuchExample:
+        return False
+    return True
+
+
+def opened(
+    *,
+    n_slots: int = 2,
+    n_ctx: int = 64,
+    n_batch: int = 32,
+    max_waiting: int = 8,
+    shift: Literal["move", "evaluate"] = "evaluate",
+    pooling: str = "none",
+    alone: bool = True,
+) -> e.SessionOpened:
+    """Return the header of a session whose engine is the `Driver` below."""
+    context = context_of(
+        n_slots=n_slots,
+        n_ctx=n_ctx,
+        n_ctx_seq=n_ctx,
+        n_batch=n_batch,
+        shift=shift,
+        pooling=pooling,
+        alone=alone,
+    )
+    header = header_of(context, max_waiting=max_waiting)
+    engine, model = changed(header.engine, name="driver"), changed(header.model, name="script")
+    return changed(header, engine=engine, model=model)
+
+
+@frozen
+class Moment:
+    """A record, and what every actor knew right after it."""
+
+    record: e.Record
+    state: State
+
+
+class WatchedKernel(Kernel):
+    """A kernel that remembers its state at every record, also in the middle of a fact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: list[Moment] = []
+        self.watching = True
+
+    def _record(self, event: e.Event, cause: int | None) -> e.Record:
+        record = super()._record(event, cause)
+        if self.watching:
+            self.moments.append(Moment(record, self.state))
+        return record
+
+
+class Driver:
+    """Drives a kernel as the runtime would, step by step, with an engine that plays scripts.
+
+    The engine keeps cells. A plan whose rows do not follow the cells, or do not fit, is an assertion error.
+    Sequence 3 has the prompt 300, 301, ... and samples the tokens 3000, 3001, ..., whatever their pieces; a script that
+    is over samples an end-of-generation token.
+    """
+
+    def __init__(self, **header: Any) -> None:
+        self.kernel = WatchedKernel()
+        self.records: list[e.Record] = []
+        self.planned: e.BatchPlanned | None = None
+        """The batch in flight."""
+        session = opened(**header)
+        self.context = session.context
+        self.cells: list[list[Input]] = [[] for _ in range(self.context.n_slots)]
+        self.n_evaluated = 0
+        self._scripts: dict[int, list[bytes]] = {}
+        self._endless: dict[int, Iterator[bytes]] = {}
+        self._prompts: dict[int, tuple[Input, ...]] = {}
+        self._bos: dict[int, bool] = {}
+        self.give(session)
+
+    def give(self, event: e.GivenEvent) -> list[e.Record]:
+        """Give the kernel a fact and keep what follows."""
+        records = self.kernel.handle(event)
+        self.records += records
+        for record in records:
+            if isinstance(record.event, e.BatchPlanned):
+                assert self.planned is None, "a batch is planned while one is in flight"
+                self.planned = record.event
+        return records
+
+    def submit(self, *pieces: bytes, **asked: Any) -> int:
+        """Submit a request, tokenised at once; see `receive` for what it takes."""
+        number = self.receive(*pieces, **asked)
+        self.tokenize(number)
+        return number
+
+    def receive(
+        self,
+        *pieces: bytes,
+        script: Iterable[bytes] = (),
+        prompt: int | Sequence[Input] = 3,
+        bos: bool = False,
+        embedding: bool = False,
+        dimensions: int | None = None,
+        **asked: Unpack[RequestOptions],
+    ) -> int:
+        """Submit a request whose prompt is not tokenised yet; it generates ``pieces`` and then ``script``.
+
+        Args:
+            pieces: What is sampled, in order.
+            script: More of it, endless perhaps.
+            prompt: Its inputs, or how many.
+            bos: Whether the first of them was added.
+            embedding: A vector is wanted.
+            dimensions: So many values of it.
+            asked: Options.
+        """
+        number = self.kernel.n_requests + 1
+        self._scripts[number] = list(pieces)
+        self._endless[number] = iter(script)
+        self._prompts[number] = (
+            tuple(range(number * 100, number * 100 + prompt)) if isinstance(prompt, int) else tuple(prompt)
+        )
+        self._bos[number] = bos
+        options = changed(options_of(asked, seed=lambda: 1), dimensions=dimensions)
+        self.give(
+            e.RequestReceived(
+                sequence=number, request_id=None, prompt="...", options=options, embedding=embedding, continues=None
+            )
+        )
+        return number
+
+    def tokenize(self, sequence: int) -> None:
+        """Say what the prompt's inputs are."""
+        self.give(
+            e.PromptTokenized(
+                sequence=sequence, inputs=self._prompts[sequence], bos_added=self._bos[sequence], grammar=None
+            )
+        )
+
+    def cancel(self, sequence: int) -> None:
+        """Let the caller leave."""
+        self.give(e.CancelRequested(sequence=sequence))
+
+    def expire(self, sequence: int) -> None:
+        """Let the deadline come."""
+        self.give(e.DeadlineExpired(sequence=sequence))
+
+    def pause(self, sequence: int) -> None:
+        """Let the reader fall behind."""
+        self.give(e.ReaderPaused(sequence=sequence))
+
+    def resume(self, sequence: int) -> None:
+        """Let the reader catch up."""
+        self.give(e.ReaderResumed(sequence=sequence))
+
+    def stall(self, sequence: int) -> None:
+        """Let the reader not have read on for too long."""
+        self.give(e.PauseExpired(sequence=sequence))
+
+    def step(self, **outcome: Any) -> list[e.Record]:
+        """Carry out the batch in flight; see `decoded` for how it may come out."""
+        return self.give(self.decoded(**outcome))
+
+    def decoded(
+        self,
+        *,
+        code: int = 0,
+        rows: int = 0,
+        nan: frozenset[int] = frozenset(),
+        no_token: frozenset[int] = frozenset(),
+        unknown: frozenset[int] = frozenset(),
+        vector: tuple[float, ...] = (3.0, 4.0),
+    ) -> e.BatchDecoded:
+        """Take the batch in flight and return what an engine says after it, without giving it to the kernel.
+
+        Args:
+            code: The return code.
+            rows: For code 2 and those below -1: so many rows were evaluated before.
+            nan: Sequences in whose logits is a NaN.
+            no_token: Sequences whose grammar allows no token.
+            unknown: Sequences that the engine has no token for.
+            vector: What a text is pooled to.
+        """
+        planned, self.planned = self.planned, None
+        assert planned is not None, "no batch is in flight"
+        self._operate(planned)
+        left = sum(len(part.inputs) for part in planned.parts) if code == 0 else rows if code in {2, -2} else 0
+        for part in planned.parts:
+            cells = self.cells[part.slot]
+            assert part.position == len(cells), "the rows do not follow the cells"
+            done = part.inputs[:left]
+            left -= len(done)
+            self.n_evaluated += len(done)
+            cells += done
+            assert len(cells) <= self.context.n_ctx, "the cells do not hold the rows"
+        done_parts = planned.parts if code == 0 else ()
+        for part in done_parts:
+            if part.pool:
+                self.cells[part.slot].clear()
+        samples = [self._sample(part, nan, no_token, unknown) for part in done_parts if part.draw is not None]
+        vectors = [e.Vector(sequence=part.sequence, values=vector, crc32=0) for part in done_parts if part.pool]
+        positions = tuple((part.slot, len(self.cells[part.slot]) - 1) for part in planned.parts)
+        return e.BatchDecoded(
+            batch=planned.batch, code=code, samples=tuple(samples), vectors=tuple(vectors), positions=positions
+        )
+
+    def _operate(self, planned: e.BatchPlanned) -> None:
+        """Copy, trim and shift cells."""
+        for copy in planned.copies:
+            self.cells[copy.slot] = list(self.cells[copy.source])
+        for trim in planned.trims:
+            assert trim.length <= len(self.cells[trim.slot]), "there are no such cells to keep"
+            del self.cells[trim.slot][trim.length :]
+        for shift in planned.shifts:
+            assert len(self.cells[shift.slot]) == self.context.n_ctx, "the context is not full"
+            del self.cells[shift.slot][shift.keep : shift.keep + shift.discard]
+
+    def run(self) -> None:
+        """Carry out batches until none is planned."""
+        while self.planned is not None:
+            self.step()
+
+    def events(self, *kinds: type[EventT]) -> list[EventT]:
+        """Return the events of these kinds so far, in order."""
+        return [record.event for record in self.records if isinstance(record.event, kinds)]
+
+    def chunks(self, sequence: int) -> list[str]:
+        """Return what went out to the caller of a sequence, piece by piece."""
+        said = e.TokenEmitted | e.StopMatched | e.SequenceFinished
+        events = [record.event for record in self.records if isinstance(record.event, said)]
+        return [event.text for event in events if event.sequence == sequence and event.text]
+
+    def text(self, sequence: int) -> str:
+        """Return all that went out to the caller of a sequence."""
+        return "".join(self.chunks(sequence))
+
+    def end(self, sequence: int) -> e.SequenceFinished:
+        """Return the one end of a sequence."""
+        (finished,) = [event for event in self.events(e.SequenceFinished) if event.sequence == sequence]
+        return finished
+
+    def failure(self, sequence: int) -> e.Failure:
+        """Return why a sequence ended with an error."""
+        error = self.end(sequence).error
+        assert error is not None, "it did not end with an error"
+        return error
+
+    def holders(self) -> list[int | None]:
+        """Return who has each slot."""
+        batcher = self.kernel.state.batcher
+        assert batcher is not None
+        return [slot.sequence for slot in batcher.slots]
+
+    def lengths(self) -> list[int]:
+        """Return how many cells of each slot are of use."""
+        batcher = self.kernel.state.batcher
+        assert batcher is not None
+        return [len(slot.cells) for slot in batcher.slots]
+
+    def reused(self, sequence: int) -> int:
+        """Return how many inputs of a sequence were in cells when it first got a slot."""
+        return next(event.reused for event in self.events(e.SlotAssigned) if event.sequence == sequence)
+
+    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int], unknown: frozenset[int]) -> e.Sample:
+        assert part.draw is not None
+        if part.sequence in unknown:
+            return e.Sample(sequence=part.sequence, token=-1, fault="engine", reason="there is no script")
+        if part.sequence in nan | no_token:
+            return e.Sample(sequence=part.sequence, token=-1, fault="nan" if part.sequence in nan else "grammar")
+        token = part.sequence * 1000 + part.draw
+        script = self._scripts[part.sequence]
+        while len(script) <= part.draw and (more := next(self._endless[part.sequence], None)) is not None:
+            script.append(more)
+        # By its index, not the next one: what is drawn again is the same token.
+        piece = script[part.draw] if part.draw < len(script) else None
+        return e.Sample(sequence=part.sequence, token=token, piece=piece or b"", eog=piece is None)
+
+
+def beside_another() -> Driver:
+    """Return a driver whose sequence 1 generates "bcdef" and then ends; sequence 2 is the test's."""
+    driver = Driver(n_batch=8)
+    driver.submit(b"b", b"c", b"d", b"e", b"f")
+    return driver
+
+
+def assert_all_well(driver: Driver) -> None:
+    """Check that sequence 1 said what it has to say, and that a slot is free again for somebody else."""
+    driver.run()
+    assert ("bcdef", "stop") == (driver.text(1), driver.end(1).finish_reason)
+    assert [None, None] == driver.holders()
+    after = driver.submit(b"x")
+    driver.run()
+    assert "x" == driver.text(after)

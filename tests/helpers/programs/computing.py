@@ -1,0 +1,159 @@
+"""A kernel beside a real engine, without trio: what the engine draws for each request, in company and alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.header import ContextFacts
+from reenact.actors.kernel import Kernel
+from reenact.actors.options import Options
+from reenact.replay.testing.kernel import Submission, header_of
+from reenact.runtime.engine.drawings import Drawings
+from reenact.runtime.engine.protocol import Drawing
+from reenact.runtime.llama.engine import LlamaEngine
+from tests.helpers.engine_steps import emptied, part
+
+MOST_STEPS: Final = 600
+"""More than any example here needs."""
+
+
+@frozen
+class Drawn:
+    """A token, and what it was drawn from."""
+
+    token: int
+    logits_crc32: int | None
+    eog: bool
+
+
+class Computing:
+    """A session of an engine that computes.
+
+    Args:
+        engine: The engine; it is loaded, and what an earlier session left in it is removed.
+        context: Its context.
+    """
+
+    def __init__(self, engine: LlamaEngine, context: ContextFacts) -> None:
+        clear(engine, context)
+        self.drawn: dict[int, list[Drawn]] = {}
+        """What was drawn for each request, and not dropped."""
+        self._crossing: tuple[e.BatchPlanned, dict[int, Drawing]] | None = None
+        """The batch in flight, and how to draw for it: by what was known when it was planned."""
+        self.kinds: Counter[type[e.Event]] = Counter()
+        self._engine = engine
+        self._kernel = Kernel()
+        self._drawings = Drawings()
+        self._aborted = False
+        self.give(header_of(context, max_waiting=9))
+
+    def submit(self, submission: Submission) -> int:
+        """Give a request, tokenised, and return its number."""
+        number = self._kernel.n_requests + 1
+        self.drawn[number] = []
+        self.give(submission.received(number))
+        self.give(submission.tokenized(number))
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Let a caller leave."""
+        self.give(e.CancelRequested(sequence=number))
+
+    def step(self) -> None:
+        """Let the engine do what is planned, if anything is."""
+        if self._crossing is not None:
+            crossing, self._crossing = self._crossing, None
+            decoded = self._engine.step(*crossing)
+            assert decoded.code in {e.DONE, e.ABORTED}, f"llama_decode returned {decoded.code}"
+            self.give(decoded)
+
+    def finish(self) -> None:
+        """Go on until all have ended."""
+        for _ in range(MOST_STEPS):
+            if self._crossing is None:
+                return
+            self.step()
+        raise AssertionError(f"not all have ended after {MOST_STEPS} batches")
+
+    def give(self, fact: e.GivenEvent) -> None:
+        """Give the kernel a fact, and do what follows."""
+        samples = {sample.sequence: sample for sample in fact.samples} if isinstance(fact, e.BatchDecoded) else {}
+        for record in self._kernel.handle(fact):
+            self.kinds[type(record.event)] += 1
+            self._drawings.add(record.event)
+            match record.event:
+                case e.BatchPlanned() as planned:
+                    self._crossing = planned, self._drawings.of(planned)
+                case e.AbortRequested(batch=batch):
+                    self._engine.abort(batch)
+                case e.TokenEmitted() | e.EogSampled() | e.StopMatched() as said:
+                    sample = samples[said.sequence]
+                    self.drawn[said.sequence].append(Drawn(sample.token, sample.logits_crc32, sample.eog))
+                case _:
+                    pass
+
+
+def clear(engine: LlamaEngine, context: ContextFacts) -> None:
+    """Empty all slots, and forget what is kept for draws."""
+    trims = emptied(*range(context.n_slots))
+    engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {})
+    engine.draws.close()
+    engine.abort(-1)  # Numbers of batches come again: none of them is to end early for what was asked before.
+
+
+def alone(engine: LlamaEngine, context: ContextFacts, submission: Submission, n_tokens: int) -> list[Drawn]:
+    """Draw so many tokens for a request that has the engine for itself, without a kernel, and check each of them."""
+    clear(engine, context)
+    rows: list[Any] = []
+    engine.watch(lambda _row, _part, logits, _sample: rows.append(logits.copy()))
+    drawn: list[Drawn] = []
+    inputs: tuple[Any, ...] = submission.prompt
+    position = 0
+    while len(drawn) < n_tokens:
+        said = [one.token for one in drawn]
+        drawing = Drawing(options=submission.options, grammar=None, prompt=submission.prompt, sampled=said)
+        parts = [
+            part(inputs[at : at + context.n_batch], position=position + at)
+            for at in range(0, len(inputs), context.n_batch)
+        ]
+        for one in parts[:-1]:
+            plan(engine, one, {})
+        last = part(parts[-1].inputs, position=parts[-1].position, draw=len(drawn))
+        (sample,) = plan(engine, last, {1: drawing}).samples
+        check_draw(submission, said, sample.token, rows[-1], context.n_ctx)
+        drawn.append(Drawn(sample.token, sample.logits_crc32, sample.eog))
+        position += len(inputs)
+        inputs = (sample.token,)
+    engine.watch(None)
+    return drawn
+
+
+def plan(engine: LlamaEngine, one: e.Part, drawings: dict[int, Drawing]) -> e.BatchDecoded:
+    """Evaluate one part."""
+    decoded = engine.step(e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(one,)), drawings)
+    assert decoded.code == e.DONE
+    return decoded
+
+
+def check_draw(submission: Submission, said: Sequence[int], token: int, row: Any, n_ctx: int) -> None:
+    """Check that a token is one that may be drawn from a row, by penalties, temperature 0 and top_k alone."""
+    weights = penalised(submission.options, (*submission.prompt, *said), row.astype(np.float64), n_ctx)
+    if submission.options.temperature == 0:
+        assert weights[token] >= weights.max() - 1e-4, "it is not the likeliest token"
+    elif submission.options.top_k:
+        least = np.sort(weights)[-min(submission.options.top_k, len(weights))]
+        assert weights[token] >= least - 1e-4, "it is none of the top_k"
+
+
+def penalised(options: Options, history: Sequence[Any], row: Any, n_ctx: int) -> Any:
+    """Return a row after penalties, as the documentation of llama.cpp's options says it, a token at a time."""
+    length = n_ctx if options.repeat_last_n == -1 else options.repeat_last_n
+    window = list(history)[max(len(history) - length, 0) :]
+    for token in set(window):
+        row[token] = row[token] * options.repeat_penalty if row[token] <= 0 else row[token] / options.repeat_penalty
+        row[token] -= window.count(token) * options.frequency_penalty + options.presence_penalty
+    return row
