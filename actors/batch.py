@@ -7,7 +7,7 @@ The rules (docs/runner-semantics.md section 2, "Faults"):
 """
 
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 
 
 def check(planned: e.BatchPlanned, decoded: e.BatchDecoded) -> None:
@@ -30,10 +30,10 @@ def check(planned: e.BatchPlanned, decoded: e.BatchDecoded) -> None:
         raise InternalError(f"batch {decoded.batch} has positions of slots that are not in it")
 
 
-def failure(code: int) -> e.Failure:
+def failure(code: int) -> Failure:
     """Say whose fault a return code of llama_decode is."""
     if code in {e.NO_ROOM, e.INVALID}:
         # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
         meaning = "no room in the cells" if code == e.NO_ROOM else "an invalid batch"
-        return e.Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
-    return e.Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")
+        return Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
+    return Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")

@@ -26,7 +26,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.batch import check, failure
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from reenact.actors.inputs import NONE
 from reenact.actors.limits import MOST_WAITING
 from reenact.actors.schedule import awaited, generating, pooled
@@ -61,7 +61,7 @@ class Batcher:
     """The last batch planned is to end early."""
     spared: bool = False
     """The batch before did: this one comes to its end, unless nobody else is in it."""
-    broken: e.Failure | None = None
+    broken: Failure | None = None
     """Why the engine cannot be used any more; then nothing is planned."""
 
 
@@ -159,10 +159,10 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
         return [queued]
     reason = f"{state.max_waiting} requests may wait for a slot, and so many do"
     if last is asked:
-        failure = e.Failure(kind="overloaded", reason=f"{reason}; try again later")
+        failure = Failure(kind="overloaded", reason=f"{reason}; try again later")
         return [e.RequestRejected(sequence=asked.sequence, failure=failure)]
     reason = f"{reason}: one with priority {asked.priority} goes before this one; try again later"
-    failure = e.Failure(kind="overloaded", reason=reason)
+    failure = Failure(kind="overloaded", reason=reason)
     return [e.RequestDisplaced(sequence=last.sequence, by=asked.sequence, failure=failure), queued]
 
 

@@ -1,21 +1,33 @@
 """Errors by who is at fault. Attributes carry the data, ``str()`` renders it.
 
-A failure that ends a sequence is a fact of the log first (`reenact.actors.events.Failure`); `error_of` makes the
+A failure that ends a sequence is a fact of the log first (`Failure`); `error_of` makes the
 exception that its caller sees.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final, Literal
+
+from attrs import frozen
 
 from reenact.actors.limits import MAX_INTEGER
-
-if TYPE_CHECKING:
-    from reenact.actors.events import Failure, FailureKind
 
 _MAX_SHOWN: Final = 80
 _MAX_DESCRIPTION: Final = 2000
 _SEQUENCES: Final = (str, bytes, list, tuple)
+
+
+FailureKind = Literal["invalid_request", "overloaded", "sequence_failed", "engine_broken", "internal_error"]
+
+
+@frozen(kw_only=True)
+class Failure:
+    """Why a sequence ended with ``error``; `error_of` makes the exception."""
+
+    kind: FailureKind
+    field: str = ""
+    """The argument that is wrong, where the caller is at fault."""
+    reason: str
 
 
 class ReenactError(Exception):
@@ -159,14 +171,14 @@ def cut(text: str, length: int = _MAX_DESCRIPTION) -> str:
     return text if len(text) <= length else text[:length] + "…"
 
 
-def error_of(failure: "Failure") -> ReenactError:
+def error_of(failure: Failure) -> ReenactError:
     """Return the exception that tells a caller of ``failure``."""
     if failure.kind == "invalid_request":
         return InvalidRequest(failure.field, failure.reason)
     return _BY_KIND[failure.kind](failure.reason)
 
 
-_BY_KIND: dict["FailureKind", type[_Because]] = {
+_BY_KIND: dict[FailureKind, type[_Because]] = {
     "overloaded": Overloaded,
     "sequence_failed": SequenceFailed,
     "engine_broken": EngineBroken,

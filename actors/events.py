@@ -12,12 +12,12 @@ from typing import Literal
 
 from attrs import frozen
 
+from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Parent
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 
 FinishReason = Literal["stop", "length", "context_full", "cancelled", "deadline", "error"]
-FailureKind = Literal["invalid_request", "overloaded", "sequence_failed", "engine_broken", "internal_error"]
 
 # ---------------------------------------------------------------- values inside events
 
@@ -113,16 +113,6 @@ class Vector:
 
 Outcome = Sample | Vector
 """What comes of a part."""
-
-
-@frozen(kw_only=True)
-class Failure:
-    """Why a sequence ended with ``error``; `reenact.actors.errors.error_of` makes the exception."""
-
-    kind: FailureKind
-    field: str = ""
-    """The argument that is wrong, where the caller is at fault."""
-    reason: str
 
 
 # ---------------------------------------------------------------- session

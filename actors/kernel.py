@@ -21,7 +21,7 @@ from attrs import frozen
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
-from reenact.actors.errors import InternalError, description
+from reenact.actors.errors import Failure, InternalError, description
 from reenact.actors.routing import BATCHER, ROUTES, Origin, Role, sequence_name, sequences_of
 
 
@@ -187,10 +187,10 @@ class Kernel:
         """Decide for an actor that is out: its own request ends, and nobody may wait for it."""
         match event:
             case e.ActorFailed(failed=failed, error=error) if isinstance(actor, int) and failed == sequence_name(actor):
-                failure = e.Failure(kind="internal_error", reason=f"{failed} raised {error}")
+                failure = Failure(kind="internal_error", reason=f"{failed} raised {error}")
                 return [s.failed(self._sequences[actor], failure)]
             case e.RequestReceived():
-                failure = e.Failure(kind="internal_error", reason=f"{BATCHER} raised {self._failed[BATCHER]}")
+                failure = Failure(kind="internal_error", reason=f"{BATCHER} raised {self._failed[BATCHER]}")
                 return [e.RequestRejected(sequence=event.sequence, failure=failure)]
             case _:
                 return []

@@ -9,19 +9,19 @@ rules (docs/runner-semantics.md section 2, "Admission", "Context shift", "Text",
 * The inputs of a sequence never exceed ``n_ctx``, as asked: a prompt is truncated, a full context is shifted.
 """
 
+import math
 from typing import Final
 
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from reenact.actors.header import ContextFacts
 from reenact.actors.limits import NUM_PREDICT_CONTEXTS
 from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
-from reenact.actors.vectors import normalised
 from reenact.actors.window import discarded, num_kept, truncated
 
 _FAULTS: Final = {
@@ -134,13 +134,13 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
             return [_finished(state, "deadline")]
         case e.TokenizeFailed():
             reason = f"the prompt could not be tokenised: {event.error}"
-            return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+            return [failed(state, Failure(kind="sequence_failed", reason=reason))]
         case e.RequestRejected() | e.RequestDisplaced() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
         case e.ActorFailed():
             if event.failed != BATCHER:
                 return []
-            return [failed(state, e.Failure(kind="internal_error", reason=f"{event.failed} raised {event.error}"))]
+            return [failed(state, Failure(kind="internal_error", reason=f"{event.failed} raised {event.error}"))]
         case _:
             raise InternalError(f"a Sequence does not listen to {type(event).__name__}")
 
@@ -149,13 +149,13 @@ def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
     inputs = event.inputs
     field = "texts" if state.embedding else "prompt"
     if not inputs:
-        return [failed(state, e.Failure(kind="invalid_request", field=field, reason="it has no tokens"))]
+        return [failed(state, Failure(kind="invalid_request", field=field, reason="it has no tokens"))]
     discard = truncated(len(inputs), state.n_ctx)
     begun: list[e.Event] = []
     if discard:
         if not state.options.truncate:
             reason = f"it has {len(inputs)} tokens, and the context of a sequence (n_ctx) holds {state.n_ctx}"
-            return [failed(state, e.Failure(kind="invalid_request", field=field, reason=reason))]
+            return [failed(state, Failure(kind="invalid_request", field=field, reason=reason))]
         begun.append(e.PromptTruncated(sequence=state.sequence, keep=state.keep, discard=discard))
         inputs = (*inputs[: state.keep], *inputs[state.keep + discard :])
     if state.embedding:
@@ -169,7 +169,7 @@ def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
     """Make the text's embedding of a vector, and end."""
     if not vector.values:
         reason = vector.reason or "the embedding has a value that is NaN or infinite"
-        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+        return [failed(state, Failure(kind="sequence_failed", reason=reason))]
     embedding = normalised(vector.values, state.options.dimensions)
     return [e.EmbeddingComputed(sequence=state.sequence, embedding=embedding), _finished(state, "stop")]
 
@@ -179,7 +179,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     index = state.n_sampled
     if sample.fault is not None:
         reason = sample.reason or f"no token {index}: {_FAULTS[sample.fault]}"
-        return [failed(state, e.Failure(kind="sequence_failed", reason=reason))]
+        return [failed(state, Failure(kind="sequence_failed", reason=reason))]
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),
@@ -228,7 +228,7 @@ def _queue(state: Sequence) -> e.Event:
     return e.ContextShifted(sequence=state.sequence, keep=state.keep, discard=discard)
 
 
-def failed(state: Sequence, failure: e.Failure) -> e.SequenceFinished:
+def failed(state: Sequence, failure: Failure) -> e.SequenceFinished:
     """Return the end of a sequence that cannot go on."""
     return _finished(state, "error", error=failure)
 
@@ -241,7 +241,7 @@ def _finished(
     text: str | None = None,
     n_sampled: int | None = None,
     n_hidden: int = 0,
-    error: e.Failure | None = None,
+    error: Failure | None = None,
 ) -> e.SequenceFinished:
     """Return the end; text that is held goes out with it unless the caller of this function says otherwise."""
     return e.SequenceFinished(
@@ -254,3 +254,11 @@ def _finished(
         n_hidden=n_hidden,
         error=error,
     )
+
+
+def normalised(values: tuple[float, ...], dimensions: int | None) -> tuple[float, ...]:
+    """Return the first ``dimensions`` values, or all, divided by their Euclidean length."""
+    first = values[:dimensions]
+    # hypot() is exact to the last bit or nearly so, and cannot overflow on the way.
+    length = math.hypot(*first)
+    return tuple(value / length for value in first) if length else first

@@ -25,11 +25,11 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InternalError, LogNotComparable, description
 from reenact.actors.kernel import Kernel
-from reenact.replay.fold import Entry
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
 from reenact.runtime.log.codec import recordable
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.reader import Entry
+from reenact.runtime.log.writer import Journal
 
 
 class Driver:

@@ -26,8 +26,8 @@ from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.actors.header import ContextFacts
 from reenact.actors.kernel import Kernel
 from reenact.replay.driver import live
-from reenact.replay.fold import Entry
 from reenact.runtime.engine.protocol import code_before, refused
+from reenact.runtime.log.reader import Entry
 
 EventT = TypeVar("EventT", bound=e.Event)
 

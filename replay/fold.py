@@ -8,98 +8,20 @@ The rules that hold here:
 * Beside the state, a fold keeps where it comes from: the last record of each kind, for each live sequence.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable, ReenactError, description
-from reenact.actors.header import beyond
-from reenact.actors.inputs import n_numbers
+from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
 from reenact.actors.kernel import Kernel, State
-from reenact.actors.limits import MAX_PROMPT_NUMBERS
-from reenact.actors.options import check_text
-from reenact.actors.routing import ROUTES, Origin, sequences_of
-from reenact.runtime.log.codec import Fields, UnreadableRecord, decode, loads
-from reenact.runtime.log.journal import Line, LogFile
+from reenact.actors.routing import sequences_of
+from reenact.runtime.log.reader import Entry, LogFile, entries
 
 
 class NotInLog(ReenactError):
     """What was asked for is not in this log."""
-
-
-@frozen
-class Entry:
-    """A record as it stands in a log."""
-
-    record: e.Record
-    t: int
-    """Nanoseconds since the session opened."""
-    line: Line
-
-
-def entries(lines: Iterable[Line]) -> Iterator[Entry]:
-    """Return the records of a log's lines.
-
-    Raises:
-        LogCorrupt: While iterating: a line that holds no record, or not the one that is due.
-        LogNotComparable: While iterating: a log too new.
-        OSError: While iterating: the file cannot be read.
-    """
-    t = 0
-    for line in lines:
-        try:
-            entry = entry_of(line, loads(line.body), t)
-        except UnreadableRecord as error:
-            raise line.corrupt(str(error)) from None
-        t = entry.t
-        yield entry
-
-
-def entry_of(line: Line, fields: Fields, t: int) -> Entry:
-    """Return the record that a line holds.
-
-    Args:
-        line: The line.
-        fields: Its plain values.
-        t: When the record before it happened.
-
-    Raises:
-        UnreadableRecord: It holds no record.
-        LogCorrupt: It holds one that cannot stand there.
-    """
-    due = line.number - 1
-    record = decode(fields)
-    if record.n != due:
-        raise line.corrupt(f"it is record {record.n} where {due} comes next")
-    if (due == 0) != isinstance(record.event, e.SessionOpened):
-        raise line.corrupt("a log begins with SessionOpened, and only there")
-    if (reason := _beyond(record.event)) is not None:
-        raise line.corrupt(f"{type(record.event).__name__}.{reason}")
-    if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
-        raise line.corrupt("a derived record has a cause, and a given one has none")
-    if fields["t"] < t:
-        raise line.corrupt("it happened before the record before it")
-    return Entry(record, fields["t"], line)
-
-
-def _beyond(event: e.Event) -> str | None:
-    """Return which field holds more than a session takes, and how much that is; None where none does."""
-    match event:
-        case e.SessionOpened():
-            return beyond(event.context, event.limits)
-        case e.RequestReceived():
-            try:
-                check_text("prompt", event.prompt)
-                check_text("request_id", event.request_id or "")
-            except InvalidRequest as error:
-                return str(error)
-        case e.PromptTokenized() if n_numbers(event.inputs) > MAX_PROMPT_NUMBERS:
-            return f"inputs: it has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows"
-        case _:
-            pass
-    return None
 
 
 def wall_clock(session: e.SessionOpened, t: int) -> datetime:

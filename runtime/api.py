@@ -20,7 +20,7 @@ from reenact.runtime.engine_thread import Compute, ComputeThread, InPlace
 from reenact.runtime.extra import missing
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.log.codec import FORMAT, SCHEMA
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
 from reenact.runtime.sources import Sources

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.routing import ROUTES
 
 Subscriber = Callable[[e.Record], None]
@@ -48,7 +49,7 @@ def subscriber() -> Subscriber | None:
                 facts = {"sequence": event.sequence}
             case e.SequenceFinished(error=None):
                 facts = {"sequence": event.sequence, "finish_reason": event.finish_reason, "tokens": event.n_sampled}
-            case e.SequenceFinished(error=e.Failure(kind=kind, reason=reason)):
+            case e.SequenceFinished(error=Failure(kind=kind, reason=reason)):
                 logger.warning("SequenceFinished", n=record.n, sequence=event.sequence, error=kind, reason=reason)
                 return
             case e.RequestRefused(request_id=name, failure=failure):

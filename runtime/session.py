@@ -25,6 +25,7 @@ import trio
 from reenact.actors import events as e
 from reenact.actors.errors import (
     EngineBroken,
+    Failure,
     InternalError,
     InvalidRequest,
     LogBroken,
@@ -44,7 +45,7 @@ from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine, Message, Rendered
 from reenact.runtime.engine_thread import Compute
 from reenact.runtime.log.codec import recordable
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.request import Live
 
 # A batch to cross with, and how to draw for the sequences in it.
@@ -127,14 +128,14 @@ class Session:
             yield
         except InvalidRequest as error:
             self._refuse(
-                request_id, e.Failure(kind="invalid_request", field=cut(error.field), reason=cut(error.recorded))
+                request_id, Failure(kind="invalid_request", field=cut(error.field), reason=cut(error.recorded))
             )
             raise
         except EngineBroken as error:
-            self._refuse(request_id, e.Failure(kind="engine_broken", reason=cut(error.reason)))
+            self._refuse(request_id, Failure(kind="engine_broken", reason=cut(error.reason)))
             raise
 
-    def _refuse(self, request_id: str | None, failure: e.Failure) -> None:
+    def _refuse(self, request_id: str | None, failure: Failure) -> None:
         if not self._left:
             name = cut(request_id) if type(request_id) is str else None
             self.give(e.RequestRefused(request_id=name, failure=failure))

@@ -18,12 +18,11 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, de
 from reenact.replay.check.rule import Violation
 from reenact.replay.check.runner import RULES, Checks
 from reenact.replay.facts import Play, facts_of
-from reenact.replay.fold import entries
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.values import count
 from reenact.replay.shrink.patience import Patience
 from reenact.replay.verdict import EXIT_CODES
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.terminal import Spans, visible
 
 MAX_SHOWN: Final = 20

@@ -193,7 +193,7 @@ def _show(args: argparse.Namespace) -> int:
     from time import sleep
 
     from reenact.replay.look.show import Selection, show_records
-    from reenact.runtime.log.journal import LogFile
+    from reenact.runtime.log.reader import LogFile
 
     if args.follow and (args.records or args.at):
         raise _Usage("--follow goes on to the end of the log: give it no N and no --at")
@@ -216,7 +216,7 @@ def _show(args: argparse.Namespace) -> int:
 def _state(args: argparse.Namespace) -> int:
     from reenact.replay.fold import moment_at
     from reenact.replay.look.state import page
-    from reenact.runtime.log.journal import LogFile
+    from reenact.runtime.log.reader import LogFile
 
     with LogFile(args.log) as log:
         moment, corrupt = moment_at(log, args.n)
@@ -230,7 +230,7 @@ def _state(args: argparse.Namespace) -> int:
 
 def _texts(args: argparse.Namespace) -> int:
     from reenact.replay.look.texts import lines_of, texts_of
-    from reenact.runtime.log.journal import LogFile
+    from reenact.runtime.log.reader import LogFile
 
     with LogFile(args.log) as log:
         texts, corrupt = texts_of(log)

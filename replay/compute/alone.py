@@ -27,9 +27,9 @@ from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
 from reenact.replay.compute.tier import Asked, executed
 from reenact.replay.driver import Driver
-from reenact.replay.fold import NotInLog, entries
+from reenact.replay.fold import NotInLog
 from reenact.replay.verdict import Verdict
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights

@@ -22,11 +22,10 @@ from reenact.replay.compute.execution import Execution, Planned, Row, Step, exec
 from reenact.replay.compute.machine import Difference, Machine, OnProgress, numerics_of, open_machine
 from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed, Spot
-from reenact.replay.fold import entries
 from reenact.replay.render.events import operation_phrase
 from reenact.replay.render.values import count, piece, text
 from reenact.runtime.engine.protocol import Drawing
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 _SECONDS: Final = 60.0
 """How long experiments may take, or three times as long as the execution took where that is more."""

@@ -20,7 +20,7 @@ from reenact.actors.routing import ROUTES
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
 from reenact.runtime.log.codec import decode, loads
-from reenact.runtime.log.journal import Line
+from reenact.runtime.log.line import Line
 
 Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
 """Changes a plan before it is executed."""

@@ -21,10 +21,9 @@ from reenact.actors.options import Options
 from reenact.replay.compute.execution import Execution, Row, executed_records
 from reenact.replay.compute.machine import Machine
 from reenact.replay.compute.report import Cause
-from reenact.replay.fold import entries
 from reenact.replay.render.values import count
 from reenact.runtime.engine.protocol import Drawing
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights

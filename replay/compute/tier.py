@@ -28,10 +28,9 @@ from reenact.replay.compute.machine import Machine, NoModel, OnProgress, fits, o
 from reenact.replay.compute.report import Computed, outcome_as_json
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.divergence import Divergence
-from reenact.replay.fold import entries
 from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.log.codec import encode
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights

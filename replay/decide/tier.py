@@ -20,12 +20,12 @@ from reenact.actors.kernel import Kernel
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
 from reenact.replay.decide.figures import Counting
 from reenact.replay.divergence import Divergence
-from reenact.replay.fold import entry_of
 from reenact.replay.render.endings import NOT_CLOSED, torn
 from reenact.replay.shrink.patience import Patience
 from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.log.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
-from reenact.runtime.log.journal import Line, LogFile
+from reenact.runtime.log.line import Line
+from reenact.runtime.log.reader import LogFile, entry_of
 
 
 def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -> Verdict:

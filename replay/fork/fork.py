@@ -31,13 +31,14 @@ from reenact.actors.options import OPTION_NAMES, Options
 from reenact.actors.text import release
 from reenact.replay.compute.machine import OnProgress, fits, open_machine, recorded_model
 from reenact.replay.driver import Driver, Recorder, interrupts, live, restored
-from reenact.replay.fold import NotInLog, entries
+from reenact.replay.fold import NotInLog
 from reenact.replay.fork.report import Continued, Forked, LeftOut
 from reenact.replay.look.texts import Texts, texts_of
 from reenact.replay.render.values import count
 from reenact.runtime.engine.protocol import Engine, Loaded
 from reenact.runtime.log.codec import FORMAT, SCHEMA
-from reenact.runtime.log.journal import Journal, LogFile
+from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.sources import Sources
 
 FIXED: Final = {

@@ -13,11 +13,10 @@ from attrs import Factory, define, field, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
-from reenact.replay.fold import Entry, entries
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.values import piece
 from reenact.runtime.log.codec import Fields, loads
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import Entry, LogFile, entries
 
 
 @frozen

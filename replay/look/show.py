@@ -17,11 +17,11 @@ from attrs import field, frozen
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
-from reenact.replay.fold import Entry, NotInLog, entries, wall_clock
+from reenact.replay.fold import NotInLog, wall_clock
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.events import fields_of, phrase
 from reenact.runtime.log.codec import loads
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")

@@ -13,11 +13,12 @@ from reenact.actors import events as e
 from reenact.actors.batcher import Batcher
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import NEVER, Slot, Work
-from reenact.replay.fold import Entry, Moment, wall_clock
+from reenact.replay.fold import Moment, wall_clock
 from reenact.replay.look.waits import Wait, holding_up, waits_at
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.events import phrase
 from reenact.replay.render.values import count, named, piece, plain, sequences
+from reenact.runtime.log.reader import Entry
 from reenact.runtime.terminal import Spans
 
 _MAX_WAITING: Final = 20

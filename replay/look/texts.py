@@ -13,11 +13,10 @@ from attrs import define
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.metrics import Metrics, Timeline
-from reenact.replay.fold import Entry, entries
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.events import options_of
 from reenact.replay.render.values import count, failure, named, text, vector
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.terminal import Spans
 
 

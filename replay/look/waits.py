@@ -19,9 +19,10 @@ from reenact.actors.routing import BATCHER
 from reenact.actors.schedule import awaited
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import Slot, Work, choose
-from reenact.replay.fold import Entry, Moment
+from reenact.replay.fold import Moment
 from reenact.replay.render.events import draws, ending
 from reenact.replay.render.values import count, named, sequences
+from reenact.runtime.log.reader import Entry
 
 
 @frozen(kw_only=True)

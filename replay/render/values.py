@@ -9,7 +9,7 @@ The rules that hold here:
 from collections.abc import Collection
 from typing import Final
 
-from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input
 
 _MAX_ITEMS: Final = 8
@@ -44,7 +44,7 @@ def named(request_id: str | None) -> str:
     return "" if request_id is None else f" ({plain(request_id)})"
 
 
-def failure(failed: e.Failure) -> str:
+def failure(failed: Failure) -> str:
     """Say what went wrong."""
     where = f"{failed.field}: " if failed.field else ""
     return plain(f"{failed.kind}: {where}{failed.reason}")

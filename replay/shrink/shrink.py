@@ -23,13 +23,13 @@ from reenact.replay.compute.machine import OnProgress
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.driver import interrupts
 from reenact.replay.facts import Facts, facts_of
-from reenact.replay.fold import Entry, entries
 from reenact.replay.render.values import count
 from reenact.replay.shrink.patience import Patience, TimeIsOver
 from reenact.replay.shrink.question import Breaks, Parts, Shows, Wrong
 from reenact.replay.shrink.reduce import Reduction
 from reenact.replay.verdict import Verdict
-from reenact.runtime.log.journal import Journal, LogFile
+from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.terminal import Spans
 
 DIVERGES: Final = "diverges"

@@ -31,6 +31,7 @@ from attrs import evolve as changed
 from hypothesis import strategies as st
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
@@ -192,7 +193,7 @@ def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int, *, embedding: bool) 
 
 
 _REFUSED: Final = e.RequestRefused(
-    request_id=None, failure=e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+    request_id=None, failure=Failure(kind="invalid_request", field="top_k", reason="below 0")
 )
 
 

@@ -8,7 +8,7 @@ from attrs import evolve as changed
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from tests.helpers.driver import Driver, opened
 
 ENDLESS = repeat(b"a")
@@ -129,7 +129,7 @@ def test_a_full_queue_refuses_at_once() -> None:
     driver = Driver(n_slots=1, max_waiting=1)
     numbers = [driver.submit(b"a") for _ in range(3)]
     reason = "1 requests may wait for a slot, and so many do; try again later"
-    failure = e.Failure(kind="overloaded", reason=reason)
+    failure = Failure(kind="overloaded", reason=reason)
     assert failure == driver.failure(numbers[2])
     assert [e.RequestRejected(sequence=3, failure=failure)] == driver.events(e.RequestRejected)
     driver.run()

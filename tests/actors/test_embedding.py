@@ -5,7 +5,8 @@ import math
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.vectors import normalised
+from reenact.actors.errors import Failure
+from reenact.actors.sequence import normalised
 from tests.helpers.driver import Driver
 
 
@@ -74,7 +75,7 @@ def test_a_vector_with_nan_is_an_error() -> None:
     driver.step(vector=())
     driver.run()
     reason = "the embedding has a value that is NaN or infinite"
-    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(numbers[0])
+    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(numbers[0])
     assert ([(0.6, 0.8)], "stop") == (embeddings(driver), driver.end(numbers[1]).finish_reason)
 
 
@@ -102,14 +103,14 @@ def test_who_forbids_truncation_is_told() -> None:
     driver = pooling(n_batch=8, n_ctx=64)
     number = embed(driver, prompt=9, truncate=False)
     reason = "it has 9 tokens, and the context of a sequence (n_ctx) holds 8"
-    assert e.Failure(kind="invalid_request", field="texts", reason=reason) == driver.failure(number)
+    assert Failure(kind="invalid_request", field="texts", reason=reason) == driver.failure(number)
 
 
 def test_a_text_without_tokens_is_an_error() -> None:
     """There is nothing to pool."""
     driver = pooling()
     number = embed(driver, prompt=0)
-    assert e.Failure(kind="invalid_request", field="texts", reason="it has no tokens") == driver.failure(number)
+    assert Failure(kind="invalid_request", field="texts", reason="it has no tokens") == driver.failure(number)
 
 
 def ready(*, alone: bool, prompts: tuple[int, ...], n_batch: int = 32) -> list[list[int]]:

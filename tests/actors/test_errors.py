@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from reenact.actors import errors
-from reenact.actors.events import Failure
+from reenact.actors.errors import Failure
 
 ERRORS = [
     errors.InvalidRequest("stop", "it is empty", recorded="it is"),

@@ -8,7 +8,7 @@ from attrs import evolve as changed
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
 from reenact.actors.batcher import Batcher
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from reenact.actors.inputs import Inputs
 from reenact.actors.options import Options
 from reenact.actors.sequence import Sequence
@@ -107,7 +107,7 @@ STATE = Batcher(
     aborting=True,
     spared=True,
 )
-FAILURE = e.Failure(kind="engine_broken", reason="the engine failed: lost")
+FAILURE = Failure(kind="engine_broken", reason="the engine failed: lost")
 UNKNOWN = Slot(used=3)
 
 

@@ -8,6 +8,7 @@ import pytest
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
+from reenact.actors.errors import Failure, FailureKind
 from tests.helpers.driver import Driver, assert_all_well, beside_another
 
 ENDLESS = repeat(b"a")
@@ -23,7 +24,7 @@ ENDLESS = repeat(b"a")
         (-3, "sequence_failed", "llama_decode returned -3"),
     ],
 )
-def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: e.FailureKind, reason: str) -> None:
+def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: FailureKind, reason: str) -> None:
     """A decode that fails ends the sequences whose rows it had, with a typed error, and nobody else."""
     driver = Driver(n_slots=3)
     paused = driver.submit(b"p", b"q")
@@ -33,7 +34,7 @@ def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: e.Fail
     driver.step()
     waiting = driver.submit(b"c")
     driver.step(code=code)
-    assert [e.Failure(kind=kind, reason=reason)] * 2 == [driver.failure(sequence) for sequence in concerned]
+    assert [Failure(kind=kind, reason=reason)] * 2 == [driver.failure(sequence) for sequence in concerned]
     assert concerned == [sequence for failed in driver.events(e.BatchFailed) for sequence in failed.sequences]
     driver.resume(paused)
     driver.run()
@@ -47,7 +48,7 @@ def test_nan_concerns_one_sequence() -> None:
     driver.step()
     driver.step()
     driver.step(nan=frozenset({number}))
-    assert e.Failure(kind="sequence_failed", reason="no token 1: its logits hold a NaN") == driver.failure(number)
+    assert Failure(kind="sequence_failed", reason="no token 1: its logits hold a NaN") == driver.failure(number)
     assert ["x", "<"] == driver.chunks(number)
     assert [] == driver.events(e.BatchFailed)
     assert_all_well(driver)
@@ -61,7 +62,7 @@ def test_a_grammars_dead_end_concerns_one_sequence() -> None:
     driver.step()
     driver.step(no_token=frozenset({number}))
     reason = "no token 1: the grammar allows none"
-    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
     assert_all_well(driver)
 
@@ -74,7 +75,7 @@ def test_an_engine_without_a_token_concerns_one_sequence() -> None:
     driver.step()
     driver.step(unknown=frozenset({number}))
     reason = "there is no script"
-    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
     assert_all_well(driver)
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_tokenised_ends_alone() -> None:
     number = driver.receive(b"x")
     driver.give(e.TokenizeFailed(sequence=number, error="OSError: no such word"))
     reason = "the prompt could not be tokenised: OSError: no such word"
-    assert e.Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert_all_well(driver)
 
 
@@ -96,7 +97,7 @@ def test_a_failed_engine_ends_everybody() -> None:
     driver.step()
     driver.planned = None
     driver.give(e.EngineFailed(error="OSError: gone"))
-    failure = e.Failure(kind="engine_broken", reason="the engine failed: OSError: gone")
+    failure = Failure(kind="engine_broken", reason="the engine failed: OSError: gone")
     assert [failure] * 3 == [driver.failure(number) for number in numbers]
     assert ("a", None, [None]) == (driver.text(numbers[0]), driver.planned, driver.holders())
 
@@ -132,7 +133,7 @@ def test_a_sequence_that_raises_ends_alone(monkeypatch: pytest.MonkeyPatch, kind
     driver.step()
     driver.cancel(number)
     reason = "sequence-2 raised ZeroDivisionError: oops"
-    assert e.Failure(kind="internal_error", reason=reason) == driver.failure(number)
+    assert Failure(kind="internal_error", reason=reason) == driver.failure(number)
     assert [e.ActorFailed(failed="sequence-2", error="ZeroDivisionError: oops")] == driver.events(e.ActorFailed)
     assert_all_well(driver)
 

@@ -5,7 +5,7 @@ import pytest
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from reenact.actors.kernel import Kernel
 from tests.helpers.driver import Driver, opened
 
@@ -20,7 +20,7 @@ def raises(*_: object) -> list[e.Event]:
     [
         e.CancelRequested(sequence=9),
         e.CancelRequested(sequence=0),
-        e.RequestRejected(sequence=1, failure=e.Failure(kind="overloaded", reason="")),
+        e.RequestRejected(sequence=1, failure=Failure(kind="overloaded", reason="")),
         e.PromptTokenized(sequence=2, inputs=(1,), bos_added=False, grammar=None),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin, Role, actor_of, sequences_of
 from tests.helpers.driver import opened
 
@@ -49,7 +50,7 @@ def test_owner_and_receivers_know_the_event(kind: type[e.Event]) -> None:
         (e.CellsLost(), ()),
         (e.CancelRequested(sequence=3), (3,)),
         (e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part(5, 0), part(2, 1))), (2, 5)),
-        (e.BatchFailed(batch=0, sequences=(2, 5), failure=e.Failure(kind="internal_error", reason="")), (2, 5)),
+        (e.BatchFailed(batch=0, sequences=(2, 5), failure=Failure(kind="internal_error", reason="")), (2, 5)),
         (
             e.BatchDecoded(
                 batch=0,

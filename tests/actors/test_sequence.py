@@ -6,7 +6,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors import sequence as s
-from reenact.actors.errors import InternalError
+from reenact.actors.errors import Failure, InternalError
 from reenact.actors.options import Options
 from tests.helpers.driver import Driver
 
@@ -142,7 +142,7 @@ def test_a_prompt_that_may_not_be_truncated_is_refused() -> None:
     driver = Driver(n_ctx=8)
     driver.submit(b"a", prompt=9, truncate=False)
     reason = "it has 9 tokens, and the context of a sequence (n_ctx) holds 8"
-    assert e.Failure(kind="invalid_request", field="prompt", reason=reason) == driver.failure(1)
+    assert Failure(kind="invalid_request", field="prompt", reason=reason) == driver.failure(1)
     assert [e.RequestWithdrawn(sequence=1)] == driver.events(e.RequestWithdrawn)
 
 
@@ -150,7 +150,7 @@ def test_a_prompt_without_tokens_is_refused() -> None:
     """There is nothing to go on from: the caller's error."""
     driver = Driver()
     driver.submit(b"a", prompt=0)
-    assert e.Failure(kind="invalid_request", field="prompt", reason="it has no tokens") == driver.failure(1)
+    assert Failure(kind="invalid_request", field="prompt", reason="it has no tokens") == driver.failure(1)
 
 
 def test_a_stop_string_comes_before_num_predict() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.window import discarded, num_kept, truncated
 from tests.helpers.driver import Driver
 
@@ -85,5 +86,5 @@ def test_who_forbids_truncation_is_told_both_numbers() -> None:
     driver = Driver(n_ctx=8)
     number = driver.submit(prompt=10, truncate=False)
     reason = "it has 10 tokens, and the context of a sequence (n_ctx) holds 8"
-    assert e.Failure(kind="invalid_request", field="prompt", reason=reason) == driver.failure(number)
+    assert Failure(kind="invalid_request", field="prompt", reason=reason) == driver.failure(number)
     assert [] == driver.events(e.PromptTruncated, e.BatchPlanned)

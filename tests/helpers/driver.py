@@ -14,6 +14,7 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
@@ -337,7 +338,7 @@ class Driver:
         (finished,) = [event for event in self.events(e.SequenceFinished) if event.sequence == sequence]
         return finished
 
-    def failure(self, sequence: int) -> e.Failure:
+    def failure(self, sequence: int) -> Failure:
         """Return why a sequence ended with an error."""
         error = self.end(sequence).error
         assert error is not None, "it did not end with an error"

@@ -7,10 +7,9 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.replay.compute.execution import Execution, Planned, Step, executed_records
-from reenact.replay.fold import entries
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.engine.scripted import ScriptedEngine
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 
 def settings_of(header: e.SessionOpened) -> ContextSettings:

@@ -13,7 +13,8 @@ from reenact.actors.options import RequestOptions
 from reenact.runtime import Runtime, ScriptedEngine, open_runtime
 from reenact.runtime.engine.scripted import DEAD_END, EOG, NAN, Script
 from reenact.runtime.log.codec import Fields, dumps, loads
-from reenact.runtime.log.journal import LogFile, sealed
+from reenact.runtime.log.line import sealed
+from reenact.runtime.log.reader import LogFile
 
 _LONG: Final = "longer than its sixteen cells"
 

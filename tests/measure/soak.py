@@ -22,7 +22,7 @@ from reenact.actors.metrics import Statistics
 from reenact.replay.compute.alone import all_alone
 from reenact.replay.compute.tier import Asked, compute_log, header_of
 from reenact.replay.verdict import Verdict
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from tests.helpers.models.here import add_type_v, machine_with
 from tests.helpers.models.load import DEEP, Shown, record, shown
 from tests.helpers.models.quantisations import INSTALLED, NAMES, file_of

@@ -29,7 +29,7 @@ from reenact.actors.errors import description
 from reenact.actors.kernel import Kernel
 from reenact.replay.check.report import check_log
 from reenact.replay.testing.kernel import FACT_TIME
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from tests.helpers.driver import positive
 from tests.helpers.paths import ROOT
 from tests.measure.soak_figures import Counting, Figures, median

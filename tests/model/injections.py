@@ -14,13 +14,13 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin
-from reenact.replay.fold import entries
 from reenact.runtime import LlamaEngine, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded
 from reenact.runtime.llama.determinism.numerics import Machine, fastest
 from reenact.runtime.llama.modelfile import read_model_file
-from reenact.runtime.log.journal import Journal, LogFile
+from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.writer import Journal
 from tests.model.scenarios import RULES, STORY
 
 Edit = Callable[[e.GivenEvent], e.GivenEvent]

@@ -13,11 +13,10 @@ from reenact.actors.events import SessionOpened
 from reenact.replay import replay_log
 from reenact.replay.compute.execution import Execution, executed_records
 from reenact.replay.compute.machine import Machine, NoModel, open_machine
-from reenact.replay.fold import entries
 from reenact.replay.fork.fork import fork_log
 from reenact.runtime import Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.helpers.sessions import read_fields, write_fields
 from tests.model.scenarios import STORY, Lines, of, smollm2, text_of, together
 

@@ -17,7 +17,7 @@ from reenact.replay.compute.report import Computed
 from reenact.replay.compute.tier import Asked, compute_log, header_of
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models import quantisations
 from tests.helpers.models.load import BRIEF, record, shown

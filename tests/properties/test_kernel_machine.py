@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.replay.testing.kernel import CheckedKernel, decoded, sample
 from reenact.replay.testing.liveness import end_all
 from reenact.replay.testing.strategies import PIECES, done, headers, submissions, undone
@@ -93,7 +94,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     @rule()
     def refuse(self) -> None:
-        failure = e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+        failure = Failure(kind="invalid_request", field="top_k", reason="below 0")
         self.session.give(e.RequestRefused(request_id=None, failure=failure))
 
     @precondition(lambda self: self.session.untokenized)

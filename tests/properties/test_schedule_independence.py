@@ -15,10 +15,9 @@ from reenact.actors import batcher, slots
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.replay import replay_log
-from reenact.replay.fold import entries
 from reenact.replay.fork.fork import Opened, fork
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.helpers.driver import exists, holds_for
 from tests.helpers.programs.playing_schedules import Player, Said, Session, alone
 from tests.helpers.programs.programs import Submit

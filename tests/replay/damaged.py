@@ -14,7 +14,7 @@ import orjson
 from attrs import frozen
 
 from reenact.replay.cli.main import main
-from reenact.runtime.log.journal import sealed
+from reenact.runtime.log.line import sealed
 from tests.helpers.paths import GOLDEN
 from tests.helpers.sessions import read_fields
 

@@ -9,8 +9,9 @@ from attrs import evolve
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions, options_of
-from reenact.replay.fold import Entry, entries
-from reenact.runtime.log.journal import Journal, LogFile, sealed
+from reenact.runtime.log.line import sealed
+from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.writer import Journal
 from tests.helpers.driver import Driver
 
 MS = 1_000_000

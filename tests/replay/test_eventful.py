@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from reenact.replay.fold import Fold, entries
+from reenact.replay.fold import Fold
 from reenact.replay.look.show import line_of
 from reenact.replay.look.state import page
 from reenact.replay.look.texts import lines_of, texts_of
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.helpers.sessions import eventful_session
 
 

@@ -9,8 +9,8 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.replay.check.runner import Checks
 from reenact.replay.facts import Facts, Outcome, Play, facts_of
-from reenact.replay.fold import Entry
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.reader import Entry
+from reenact.runtime.log.writer import Journal
 from tests.helpers.driver import holds_for
 from tests.helpers.paths import GOLDEN
 from tests.helpers.programs.playing import played

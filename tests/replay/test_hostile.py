@@ -12,7 +12,7 @@ import pytest
 from reenact.actors.limits import MAX_BATCH, MAX_INTEGER, MAX_PROMPT_NUMBERS, MAX_SLOTS, MOST_WAITING
 from reenact.replay import check_facts, check_log, replay_log
 from reenact.replay.cli.main import main
-from reenact.runtime.log.journal import sealed
+from reenact.runtime.log.line import sealed
 from tests.helpers.models.tiny import tiny
 from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs

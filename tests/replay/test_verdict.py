@@ -3,8 +3,7 @@ from pathlib import Path
 from reenact.actors import events as e
 from reenact.actors.metrics import Metrics
 from reenact.replay import replay_log
-from reenact.replay.fold import entries
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.replay import logs
 
 

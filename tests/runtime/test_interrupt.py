@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.log.codec import Fields
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.session import Session
 from tests.helpers.sessions import read_fields
 

@@ -25,7 +25,7 @@ from reenact.runtime import (
 )
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded, Rendered, Tokenized
 from reenact.runtime.engine.scripted import EOG, NAN
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.sessions import read_fields
 
@@ -509,7 +509,7 @@ async def test_a_log_that_cannot_be_written_ends_everybody(tmp_path: Path, monke
             errors.append(error)
 
     with monkeypatch.context() as patched:
-        patched.setattr("reenact.runtime.log.journal.os.write", write)
+        patched.setattr("reenact.runtime.log.writer.os.write", write)
         async with open_runtime(ScriptedEngine(LONG), log=log) as runtime:
             async with trio.open_nursery() as nursery:
                 for _ in range(6):

@@ -21,11 +21,10 @@ from reenact.actors.inputs import Input
 from reenact.actors.metrics import Times
 from reenact.replay import replay_log
 from reenact.replay.check.report import check_log
-from reenact.replay.fold import entries
 from reenact.replay.look.texts import Texts, Told
 from reenact.runtime import Completion
 from reenact.runtime.engine.scripted import PIECES, Special, drawn, row_of
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.simulation.world import BOS, ROW_IN_TEXT, End, Ran
 
 _LEFT = {"left", "cancelled"}

@@ -243,7 +243,7 @@ def _replaced(chances: Random, room: int | None, seconds: Callable[[str], float]
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr("trio._core._run._r", _another(chances))
         patch.setattr("reenact.runtime.api.InPlace", lambda: _VirtualCompute(seconds))
-        patch.setattr("reenact.runtime.log.journal.os.write", _writing(_another(chances), room))
+        patch.setattr("reenact.runtime.log.writer.os.write", _writing(_another(chances), room))
         yield
 
 

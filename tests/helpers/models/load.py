@@ -22,7 +22,7 @@ from reenact.actors.metrics import Statistics
 from reenact.runtime import LlamaEngine, Runtime, open_runtime
 from reenact.runtime.engine.protocol import Drawing
 from reenact.runtime.log.codec import Fields, loads
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 
 DEEP: Final = 512
 """Cells from which on llama.cpp may compute a lone row otherwise (docs/llama-cpp.md section 2)."""

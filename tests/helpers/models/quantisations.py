@@ -22,7 +22,7 @@ from reenact.actors.metrics import Statistics
 from reenact.replay.compute.tier import Asked, compute_log, header_of
 from reenact.replay.verdict import Verdict
 from reenact.runtime.cli.default_model import installed_model
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from tests.helpers.models.load import BRIEF, Shown, record, shown
 from tests.helpers.models.quantised import Quantisation, quantised
 

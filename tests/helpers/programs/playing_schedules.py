@@ -15,12 +15,13 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.header import Limits
 from reenact.actors.options import options_of
 from reenact.replay.driver import Driver, live
 from reenact.runtime.engine.protocol import ContextSettings, refused
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from tests.helpers.driver import opened
 from tests.helpers.programs.programs import Step, Submit, Tell
 from tests.helpers.programs.schedules import Arrive, Case, Schedule
@@ -36,7 +37,7 @@ class Said:
     text: str
     draws: tuple[tuple[int, int, int | None], ...]
     """Of each the index, the token and the row's checksum."""
-    end: tuple[e.FinishReason, str | None, e.Failure | None]
+    end: tuple[e.FinishReason, str | None, Failure | None]
 
 
 class Session(Driver):

@@ -17,7 +17,7 @@ from reenact.actors.inputs import NONE, kind_of
 from reenact.actors.routing import ROUTES, Role
 from reenact.actors.slots import Slot
 from reenact.runtime.log.codec import dumps, encode
-from reenact.runtime.log.journal import sealed
+from reenact.runtime.log.line import sealed
 from tests.mutants.change import Planted
 
 
@@ -267,7 +267,7 @@ BLIND: Final[tuple[Planted, ...]] = (
         name="half a write is a whole one",
         says="Where the system takes only a part of what is written to the log (a disk that is nearly full, a "
         "signal), the rest is never written, and the log is corrupt from there on.",
-        target="reenact.runtime.log.journal:Journal.append",
+        target="reenact.runtime.log.writer:Journal.append",
         broken=one_write,
     ),
 )

@@ -139,7 +139,7 @@ SEQUENCES: Final = [
     Planted(
         "first values forgotten",
         "An embedding is cut to its dimensions, and its length is that of the whole.",
-        "reenact.actors.vectors:normalised",
+        "reenact.actors.sequence:normalised",
         lambda original: lambda values, dimensions: original(values, None)[:dimensions],
     ),
 ]
@@ -400,7 +400,7 @@ SHELL: Final = [
     Planted(
         "full disk passed over",
         "A session goes on whose log cannot be written.",
-        "reenact.runtime.log.journal:Journal.append",
+        "reenact.runtime.log.writer:Journal.append",
         mistakes.swallowed,
     ),
     Planted(

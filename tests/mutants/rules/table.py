@@ -705,14 +705,14 @@ EMBEDDINGS: Final = [
     Rule(
         "Embeddings: normalised",
         "Pooled, L2-normalised",
-        "reenact.actors.vectors:normalised",
+        "reenact.actors.sequence:normalised",
         lambda _original: lambda values, dimensions: values[:dimensions],
         ("test_embedding::test_a_vector_has_length_1", "test_embedding::test_a_text_becomes_a_vector"),
     ),
     Rule(
         "Embeddings: zeros",
         "a zero vector stays zero",
-        "reenact.actors.vectors:normalised",
+        "reenact.actors.sequence:normalised",
         answered(lambda values: values if any(values) else (1.0, *values[1:])),
         ("test_embedding::test_a_vector_has_length_1",),
     ),
@@ -726,7 +726,7 @@ EMBEDDINGS: Final = [
     Rule(
         "Embeddings: dimensions",
         "optional first `dimensions` values, normalised again",
-        "reenact.actors.vectors:normalised",
+        "reenact.actors.sequence:normalised",
         lambda original: lambda values, dimensions: original(values, None)[:dimensions],
         (
             "test_embedding::test_a_vector_is_cut_to_the_dimensions_asked_for",
@@ -1189,7 +1189,7 @@ LOG: Final = [
     Rule(
         "Log: only one writer",
         "A session is the only writer of its log",
-        "reenact.runtime.log.journal:Journal._touched",
+        "reenact.runtime.log.writer:Journal._touched",
         always(value=None),
         (
             "tests/runtime/log/test_writer.py::test_what_others_do_to_a_log_is_noticed",
@@ -1199,14 +1199,14 @@ LOG: Final = [
     Rule(
         "Log: an empty file",
         "An empty file is taken over, unless another session holds it",
-        "reenact.runtime.log.journal:_held",
+        "reenact.runtime.log.writer:_held",
         always(value=True),
         ("tests/runtime/log/test_writer.py::test_an_empty_file_of_another_session_is_not",),
     ),
     Rule(
         "Log: settings",
         "or the log is corrupt",
-        "reenact.replay.fold:beyond",
+        "reenact.runtime.log.reader:beyond",
         # Without any test of the slots a header takes all memory.
         answered(lambda wrong: wrong if wrong and wrong.startswith("n_slots") else None),
         ("tests/replay/test_hostile.py::test_settings_that_no_session_has",),

@@ -12,7 +12,8 @@ from reenact.replay import ReplayDivergence, Verdict, replay_log
 from reenact.replay.render.endings import NOT_CLOSED
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.log.codec import FORMAT, SCHEMA, Fields, dumps
-from reenact.runtime.log.journal import LogFile, sealed
+from reenact.runtime.log.line import sealed
+from reenact.runtime.log.reader import LogFile
 from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs
 

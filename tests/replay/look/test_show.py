@@ -8,7 +8,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.replay.fold import NotInLog
 from reenact.replay.look.show import At, Selection, show_records
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from reenact.runtime.terminal import Spans, shower
 from tests.replay import logs
 

@@ -7,7 +7,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.replay.fold import NotInLog, moment_at
 from reenact.replay.look.state import page
 from reenact.replay.look.waits import holding_up, waits_at
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from tests.helpers.sessions import read_fields
 from tests.replay import logs
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from reenact.actors import events as e
 from reenact.replay.look.texts import Told, lines_of, texts_of
-from reenact.runtime.log.journal import LogFile
+from reenact.runtime.log.reader import LogFile
 from tests.replay import logs
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.options import Options
 from reenact.replay.render import events, values
 
@@ -30,12 +31,12 @@ from reenact.replay.render import events, values
         ),
         (
             e.RequestRefused(
-                request_id="a-1", failure=e.Failure(kind="invalid_request", field="top_k", reason="below 0")
+                request_id="a-1", failure=Failure(kind="invalid_request", field="top_k", reason="below 0")
             ),
             "request 'a-1' refused: invalid_request: top_k: below 0",
         ),
         (
-            e.RequestRefused(request_id=None, failure=e.Failure(kind="engine_broken", reason="KeyError: 5")),
+            e.RequestRefused(request_id=None, failure=Failure(kind="engine_broken", reason="KeyError: 5")),
             "request refused: engine_broken: KeyError: 5",
         ),
         (
@@ -132,13 +133,13 @@ from reenact.replay.render import events, values
         ),
         (e.EngineFailed(error="bad\x1b[2J\nluck"), "engine failed: 'bad\\x1b[2J\\nluck'"),
         (
-            e.RequestRejected(sequence=4, failure=e.Failure(kind="overloaded", reason="2 wait already")),
+            e.RequestRejected(sequence=4, failure=Failure(kind="overloaded", reason="2 wait already")),
             "request rejected: sequence 4, 2 wait already",
         ),
         (e.PauseExpired(sequence=1), "pause expired: the reader has not read on for too long"),
         (e.SlotYielded(sequence=1, slot=2), "slot 2 given up by sequence 1 until its reader resumes"),
         (
-            e.RequestDisplaced(sequence=4, by=5, failure=e.Failure(kind="overloaded", reason="2 wait already")),
+            e.RequestDisplaced(sequence=4, by=5, failure=Failure(kind="overloaded", reason="2 wait already")),
             "request displaced: sequence 4 leaves for sequence 5, which goes first",
         ),
         (e.TokenDropped(sequence=1, index=2, token=5), "token 2 dropped (id 5): sequence 1 has ended"),

@@ -27,7 +27,7 @@ from reenact.replay.shrink.shrink import shrink_log
 from reenact.replay.testing.kernel import Submission, header_of
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.engine.protocol import ContextSettings
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs
 from tests.replay.check.wrongs import (

@@ -11,7 +11,7 @@ from reenact.replay import ReplayDivergence, RuleViolation, check_facts, check_l
 from reenact.replay.cli import main as cli
 from reenact.replay.shrink.shrink import shrink_log
 from reenact.replay.shrink.to_test import keep_log
-from reenact.runtime.log.journal import Journal
+from reenact.runtime.log.writer import Journal
 from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs
 from tests.replay.check.wrongs import HOLDS_NOTHING, broken, long_session

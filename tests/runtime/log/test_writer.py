@@ -12,7 +12,9 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogBroken, LogCorrupt
 from reenact.actors.limits import MAX_LINE_BYTES, MAX_LINE_VALUES, MAX_PROMPT_NUMBERS
 from reenact.runtime.log.codec import UnwritableRecord, dumps
-from reenact.runtime.log.journal import Journal, LogFile, sealed
+from reenact.runtime.log.line import sealed
+from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.writer import Journal
 
 RECORDS = [e.Record(n, e.CancelRequested(sequence=n + 1), None) for n in range(5)]
 
@@ -107,7 +109,7 @@ def test_a_torn_tail_is_not_a_line(log: Path) -> None:
 
 def test_a_line_that_is_too_long_is_corrupt(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line, or what has no end, is read up to the length that a line may have, and what is before it is fine."""
-    monkeypatch.setattr("reenact.runtime.log.journal.MAX_LINE_BYTES", 4096)
+    monkeypatch.setattr("reenact.runtime.log.reader.MAX_LINE_BYTES", 4096)
     log.write_bytes(log.read_bytes() + bytes(4096))
     with LogFile(log) as file:
         assert (5, 4096) == (len(list(file)), file.torn)
@@ -118,7 +120,7 @@ def test_a_line_that_is_too_long_is_corrupt(log: Path, monkeypatch: pytest.Monke
 
 def test_a_line_that_is_too_long_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be read is an error before it is written, and the log is as it was."""
-    monkeypatch.setattr("reenact.runtime.log.journal.MAX_LINE_BYTES", 300)
+    monkeypatch.setattr("reenact.runtime.log.writer.MAX_LINE_BYTES", 300)
     journal = Journal(tmp_path / "log.jsonl")
     long = e.Record(0, e.EngineFailed(error="x" * 300), None)
     with pytest.raises(UnwritableRecord, match="EngineFailed: a line of "):
@@ -159,7 +161,7 @@ def test_a_journal_makes_its_own_file(log: Path) -> None:
 def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part of the bytes is gone on with."""
     real = os.write
-    monkeypatch.setattr("reenact.runtime.log.journal.os.write", lambda fd, data: real(fd, data[:7]))
+    monkeypatch.setattr("reenact.runtime.log.writer.os.write", lambda fd, data: real(fd, data[:7]))
     path = tmp_path / "log.jsonl"
     journal = Journal(path)
     journal.append(RECORDS, 10)
@@ -177,7 +179,7 @@ def test_nothing_follows_a_write_that_failed(tmp_path: Path, monkeypatch: pytest
 
     journal = Journal(tmp_path / "log.jsonl")
     with monkeypatch.context() as patched:
-        patched.setattr("reenact.runtime.log.journal.os.write", write)
+        patched.setattr("reenact.runtime.log.writer.os.write", write)
         with pytest.raises(LogBroken, match="No space left on device"):
             journal.append(RECORDS[:1], 10)
     with pytest.raises(LogBroken, match="closed"):
@@ -201,7 +203,7 @@ def test_all_records_of_a_fact_are_one_write(tmp_path: Path, monkeypatch: pytest
         calls.append(data)
         return real(fd, data)
 
-    monkeypatch.setattr("reenact.runtime.log.journal.os.write", write)
+    monkeypatch.setattr("reenact.runtime.log.writer.os.write", write)
     journal = Journal(tmp_path / "log.jsonl")
     journal.append(RECORDS, 0)
     journal.close()

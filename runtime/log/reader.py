@@ -1,0 +1,177 @@
+"""The log file being read: its lines, and the records that they hold.
+
+The rules that hold here:
+
+* What follows the last newline is a torn tail: a write that did not finish. It is not a line.
+* A line that stands where it cannot stand is corrupt, whatever its checksum says: an unknown event, a number out of
+  turn.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from zlib import crc32
+
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable
+from reenact.actors.header import beyond
+from reenact.actors.inputs import n_numbers
+from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS
+from reenact.actors.options import check_text
+from reenact.actors.routing import ROUTES, Origin
+from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
+from reenact.runtime.log.line import CRC_KEY, TAIL, Line, tail_of
+from reenact.runtime.regular import opened
+
+
+class LogFile:
+    """A log being read: an iterable of its lines.
+
+    After an iteration ``torn`` is the number of bytes behind the last newline.
+
+    Raises:
+        OSError: The file cannot be opened, or it is none: a pipe cannot be read twice, and a device may have no end.
+        LogCorrupt: While iterating: a line that does not bear its checksum, or is too long.
+        LogNotComparable: While iterating: the log's format or schema is newer than this program's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = opened(self.path, "a log is read twice, which only a file can be: save it to one")
+        self.torn = 0
+        self._number, self._offset, self._crc = 0, 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Line]:
+        self._number, self._offset, self._crc = 0, 0, 0
+        return self.more()
+
+    def more(self) -> Iterator[Line]:
+        """Iterate over the lines that have come since the last iteration ended: the file may grow."""
+        self._file.seek(self._offset)
+        self.torn = 0
+        while raw := self._file.readline(MAX_LINE_BYTES + 1):
+            if len(raw) > MAX_LINE_BYTES:
+                raise LogCorrupt(self._number + 1, self._offset, f"it has more than {MAX_LINE_BYTES:,} bytes")
+            if not raw.endswith(b"\n"):
+                self.torn = len(raw)
+                return
+            if self._offset == 0:
+                _check_versions(raw)
+            crc = crc32(memoryview(raw)[:-TAIL], self._crc)
+            line = Line(self._number + 1, self._offset, raw[:-TAIL] + b"}")
+            tail = tail_of(crc)
+            if not raw.endswith(tail):
+                raise line.corrupt(_difference(raw[-TAIL:], tail))
+            self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
+            yield line
+
+
+def _check_versions(raw: bytes) -> None:
+    """Refuse a log of another kind before its checksums, which may be of another kind too."""
+    try:
+        header = loads(raw)
+    except UnreadableRecord:
+        return
+    if header.get("type") == "SessionOpened":
+        for name, ours in (("format", FORMAT), ("schema", SCHEMA)):
+            theirs = header.get(name)
+            if type(theirs) is int and theirs > ours:
+                cure = "use the reenact that wrote it, or a newer one"
+                raise LogNotComparable(f"the log's {name} is {theirs} and this program reads up to {ours}: {cure}")
+            if type(theirs) is int and theirs < OLDEST[name]:
+                cure = "use the reenact that wrote it"
+                raise LogNotComparable(
+                    f"the log's {name} is {theirs} and this program reads from {OLDEST[name]}: {cure}"
+                )
+
+
+def _difference(tail: bytes, due: bytes) -> str:
+    if not tail.startswith(CRC_KEY):
+        return "it does not end with a checksum"
+    borne, expected = (one[len(CRC_KEY) :][:8].decode("ascii", "replace") for one in (tail, due))
+    if borne == expected:
+        return "it does not end as a line does"
+    return f"it bears the checksum {borne}, and its bytes after the lines before it give {expected}"
+
+
+@frozen
+class Entry:
+    """A record as it stands in a log."""
+
+    record: e.Record
+    t: int
+    """Nanoseconds since the session opened."""
+    line: Line
+
+
+def entries(lines: Iterable[Line]) -> Iterator[Entry]:
+    """Return the records of a log's lines.
+
+    Raises:
+        LogCorrupt: While iterating: a line that holds no record, or not the one that is due.
+        LogNotComparable: While iterating: a log too new.
+        OSError: While iterating: the file cannot be read.
+    """
+    t = 0
+    for line in lines:
+        try:
+            entry = entry_of(line, loads(line.body), t)
+        except UnreadableRecord as error:
+            raise line.corrupt(str(error)) from None
+        t = entry.t
+        yield entry
+
+
+def entry_of(line: Line, fields: Fields, t: int) -> Entry:
+    """Return the record that a line holds.
+
+    Args:
+        line: The line.
+        fields: Its plain values.
+        t: When the record before it happened.
+
+    Raises:
+        UnreadableRecord: It holds no record.
+        LogCorrupt: It holds one that cannot stand there.
+    """
+    due = line.number - 1
+    record = decode(fields)
+    if record.n != due:
+        raise line.corrupt(f"it is record {record.n} where {due} comes next")
+    if (due == 0) != isinstance(record.event, e.SessionOpened):
+        raise line.corrupt("a log begins with SessionOpened, and only there")
+    if (reason := _beyond(record.event)) is not None:
+        raise line.corrupt(f"{type(record.event).__name__}.{reason}")
+    if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
+        raise line.corrupt("a derived record has a cause, and a given one has none")
+    if fields["t"] < t:
+        raise line.corrupt("it happened before the record before it")
+    return Entry(record, fields["t"], line)
+
+
+def _beyond(event: e.Event) -> str | None:
+    """Return which field holds more than a session takes, and how much that is; None where none does."""
+    match event:
+        case e.SessionOpened():
+            return beyond(event.context, event.limits)
+        case e.RequestReceived():
+            try:
+                check_text("prompt", event.prompt)
+                check_text("request_id", event.request_id or "")
+            except InvalidRequest as error:
+                return str(error)
+        case e.PromptTokenized() if n_numbers(event.inputs) > MAX_PROMPT_NUMBERS:
+            return f"inputs: it has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows"
+        case _:
+            pass
+    return None
