@@ -64,7 +64,7 @@ class InvalidRequest(ReenactError, ValueError):
         return f"{self.field}: {self.reason}"
 
 
-class _Because(ReenactError):
+class _ReasonedError(ReenactError):
     """An error that is told by its reason alone."""
 
     def __init__(self, reason: str) -> None:
@@ -75,23 +75,23 @@ class _Because(ReenactError):
         return self.reason
 
 
-class Overloaded(_Because):
+class Overloaded(_ReasonedError):
     """The load: as many requests wait for a slot as may."""
 
 
-class SequenceFailed(_Because):
+class SequenceFailed(_ReasonedError):
     """This sequence: a decode or its logits failed. Other sequences are not concerned."""
 
 
-class EngineBroken(_Because):
+class EngineBroken(_ReasonedError):
     """The engine: it cannot be loaded, or raised. The runtime takes no more requests."""
 
 
-class LogBroken(_Because):
+class LogBroken(_ReasonedError):
     """The log cannot be written. The runtime takes no more requests, because nothing may happen unrecorded."""
 
 
-class LogCorrupt(_Because):
+class LogCorrupt(_ReasonedError):
     """The log's bytes are not what was written.
 
     Attributes:
@@ -110,18 +110,18 @@ class LogCorrupt(_Because):
         return f"line {self.line}, byte {self.byte:,}: {self.reason}"
 
 
-class LogNotComparable(_Because):
+class LogNotComparable(_ReasonedError):
     """The log is of a kind that this program cannot compare: too new, or empty."""
 
 
-class InternalError(_Because):
+class InternalError(_ReasonedError):
     """Us: a rule of reenact's own was broken. Please report it and send the log."""
 
     def __str__(self) -> str:
         return f"{self.reason} (this is a bug in reenact: please report it and send the log)"
 
 
-def again(error: "_Because") -> "_Because":
+def copy_of(error: "_ReasonedError") -> "_ReasonedError":
     """Return a new exception like ``error``: one that is raised in several tasks would carry all their tracebacks."""
     another = type(error)(error.reason)
     another.__cause__ = error.__cause__
@@ -178,7 +178,7 @@ def error_of(failure: Failure) -> ReenactError:
     return _BY_KIND[failure.kind](failure.reason)
 
 
-_BY_KIND: dict[FailureKind, type[_Because]] = {
+_BY_KIND: dict[FailureKind, type[_ReasonedError]] = {
     "overloaded": Overloaded,
     "sequence_failed": SequenceFailed,
     "engine_broken": EngineBroken,

@@ -3,7 +3,7 @@
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
 `compute_log` executes its batches again on the model, too. Nothing here imports trio, and llama.cpp is loaded only
 where a log is executed again. The public names are loaded when they are used, so that `replay --version` is quick:
-`replay_log`, `compute_log` and how it is `Asked`, `Verdict`, `Tally`, `Divergence`, and what
+`replay_log`, `compute_log` and how it is `ComputeOptions`, `Verdict`, `Tally`, `Divergence`, and what
 `Verdict.raise_for_divergence` raises.
 """
 
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
     from reenact.replay.check.report import Checked, RuleViolation, check_facts, check_log
-    from reenact.replay.compute.tier import Asked, compute_log
+    from reenact.replay.compute.tier import ComputeOptions, compute_log
     from reenact.replay.decide.figures import Tally
     from reenact.replay.decide.tier import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
-    "Asked": "reenact.replay.compute.tier",
+    "ComputeOptions": "reenact.replay.compute.tier",
     "compute_log": "reenact.replay.compute.tier",
     "Checked": "reenact.replay.check.report",
     "RuleViolation": "reenact.replay.check.report",
@@ -36,8 +36,8 @@ _MODULE_OF = {
 }
 
 __all__ = [
-    "Asked",
     "Checked",
+    "ComputeOptions",
     "Divergence",
     "LogCorrupt",
     "LogNotComparable",

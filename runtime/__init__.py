@@ -2,7 +2,8 @@
 
 The public names come from here, and are loaded when they are used, so that reading a log needs neither trio nor
 llama.cpp: `open_runtime` and what it gives (`Runtime`, `Stream`, `Chunk`, `Completion`, `Logprob`, `Embedding`,
-`Statistics`), the engines (`Engine`, `LlamaEngine`, `ScriptedEngine`), and the errors.
+`Statistics`), the engines (`Engine`, `LlamaEngine`, `ScriptedEngine`), the errors, and `installed_model`, the
+model of the examples.
 """
 
 from importlib import import_module
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from reenact.actors.events import Likely
     from reenact.actors.metrics import Distribution, Statistics, Times
     from reenact.runtime.api import open_runtime
+    from reenact.runtime.cli.default_model import installed_model
     from reenact.runtime.engine.protocol import Engine
     from reenact.runtime.engine.scripted import ScriptedEngine
     from reenact.runtime.llama.engine import LlamaEngine
@@ -45,6 +47,7 @@ _MODULE_OF = {
     "LlamaEngine": "reenact.runtime.llama.engine",
     "ScriptedEngine": "reenact.runtime.engine.scripted",
     "Sources": "reenact.runtime.sources",
+    "installed_model": "reenact.runtime.cli.default_model",
     "ReenactError": "reenact.actors.errors",
     "InvalidRequest": "reenact.actors.errors",
     "Overloaded": "reenact.actors.errors",
@@ -76,6 +79,7 @@ __all__ = [
     "Statistics",
     "Stream",
     "Times",
+    "installed_model",
     "open_runtime",
 ]
 

@@ -15,7 +15,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_CHAT_INPUTS, MAX_TEXTS
 from reenact.actors.options import utf8
 from reenact.runtime.engine.protocol import Message
-from reenact.runtime.request import Live
+from reenact.runtime.request import Request
 from reenact.runtime.results import Completion
 
 ANSWERS: Final = "assistant"
@@ -61,7 +61,7 @@ class Chats:
         found = (chat for chat in before if chat is not None)
         return next((chat for chat in found if chat.n_steps == n_steps and text.startswith(chat.text)), None)
 
-    def remember(self, messages: list[Message], text: str, live: Live, n_steps: int) -> None:
+    def remember(self, messages: list[Message], text: str, live: Request, n_steps: int) -> None:
         """Keep what a request for ``messages`` was answered.
 
         Args:

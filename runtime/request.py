@@ -24,7 +24,7 @@ Said = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
 """The events that a request carries out."""
 
 
-class Live:
+class Request:
     """One request."""
 
     def __init__(self, request: e.RequestReceived, max_lag: int) -> None:

@@ -21,7 +21,7 @@ from reenact.runtime.chats import Chats, checked
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.prompts import Prompt, pieces_of, text_of, texts_of
-from reenact.runtime.request import Live
+from reenact.runtime.request import Request
 from reenact.runtime.results import Completion, Embedding
 from reenact.runtime.session import Piece, Session
 from reenact.runtime.sources import Sources
@@ -225,7 +225,7 @@ class Runtime:
         )
 
     @protected_context
-    async def _asked(self, ready: "_Ready") -> AsyncIterator[Live]:
+    async def _asked(self, ready: "_Ready") -> AsyncIterator[Request]:
         """Record a request, have it tokenised, and cancel it when its caller leaves."""
         self._session.check_open()
         continues = None if ready.chat is None else ready.chat.continues
@@ -273,7 +273,7 @@ async def _whole(streaming: AbstractAsyncContextManager[Stream]) -> Completion:
     return stream.completion
 
 
-async def _embedding(live: Live) -> Embedding:
+async def _embedding(live: Request) -> Embedding:
     async for _ in live.chunks:
         pass
     live.raise_if_failed()

@@ -30,7 +30,7 @@ from reenact.actors.errors import (
     InvalidRequest,
     LogBroken,
     ReenactError,
-    again,
+    copy_of,
     cut,
     description,
     shown,
@@ -46,7 +46,7 @@ from reenact.runtime.engine.protocol import Drawing, Engine, Message, Rendered
 from reenact.runtime.engine_thread import Compute
 from reenact.runtime.log.codec import recordable
 from reenact.runtime.log.writer import Journal
-from reenact.runtime.request import Live
+from reenact.runtime.request import Request
 
 # A batch to cross with, and how to draw for the sequences in it.
 _Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]
@@ -79,7 +79,7 @@ class Session:
         self._kernel = Kernel()
         self._given: deque[e.GivenEvent] = deque()
         self._giving = False
-        self._live: dict[int, Live] = {}
+        self._live: dict[int, Request] = {}
         self._drawings = Drawings()
         self._batch_seconds = engine.batch_seconds
         self._batch_time = trio.CancelScope()
@@ -92,7 +92,7 @@ class Session:
         """Why nothing can be recorded any more."""
         self._told = False
         """Whether a caller who came later knows."""
-        self._broken_live: list[Live] = []
+        self._broken_live: list[Request] = []
         self._show = console.subscriber()
         self._started = trio.current_time()
         self.give(header)
@@ -108,7 +108,7 @@ class Session:
         """Refuse a request that cannot be recorded, or that comes when the runtime is being left."""
         if self._broken is not None:
             self._told = True
-            raise again(self._broken)
+            raise copy_of(self._broken)
         if self._left:
             raise trio.ClosedResourceError("the runtime was left")
 
@@ -141,7 +141,7 @@ class Session:
             self.give(e.RequestRefused(request_id=name, failure=failure))
 
     @trio.lowlevel.enable_ki_protection
-    def receive(self, request: e.RequestReceived, since: float) -> Live:
+    def receive(self, request: e.RequestReceived, since: float) -> Request:
         """Record a request.
 
         Args:
@@ -151,7 +151,7 @@ class Session:
         Raises:
             Overloaded, EngineBroken, LogBroken, InternalError: It is rejected.
         """
-        live = Live(request, self.header.limits.max_reader_lag)
+        live = Request(request, self.header.limits.max_reader_lag)
         self._live[request.sequence] = live
         self.give(request)
         live.raise_if_failed()
@@ -216,7 +216,7 @@ class Session:
         return answer
 
     async def tokenize(
-        self, live: Live, pieces: Sequence[Piece], *, grammar: str | None, bos_added: bool = False
+        self, live: Request, pieces: Sequence[Piece], *, grammar: str | None, bos_added: bool = False
     ) -> None:
         """Have a request's texts tokenised, and record what came out.
 
@@ -254,24 +254,24 @@ class Session:
             raise ValueError(f"a prompt has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows")
         return tuple(inputs), bos_added
 
-    def cancel(self, live: Live) -> None:
+    def cancel(self, live: Request) -> None:
         """Record that the caller left, if the sequence has not ended."""
         if not live.ended:
             self.give(e.CancelRequested(sequence=live.sequence))
 
-    async def _expire(self, live: Live, due: float) -> None:
+    async def _expire(self, live: Request, due: float) -> None:
         with live.deadline:
             await trio.sleep_until(due)
         if not live.ended:
             self.give(e.DeadlineExpired(sequence=live.sequence))
 
-    def _pause(self, live: Live, max_pause: float) -> None:
+    def _pause(self, live: Request, max_pause: float) -> None:
         """Let a paused sequence keep its slot for so long."""
         live.pause = trio.CancelScope()
         if self._nursery is not None:
             self._nursery.start_soon(self._expire_pause, live, live.pause, max_pause)
 
-    async def _expire_pause(self, live: Live, pause: trio.CancelScope, max_pause: float) -> None:
+    async def _expire_pause(self, live: Request, pause: trio.CancelScope, max_pause: float) -> None:
         with pause:
             await trio.sleep(max_pause)
             self.give(e.PauseExpired(sequence=live.sequence))
@@ -413,7 +413,7 @@ class Session:
         self._broken = error
         self._broken_live = list(self._live.values())
         for live in self._broken_live:
-            live.end_with(again(error))
+            live.end_with(copy_of(error))
             live.close()
         self._live.clear()
         self._send_plan.close()

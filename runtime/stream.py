@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-from reenact.runtime.request import Live
+from reenact.runtime.request import Request
 from reenact.runtime.results import Chunk, Completion
 
 
@@ -19,7 +19,7 @@ class Stream:
         trio.BusyResourceError: While iterating: another task reads this stream.
     """
 
-    def __init__(self, live: Live, on_caught_up: Callable[[int], None]) -> None:
+    def __init__(self, live: Request, on_caught_up: Callable[[int], None]) -> None:
         self.sequence = live.sequence
         """The request's number in the session's log."""
         self.request_id = live.request_id

@@ -27,7 +27,7 @@ _NOBODY: Final = Options(seed=0)
 
 
 @define(kw_only=True)
-class Request:
+class RecountedRequest:
     """One request."""
 
     number: int
@@ -84,12 +84,12 @@ class Request:
         return asked if asked >= 0 else NUM_PREDICT_CONTEXTS * self.n_ctx
 
 
-def _turn(request: Request) -> tuple[int, int]:
+def _turn(request: RecountedRequest) -> tuple[int, int]:
     return request.turn
 
 
 @define(kw_only=True)
-class Slot:
+class RecountedSlot:
     """One slot, and what is in its cells."""
 
     sequence: int | None = None
@@ -126,12 +126,12 @@ class Recount:
     def __init__(self) -> None:
         self.header: e.SessionOpened | None = None
         self.closed = False
-        self.requests: dict[int, Request] = {}
+        self.requests: dict[int, RecountedRequest] = {}
         """Those that have not ended, or ended in the last fact."""
         self.n_requests = 0
-        self.waiting: list[Request] = []
+        self.waiting: list[RecountedRequest] = []
         """In turn."""
-        self.slots: list[Slot] = []
+        self.slots: list[RecountedSlot] = []
         self.copies: list[e.Copy] = []
         """Slots that are to be copied in the next batch."""
         self.plan: e.BatchPlanned | None = None
@@ -157,7 +157,7 @@ class Recount:
         """The given record of its fact."""
         self.fact: list[e.Event] = []
         """That one's event, and those of all that followed from it."""
-        self.just_ended: list[Request] = []
+        self.just_ended: list[RecountedRequest] = []
         """Requests that ended in this fact."""
 
     # ------------------------------------------------------------ what the rules ask
@@ -167,20 +167,20 @@ class Recount:
         """Whether nothing is planned any more, because the engine failed or the Batcher raised."""
         return self.broken or BATCHER in self.failed
 
-    def request(self, number: int) -> Request:
+    def request(self, number: int) -> RecountedRequest:
         """Return a request; one without anything where there is none of this number, or it ended before."""
-        return self.requests.get(number) or Request(number=number, ended=True)
+        return self.requests.get(number) or RecountedRequest(number=number, ended=True)
 
     def is_live(self, number: int) -> bool:
         """Return whether a request came and has not ended."""
         request = self.requests.get(number)
         return request is not None and not request.ended
 
-    def slot(self, number: int) -> Slot:
+    def slot(self, number: int) -> RecountedSlot:
         """Return a slot; an empty one where there is none of this number."""
-        return self.slots[number] if 0 <= number < len(self.slots) else Slot()
+        return self.slots[number] if 0 <= number < len(self.slots) else RecountedSlot()
 
-    def content(self, number: int) -> Slot:
+    def content(self, number: int) -> RecountedSlot:
         """Return the slot that holds what will be in this one's cells when all copies are made."""
         for copy in reversed(self.copies):
             if copy.slot == number:
@@ -193,11 +193,11 @@ class Recount:
         return self.fact[at] if 0 <= at < len(self.fact) else None
 
     @property
-    def in_turn(self) -> Iterator[Request]:
+    def in_turn(self) -> Iterator[RecountedRequest]:
         """The requests that get the next slots, in this order; one whose reader does not read on is passed over."""
         return (one for one in self.waiting if not one.kept_back)
 
-    def may_wait(self, request: Request) -> bool:
+    def may_wait(self, request: RecountedRequest) -> bool:
         """Return whether the prompt of another request, that has a slot, is still evaluated where both are alike."""
         for slot in self.slots:
             other = self.request(slot.sequence or 0)
@@ -264,7 +264,7 @@ class Recount:
                 self.broken, self.in_flight = True, None
             case e.SessionOpened():
                 self.header = event
-                self.slots = [Slot() for _ in range(event.context.n_slots)]
+                self.slots = [RecountedSlot() for _ in range(event.context.n_slots)]
             case e.SessionClosed():
                 self.closed = True
             case e.ActorFailed():
@@ -277,7 +277,7 @@ class Recount:
             case e.RequestReceived() if self.header is not None:
                 context = self.header.context
                 n_ctx = min(context.n_ctx, context.n_batch) if event.embedding else context.n_ctx
-                self.requests[event.sequence] = Request(
+                self.requests[event.sequence] = RecountedRequest(
                     number=event.sequence, options=event.options, embedding=event.embedding, n_ctx=n_ctx
                 )
                 self.n_requests = max(self.n_requests, event.sequence)
@@ -294,7 +294,7 @@ class Recount:
             case _:
                 pass
 
-    def _waits(self, request: Request) -> None:
+    def _waits(self, request: RecountedRequest) -> None:
         request.waits, request.slot = True, None
         insort(self.waiting, request, key=_turn)
 

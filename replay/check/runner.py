@@ -14,42 +14,50 @@ from typing import Final
 from reenact.actors import events as e
 from reenact.replay.check.recount import Recount
 from reenact.replay.check.rule import Rule, Violation
-from reenact.replay.check.rules.batches import Aborts, Batches, Cells, Draws, Positions, Turns
-from reenact.replay.check.rules.figures import Digest, Statistics
-from reenact.replay.check.rules.sequences import Inputs, Readers, Shifts, Tokens, Vectors
-from reenact.replay.check.rules.session import Actors, Cancels, Ends, Failures, Overdue, Reasons, Records
-from reenact.replay.check.rules.slots import Kept, Places, Queue, Slots
-from reenact.replay.check.rules.texts import Stops, Text
+from reenact.replay.check.rules.batches import AbortsRule, BatchesRule, CellsRule, DrawsRule, PositionsRule, TurnsRule
+from reenact.replay.check.rules.figures import DigestRule, StatisticsRule
+from reenact.replay.check.rules.sequences import InputsRule, ReadersRule, ShiftsRule, TokensRule, VectorsRule
+from reenact.replay.check.rules.session import (
+    ActorsRule,
+    CancelsRule,
+    EndsRule,
+    FailuresRule,
+    OverdueRule,
+    ReasonsRule,
+    RecordsRule,
+)
+from reenact.replay.check.rules.slots import KeptRule, PlacesRule, QueueRule, SlotsRule
+from reenact.replay.check.rules.texts import StopsRule, TextRule
 
 RULES: Final[dict[str, type[Rule]]] = {
     rule.name: rule
     for rule in (
-        Records,
-        Ends,
-        Reasons,
-        Failures,
-        Actors,
-        Cancels,
-        Overdue,
-        Queue,
-        Places,
-        Slots,
-        Kept,
-        Inputs,
-        Shifts,
-        Readers,
-        Batches,
-        Turns,
-        Positions,
-        Draws,
-        Cells,
-        Aborts,
-        Tokens,
-        Text,
-        Stops,
-        Vectors,
-        Statistics,
-        Digest,
+        RecordsRule,
+        EndsRule,
+        ReasonsRule,
+        FailuresRule,
+        ActorsRule,
+        CancelsRule,
+        OverdueRule,
+        QueueRule,
+        PlacesRule,
+        SlotsRule,
+        KeptRule,
+        InputsRule,
+        ShiftsRule,
+        ReadersRule,
+        BatchesRule,
+        TurnsRule,
+        PositionsRule,
+        DrawsRule,
+        CellsRule,
+        AbortsRule,
+        TokensRule,
+        TextRule,
+        StopsRule,
+        VectorsRule,
+        StatisticsRule,
+        DigestRule,
     )
 }
 """All rules by their names, in the order in which a request meets them."""

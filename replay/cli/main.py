@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from reenact.replay.fork.report import Forked
     from reenact.replay.look.diff import Comparison
     from reenact.replay.shrink.shrink import Shrunk
-    from reenact.replay.shrink.to_test import Kept
+    from reenact.replay.shrink.to_test import KeptTest
     from reenact.replay.verdict import Verdict
 
 _FOLLOW_EVERY: Final = 0.2
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _failed(path: str, error: Exception) -> int:
     """Say in one line what went wrong, and return the exit code for it."""
-    from reenact.replay.compute.machine import NoModel
+    from reenact.replay.compute.machine import ModelNotFound
     from reenact.replay.fold import NotInLog
 
     if isinstance(error, OSError):
@@ -77,7 +77,7 @@ def _failed(path: str, error: Exception) -> int:
         return _say(f"--{error.field.replace('_', '-')}: {error.reason}", 2)
     if isinstance(error, EngineBroken | LogBroken):
         return _say(str(error), 2)  # It names the file itself: the model, or a log that is written.
-    if isinstance(error, NoModel | NotInLog):
+    if isinstance(error, ModelNotFound | NotInLog):
         return _say(f"{path}: {error}", 2)
     if isinstance(error, LogCorrupt):
         return _say(f"{path}: corrupt: {error}", 3)
@@ -117,12 +117,12 @@ def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
         raise _Usage("--alone executes every sequence: give it or --only, not both")
     from reenact.replay.compute.alone import all_alone, alone_log
     from reenact.replay.compute.machine import save_row
-    from reenact.replay.compute.tier import Asked, compute_log
+    from reenact.replay.compute.tier import ComputeOptions, compute_log
     from reenact.replay.render.progress import progress
 
     def replay(path: str) -> "Verdict":
         with progress() as show:
-            asked = Asked(model=args.model, force=args.force, tokens_only=args.tokens, on_progress=show)
+            asked = ComputeOptions(model=args.model, force=args.force, tokens_only=args.tokens, on_progress=show)
             if args.only is not None:
                 verdict = alone_log(path, args.only, asked)
             else:
@@ -330,7 +330,7 @@ def _check_rule(name: str | None) -> None:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
 
 
-def _tell(outcome: "Comparison | Forked | Kept | Shrunk", args: argparse.Namespace) -> int:
+def _tell(outcome: "Comparison | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
     """Print what came out."""
     if args.json:
         print_json(outcome.as_json())

@@ -22,10 +22,10 @@ from reenact.actors.errors import LogNotComparable
 from reenact.actors.options import Options
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, Row, executed_records
-from reenact.replay.compute.machine import Machine
+from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
-from reenact.replay.compute.tier import Asked, executed
+from reenact.replay.compute.tier import ComputeOptions, executed
 from reenact.replay.driver import Driver
 from reenact.replay.fold import NotInLog
 from reenact.replay.verdict import Verdict
@@ -39,7 +39,7 @@ _ME: Final = 1
 
 
 @define(kw_only=True)
-class Story:
+class SequenceRecords:
     """What a log holds of one sequence; it grows while the log is read."""
 
     request: e.RequestReceived
@@ -50,15 +50,15 @@ class Story:
     """Options that it went on with, and how many tokens it had then."""
 
 
-def stories(log: LogFile) -> dict[int, Story]:
+def stories(log: LogFile) -> dict[int, SequenceRecords]:
     """Return the story of each sequence of a log."""
-    told: dict[int, Story] = {}
+    told: dict[int, SequenceRecords] = {}
     draws: dict[int, int | None] = {}
     for entry in entries(log):
         event = entry.record.event
         match event:
             case e.RequestReceived():
-                told[event.sequence] = Story(request=event)
+                told[event.sequence] = SequenceRecords(request=event)
             case e.PromptTokenized():
                 told[event.sequence].tokenized = event
             case e.SequenceForked():
@@ -74,7 +74,7 @@ def stories(log: LogFile) -> dict[int, Story]:
     return told
 
 
-def alone_log(path: str | os.PathLike[str], only: str, asked: Asked | None = None) -> Verdict:
+def alone_log(path: str | os.PathLike[str], only: str, asked: ComputeOptions | None = None) -> Verdict:
     """Execute one sequence of a log alone, and compare every row and every token.
 
     Args:
@@ -86,33 +86,33 @@ def alone_log(path: str | os.PathLike[str], only: str, asked: Asked | None = Non
         NotInLog: There is no such sequence.
     """
 
-    def compare(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+    def compare(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
         told = stories(log)
         chosen = {number: one for number, one in told.items() if only in (one.request.request_id, str(number))}
         if not chosen:
             raise NotInLog(f"there is no sequence {only}")
         return _compared(log, header, machine, asked, chosen)
 
-    return executed(path, asked or Asked(), compare)
+    return executed(path, asked or ComputeOptions(), compare)
 
 
-def all_alone(path: str | os.PathLike[str], asked: Asked | None = None) -> Verdict:
+def all_alone(path: str | os.PathLike[str], asked: ComputeOptions | None = None) -> Verdict:
     """Execute every sequence of a log alone, one after the other, and compare every row and every token."""
 
-    def compare(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+    def compare(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
         return _compared(log, header, machine, asked, stories(log))
 
-    return executed(path, asked or Asked(), compare)
+    return executed(path, asked or ComputeOptions(), compare)
 
 
 def _compared(
-    log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked, told: dict[int, Story]
+    log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions, told: dict[int, SequenceRecords]
 ) -> Computed:
     counts = Counts(machine, tokens_only=asked.tokens_only)
     started = monotonic()
     for done, (number, story) in enumerate(told.items()):
 
-        def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample, story: Story = story) -> None:
+        def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample, story: SequenceRecords = story) -> None:
             _, recorded = story.outcomes.get(part.draw, (0, None))
             counts.see(logits, recorded if isinstance(recorded, e.Sample) else None, sample)
 
@@ -136,7 +136,7 @@ def _compared(
     return found.because(lambda: _company(log, header, machine, told[first.part.sequence], first))
 
 
-def alone(machine: Machine, header: e.SessionOpened, number: int, story: Story) -> Iterator[Row]:
+def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: SequenceRecords) -> Iterator[Row]:
     """Execute a sequence alone, and return each row that comes of it as the log holds it and as it is now."""
     if story.tokenized is None:
         return
@@ -178,13 +178,13 @@ def _as_recorded(decoded: e.BatchDecoded, recorded: e.Outcome | None) -> e.Batch
             return decoded
 
 
-def _empty(machine: Machine, header: e.SessionOpened) -> None:
+def _empty(machine: ModelHere, header: e.SessionOpened) -> None:
     """Remove all cells."""
     trims = tuple(e.Trim(slot=slot, length=0) for slot in range(header.context.n_slots))
     machine.engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {})
 
 
-def _company(log: LogFile, header: e.SessionOpened, machine: Machine, story: Story, row: Row) -> Cause:
+def _company(log: LogFile, header: e.SessionOpened, machine: ModelHere, story: SequenceRecords, row: Row) -> Cause:
     """Return what the company changed in a row: it is executed both ways."""
     rows: list[Weights] = []
     sequence = _ME

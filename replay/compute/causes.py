@@ -19,9 +19,9 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.options import Options
 from reenact.replay.compute.execution import Execution, Planned, Row, Step, executed_records
-from reenact.replay.compute.machine import Difference, Machine, OnProgress, numerics_of, open_machine
+from reenact.replay.compute.machine import MachineDifference, ModelHere, OnProgress, numerics_of, open_machine
 from reenact.replay.compute.redraws import cause_of_draws
-from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed, Spot
+from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed, RowSpot
 from reenact.replay.render.events import operation_phrase
 from reenact.replay.render.values import count, piece, text
 from reenact.runtime.engine.protocol import Drawing
@@ -46,7 +46,7 @@ def cause_of(log: LogFile, header: e.SessionOpened, model: Path, found: Computed
     return Cause(name=_UNKNOWN, reason="a decode ended otherwise, and its rows did not differ before", shown=False)
 
 
-def _of_header(differences: tuple[Difference, ...]) -> Cause:
+def _of_header(differences: tuple[MachineDifference, ...]) -> Cause:
     """Return what a difference of the header explains by itself."""
     by_name = {one.name: one for one in differences}
     if "model.sha256" not in by_name:
@@ -80,7 +80,7 @@ class _Search:
 
     # ------------------------------------------------------------ a token differs, and its row does not
 
-    def of_token(self, token: Row, row: Spot | None) -> Cause:
+    def of_token(self, token: Row, row: RowSpot | None) -> Cause:
         """Return why another token was drawn from the same bits."""
         one, other = token.recorded, token.replayed
         if (
@@ -97,7 +97,7 @@ class _Search:
         with open_machine(self._header, self._model) as machine:
             return cause_of_draws(self._log, machine, token)
 
-    def _is_mended_by(self, replayed: int, token: Row, row: Spot | None) -> bool:
+    def _is_mended_by(self, replayed: int, token: Row, row: RowSpot | None) -> bool:
         """Return whether what comes after a token is as recorded where it is replaced by the one that is drawn here."""
         me = token.part.sequence
         edit = _with_token(me, token.part.position + len(token.part.inputs), replayed)
@@ -113,7 +113,7 @@ class _Search:
 
     # ------------------------------------------------------------ a row differs
 
-    def of_row(self, spot: Spot) -> Cause:
+    def of_row(self, spot: RowSpot) -> Cause:
         """Return why a row has other bits."""
         if spot.row.same_checksum:
             return EDITED_BESIDE
@@ -136,7 +136,7 @@ class _Search:
     def _tried(self) -> str:
         return f"{count(self._n_tried, 'change')} tried (threads, numerics, order, operations), and none explains it"
 
-    def _experiments(self, spot: Spot) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    def _experiments(self, spot: RowSpot) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Return what can be changed: the cause that it would show, how to say so, and the change."""
         recorded = self._header.context
         for batch, operation in spot.operations:
@@ -193,7 +193,7 @@ class _Search:
         return False
 
 
-def _alone(machine: Machine, inputs: tuple[int, ...]) -> int | None:
+def _alone(machine: ModelHere, inputs: tuple[int, ...]) -> int | None:
     """Return the checksum of the last row of inputs that are evaluated alone."""
     drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=inputs, sampled=())
     checksum, n_batch = None, machine.loaded.context.n_batch

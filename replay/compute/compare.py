@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from reenact.actors import events as e
 from reenact.replay.compute.execution import Row, Step
-from reenact.replay.compute.machine import Machine
-from reenact.replay.compute.report import Best, Computed, Spot
+from reenact.replay.compute.machine import ModelHere
+from reenact.replay.compute.report import Best, Computed, RowSpot
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
@@ -24,7 +24,7 @@ class Counts:
         tokens_only: Leave the bits out.
     """
 
-    def __init__(self, machine: Machine, *, tokens_only: bool) -> None:
+    def __init__(self, machine: ModelHere, *, tokens_only: bool) -> None:
         self._machine = machine
         self._tokens_only = tokens_only
         self._n_rows = self._n_rows_differ = 0
@@ -34,7 +34,7 @@ class Counts:
         self._sequences: set[int] = set()
         self._differing: set[int] = set()
         """Sequences of which something differs."""
-        self._first_row: Spot | None = None
+        self._first_row: RowSpot | None = None
         self._first_token: Row | None = None
         self._first_outcome: Step | None = None
         self._seen: tuple[tuple[Best, ...], Weights] | None = None
@@ -105,7 +105,7 @@ class Counts:
             done = operation.slot if not isinstance(operation, e.Copy) else operation.source
             self._operations[operation.slot] = [*self._operations.get(done, []), (planned.batch, operation)]
 
-    def _spot(self, row: Row, planned: e.BatchPlanned | None) -> Spot:
+    def _spot(self, row: Row, planned: e.BatchPlanned | None) -> RowSpot:
         best, logits = self._seen or ((), None)
         operations = tuple(self._operations.get(row.part.slot, ()))
-        return Spot(row=row, planned=planned, best=best, logits=logits, operations=operations)
+        return RowSpot(row=row, planned=planned, best=best, logits=logits, operations=operations)

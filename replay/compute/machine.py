@@ -38,12 +38,12 @@ _SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
 """Without these of the context a log's batches cannot be evaluated at all."""
 
 
-class NoModel(ReenactError):
+class ModelNotFound(ReenactError):
     """The model that a log is to be executed on cannot be had."""
 
 
 @frozen
-class Difference:
+class MachineDifference:
     """A field of the header that is not the same here."""
 
     name: str
@@ -62,11 +62,11 @@ def _short(value: Any) -> str:  # noqa: ANN401  # a field of the header
 
 
 @frozen(kw_only=True)
-class Machine:
+class ModelHere:
     """An engine, opened for a log."""
 
     engine: "LlamaEngine"
-    differences: tuple[Difference, ...]
+    differences: tuple[MachineDifference, ...]
     loaded: "Loaded"
     """What the engine says of itself."""
     warnings: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Machine:
         self.engine.close()
 
     @property
-    def obstacles(self) -> list[Difference]:
+    def obstacles(self) -> list[MachineDifference]:
         """Differences for which results cannot be compared."""
         return [difference for difference in self.differences if difference.decides]
 
@@ -112,7 +112,7 @@ def open_machine(
     numerics: "Numerics | None" = None,
     n_threads: int | None = None,
     n_ubatch: int | None = None,
-) -> Machine:
+) -> ModelHere:
     """Open a model as a log's header says; its block closes the engine, or else whoever calls.
 
     Args:
@@ -142,7 +142,7 @@ def open_machine(
     warnings: list[str] = []
     engine = LlamaEngine(model, on_progress=on_progress, on_warning=warnings.append)
     loaded = engine.load(settings)
-    return Machine(
+    return ModelHere(
         engine=engine,
         differences=tuple(_differences(header, loaded)),
         loaded=loaded,
@@ -155,12 +155,12 @@ def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
     """Return the numerics that a session on this file could have had, but for those named."""
     from attrs import evolve as changed
 
-    from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent
+    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent
     from reenact.runtime.llama.modelfile import read_model_file
 
     types = read_model_file(model, lambda _doing, _fraction: None).matrix_types
     # Logs come from other machines too, which may take another type for V.
-    kinds = [Machine(type_v=kind) for kind in ("f16", "q8_0")]
+    kinds = [Hardware(type_v=kind) for kind in ("f16", "q8_0")]
     found = [*(independent(types, kind) for kind in kinds), fastest(types, kinds[0])]
     found += [changed(one, repack=not one.repack) for one in found]
     caches = [changed(besides, type_k=one.type_k, type_v=one.type_v, flash_attn=one.flash_attn) for one in found]
@@ -179,15 +179,15 @@ def save_row(path: Path, logits: "Weights") -> None:
         np.save(file, logits)
 
 
-def _differences(header: e.SessionOpened, loaded: "Loaded") -> Iterator[Difference]:
+def _differences(header: e.SessionOpened, loaded: "Loaded") -> Iterator[MachineDifference]:
     for group in ("model", "engine", "context"):
         recorded, here = (dict(flat(asdict(getattr(side, group)), f"{group}.")) for side in (header, loaded))
         for name in dict.fromkeys([*recorded, *here]):
             if recorded.get(name) != here.get(name):
-                yield Difference(name, recorded.get(name), here.get(name), name not in _IDENTITY)
+                yield MachineDifference(name, recorded.get(name), here.get(name), name not in _IDENTITY)
 
 
-def fits(differences: tuple[Difference, ...]) -> list[Difference]:
+def fits(differences: tuple[MachineDifference, ...]) -> list[MachineDifference]:
     """Return those for which not even tokens can be compared: another model, or a context of other sizes."""
     wanted = {"model.sha256", "engine.name", *(f"context.{name}" for name in _SIZES)}
     return [difference for difference in differences if difference.name in wanted]
@@ -211,7 +211,7 @@ def recorded_model(header: e.SessionOpened) -> Path:
         path = installed_model()
         if path.stat().st_size == header.model.size and path.name == header.model.name:
             return path
-    raise NoModel(
+    raise ModelNotFound(
         f"{header.model.name} (SHA-256 {header.model.sha256[:12]}…) is not among the files that were opened here"
         " before: name it with --model"
     )

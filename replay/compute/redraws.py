@@ -19,7 +19,7 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.options import Options
 from reenact.replay.compute.execution import Execution, Row, executed_records
-from reenact.replay.compute.machine import Machine
+from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.report import Cause
 from reenact.replay.render.values import count
 from reenact.runtime.engine.protocol import Drawing
@@ -54,7 +54,7 @@ _MAX_DRAWS: Final = 64
 """Draws of a sequence that are looked at."""
 
 
-def cause_of_draws(log: LogFile, machine: Machine, token: Row) -> Cause:
+def cause_of_draws(log: LogFile, machine: ModelHere, token: Row) -> Cause:
     """Return why the draws of a sequence are not those that its log holds.
 
     Args:
@@ -74,7 +74,7 @@ def cause_of_draws(log: LogFile, machine: Machine, token: Row) -> Cause:
 class _Redraws:
     """Draws each token of a sequence again, in many ways at once."""
 
-    def __init__(self, log: LogFile, machine: Machine, token: Row) -> None:
+    def __init__(self, log: LogFile, machine: ModelHere, token: Row) -> None:
         self._log = log
         self._machine = machine
         self._sequence = token.part.sequence

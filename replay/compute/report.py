@@ -15,7 +15,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.replay.compute.execution import Row, Step
-from reenact.replay.compute.machine import Difference
+from reenact.replay.compute.machine import MachineDifference
 from reenact.replay.render.events import operation_phrase, phrase
 from reenact.replay.render.values import count, piece, plain, seconds, sequences
 
@@ -43,7 +43,7 @@ class Best:
 
 
 @frozen(kw_only=True)
-class Spot:
+class RowSpot:
     """What is known of the first row that differs."""
 
     row: Row
@@ -92,12 +92,12 @@ class Computed:
     """Batches that ended with another code, or with other cells."""
     differing: tuple[int, ...]
     """The sequences of which a row or a token differs."""
-    first_row: Spot | None
+    first_row: RowSpot | None
     first_token: Row | None
     """The first token that differs."""
     first_outcome: Step | None
     """The first batch with another outcome."""
-    differences: tuple[Difference, ...]
+    differences: tuple[MachineDifference, ...]
     """Of the header."""
     forced: bool
     seconds: float
@@ -208,7 +208,7 @@ class Computed:
         first = self.first_n
         yield from _named("to look there", f"replay show {quote(path)} {max(first - 3, 0)}-{first + 1}", whole=True)
 
-    def _about_row(self, spot: Spot) -> Iterator[str]:
+    def _about_row(self, spot: RowSpot) -> Iterator[str]:
         row = spot.row
         what = _where(row.part)
         yield from _named(

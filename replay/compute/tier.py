@@ -24,7 +24,7 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
 from reenact.replay.compute.causes import cause_of
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, executed_records
-from reenact.replay.compute.machine import Machine, NoModel, OnProgress, fits, open_machine, recorded_model
+from reenact.replay.compute.machine import ModelHere, ModelNotFound, OnProgress, fits, open_machine, recorded_model
 from reenact.replay.compute.report import Computed, outcome_as_json
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.divergence import Divergence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
-class Asked:
+class ComputeOptions:
     """How a log is to be executed again."""
 
     model: Path | None = None
@@ -49,11 +49,11 @@ class Asked:
     on_progress: OnProgress = lambda _doing, _fraction: None
 
 
-Compare = Callable[[LogFile, e.SessionOpened, Machine, Asked], Computed]
+Compare = Callable[[LogFile, e.SessionOpened, ModelHere, ComputeOptions], Computed]
 """Executes a log, or a part of it, on an engine that is open for it."""
 
 
-def compute_log(path: str | os.PathLike[str], asked: Asked | None = None) -> Verdict:
+def compute_log(path: str | os.PathLike[str], asked: ComputeOptions | None = None) -> Verdict:
     """Execute a log again on its model, and compare every row of logits and every token.
 
     Args:
@@ -63,10 +63,10 @@ def compute_log(path: str | os.PathLike[str], asked: Asked | None = None) -> Ver
     Returns:
         The verdict. If the decide tier already says something else than "same", that one.
     """
-    return executed(path, asked or Asked(), _compared)
+    return executed(path, asked or ComputeOptions(), _compared)
 
 
-def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Verdict:
+def executed(path: str | os.PathLike[str], asked: ComputeOptions, compare: Compare) -> Verdict:
     """Decide a log, open its model and compare; return the verdict, whatever happens.
 
     Args:
@@ -88,14 +88,14 @@ def executed(path: str | os.PathLike[str], asked: Asked, compare: Compare) -> Ve
                 found = compare(log, header, machine, asked)
     except LogNotComparable as error:
         return _without(verdict, "not comparable", error)
-    except NoModel as error:
+    except ModelNotFound as error:
         return _without(verdict, "unreadable", error)
     if found.same:
         return changed(verdict, tier=found.tier, computed=found)
     return changed(verdict, verdict="diverged", tier=found.tier, computed=found, first_divergence=_divergence(found))
 
 
-def _compared(log: LogFile, header: e.SessionOpened, machine: Machine, asked: Asked) -> Computed:
+def _compared(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
     """Execute the whole log."""
     execution = Execution(machine.engine, machine.renew)
     counts = Counts(machine, tokens_only=asked.tokens_only)
@@ -136,7 +136,7 @@ def header_of(log: LogFile) -> e.SessionOpened:
     return header
 
 
-def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
+def machine_of(header: e.SessionOpened, asked: ComputeOptions) -> ModelHere:
     """Return the engine that a log is executed on; its block closes it.
 
     Raises:
@@ -149,11 +149,11 @@ def machine_of(header: e.SessionOpened, asked: Asked) -> Machine:
     except LogNotComparable:
         raise
     except InvalidRequest as error:
-        raise NoModel(error.reason) from error
+        raise ModelNotFound(error.reason) from error
     except OSError as error:
-        raise NoModel(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+        raise ModelNotFound(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
     except ReenactError as error:
-        raise NoModel(str(error)) from error
+        raise ModelNotFound(str(error)) from error
     obstacles = machine.obstacles
     if asked.tokens_only or asked.force:
         sizes = fits(machine.differences)

@@ -6,7 +6,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from reenact.actors.header import Parent
-from reenact.replay.look.texts import Told, lines_of
+from reenact.replay.look.texts import SequenceText, lines_of
 from reenact.replay.render.values import count, named, sequences
 from reenact.runtime.terminal import Spans
 
@@ -15,7 +15,7 @@ from reenact.runtime.terminal import Spans
 class Continued:
     """A sequence that went on in the child."""
 
-    told: Told
+    told: SequenceText
     """All that the child tells of it."""
     changed: Mapping[str, tuple[Any, Any]]
     """The options that changed, by name: before and after."""

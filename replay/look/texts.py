@@ -21,7 +21,7 @@ from reenact.runtime.terminal import Spans
 
 
 @define(kw_only=True)
-class Told:
+class SequenceText:
     """What a log tells of one sequence; it grows while the log is read."""
 
     request: e.RequestReceived
@@ -62,7 +62,7 @@ class Texts:
     """The texts of a log, read record by record."""
 
     def __init__(self) -> None:
-        self._told: dict[int, Told] = {}
+        self._told: dict[int, SequenceText] = {}
         self._metrics = Metrics()
         self._closed = False
 
@@ -74,13 +74,13 @@ class Texts:
             self._metrics.add(event, entry.t)
             if isinstance(event, e.RequestReceived):
                 timeline = self._metrics.timelines[event.sequence]
-                self._told[event.sequence] = Told(request=event, timeline=timeline)
+                self._told[event.sequence] = SequenceText(request=event, timeline=timeline)
             else:
                 self._take_up(event)
         except KeyError as error:
             raise entry.line.corrupt(f"there is no sequence {error} that it can be about") from None
 
-    def all(self) -> list[Told]:
+    def all(self) -> list[SequenceText]:
         """Return what was told of each sequence, in the order of their numbers."""
         return [self._told[sequence] for sequence in sorted(self._told)]
 
@@ -134,7 +134,7 @@ def texts_of(log: LogFile) -> tuple[Texts, LogCorrupt | None]:
     return texts, None
 
 
-def lines_of(told: Told) -> Iterator[Spans]:
+def lines_of(told: SequenceText) -> Iterator[Spans]:
     """Return a sequence's prompt and text as lines for people, with a margin, under a heading."""
     request = told.request
     chat = "" if request.continues is None else f", continuing sequence {request.continues}"
@@ -155,7 +155,7 @@ def _with_margin(name: str, value: str, style: str) -> Iterator[Spans]:
         yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
 
 
-def _end(told: Told) -> tuple[str, str]:
+def _end(told: SequenceText) -> tuple[str, str]:
     figures = _figures(told)
     if told.end is None:
         return f"not finished in this log, {figures}", "yellow"
@@ -164,7 +164,7 @@ def _end(told: Told) -> tuple[str, str]:
     return f"{told.end.finish_reason}{stop}{error}, {figures}", "red" if told.end.error else "green"
 
 
-def _figures(told: Told) -> str:
+def _figures(told: SequenceText) -> str:
     of = told.timeline
     seldom = [(of.n_cached, "cached"), (of.n_truncated, "left out")]
     prompt = ", ".join(f"{number:,} {what}" for number, what in seldom if number)

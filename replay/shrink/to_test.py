@@ -61,7 +61,7 @@ def test_{name}_replays_the_same() -> None:
 
 
 @frozen(kw_only=True)
-class Kept:
+class KeptTest:
     """A log that was kept as a test."""
 
     test: str
@@ -94,7 +94,7 @@ def keep_log(
     *,
     out: str | os.PathLike[str] | None = None,
     rule: str | None = None,
-) -> Kept:
+) -> KeptTest:
     """Write a test about what is wrong in a log, and a copy of the log beside it.
 
     Args:
@@ -136,4 +136,4 @@ def keep_log(
         if copied:
             beside.unlink()
         raise
-    return Kept(test=os.fspath(test), log=os.fspath(beside), wrong=wrong, fails=fails)
+    return KeptTest(test=os.fspath(test), log=os.fspath(beside), wrong=wrong, fails=fails)

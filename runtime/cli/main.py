@@ -218,9 +218,9 @@ def _generate(parsed: argparse.Namespace) -> int:
 def _probe(parsed: argparse.Namespace) -> int:
     """Probe a model in full; what comes out is no failure, whatever it is."""
     model = parsed.model or installed_model()
-    from reenact.runtime.cli.probe import Asked, probed, show_findings, show_json  # rich, trio and llama.cpp
+    from reenact.runtime.cli.probe import ProbeRequest, probed, show_findings, show_json  # rich, trio and llama.cpp
 
-    findings = probed(Asked(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))
+    findings = probed(ProbeRequest(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))
     (show_json if parsed.json else show_findings)(findings)
     sys.stdout.flush()
     return 0

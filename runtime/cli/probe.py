@@ -30,7 +30,7 @@ _STYLES: Final = {"same": "green", "differs": "bold red", "not tried": "yellow"}
 
 
 @frozen(kw_only=True)
-class Asked:
+class ProbeRequest:
     """What is to be probed, and how."""
 
     model: Path
@@ -40,7 +40,7 @@ class Asked:
     """How long it may take; None for as long as it takes."""
 
 
-def probed(asked: Asked) -> "Findings":
+def probed(asked: ProbeRequest) -> "Findings":
     """Probe a model, and show on a terminal how it goes.
 
     Raises:
@@ -96,7 +96,7 @@ def _abort(engine: "LlamaEngine") -> None:
     engine.abort(BATCH)
 
 
-def _checked(asked: Asked) -> int:
+def _checked(asked: ProbeRequest) -> int:
     """Return how many threads are to be used."""
     if asked.seconds is not None and not 0 <= asked.seconds < float("inf"):
         raise InvalidRequest("seconds", f"expected a number from 0 on, got {asked.seconds:g}")

@@ -13,7 +13,7 @@ from reenact.runtime.engine.protocol import Drawing
 
 
 @define
-class _History:
+class _Drawn:
     """What a sequence's next draw depends on."""
 
     options: Options
@@ -27,13 +27,13 @@ class Drawings:
     """The histories of the sequences that have not ended."""
 
     def __init__(self) -> None:
-        self._histories: dict[int, _History] = {}
+        self._histories: dict[int, _Drawn] = {}
 
     def add(self, event: e.Event) -> None:
         """Take up what a record says."""
         match event:
             case e.RequestReceived():
-                self._histories[event.sequence] = _History(event.options)
+                self._histories[event.sequence] = _Drawn(event.options)
             case e.SequenceForked():
                 self._histories[event.sequence].options = event.options
             case e.PromptTokenized() if event.sequence in self._histories:

@@ -25,7 +25,7 @@ from reenact.runtime.llama.bindings import ShortCalls, llama_cpp
 from reenact.runtime.llama.loading import SEVERAL_POSITIONS, Basis, make_context
 from reenact.runtime.llama.matcher import Weights
 from reenact.runtime.llama.modelfile import ModelFile
-from reenact.runtime.llama.sampler import Draws
+from reenact.runtime.llama.sampler import Sampler
 
 _BEYOND: Final = 2**30
 """A position that no cell has."""
@@ -67,7 +67,7 @@ class Evaluator:
         self._rows = Rows(self.facts.n_batch, self.facts.n_embd)
         self._calls = ShortCalls()
         vocabulary = llama_cpp.llama_model_get_vocab(model)
-        self.draws = Draws(vocabulary, self._context, self._calls, self.facts.n_ctx, logits_hash=settings.logits_hash)
+        self.draws = Sampler(vocabulary, self._context, self._calls, self.facts.n_ctx, logits_hash=settings.logits_hash)
         self.on_row: OnRow | None = None
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:

@@ -26,13 +26,13 @@ from reenact.runtime.llama.bindings import listen, llama_cpp
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.context import Evaluator, OnRow
 from reenact.runtime.llama.determinism.cache_types import fastest_v
-from reenact.runtime.llama.determinism.numerics import Machine, independent, obstacle, possible, settle
+from reenact.runtime.llama.determinism.numerics import Hardware, independent, obstacle, possible, settle
 from reenact.runtime.llama.determinism.policy import Findings, promise
 from reenact.runtime.llama.determinism.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.llama.determinism.trial import OnWarning, Tried, repacks
 from reenact.runtime.llama.loading import Basis, check_served, load_model, model_facts
 from reenact.runtime.llama.modelfile import ModelFile, OnProgress, read_model_file
-from reenact.runtime.llama.sampler import Draws
+from reenact.runtime.llama.sampler import Sampler
 from reenact.runtime.llama.template import renderer
 from reenact.runtime.llama.vocabulary import Vocabulary
 
@@ -108,7 +108,7 @@ class LlamaEngine:
     def _load(self, settings: ContextSettings) -> Loaded:
         file = self._file()
         # A probe that finds nothing leads to the same tiles as one that finds something.
-        machine = self._machine(file, settings.n_threads, promise(file, settings, Machine(), lambda _: {}).numerics)
+        machine = self._machine(file, settings.n_threads, promise(file, settings, Hardware(), lambda _: {}).numerics)
         promised = promise(file, settings, machine, lambda numerics: self._probed(file, settings.n_threads, numerics))
         self._have_model(file, promised.numerics)
         basis = Basis(policy=promised.facts.policy, numerics=promised.numerics)
@@ -154,7 +154,7 @@ class LlamaEngine:
             self._evaluator.on_row = on_row
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> Sampler:
         """What draws from the rows of the last batch; only while one is shown."""
         return self._loaded().draws
 
@@ -184,12 +184,12 @@ class LlamaEngine:
         llama_cpp.llama_backend_init()
         return read_model_file(self._path, self._on_progress)
 
-    def _machine(self, file: ModelFile, n_threads: int, wished: Numerics) -> Machine:
+    def _machine(self, file: ModelFile, n_threads: int, wished: Numerics) -> Hardware:
         """Return what can be had for a file: nothing of it is computed here before a child has computed with it."""
         engine = engine_facts()
         tried = Tried(n_threads=n_threads, tiled=wished.tiled)
         repacked = repacks(file, engine, tried, self._on_progress, self._on_warning)
-        return Machine(repacks=repacked, type_v=fastest_v(file.head_size, engine))
+        return Hardware(repacks=repacked, type_v=fastest_v(file.head_size, engine))
 
     def _probed(self, file: ModelFile, n_threads: int, numerics: Numerics) -> dict[str, Probed]:
         """Return what a probe finds, or found before."""
@@ -207,7 +207,7 @@ class LlamaEngine:
     def _findings(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
         file = self._file()
         types = file.matrix_types
-        machine = self._machine(file, n_threads, possible(independent(types, Machine()), types, Machine()))
+        machine = self._machine(file, n_threads, possible(independent(types, Hardware()), types, Hardware()))
         numerics = possible(independent(types, machine), types, machine)
         found: dict[str, Probed] = {}
         if not file.pools:

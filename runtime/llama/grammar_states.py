@@ -65,7 +65,7 @@ class TooCostly(Exception):
     """A text can be read in too many ways for the grammar to be followed any further."""
 
 
-class Work:
+class TokenWork:
     """What one token may cost."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class GrammarStates:
         Raises:
             TooCostly: It cannot be told.
         """
-        work = Work()
+        work = TokenWork()
         for byte in text:
             self._make(state, work)
             row, of = int(self._rows[state]), int(self._class[byte])
@@ -179,16 +179,16 @@ class GrammarStates:
             state = int(self._following[row, of])
         return state
 
-    def may_end(self, state: int, work: Work | None = None) -> bool:
+    def may_end(self, state: int, work: TokenWork | None = None) -> bool:
         """Return whether a text may end here.
 
         Raises:
             TooCostly: It cannot be told.
         """
-        self._make(state, work or Work())
+        self._make(state, work or TokenWork())
         return state in self._may_end
 
-    def next(self, states: States, texts: npt.NDArray[np.uint8], work: Work) -> States:
+    def next(self, states: States, texts: npt.NDArray[np.uint8], work: TokenWork) -> States:
         """Return the state behind each of ``states``, none of which is dead, and a byte of its own.
 
         Raises:
@@ -214,7 +214,7 @@ class GrammarStates:
         following: States = self._following[self._rows[states], classes]
         return following
 
-    def _make(self, state: int, work: Work) -> None:
+    def _make(self, state: int, work: TokenWork) -> None:
         """Find the ways from a state by the bytes that lead on."""
         if state in work.paid:
             return
@@ -241,7 +241,7 @@ class GrammarStates:
         if may_end:
             self._may_end.add(state)
 
-    def _name(self, row: int, of: int, work: Work) -> None:
+    def _name(self, row: int, of: int, work: TokenWork) -> None:
         """Find the state behind a class of bytes."""
         exits, byte = self._exits[row], self._first[of]
         found = [ways for (low, high), ways in exits.items() if low <= byte <= high]
@@ -251,7 +251,7 @@ class GrammarStates:
         self._following[row, of] = self._number(frozenset().union(*found))
 
     def _closure(
-        self, kernel: frozenset[_Way], work: Work
+        self, kernel: frozenset[_Way], work: TokenWork
     ) -> tuple[list[tuple[int, int, int, int]], dict[int, set[_Way]], bool]:
         """Go into rules, and out of them, as far as the next byte.
 
@@ -298,7 +298,7 @@ class GrammarStates:
                 work.take(len(own))
         return edges, pending, may_end
 
-    def _settled(self, pending: dict[int, set[_Way]], work: Work) -> dict[int, int]:
+    def _settled(self, pending: dict[int, set[_Way]], work: TokenWork) -> dict[int, int]:
         """Return the contexts' own numbers. No rule begins with itself, so there is one to begin with."""
         numbers: dict[int, int] = {}
         todo = list(pending)
@@ -312,7 +312,7 @@ class GrammarStates:
                 numbers[new] = self._context(pending[new], numbers, work)
         return numbers
 
-    def _context(self, ways: set[_Way], numbers: dict[int, int], work: Work) -> int:
+    def _context(self, ways: set[_Way], numbers: dict[int, int], work: TokenWork) -> int:
         """Return the number of a context: what is at the end of its rule leads back to where that one does."""
         own: set[_Way] = set()
         for node, context in ways:

@@ -22,7 +22,7 @@ from attrs import define, field, frozen
 
 from reenact.runtime.grammar.gbnf import GrammarError
 from reenact.runtime.grammar.soundness import check
-from reenact.runtime.llama.grammar_states import DEAD, START, GrammarStates, Memory, States, Work
+from reenact.runtime.llama.grammar_states import DEAD, START, GrammarStates, Memory, States, TokenWork
 
 Weights = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ class Pieces:
         Raises:
             TooCostly: It cannot be told.
         """
-        work = Work()
+        work = TokenWork()
         found = np.zeros(len(self._byte), np.bool_)
         nodes, reached = np.zeros(1, np.int64), np.full(1, state, np.int32)
         while len(nodes):

@@ -79,7 +79,7 @@ class Candidates:
         return int(self._array.data[self._array.selected].id)
 
 
-class Draws:
+class Sampler:
     """Draws tokens from the rows of one context; only in the compute thread.
 
     Args:

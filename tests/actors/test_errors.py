@@ -60,7 +60,7 @@ def test_an_error_is_raised_again_as_another_one() -> None:
     """A second task gets an exception of its own, with the same reason and the same cause."""
     error = errors.EngineBroken("so")
     error.__cause__ = KeyError("lost")
-    another = errors.again(error)
+    another = errors.copy_of(error)
     assert another is not error
     assert (errors.EngineBroken, "so", error.__cause__) == (type(another), another.reason, another.__cause__)
 

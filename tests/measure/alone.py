@@ -15,7 +15,7 @@ import trio
 from reenact.actors.metrics import Statistics
 from reenact.replay.compute.alone import all_alone
 from reenact.replay.compute.report import Computed
-from reenact.replay.compute.tier import Asked
+from reenact.replay.compute.tier import ComputeOptions
 from tests.helpers.models.here import add_type_v, machine_with
 from tests.helpers.models.load import BRIEF, record
 from tests.helpers.models.quantisations import INSTALLED, file_of
@@ -34,7 +34,7 @@ def alone(folder: Path, name: str, determinism: str) -> Computed:
 
     settings = {**SETTINGS, "determinism": determinism}
     trio.run(partial(record, log, file_of(name), SEED, enough, sizes=BRIEF, **settings))
-    computed = all_alone(log, Asked(model=file_of(name))).computed
+    computed = all_alone(log, ComputeOptions(model=file_of(name))).computed
     assert computed is not None
     return computed
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 import trio
 
 from reenact.actors.events import Part, Trim
-from reenact.replay.compute.tier import Asked, compute_log
+from reenact.replay.compute.tier import ComputeOptions, compute_log
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
@@ -163,7 +163,7 @@ def recorded_and_executed(name: str, log: Path) -> tuple[float, float]:
         "n_threads": N_THREADS,
     }
     trio.run(partial(record, log, file_of(name), 1, lambda so_far: so_far.n_sampled >= N_SAMPLED, **settings))
-    computed = compute_log(log, Asked(model=file_of(name))).computed
+    computed = compute_log(log, ComputeOptions(model=file_of(name))).computed
     assert computed is not None
     assert computed.same
     return shown(log).seconds, computed.seconds
@@ -189,7 +189,7 @@ def tell_execution(name: str) -> bool:
 def profile(name: str, log: Path) -> str:
     """Return what an execution spends its time with."""
     profiler = Profile()
-    profiler.runcall(compute_log, log, Asked(model=file_of(name)))
+    profiler.runcall(compute_log, log, ComputeOptions(model=file_of(name)))
     written = StringIO()
     Stats(profiler, stream=written).sort_stats("tottime").print_stats(15)
     return written.getvalue()

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from reenact.actors.metrics import Statistics
 from reenact.replay.compute.alone import all_alone
-from reenact.replay.compute.tier import Asked, compute_log, header_of
+from reenact.replay.compute.tier import ComputeOptions, compute_log, header_of
 from reenact.replay.verdict import Verdict
 from reenact.runtime.log.reader import LogFile
 from tests.helpers.models.here import add_type_v, machine_with
@@ -99,7 +99,7 @@ def recordings(folder: Path, model: Path, n_rows: int, seconds: float) -> Iterat
 
 def executed(log: Path, recorded: Shown, model: Path, *, alone: bool) -> Session:
     """Execute a session again, whole or each sequence of it alone."""
-    verdict = (all_alone if alone else compute_log)(log, Asked(model=model))
+    verdict = (all_alone if alone else compute_log)(log, ComputeOptions(model=model))
     session = Session(log=log, recorded=recorded, verdict=verdict)
     say(f"executed {log.name} again: {session.verdict.verdict}")
     if not session.equal:

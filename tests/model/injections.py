@@ -17,7 +17,7 @@ from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime import LlamaEngine, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded
-from reenact.runtime.llama.determinism.numerics import Machine, fastest
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest
 from reenact.runtime.llama.modelfile import read_model_file
 from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.log.writer import Journal
@@ -173,4 +173,4 @@ def with_prompt_cut(sequence: int, count: int) -> Edit:
     return edit
 
 
-FASTEST: Final = fastest(TYPES, Machine())
+FASTEST: Final = fastest(TYPES, Hardware())

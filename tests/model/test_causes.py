@@ -9,7 +9,7 @@ import trio
 
 from reenact.replay import replay_log
 from reenact.replay.compute.alone import all_alone
-from reenact.replay.compute.tier import Asked, compute_log
+from reenact.replay.compute.tier import ComputeOptions, compute_log
 from reenact.runtime import open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from tests.helpers.models.here import numerics_here
@@ -189,7 +189,7 @@ async def test_vectors_are_explained_too(values: dict[str, Any], name: str, tmp_
     async with open_runtime(model, log=log, n_ctx=64, n_slots=2, n_threads=1) as runtime:
         await runtime.embed(["The old keeper of the lighthouse goes up the two hundred steps every evening."])
     derive(log, edited, with_vector(**values))
-    verdict = compute_log(edited, Asked(model=model))
+    verdict = compute_log(edited, ComputeOptions(model=model))
     assert verdict.computed is not None
     assert verdict.computed.cause is not None
     assert (1, name) == (verdict.exit_code, verdict.computed.cause.name)
@@ -199,10 +199,10 @@ async def test_vectors_are_explained_too(values: dict[str, Any], name: str, tmp_
 async def test_another_quantisation(honest: Path) -> None:
     """Another file is not compared; forced, every row differs and the file is named as the cause."""
     model = quantised("Q4_0")
-    refused = compute_log(honest, Asked(model=model))
+    refused = compute_log(honest, ComputeOptions(model=model))
     assert (4, "not comparable") == (refused.exit_code, refused.verdict)
     assert "model.sha256" in refused.lines()[0]
-    verdict = compute_log(honest, Asked(model=model, force=True))
+    verdict = compute_log(honest, ComputeOptions(model=model, force=True))
     assert verdict.computed is not None
     assert verdict.computed.cause is not None
     assert (1, "compute, forced") == (verdict.exit_code, verdict.tier)

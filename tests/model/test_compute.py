@@ -16,7 +16,7 @@ import trio
 from attrs import evolve as changed
 
 from reenact.actors import events as e
-from reenact.replay import Asked, compute_log
+from reenact.replay import ComputeOptions, compute_log
 from reenact.replay.cli.main import main
 from reenact.replay.compute.alone import all_alone
 from reenact.runtime import open_runtime
@@ -62,7 +62,7 @@ def alike(log: Path) -> bool:
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
 def test_a_golden_log_computes_the_same(log: Path, execute: Any, model_of: Any) -> None:
     """Every row and token of a golden log comes out again, in company and alone; another kind of machine is refused."""
-    verdict = execute(log, Asked(model=model_of(log), force=alike(log)))
+    verdict = execute(log, ComputeOptions(model=model_of(log), force=alike(log)))
     if not alike(log):
         assert ("not comparable", 4) == (verdict.verdict, verdict.exit_code)
         return
@@ -212,9 +212,9 @@ def test_unequal_things_are_not_compared(edit: Edit, name: str, session: Path, t
     derive(session, log, edit)
     refused = compute_log(log)
     assert (4, True) == (refused.exit_code, name in refused.lines()[0])
-    forced = compute_log(log, Asked(force=True))
+    forced = compute_log(log, ComputeOptions(force=True))
     assert ("same", "compute, forced") == (forced.verdict, forced.tier)
-    tokens = compute_log(log, Asked(tokens_only=True))
+    tokens = compute_log(log, ComputeOptions(tokens_only=True))
     assert tokens.computed is not None
     assert ("same", "tokens", 0) == (tokens.verdict, tokens.tier, tokens.computed.n_rows)
 
@@ -228,7 +228,7 @@ def test_a_moved_model_is_named(session: Path, tmp_path: Path, monkeypatch: pyte
     verdict = compute_log(session)
     assert ("unreadable", 2) == (verdict.verdict, verdict.exit_code)
     assert "name it with --model" in verdict.lines()[0]
-    assert "same" == compute_log(session, Asked(model=moved)).verdict
+    assert "same" == compute_log(session, ComputeOptions(model=moved)).verdict
     assert "same" == compute_log(session).verdict
 
 
@@ -246,7 +246,7 @@ def test_a_model_that_cannot_be_had_is_named(
 ) -> None:
     """It is the model that cannot be read, and not the log; the line says why as other commands do."""
     made(path := tmp_path / "model.gguf")
-    (line,) = compute_log(session, Asked(model=path)).lines()
+    (line,) = compute_log(session, ComputeOptions(model=path)).lines()
     begins, _, rest = line.partition(f"the model for {session}: {path}")
     assert ("unreadable: ", True) == (begins, told in rest)
 
@@ -256,7 +256,7 @@ def test_what_the_engine_warns_of_is_told(session: Path, tmp_path: Path, monkeyp
     model = installed_model()
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "")
-    verdict = compute_log(session, Asked(model=model))
+    verdict = compute_log(session, ComputeOptions(model=model))
     assert ("same", 1) == (verdict.verdict, len(verdict.notes))
     assert "whether llama.cpp computes with" in verdict.notes[0]
 

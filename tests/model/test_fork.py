@@ -12,7 +12,7 @@ from reenact.actors.errors import LogNotComparable
 from reenact.actors.events import SessionOpened
 from reenact.replay import replay_log
 from reenact.replay.compute.execution import Execution, executed_records
-from reenact.replay.compute.machine import Machine, NoModel, open_machine
+from reenact.replay.compute.machine import ModelHere, ModelNotFound, open_machine
 from reenact.replay.fork.fork import fork_log
 from reenact.runtime import Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
@@ -55,7 +55,7 @@ class Recorded:
 
     path: Path
     lines: Lines
-    machine: Machine
+    machine: ModelHere
 
     def cut(self, name: str) -> int:
         """Return a record to fork from before."""
@@ -125,7 +125,7 @@ def drawn(lines: Lines) -> Drawn:
     }
 
 
-def checked(machine: Machine, child: Path) -> Lines:
+def checked(machine: ModelHere, child: Path) -> Lines:
     """Check that a child replays the same, and row by row when it is executed again; return its lines."""
     replay_log(child).raise_for_divergence()
     machine.renew()
@@ -247,7 +247,7 @@ def test_a_model_that_is_not_here(parent: Recorded, child: Path, tmp_path: Path)
     """Where the recorded file is not known one must be named, and another model cannot go on, not even by force."""
     path = elsewhere(parent, tmp_path, model={"sha256": "0" * 64, "name": "other.gguf"})
     n = parent.cut("while one waits")
-    with pytest.raises(NoModel, match=r"other\.gguf"):
+    with pytest.raises(ModelNotFound, match=r"other\.gguf"):
         fork_log(path, n, out=child)
     for force in (False, True):
         with pytest.raises(LogNotComparable, match=r"model\.sha256 is"):

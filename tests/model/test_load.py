@@ -14,7 +14,7 @@ from reenact.replay.compute.alone import all_alone
 from reenact.replay.compute.execution import Execution, executed_records
 from reenact.replay.compute.machine import open_machine
 from reenact.replay.compute.report import Computed
-from reenact.replay.compute.tier import Asked, compute_log, header_of
+from reenact.replay.compute.tier import ComputeOptions, compute_log, header_of
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.log.reader import LogFile
@@ -34,8 +34,8 @@ MAX_REQUESTS: Final = 150
 ELSEWHERE: Final = """
 import sys
 from pathlib import Path
-from reenact.replay.compute.tier import Asked, compute_log
-verdict = compute_log(sys.argv[1], Asked(model=Path(sys.argv[2])))
+from reenact.replay.compute.tier import ComputeOptions, compute_log
+verdict = compute_log(sys.argv[1], ComputeOptions(model=Path(sys.argv[2])))
 print(verdict.verdict, verdict.computed.n_rows, verdict.computed.n_rows_differ)
 """
 """A program that executes a log again."""
@@ -58,7 +58,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def computed(log: Path) -> Computed:
     """Execute a log again; nothing may differ."""
-    verdict = compute_log(log, Asked(model=quantised("Q4_0")))
+    verdict = compute_log(log, ComputeOptions(model=quantised("Q4_0")))
     assert ("same", "compute") == (verdict.verdict, verdict.tier), "\n".join(verdict.lines())
     assert verdict.computed is not None
     return verdict.computed
@@ -81,7 +81,7 @@ def test_a_load_is_executed_again(log: Path) -> None:
 
 def test_each_sequence_alone(log: Path) -> None:
     """Every sequence of the load, executed alone in an empty context, has the rows that it had in company."""
-    verdict = all_alone(log, Asked(model=quantised("Q4_0")))
+    verdict = all_alone(log, ComputeOptions(model=quantised("Q4_0")))
     assert ("same", "compute, alone") == (verdict.verdict, verdict.tier), "\n".join(verdict.lines())
     assert verdict.computed is not None
     recorded = shown(log)
@@ -93,7 +93,7 @@ def test_the_check_of_sequences_alone_can_fail(session_log: Path) -> None:
     settings = {"n_slots": 3, "n_ctx": 704, "n_batch": 64, "determinism": "recorded-schedule"}
     trio.run(lambda: record(session_log, quantised("Q4_0"), SEED, quantisations.enough, sizes=BRIEF, **settings))
     assert 0 == computed(session_log).n_rows_differ
-    alone = all_alone(session_log, Asked(model=quantised("Q4_0"))).computed
+    alone = all_alone(session_log, ComputeOptions(model=quantised("Q4_0"))).computed
     assert alone is not None
     assert 0 < len(alone.differing) <= len(alone.alone)
 

@@ -21,7 +21,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.metrics import Times
 from reenact.replay import replay_log
 from reenact.replay.check.report import check_log
-from reenact.replay.look.texts import Texts, Told
+from reenact.replay.look.texts import SequenceText, Texts
 from reenact.runtime import Completion
 from reenact.runtime.engine.scripted import PIECES, Special, drawn, row_of
 from reenact.runtime.log.reader import LogFile, entries
@@ -60,7 +60,7 @@ class Alone:
 class Read:
     """What there is in a log."""
 
-    told: dict[str, Told]
+    told: dict[str, SequenceText]
     """Each sequence, by the name of its request."""
     inputs: dict[int, tuple[Input, ...]]
     """Of the prompts."""
@@ -208,7 +208,7 @@ def complaints(ran: Ran) -> Iterator[str]:
             yield from (f"{name}: {what}" for what in _of_its_time(end, told, found, ran.jumped))
 
 
-def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
+def _of_its_end(end: End, told: SequenceText | None, found: Read) -> Iterator[str]:
     """Say what its caller got that the log does not say."""
     finished = None if told is None else told.end
     if told is None:
@@ -239,7 +239,7 @@ def _of_its_end(end: End, told: Told | None, found: Read) -> Iterator[str]:
     yield from _of_its_chunks(end, end.completion)
 
 
-def _as_asked(end: End, told: Told) -> Iterator[str]:
+def _as_asked(end: End, told: SequenceText) -> Iterator[str]:
     """Say what was recorded otherwise than it was asked."""
     request = told.request
     asked_for = end.prompts[min(request.left_out, len(end.prompts) - 1)]
@@ -259,7 +259,7 @@ def _as_asked(end: End, told: Told) -> Iterator[str]:
             yield f"{name} {asked!r} was asked for, and {recorded!r} is recorded"
 
 
-def _of_what_it_got(got: Completion, told: Told, finished: e.SequenceFinished, found: Read) -> Iterator[str]:
+def _of_what_it_got(got: Completion, told: SequenceText, finished: e.SequenceFinished, found: Read) -> Iterator[str]:
     """Say what of a completion the log does not say."""
     number, options = told.request.sequence, told.request.options
     prompt = found.inputs.get(number, ())
@@ -312,7 +312,7 @@ def _of_its_chunks(end: End, got: Completion) -> Iterator[str]:
         yield f"it was read as {(text, tokens)}, and is {(got.text, got.tokens)}"
 
 
-def _of_its_time(end: End, told: Told, found: Read, jumped: float) -> Iterator[str]:
+def _of_its_time(end: End, told: SequenceText, found: Read, jumped: float) -> Iterator[str]:
     """Say where a deadline came too soon or too late after it was asked for; the clock may have jumped over it."""
     came, *later = found.times[told.request.sequence]
     deadline = told.request.options.deadline
@@ -325,7 +325,7 @@ def _of_its_time(end: End, told: Told, found: Read, jumped: float) -> Iterator[s
         yield f"it ended after {took} seconds, and {deadline} were asked for"
 
 
-def _of_its_text(told: Told, found: Read) -> Iterator[str]:
+def _of_its_text(told: SequenceText, found: Read) -> Iterator[str]:
     """Say what of its text does not follow from its inputs alone."""
     prompt = found.inputs.get(told.request.sequence)
     if prompt is None:

@@ -9,7 +9,7 @@ import trio
 from trio._core import _run
 
 from reenact.replay.cli.main import main as replay
-from reenact.runtime.request import Live
+from reenact.runtime.request import Request
 from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
 from tests.simulation.__main__ import failure, in_process, log_of, simulated
 from tests.simulation.judge import alone, read
@@ -63,7 +63,7 @@ def test_a_seed_says_everything(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A complaint names the request, what its caller got, and what he should have got."""
-    monkeypatch.setattr(Live, "end_with", lambda _live, _error: None)
+    monkeypatch.setattr(Request, "end_with", lambda _live, _error: None)
     said = r"(?m)^  caller \d+(, turn \d)?: its caller got read, expected one of "
     assert any(re.search(said, found(seed, log_of(tmp_path, seed))) for seed in SEEDS)
 

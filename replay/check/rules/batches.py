@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from reenact.actors import events as e
-from reenact.replay.check.recount import Recount, Request
+from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import inputs, sequences
 
@@ -16,7 +16,7 @@ MAX_MISSED: Final = 1
 advances at least in every second batch, and in every batch where all inputs are tokens."""
 
 
-class Batches(Rule):
+class BatchesRule(Rule):
     """What a batch is."""
 
     name = "batches"
@@ -66,7 +66,7 @@ class Batches(Rule):
                 yield self.violation(n, f"rows of sequence {recount.slot(part.slot).sequence}", actual)
 
 
-class Draws(Rule):
+class DrawsRule(Rule):
     """Who reads which row of logits."""
 
     name = "draws"
@@ -97,7 +97,7 @@ class Draws(Rule):
             case _:
                 pass
 
-    def _part(self, n: int, part: e.Part, request: Request) -> Iterator[Violation]:
+    def _part(self, n: int, part: e.Part, request: RecountedRequest) -> Iterator[Violation]:
         is_last = part.position + len(part.inputs) == len(request.inputs)
         draw = request.n_sampled if is_last and not request.pool and request.wants else None
         if (part.draw, part.pool) != (draw, request.pool):
@@ -108,7 +108,7 @@ class Draws(Rule):
             )
 
 
-class Positions(Rule):
+class PositionsRule(Rule):
     """Where rows stand."""
 
     name = "positions"
@@ -164,7 +164,7 @@ class Positions(Rule):
             yield self.violation(n, expected, inputs(part.inputs))
 
 
-class Cells(Rule):
+class CellsRule(Rule):
     """What the engine reports of its cells."""
 
     name = "cells"
@@ -204,7 +204,7 @@ def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
     return (every, every) if code == e.DONE else (none, every)
 
 
-class Turns(Rule):
+class TurnsRule(Rule):
     """Who waits for whose rows."""
 
     name = "turns"
@@ -259,11 +259,11 @@ class Turns(Rule):
     def _is_ready(self, number: int | None) -> bool:
         return number is not None and self.recount.is_live(number) and self.recount.request(number).wants
 
-    def _left_out(self, n: int, request: Request, why: str) -> Violation:
+    def _left_out(self, n: int, request: RecountedRequest, why: str) -> Violation:
         return self.violation(n, f"sequence {request.number} in the batch, {why}", "it is not")
 
 
-class Aborts(Rule):
+class AbortsRule(Rule):
     """When a batch is ended early."""
 
     name = "aborts"

@@ -101,7 +101,7 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= abs(one) * _EXACT
 
 
-class Statistics(Rule):
+class StatisticsRule(Rule):
     """What a session amounts to."""
 
     name = "statistics"
@@ -222,7 +222,7 @@ class Statistics(Rule):
                 yield self.violation(n, f"{name}: {expected}", str(getattr(told, name)))
 
 
-class Digest(Rule):
+class DigestRule(Rule):
     """What is folded."""
 
     name = "digest"

@@ -10,7 +10,7 @@ from typing import Final
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.routing import BATCHER, sequence_name
-from reenact.replay.check.recount import Recount, Request
+from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import count, inputs, sequences
 
@@ -18,7 +18,7 @@ _EXACT: Final = 1e-9
 """How far a value of a vector of length 1 may be from what is computed in another order."""
 
 
-class Inputs(Rule):
+class InputsRule(Rule):
     """What a sequence has evaluated."""
 
     name = "inputs"
@@ -77,7 +77,7 @@ class Inputs(Rule):
         self._owed.clear()
         self._truncated.clear()
 
-    def _queued(self, n: int, queued: e.InputQueued, request: Request) -> Iterator[Violation]:
+    def _queued(self, n: int, queued: e.InputQueued, request: RecountedRequest) -> Iterator[Violation]:
         if request.last_token is None:
             due, draw = self._prompt(request), None if request.embedding else 0
             if (len(request.prompt or ()) > request.n_ctx) != (request.number in self._truncated):
@@ -92,14 +92,14 @@ class Inputs(Rule):
         if draw is not None and request.n_sampled >= request.limit:
             yield self.violation(n, f"{count(request.limit, 'token')} at most", "one more is asked for")
 
-    def _prompt(self, request: Request) -> tuple[Input, ...]:
+    def _prompt(self, request: RecountedRequest) -> tuple[Input, ...]:
         prompt = request.prompt or ()
         if len(prompt) <= request.n_ctx:
             return prompt
         return prompt[: request.keep] + prompt[len(prompt) - (request.n_ctx - request.keep) :]
 
 
-class Shifts(Rule):
+class ShiftsRule(Rule):
     """How a full context makes room."""
 
     name = "shifts"
@@ -162,7 +162,7 @@ class Shifts(Rule):
             yield self.violation(n, expected, f"{length} inputs, shift {request.options.shift}")
 
 
-class Tokens(Rule):
+class TokensRule(Rule):
     """What becomes of a sampled token."""
 
     name = "tokens"
@@ -223,7 +223,7 @@ class Tokens(Rule):
             yield self.violation(n, f"token {n_sampled}", f"token {event.index}")
 
 
-class Readers(Rule):
+class ReadersRule(Rule):
     """Who does not read on."""
 
     name = "readers"
@@ -293,7 +293,7 @@ class Readers(Rule):
         return request.slot is not None and request.kept_back
 
 
-class Vectors(Rule):
+class VectorsRule(Rule):
     """What becomes of a text that is pooled."""
 
     name = "vectors"

@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 from reenact.actors import events as e
 from reenact.actors.routing import BATCHER, sequence_name
-from reenact.replay.check.recount import Recount, Request
+from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation, quoted
 from reenact.replay.render.values import sequences
 
@@ -58,7 +58,7 @@ _CAUSES: Final[dict[type[e.Event], tuple[type[e.Event], ...]]] = {
 """What a derived event may follow from. What is not here (a slot given out, a plan) follows from a given one."""
 
 
-class Records(Rule):
+class RecordsRule(Rule):
     """The log's own order."""
 
     name = "records"
@@ -103,7 +103,7 @@ class Records(Rule):
                 yield self.violation(record.n, f"a cause about sequence {one}", f"one about sequence {other}")
 
 
-class Ends(Rule):
+class EndsRule(Rule):
     """One end for each request."""
 
     name = "ends"
@@ -151,7 +151,7 @@ class Ends(Rule):
                     )
 
 
-class Reasons(Rule):
+class ReasonsRule(Rule):
     """Why a request ended."""
 
     name = "reasons"
@@ -174,7 +174,7 @@ class Reasons(Rule):
         if due != (end.n_prompt, end.n_sampled):
             yield self.violation(record.n, _counted(*due), _counted(end.n_prompt, end.n_sampled))
 
-    def _due(self, request: Request, cause: e.Event | None) -> tuple[str, str | None]:
+    def _due(self, request: RecountedRequest, cause: e.Event | None) -> tuple[str, str | None]:
         """Return the reason of an end, and the stop string."""
         match cause:
             case e.CancelRequested():
@@ -189,7 +189,7 @@ class Reasons(Rule):
             case _:
                 return "error", None
 
-    def _due_to_batch(self, request: Request) -> tuple[str, str | None]:
+    def _due_to_batch(self, request: RecountedRequest) -> tuple[str, str | None]:
         said = e.TokenEmitted | e.StopMatched | e.EogSampled | e.EmbeddingComputed
         mine = (one for one in self.recount.fact if isinstance(one, said) and one.sequence == request.number)
         match next(mine, None):
@@ -214,7 +214,7 @@ def _counted(n_prompt: int, n_sampled: int) -> str:
     return f"n_prompt {n_prompt} and n_sampled {n_sampled}"
 
 
-class Cancels(Rule):
+class CancelsRule(Rule):
     """Who leaves."""
 
     name = "cancels"
@@ -255,7 +255,7 @@ class Cancels(Rule):
             yield self.violation(n, f"an end of request {number} at once", "none in this fact")
 
 
-class Overdue(Rule):
+class OverdueRule(Rule):
     """Whose time is over."""
 
     name = "overdue"
@@ -315,7 +315,7 @@ class Overdue(Rule):
                     yield self.violation(record.n, f"{what} of sequence {number} before", "not yet")
 
 
-class Failures(Rule):
+class FailuresRule(Rule):
     """Who is concerned by a failure."""
 
     name = "failures"
@@ -390,7 +390,7 @@ class Failures(Rule):
             yield self.violation(record.n, f"the error {cause.failure.kind}: {quoted(cause.failure.reason)}", actual)
 
 
-class Actors(Rule):
+class ActorsRule(Rule):
     """Whoever raises."""
 
     name = "actors"

@@ -9,12 +9,12 @@ from heapq import heapify, heapreplace
 
 from reenact.actors import events as e
 from reenact.actors.routing import BATCHER
-from reenact.replay.check.recount import Recount, Request, common
+from reenact.replay.check.recount import Recount, RecountedRequest, common
 from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import count
 
 
-class Slots(Rule):
+class SlotsRule(Rule):
     """What a slot is given out with."""
 
     name = "slots"
@@ -70,7 +70,7 @@ class Slots(Rule):
             yield self.violation(n, f"{count(expected, 'reused input')} at most", f"{reused}")
 
 
-class Kept(Rule):
+class KeptRule(Rule):
     """What stays in a slot that is released."""
 
     name = "kept"
@@ -93,7 +93,7 @@ class Kept(Rule):
             yield self.violation(record.n, f"{due} cells of slot {released.slot}", f"{released.length}")
 
 
-class Places(Rule):
+class PlacesRule(Rule):
     """Whose turn it is."""
 
     name = "places"
@@ -143,7 +143,7 @@ class Places(Rule):
         yield self.violation(n, "nobody in turn", f"sequence {sequence}")
         return n_kept
 
-    def _youngest_below(self, request: Request) -> int | None:
+    def _youngest_below(self, request: RecountedRequest) -> int | None:
         lower = [
             (other.options.priority, -other.number)
             for other in (self.recount.request(slot.sequence or 0) for slot in self.recount.slots)
@@ -167,7 +167,7 @@ class Places(Rule):
                 return
 
 
-class Queue(Rule):
+class QueueRule(Rule):
     """How many wait."""
 
     name = "queue"
@@ -244,7 +244,7 @@ class Queue(Rule):
         limit, n_slots = (0 if recount.header is None else recount.header.limits.max_waiting), len(recount.slots)
         if len(recount.waiting) < limit:
             return None
-        came = Request(number=received.sequence, options=received.options)
+        came = RecountedRequest(number=received.sequence, options=received.options)
         if len(recount.waiting) > limit + 3 * n_slots:
             return came.number  # More than can: those that may, those that had a slot, go, and lose theirs.
         held = [recount.request(slot.sequence).options.priority for slot in recount.slots if slot.sequence is not None]
@@ -267,7 +267,7 @@ class Queue(Rule):
             yield self.violation(n, expected, f"priority {queued.priority}, {queued.n_ahead} ahead")
 
 
-def _n_going(queue: list[Request], held: list[int], n_free: int) -> int:
+def _n_going(queue: list[RecountedRequest], held: list[int], n_free: int) -> int:
     """Return how many of a queue get a slot at once: one that is free, or that of a lower priority among ``held``."""
     heapify(held)
     for number, one in enumerate(queue[n_free:], n_free):

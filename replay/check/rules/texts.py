@@ -16,7 +16,7 @@ _REPLACED = "\ufffd"
 
 
 @define(kw_only=True)
-class Said:
+class RecountedText:
     """All bytes of one sequence, and what became of them."""
 
     stops: tuple[bytes, ...] = ()
@@ -101,7 +101,7 @@ def _is_character(data: bytes) -> bool:
         return False
 
 
-class Text(Rule):
+class TextRule(Rule):
     """What goes out."""
 
     name = "text"
@@ -122,7 +122,7 @@ class Text(Rule):
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
-        self._said: dict[int, Said] = {}
+        self._said: dict[int, RecountedText] = {}
         self._pieces: dict[int, bytes] = {}
 
     def see(self, record: e.Record) -> Iterator[Violation]:
@@ -135,9 +135,9 @@ class Text(Rule):
             case e.StopMatched() as matched:
                 yield from self._matched(record.n, matched, self._of(matched.sequence))
             case e.SequenceFinished() as end:
-                yield from self._ended(record.n, end, self._said.pop(end.sequence, Said()))
+                yield from self._ended(record.n, end, self._said.pop(end.sequence, RecountedText()))
             case e.RequestReceived(sequence=number, options=options):
-                self._said[number] = Said(stops=tuple(stop.encode() for stop in options.stop))
+                self._said[number] = RecountedText(stops=tuple(stop.encode() for stop in options.stop))
             case e.SequenceForked(sequence=number, options=options) if number in self._said:
                 said = self._said[number]
                 said.stops = tuple(stop.encode() for stop in options.stop)
@@ -145,13 +145,13 @@ class Text(Rule):
             case _:
                 pass
 
-    def _of(self, number: int) -> Said:
+    def _of(self, number: int) -> RecountedText:
         """Return what a sequence said, with its next piece."""
-        said = self._said.setdefault(number, Said())
+        said = self._said.setdefault(number, RecountedText())
         said.add(self._pieces.pop(number, b""))
         return said
 
-    def _emitted(self, n: int, emitted: e.TokenEmitted, said: Said) -> Iterator[Violation]:
+    def _emitted(self, n: int, emitted: e.TokenEmitted, said: RecountedText) -> Iterator[Violation]:
         found = said.stop()
         if found is not None:
             yield self.violation(n, f"the stop string {quoted(found[1])}", f"TokenEmitted {quoted(emitted.text)}")
@@ -165,7 +165,7 @@ class Text(Rule):
             yield self.violation(n, f"held_by {said.brought()}", f"{emitted.held_by}")
         said.texts.append(emitted.text)
 
-    def _matched(self, n: int, matched: e.StopMatched, said: Said) -> Iterator[Violation]:
+    def _matched(self, n: int, matched: e.StopMatched, said: RecountedText) -> Iterator[Violation]:
         found = said.stop()
         if found is None:
             yield self.violation(n, "no stop string: none is complete", f"{quoted(matched.stop)}")
@@ -177,7 +177,7 @@ class Text(Rule):
             yield self.violation(n, f"{quoted(text)} before {quoted(stop.decode())}", actual)
         said.texts.append(matched.text)
 
-    def _ended(self, n: int, end: e.SequenceFinished, said: Said) -> Iterator[Violation]:
+    def _ended(self, n: int, end: e.SequenceFinished, said: RecountedText) -> Iterator[Violation]:
         cut = len(said.data) if said.cut is None else said.cut
         text = _decoded(said.data[said.gone :]) if said.cut is None else ""
         n_hidden = 0 if said.cut is None else said.hidden(cut)
@@ -194,7 +194,7 @@ def _decoded(data: bytearray) -> str:
     return data.decode("utf-8", "replace")
 
 
-class Stops(Rule):
+class StopsRule(Rule):
     """What never goes out."""
 
     name = "stops"

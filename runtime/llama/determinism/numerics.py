@@ -49,7 +49,7 @@ _PROCESS: Final = _Process()
 
 
 @frozen(kw_only=True)
-class Machine:
+class Hardware:
     """What a file can have, and what is fastest for it, on this machine and build."""
 
     repacks: bool = True
@@ -58,13 +58,13 @@ class Machine:
     """The type of V that is fastest beside K in q8_0."""
 
 
-def independent(types: Collection[str], machine: Machine) -> Numerics:
+def independent(types: Collection[str], machine: Hardware) -> Numerics:
     """Return the fastest settings under which results do not depend on the schedule, as far as is known."""
     repack = machine.repacks and _REPACKED.isdisjoint(types)
     return Numerics(type_k="q8_0", type_v=machine.type_v, flash_attn="enabled", repack=repack, tiled=False)
 
 
-def fastest(types: Collection[str], machine: Machine) -> Numerics:
+def fastest(types: Collection[str], machine: Hardware) -> Numerics:
     """Return llama.cpp's fastest settings, as far as this process has them."""
     tiled = not _TILED.isdisjoint(types) and _PROCESS.tiled is not False and os.environ.get(TILES_NAME) != "0"
     return Numerics(type_k="f16", type_v="f16", flash_attn="auto", repack=machine.repacks, tiled=tiled)
@@ -82,7 +82,7 @@ def obstacle(types: Collection[str]) -> str | None:
     return None
 
 
-def possible(numerics: Numerics, types: Collection[str], machine: Machine) -> Numerics:
+def possible(numerics: Numerics, types: Collection[str], machine: Hardware) -> Numerics:
     """Return these settings as far as this process and machine can have them."""
     tiled = numerics.tiled if _allows(types, tiled=numerics.tiled) else not numerics.tiled
     return changed(numerics, tiled=tiled, repack=numerics.repack and machine.repacks)

@@ -17,7 +17,7 @@ from attrs import frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import DeterminismFacts, EngineFacts, Numerics, Policy, Probed
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
-from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent, obstacle, possible
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, obstacle, possible
 from reenact.runtime.llama.modelfile import ModelFile
 
 Ask = Callable[[Numerics], dict[str, Probed]]
@@ -49,7 +49,7 @@ class Findings:
     """What "auto" takes here."""
 
 
-def promise(file: ModelFile, settings: ContextSettings, machine: Machine, ask: Ask) -> Promise:
+def promise(file: ModelFile, settings: ContextSettings, machine: Hardware, ask: Ask) -> Promise:
     """Return what can be promised.
 
     Args:
@@ -68,7 +68,7 @@ def promise(file: ModelFile, settings: ContextSettings, machine: Machine, ask: A
     return changed(promised, facts=changed(promised.facts, reason=reason))
 
 
-def _promised(file: ModelFile, settings: ContextSettings, machine: Machine, ask: Ask) -> Promise:
+def _promised(file: ModelFile, settings: ContextSettings, machine: Hardware, ask: Ask) -> Promise:
     asked, types = settings.determinism, file.matrix_types
     if settings.numerics is not None and asked != "auto":
         return _promise(asked, asked, possible(settings.numerics, types, machine), "as recorded")

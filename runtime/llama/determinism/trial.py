@@ -284,7 +284,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     from reenact.runtime.llama.build import engine_facts
     from reenact.runtime.llama.context import Evaluator
     from reenact.runtime.llama.determinism.cache_types import fastest_v
-    from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent, settle
+    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, settle
     from reenact.runtime.llama.loading import Basis, check_served, load_model
     from reenact.runtime.llama.modelfile import read_model_file
 
@@ -292,7 +292,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     llama_cpp.llama_backend_init()
     file = read_model_file(path, lambda _doing, _fraction: None)
     _print(doing="attends for")
-    machine = Machine(type_v=fastest_v(file.head_size, engine_facts()))
+    machine = Hardware(type_v=fastest_v(file.head_size, engine_facts()))
     types = file.matrix_types
     numerics = [changed(of(types, machine), repack=repack, tiled=tried.tiled) for of in (independent, fastest)]
     settle(numerics[0])

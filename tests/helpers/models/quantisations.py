@@ -19,7 +19,7 @@ import trio
 
 from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
-from reenact.replay.compute.tier import Asked, compute_log, header_of
+from reenact.replay.compute.tier import ComputeOptions, compute_log, header_of
 from reenact.replay.verdict import Verdict
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.log.reader import LogFile
@@ -54,7 +54,7 @@ def executed(name: str, log: Path) -> tuple[DeterminismFacts, Shown, Verdict]:
     trio.run(lambda: record(log, model, _SEED, enough, sizes=BRIEF, n_slots=4, n_ctx=704, n_batch=64))
     with LogFile(log) as file:
         promised = header_of(file).determinism
-    return promised, shown(log), compute_log(log, Asked(model=model))
+    return promised, shown(log), compute_log(log, ComputeOptions(model=model))
 
 
 def tell(name: str) -> int:

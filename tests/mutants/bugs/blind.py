@@ -246,7 +246,7 @@ BLIND: Final[tuple[Planted, ...]] = (
         name="a reader catches up only below half of what he may leave",
         says="With max_reader_lag 1 nothing is less than half of it: a reader who was paused once is never resumed, "
         "and waits for ever. With other limits he goes on a chunk later than he may.",
-        target="reenact.runtime.request:Live.caught_up",
+        target="reenact.runtime.request:Request.caught_up",
         broken=caught_up_late,
     ),
     Planted(

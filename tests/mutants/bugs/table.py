@@ -370,31 +370,31 @@ SHELL: Final = [
     Planted(
         "end that is not told",
         "A reader takes a text that was cut off for a whole one.",
-        "reenact.runtime.request:Live.end_with",
+        "reenact.runtime.request:Request.end_with",
         always(None),
     ),
     Planted(
         "last chunk twice",
         "What goes out at the end goes out twice.",
-        "reenact.runtime.request:Live._say",
+        "reenact.runtime.request:Request._say",
         mistakes.said_twice,
     ),
     Planted(
         "text before a stop string lost",
         "What stood before a stop string, and had not gone out, never does.",
-        "reenact.runtime.request:Live.finish",
+        "reenact.runtime.request:Request.finish",
         mistakes.cut_lost,
     ),
     Planted(
         "reader never paused",
         "A reader who does not read on is written to without end.",
-        "reenact.runtime.request:Live._unread",
+        "reenact.runtime.request:Request._unread",
         always(0),
     ),
     Planted(
         "reader never resumed",
         "A reader who reads on again gets no more.",
-        "reenact.runtime.request:Live.caught_up",
+        "reenact.runtime.request:Request.caught_up",
         always(value=False),
     ),
     Planted(
@@ -469,7 +469,7 @@ ENGINE: Final = [
     Planted(
         "shared chain",
         "Sequences with the same top_k have one temperature.",
-        "reenact.runtime.llama.sampler:Draws._chain",
+        "reenact.runtime.llama.sampler:Sampler._chain",
         mistakes.first_chain,
     ),
     Planted(

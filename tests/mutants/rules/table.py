@@ -1094,14 +1094,14 @@ SHELL_AND_ENGINE: Final = [
     Rule(
         "Sampling: its own row",
         "From the sequence's own row",
-        "reenact.runtime.llama.sampler:Draws.draw",
+        "reenact.runtime.llama.sampler:Sampler.draw",
         broken.first_row,
         ("tests/runtime/engine/test_engines.py::test_company_and_slot_change_nothing[llama]",),
     ),
     Rule(
         "Sampling: its own chain",
         "with its own chain",
-        "reenact.runtime.llama.sampler:Draws._chain",
+        "reenact.runtime.llama.sampler:Sampler._chain",
         asked(lambda self, options: (self, changed(options, typical_p=1.0))),
         (
             "tests/runtime/llama/test_sampler.py::test_typical_p_leaves_out_the_likeliest_token_where_it_says_too_little",
@@ -1117,7 +1117,7 @@ SHELL_AND_ENGINE: Final = [
     Rule(
         "Sampling: the grammar",
         "A grammar is tested on the sampled token first.",
-        "reenact.runtime.llama.sampler:Draws._token",
+        "reenact.runtime.llama.sampler:Sampler._token",
         asked(lambda self, row, logits, part, drawing: (self, row, logits, part, changed(drawing, grammar=None))),
         ("tests/runtime/llama/test_sampler.py::test_a_text_has_the_form_of_its_grammar",),
     ),
@@ -1131,7 +1131,7 @@ SHELL_AND_ENGINE: Final = [
     Rule(
         "Sampling: what a grammar costs",
         "that can be followed in too many ways ends its sequence",
-        "reenact.runtime.llama.grammar_states:Work.take",
+        "reenact.runtime.llama.grammar_states:TokenWork.take",
         always(None),
         ("tests/runtime/llama/test_sampler.py::test_a_grammar_with_too_many_readings_is_given_up",),
     ),
@@ -1152,14 +1152,14 @@ SHELL_AND_ENGINE: Final = [
     Rule(
         "Cancelling: readers",
         "A caller who stops reading pauses his own sequence after a bounded number of chunks",
-        "reenact.runtime.request:Live._unread",
+        "reenact.runtime.request:Request._unread",
         always(value=0),
         ("tests/runtime/test_runtime.py::test_a_reader_who_stops_pauses_only_himself",),
     ),
     Rule(
         "Result: tokens",
         "Text, tokens, finish reason, seed",
-        "reenact.runtime.request:Live.finish",
+        "reenact.runtime.request:Request.finish",
         lambda original: lambda self, event, *rest: original(self, changed(event, n_hidden=0), *rest),
         ("tests/runtime/test_requests.py::test_tokens_that_a_stop_string_cut_are_not_told",),
     ),

@@ -1,12 +1,12 @@
 from pathlib import Path
 
 from reenact.actors import events as e
-from reenact.replay.look.texts import Told, lines_of, texts_of
+from reenact.replay.look.texts import SequenceText, lines_of, texts_of
 from reenact.runtime.log.reader import LogFile
 from tests.replay import logs
 
 
-def told(path: Path) -> list[Told]:
+def told(path: Path) -> list[SequenceText]:
     """Return what a log tells of each sequence."""
     with LogFile(path) as log:
         texts, corrupt = texts_of(log)

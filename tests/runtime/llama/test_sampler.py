@@ -21,7 +21,7 @@ from reenact.runtime.engine.draw_key import draw_key
 from reenact.runtime.engine.protocol import Drawing
 from reenact.runtime.grammar.in_force import grammar_in_force
 from reenact.runtime.llama.bindings import ShortCalls, listen, llama_cpp
-from reenact.runtime.llama.sampler import Draws
+from reenact.runtime.llama.sampler import Sampler
 
 pytestmark = pytest.mark.model
 
@@ -49,7 +49,7 @@ class Bench:
     vocabulary: Any
     context: Any
     calls: ShortCalls
-    draws: Draws
+    draws: Sampler
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """Return a text's tokens."""
@@ -140,7 +140,7 @@ def bench() -> Iterator[Bench]:
     context: Any = llama_cpp.llama_init_from_model(model, settings)
     vocabulary: Any = llama_cpp.llama_model_get_vocab(model)
     calls = ShortCalls()
-    made = Bench(vocabulary, context, calls, Draws(vocabulary, context, calls, N_CTX, logits_hash=True))
+    made = Bench(vocabulary, context, calls, Sampler(vocabulary, context, calls, N_CTX, logits_hash=True))
     made.decode(made.tokens("The pet is"))
     yield made
     made.draws.close()

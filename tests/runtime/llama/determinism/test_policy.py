@@ -8,7 +8,7 @@ from attrs import evolve as changed
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics, Probed
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
-from reenact.runtime.llama.determinism.numerics import Machine, fastest, independent
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent
 from reenact.runtime.llama.determinism.policy import Promise, promise
 from reenact.runtime.llama.modelfile import ModelFile
 
@@ -33,10 +33,10 @@ def promised(
 
     def ask(probed: Numerics) -> dict[str, Probed]:
         assert found is not None, "nothing is to be probed"
-        assert independent(file.matrix_types, Machine()) == probed
+        assert independent(file.matrix_types, Hardware()) == probed
         return found
 
-    return promise(file, settings, Machine(), ask)
+    return promise(file, settings, Hardware(), ask)
 
 
 @pytest.mark.parametrize("asked", ["auto", "schedule-independent"])
@@ -53,7 +53,7 @@ def test_without_a_difference_nothing_depends_on_the_schedule(
 ) -> None:
     """That is promised where a probe finds no difference, also where it ran out of time; the reason says which."""
     made = promised(QUANTISED, asked, found)
-    assert (independent(TYPES, Machine()), "schedule-independent") == (made.numerics, made.facts.policy)
+    assert (independent(TYPES, Hardware()), "schedule-independent") == (made.numerics, made.facts.policy)
     assert (asked, found, verdict, reason) == (
         made.facts.asked,
         made.facts.probe,
@@ -65,7 +65,7 @@ def test_without_a_difference_nothing_depends_on_the_schedule(
 def test_a_difference_leaves_the_recorded_schedule() -> None:
     """Where a probe finds one, "auto" gives way to the fastest settings, and the header says which one it was."""
     made = promised(QUANTISED, "auto", DIFFERS)
-    assert (fastest(TYPES, Machine()), "recorded-schedule", "differs") == (
+    assert (fastest(TYPES, Hardware()), "recorded-schedule", "differs") == (
         made.numerics,
         made.facts.policy,
         made.facts.verdict,
@@ -97,7 +97,7 @@ def test_what_is_known_is_not_probed() -> None:
 def test_the_recorded_schedule_can_be_had_always(file: ModelFile) -> None:
     """Asked for by name it has the fastest settings, and nothing is probed."""
     made = promised(file, "recorded-schedule", None)
-    assert (fastest(file.matrix_types, Machine()), "recorded-schedule") == (made.numerics, made.facts.policy)
+    assert (fastest(file.matrix_types, Hardware()), "recorded-schedule") == (made.numerics, made.facts.policy)
     assert "it was asked for" == made.facts.reason
 
 
@@ -106,7 +106,7 @@ def test_a_text_that_is_pooled_is_alone(asked: Determinism) -> None:
     """A model for embeddings needs neither a probe nor slower attention, whatever its types."""
     made = promised(POOLS, asked, None)
     assert ("schedule-independent", "a text is alone in its batch") == (made.facts.policy, made.facts.reason)
-    assert fastest(POOLS.matrix_types, Machine()) == made.numerics
+    assert fastest(POOLS.matrix_types, Hardware()) == made.numerics
 
 
 @pytest.mark.parametrize("asked", ["schedule-independent", "recorded-schedule"])
