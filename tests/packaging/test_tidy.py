@@ -158,3 +158,22 @@ def _lines_with(pattern: re.Pattern[str], texts: dict[str, str]) -> list[str]:
         for name, text in sorted(texts.items())
         for found in pattern.finditer(text)
     ]
+
+
+def test_no_class_has_the_name_of_another(modules: dict[str, ast.Module]) -> None:
+    """A public class has a name of its own in all three packages."""
+    places: dict[str, list[str]] = {}
+    for path, module in modules.items():
+        for node in ast.walk(module):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path)
+    assert {} == {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_no_module_is_an_inflection_of_its_neighbour(modules: dict[str, ast.Module]) -> None:
+    """In one folder no two modules differ by the ending of a plural, a participle or a past tense alone."""
+    stems: dict[tuple[Path, str], list[str]] = {}
+    for path in modules:
+        stem = re.sub(r"(?<=\w{3})(s|es|ed|e|ing)$", "", Path(path).stem)
+        stems.setdefault((Path(path).parent, stem), []).append(path)
+    assert [] == [paths for paths in stems.values() if len(paths) > 1]
