@@ -230,7 +230,7 @@ class DigestRule(Rule):
         "The state that is folded from the records is what they come to: who has which slot, with how many cells of "
         "use, who waits, and what is in flight; and its digest is the one in SessionClosed."
     )
-    source = "DESIGN.md, sections 2 and 4"
+    source = "ARCHITECTURE.md, sections 2 and 4"
     hears = _EVERYTHING
 
     def __init__(self, recount: Recount) -> None:

@@ -66,7 +66,7 @@ class RecordsRule(Rule):
         "Records are numbered from 0 without a gap; a derived one follows from a record of the same fact and sequence "
         "that can lead to it, at the fact's time; time never goes back, and nothing follows the close."
     )
-    source = "DESIGN.md, sections 2 and 4"
+    source = "ARCHITECTURE.md, sections 2 and 4"
     hears = (*get_args(e.GivenEvent), *get_args(e.DerivedEvent))
 
     def see(self, record: e.Record) -> Iterator[Violation]:
@@ -395,7 +395,7 @@ class ActorsRule(Rule):
 
     name = "actors"
     says = "No actor raises, whatever it is told."
-    source = "DESIGN.md, section 2"
+    source = "ARCHITECTURE.md, section 2"
     hears = (e.ActorFailed,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
