@@ -140,7 +140,7 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
 
 
 def proceed(state: Batcher) -> list[e.Event]:
-    """Return what the Batcher does next when everybody has had his say: give out a slot, free one, or plan a batch."""
+    """Return what the Batcher does next once nobody has anything left to decide: give out a slot, or plan a batch."""
     if state.in_flight or state.broken is not None:
         return []
     return _assign(state) or _plan(state)
@@ -247,9 +247,9 @@ def _preempt(state: Batcher, work: Work) -> list[e.Event]:
 
 
 def preempted(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
-    """Return who makes room for ``work``, and his slot: of those of the lowest priority below it the youngest.
+    """Return the work that makes room for ``work``, and its slot: the youngest of the lowest priority below it.
 
-    If it were a younger one of a priority in between, he would take the other's slot by the same rule in turn.
+    If it were a younger one of a priority in between, that one would take the other's slot by the same rule in turn.
     """
     lower = [
         (number, slot.work)

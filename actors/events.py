@@ -599,4 +599,4 @@ class Record:
     event: Event
     cause: int | None
     """For a derived event the ``n`` of the record it follows from; for a slot given out and for a plan, of the given
-    record after which everybody had had his say."""
+    record after which nobody had anything left to decide."""

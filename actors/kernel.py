@@ -196,7 +196,7 @@ class Kernel:
                 return []
 
     def _proceed(self) -> list[e.Event]:
-        """Return what the Batcher does when everybody has had his say."""
+        """Let the Batcher decide once nobody else has anything left to decide."""
         if self._batcher is None or BATCHER in self._failed:
             return []
         try:

@@ -16,8 +16,8 @@ MOST_WAITING: Final = 4096
 tenth of a millisecond; and at 8 slots and 2 seconds a request the last one waits a quarter of an hour."""
 
 MAX_READER_LAG: Final = 64
-"""Chunks a reader may leave unread before his sequence pauses. A chunk is about one token, so this is a few seconds of
-text: enough for a slow terminal or a network hiccup, and too little to generate a page that nobody reads."""
+"""Chunks that a reader may leave unread before its sequence pauses. A chunk is about one token, so this is a few
+seconds of text: enough for a slow terminal or a network hiccup, and too little to generate a page that nobody reads."""
 
 MAX_PAUSE: Final = 10.0
 """Seconds that a paused sequence keeps its slot, by default: several times what it takes to evaluate a long context

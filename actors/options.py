@@ -217,7 +217,7 @@ OPTION_NAMES = tuple(RequestOptions.__annotations__)
 
 
 def options_of(asked: RequestOptions, *, seed: Callable[[], int]) -> Options:
-    """Return the options a caller asked for, with a seed from ``seed()`` where he gave none.
+    """Return the options that a caller asked for, with a seed from ``seed()`` where none was given.
 
     Raises:
         InvalidRequest: An unknown name, a wrong type or a value out of bounds.

@@ -113,8 +113,8 @@ def share_rows(wanted: list[int], budget: int) -> list[int]:
         budget: Rows of the batch, at least ``len(wanted)``.
 
     Returns:
-        Rows for each: at least 1, at most what it wants, ``budget`` in all at most. Who gets less than he wants has as
-        many as any other, or one less where the rows do not divide; then lower slots have the one more.
+        Rows for each: at least 1, at most what it wants, ``budget`` in all at most. A part that gets less than it wants
+        has as many as any other, or one less where the rows do not divide; then lower slots have the one more.
     """
     rows = [0] * len(wanted)
     hungry = list(range(len(wanted)))

@@ -59,7 +59,7 @@ class Moment:
 
     @property
     def settled(self) -> bool:
-        """Whether everybody has had his say: nothing more follows from the last given record."""
+        """Whether nobody has anything left to decide: nothing more follows from the last given record."""
         return self.following is None or self.following.record.cause is None
 
     def mark(self, sequence: int, *kinds: type[e.Event]) -> Entry | None:

@@ -64,7 +64,7 @@ async def open_runtime(
         logits_hash: Record the checksum of every row of logits that a token is drawn from, so that a re-execution can
             compare each of them. Without it only tokens are compared.
         max_waiting: Requests that may wait for a slot, up to 4,096; if more come, the last in turn gets `Overloaded`.
-        max_reader_lag: Chunks a reader may leave unread before his sequence pauses.
+        max_reader_lag: Chunks that a reader may leave unread before its sequence pauses.
         max_pause: Seconds that a paused sequence keeps its slot. Then others may have it, and it goes on with the same
             text when its reader does. None for any length: then a reader who stalls holds up whoever waits.
         sources: The wall clock, session id and seeds.

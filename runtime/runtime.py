@@ -68,8 +68,8 @@ class Runtime:
     ) -> AsyncIterator[Stream]:
         """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
 
-        Leaving the block before the end cancels the sequence. A reader who stops reading pauses his own sequence, after
-        ``max_reader_lag`` unread chunks, and nobody else's. Arguments and errors are those of `complete`.
+        Leaving the block before the end cancels the sequence. A reader that stops reading pauses only its own sequence,
+        after ``max_reader_lag`` unread chunks. Arguments and errors are those of `complete`.
         """
         since = trio.current_time()
         with self._session.refusals(request_id):

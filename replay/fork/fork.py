@@ -2,7 +2,7 @@
 
 The rules that hold here:
 
-* A child begins with its parent's records. It is cut before a given record: everybody has had his say then.
+* A child begins with its parent's records. It is cut before a given record, where nobody has anything left to decide.
 * It goes on with `SequenceForked` for each sequence that is live, then `CellsLost`: what a sequence has is evaluated as
   if it were a prompt, and a batch that was in flight is void. Then readers that are paused go on. So a text whose
   options stay is the parent's, unless results depend on the schedule.

@@ -40,7 +40,7 @@ def plain(value: str) -> str:
 
 
 def named(request_id: str | None) -> str:
-    """Return what a caller calls his request, to stand behind its number."""
+    """Return the name that a caller gave a request, to follow its number."""
     return "" if request_id is None else f" ({plain(request_id)})"
 
 

@@ -66,7 +66,7 @@ def most_steps(context: ContextFacts, left: list[Left]) -> int:
       that prompt, so there is at most one such batch for each of the requests.
 
     Rows of numbers come on top. A batch of them evaluates one at least; and a batch of tokens in which somebody is not,
-    because his next row is one of numbers, has a batch of numbers behind it.
+    because its next row is one of numbers, has a batch of numbers behind it.
 
     Args:
         context: Of the session.

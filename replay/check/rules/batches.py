@@ -225,7 +225,7 @@ class TurnsRule(Rule):
         """Look at who is not in a batch."""
         plan = record.event
         if isinstance(plan, e.CellsLost):
-            # Whoever waited for a token may begin with a row of numbers now: he waits for another batch.
+            # A sequence that waited for a token may begin with a row of numbers now: it waits for another batch.
             self._missed = {}
         if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
             return

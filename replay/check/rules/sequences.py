@@ -228,8 +228,8 @@ class ReadersRule(Rule):
 
     name = "readers"
     says = (
-        "A sequence pauses if its reader does not read on, and only then; it asks for no token until he does, and then "
-        "it goes on at once. If the time for that is over, it gives up its slot, and only then."
+        "A sequence pauses if its reader does not read on, and only then; it asks for no token until the reader does, "
+        "and then it goes on at once. If the time for that is over, it gives up its slot, and only then."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (

@@ -565,7 +565,7 @@ ENDS: Final = [
     ),
     Rule(
         "Cancelling: a stalled reader",
-        "A caller who stops reading pauses his own sequence",
+        "A reader that stops reading pauses only its own sequence",
         "reenact.actors.sequence:_go_on",
         broken.with_state(reader_paused=False),
         ("test_kernel::test_a_paused_reader_stops_nobody_else",),
@@ -589,7 +589,7 @@ ENDS: Final = [
     ),
     Rule(
         "Cancelling: nobody else's",
-        "and nobody else's",
+        "and holds up nobody else",
         "reenact.actors.batcher:_in_turn",
         broken.unread,
         ("test_priorities::test_a_paused_sequence_that_made_room_holds_nobody_up",),
@@ -1151,7 +1151,7 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Cancelling: readers",
-        "A caller who stops reading pauses his own sequence after a bounded number of chunks",
+        "A reader that stops reading pauses only its own sequence after a bounded number of chunks",
         "reenact.runtime.request:Request._unread",
         always(value=0),
         ("tests/runtime/test_runtime.py::test_a_reader_who_stops_pauses_only_himself",),
