@@ -107,7 +107,7 @@ def test_values_of_another_kind_are_not_known(model: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_is_done_without(cache: Path, tmp_path: Path) -> None:
-    """Where a file is in the place of the folder nothing is user_cache, nothing is found, and nothing fails."""
+    """Where a file is in the place of the folder nothing is kept, nothing is found, and nothing fails."""
     cache.write_text("not a folder")
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")

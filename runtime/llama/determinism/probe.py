@@ -8,7 +8,7 @@ The rules that hold here:
 * A probe may have a time limit, because a large model takes minutes: what is not expected to end in time is not tried,
   and told as that. The cheapest ways come first.
 * What no sequence can come upon (one thread instead of one, more cells than the model has positions) is left out.
-* What was found is user_cache, by all that it depends on. What a later probe does not try stays as it was found before.
+* What was found is kept, by all that it depends on. What a later probe does not try stays as it was found before.
 """
 
 from collections.abc import Callable, Iterator

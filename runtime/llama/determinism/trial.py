@@ -3,8 +3,7 @@
 The rules that hold here:
 
 * The first time that a file is opened on a build and a machine, with these threads and tiles, a child process loads it
-  and decodes a row, eight rows and 64 rows, with either policy's cells. The verdict is user_cache, and costs nothing
-  then.
+  and decodes a row, eight rows and 64 rows, with either policy's cells. The verdict is kept, and costs nothing then.
 * Only a child that says it is done has computed. A verdict is kept of such a child, and of nothing else.
 * Repacked weights are blamed only where a signal of the CPU's or of ``abort`` ends a child that lays weights out or
   decodes. A second child does without (``use_extra_bufts``), and where that one computes, nothing is repacked here from
