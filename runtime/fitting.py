@@ -43,7 +43,7 @@ class Fitted:
     n_left_out: int
     """Messages that were left out, the last one counted where its beginning was."""
     n_leading: int | None
-    """Inputs before its first message that may go, BOS apart; None where the template does not show it."""
+    """Inputs before its first message that may go, BOS apart; None unless asked for and shown by the template."""
 
     @property
     def pieces(self) -> list[Piece]:
@@ -51,8 +51,17 @@ class Fitted:
         return _pieces(self.rendered, self.continues)
 
 
-async def fit(session: Session, chats: Chats, messages: list[Message], options: Options) -> Fitted:
+async def fit(
+    session: Session, chats: Chats, messages: list[Message], options: Options, *, keep_leading: bool
+) -> Fitted:
     """Return a chat as it is asked: whole where it fits, and else without its oldest messages.
+
+    Args:
+        session: The session.
+        chats: Those that it may go on from.
+        messages: The chat.
+        options: Of its request.
+        keep_leading: Find out what comes before the first message that may go, which takes another rendering.
 
     Raises:
         InvalidRequest: The template refuses it; or it does not fit and ``truncate`` is false.
@@ -70,7 +79,7 @@ async def fit(session: Session, chats: Chats, messages: list[Message], options: 
     chat = chats.continued(messages, rendered.text, n_steps)
     if chat is not None and await _count(session, _pieces(rendered, chat), n_ctx) > n_ctx:
         chat = None  # The tokens that were sampled can be more than those of their text.
-    n_leading = await _n_leading(session, fitting.left(n_steps), rendered)
+    n_leading = await _n_leading(session, fitting.left(n_steps), rendered) if keep_leading else None
     return Fitted(
         rendered=rendered,
         continues=chat,

@@ -119,8 +119,8 @@ class Runtime:
         with self._session.refusals(request_id):
             asked, said = self._options(options), checked(messages)
             self._session.check_open()
-            chat = await fit(self._session, self._chats, said, asked)
-            if "num_keep" not in options and chat.n_leading is not None:
+            chat = await fit(self._session, self._chats, said, asked, keep_leading="num_keep" not in options)
+            if chat.n_leading is not None:
                 asked = changed(asked, num_keep=chat.n_leading)
             ready = await self._ready(chat.pieces, asked, request_id, since, chat)
         async with self._asked(ready) as live:

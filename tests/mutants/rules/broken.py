@@ -280,9 +280,9 @@ def any_continuation(original: Any) -> Any:
 def less_room_for_who_comes_again(original: Any) -> Any:
     """Leave out more of a chat where others were answered before."""
 
-    def fit(session: Any, chats: Any, messages: Any, options: Options) -> Any:
+    def fit(session: Any, chats: Any, messages: Any, options: Options, **asked: Any) -> Any:
         before = vars(chats)["_chats"]
-        return original(session, chats, messages, changed(options, num_predict=-1) if before else options)
+        return original(session, chats, messages, changed(options, num_predict=-1) if before else options, **asked)
 
     return fit
 

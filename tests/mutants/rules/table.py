@@ -1071,8 +1071,8 @@ SHELL_AND_ENGINE: Final = [
         "With `truncate` false",
         "reenact.runtime.runtime:fit",
         lambda original: (
-            lambda session, chats, messages, options: original(
-                session, chats, messages, changed(options, truncate=True)
+            lambda session, chats, messages, options, **asked: original(
+                session, chats, messages, changed(options, truncate=True), **asked
             )
         ),
         ("tests/runtime/test_fitting.py::test_who_forbids_truncation_is_told",),
