@@ -140,7 +140,7 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
 
 
 def proceed(state: Batcher) -> list[e.Event]:
-    """Return what the Batcher does next once nobody has anything left to decide: give out a slot, or plan a batch."""
+    """Return the Batcher's next step once nobody has anything left to decide: a slot that is given out, or a plan."""
     if state.in_flight or state.broken is not None:
         return []
     return _assign(state) or _plan(state)
@@ -167,9 +167,10 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
 
 
 def _excess(state: Batcher, asked: Work) -> Work | None:
-    """Return who is turned away if more would wait than may with a request that comes: the last in turn, or that one.
+    """Return the work that is turned away if, with a request that comes, more would wait than may; None if not.
 
-    Who had a slot before is not turned away. Beyond as many as there are slots they take places all the same.
+    It is the last in turn, or the one that comes. A sequence that had a slot before is not turned away; beyond as many
+    as there are slots, such sequences take places all the same.
     """
     if len(state.waiting) < state.max_waiting:
         return None
@@ -182,10 +183,10 @@ def _excess(state: Batcher, asked: Work) -> Work | None:
 
 
 def _places(state: Batcher, waiting: Sequence[Work]) -> list[Work]:
-    """Return who takes a place in the queue: who gets no slot at once, and had none before.
+    """Return the works that take a place in the queue: they get no slot at once, and had none before.
 
-    The first get the free slots, and then those of who has a lower priority: no more than there are. Behind them only
-    who had a slot is kept back.
+    The first get the free slots, and then the slots of lower priorities: no more than there are. Behind them only works
+    that had a slot are kept back.
     """
     held = sorted(slot.work.priority for slot in state.slots if slot.work is not None)
     n_free = len(state.slots) - len(held)
@@ -287,7 +288,7 @@ def _abort(state: Batcher, sequence: int) -> list[e.Event]:
 
 
 def _place_of(waiting: tuple[Work, ...], work: Work) -> int:
-    """Return how many are served before."""
+    """Return the number of works that are served before."""
     return bisect_left(waiting, turn(work), key=turn)
 
 

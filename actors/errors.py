@@ -1,7 +1,7 @@
 """Errors by who is at fault. Attributes carry the data, ``str()`` renders it.
 
-A failure that ends a sequence is a fact of the log first (`Failure`); `error_of` makes the
-exception that its caller sees.
+A failure that ends a sequence is a fact of the log first (`Failure`); `error_of` makes the exception that its caller
+sees.
 """
 
 from collections.abc import Iterator

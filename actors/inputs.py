@@ -20,7 +20,7 @@ def kind_of(one: Input) -> Kind:
 
 
 def n_numbers(inputs: Iterable[Input]) -> int:
-    """Return how many numbers a list of inputs holds: tokens, and those of rows."""
+    """Return the count of numbers in a list of inputs: tokens, and the values of rows."""
     return sum(1 if isinstance(one, int) else len(one) for one in inputs)
 
 

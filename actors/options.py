@@ -244,7 +244,7 @@ def utf8(field_name: str, text: str) -> bytes:
 
 
 def check_text(field_name: str, text: object) -> str:
-    """Return what is a text, and not too much of it.
+    """Return a value that is a text of no more bytes than a prompt may have.
 
     Raises:
         InvalidRequest: It names the field.

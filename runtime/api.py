@@ -102,7 +102,7 @@ async def open_runtime(
 
 
 def _threads(engine: Engine) -> tuple[Compute, Compute]:
-    """Return where an engine decodes, and where it checks grammars meanwhile."""
+    """Return the thread in which an engine decodes, and the one in which it checks grammars meanwhile."""
     if engine.computes:
         return ComputeThread(), ComputeThread()
     return (compute := InPlace()), compute

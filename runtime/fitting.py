@@ -90,13 +90,13 @@ async def fit(
 
 
 def _limit(n_ctx: int, options: Options) -> int:
-    """Return how many inputs a chat may have, so that there is room for its answer."""
+    """Return the number of inputs that a chat may have, so that there is room for its answer."""
     quarter = n_ctx // 4
     return n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
 
 
 async def _n_leading(session: Session, messages: list[Message], rendered: Rendered) -> int | None:
-    """Return how many inputs come before the first message that may go.
+    """Return the number of inputs before the first message that may go.
 
     A template may put system messages anywhere, and write some of its own. So it is asked for another first message,
     and what begins alike is what stands before it.
@@ -160,7 +160,7 @@ class _Fitting:
         return low
 
     async def n_inputs(self, n_steps: int, limit: int) -> int:
-        """Return how many inputs there are after these steps, or any number up to ``limit`` where no more are."""
+        """Return the number of inputs after these steps, or any number up to ``limit`` where there are no more."""
         rendered = await self.shortened(n_steps)
         return 0 if rendered is None else await _count(self._session, [rendered], limit)
 
@@ -181,7 +181,7 @@ class _Fitting:
         return [*before, {"role": last["role"], "content": last["content"][n_cut:]}]
 
     def n_left_out(self, n_steps: int) -> int:
-        """Return how many messages are left out, the last one counted where its beginning is."""
+        """Return the number of messages that are left out, the last one counted where its beginning is."""
         return len(self._gone(n_steps)) + (n_steps > len(self._units))
 
     def _gone(self, n_steps: int) -> set[int]:
@@ -189,7 +189,7 @@ class _Fitting:
 
 
 async def _count(session: Session, pieces: list[Piece], limit: int) -> int:
-    """Return how many inputs a prompt has, or any number up to ``limit`` where they are no more than that."""
+    """Return the number of inputs of a prompt, or any number up to ``limit`` where there are no more."""
     at_most = _at_most(pieces)
     if at_most <= limit:
         return at_most
@@ -199,7 +199,7 @@ async def _count(session: Session, pieces: list[Piece], limit: int) -> int:
 
 
 def _at_most(pieces: list[Piece]) -> int:
-    """Return how many inputs a prompt has at most."""
+    """Return the greatest number of inputs that a prompt can have."""
     return _ADDED + sum(len(piece.text.encode()) if isinstance(piece, Rendered) else len(piece) for piece in pieces)
 
 

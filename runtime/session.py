@@ -190,7 +190,7 @@ class Session:
         return await self._ask(self.compute, self.engine.render, messages, Rendered)
 
     async def count(self, pieces: Sequence[Piece], *, beside_bos: bool = False) -> int:
-        """Return how many inputs a prompt has; 0 where it cannot be tokenised, which its request will say.
+        """Return the number of inputs of a prompt; 0 where it cannot be tokenised, which its request will say.
 
         Args:
             pieces: What the prompt is made of.
@@ -422,5 +422,5 @@ class Session:
 
 
 def _due(options: Options, since: float) -> float:
-    """Return when a request ends that its caller asked for then."""
+    """Return the time of trio's clock at which a request ends that was asked for at ``since``; infinity for none."""
     return math.inf if options.deadline is None else since + options.deadline

@@ -198,7 +198,7 @@ _REFUSED: Final = e.RequestRefused(
 
 
 def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
-    """Return what may happen to a request that came, also to one that has ended; or another one is refused.
+    """Return facts that may happen to a request that came, also to one that has ended; or another one is refused.
 
     Its prompt is tokenised at last, or cannot be; its reader stops, for too long perhaps, or goes on; its caller
     leaves; its deadline comes, if it has one.

@@ -239,7 +239,7 @@ def _prompts(asked: list[str]) -> list[str]:
 
 
 def _read() -> str:
-    """Return what standard input says."""
+    """Return the text of standard input."""
     try:
         return argument(sys.stdin.read().removesuffix("\n"))
     except UnicodeDecodeError as error:

@@ -111,7 +111,7 @@ class Drawing:
 
 
 def not_a_time(batch_seconds: object) -> str | None:
-    """Return what is wrong with what an engine says that a batch takes; None where nothing is."""
+    """Return the reason why an engine's ``batch_seconds`` is no time that a batch takes; None where it is one."""
     if type(batch_seconds) in {int, float} and 0 <= batch_seconds <= MAX_DEADLINE:  # type: ignore[operator]
         return None
     return f"batch_seconds is a number of seconds from 0 to {MAX_DEADLINE:,}, got {shown(batch_seconds)}"

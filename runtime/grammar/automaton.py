@@ -215,7 +215,7 @@ class Automaton:
             self._link(node, CALL, self._beyond(tuple(beyond)), then)
 
     def _beyond(self, ranges: Ranges) -> int:
-        """Return where a rule begins that reads one of these characters, none of which is ASCII."""
+        """Return the start of a rule that reads one of these characters, none of which is ASCII."""
         if (start := self._classes.get(ranges)) is None:
             start = self._classes[ranges] = self.node()
             end = self.end()

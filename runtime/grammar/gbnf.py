@@ -275,7 +275,7 @@ class _Reader:
 
 
 def without(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:
-    """Return what ``ranges``, ascending and apart, hold beside ``others``."""
+    """Return the part of ``ranges``, ascending and apart, that is not in ``others``."""
     rest: list[tuple[int, int]] = []
     holes = deque(_joined(others))
     for begin, end in ranges:

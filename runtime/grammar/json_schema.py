@@ -375,7 +375,7 @@ def _ends(shape: Shape, ending: Collection[str]) -> bool:
 
 
 def _within(target: object, key: str) -> tuple[Any] | None:
-    """Return what a step of a JSON pointer leads to, in a tuple; None where there is nothing."""
+    """Return the value that a step of a JSON pointer leads to, in a tuple; None where there is none."""
     if isinstance(target, list) and re.fullmatch("0|[1-9][0-9]{0,5}", key) and int(key) < len(target):
         return (target[int(key)],)
     return (target[key],) if isinstance(target, Mapping) and key in target else None

@@ -137,7 +137,7 @@ class _Edge:
         return not self.digits and self.included
 
     def after(self) -> "_Edge":
-        """Return what is to be matched behind the first digit."""
+        """Return the edge that the digits behind the first one have."""
         return _Edge(self.digits[1:], self.included)
 
 

@@ -178,7 +178,7 @@ def _check_beginnings(automaton: Automaton) -> None:
 
 
 def _first(automaton: Automaton, start: int) -> set[int]:
-    """Return where the rules begin that a rule can begin with."""
+    """Return the starts of the rules that a rule can begin with."""
     found, seen, todo = set[int](), {start}, [start]
     while todo:
         for low, high, then in automaton.edges[todo.pop()]:

@@ -109,7 +109,7 @@ class Grammars:
         self._followed: OrderedDict[int, _Followed] = OrderedDict()
 
     def follow(self, sequence: int, grammar: str, sampled: Sequence[int]) -> "Place | None":
-        """Return where a grammar is after what was sampled; None where it refuses some of that.
+        """Return the place of a grammar after what was sampled; None where it refuses some of that.
 
         Raises:
             TooCostly: It cannot be followed so far.

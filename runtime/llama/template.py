@@ -47,7 +47,7 @@ _NOT_ASCII: Final = re.compile(f"[^\\x00-\\x7f{OPEN}{CLOSE}]")
 
 
 def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
-    """Return what renders chats with a template, up to where the assistant's answer begins."""
+    """Return a function that renders chats with a template, up to where the assistant's answer begins."""
     texts = {"bos_token": vocabulary.text(vocabulary.bos), "eos_token": vocabulary.text(vocabulary.eos)}
 
     @cache
@@ -131,7 +131,7 @@ def _forged(
 
 
 def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Return where these stand in a text."""
+    """Return the places of these in a text."""
     for one in found:
         start = text.find(one)
         while start >= 0:
@@ -140,7 +140,7 @@ def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 def _written(put: Callable[[list[Any]], str]) -> str:
-    """Return what a template writes itself, around messages of the usual roles."""
+    """Return the text that a template writes itself, around messages of the usual roles."""
     written = []
     for roles in _ROLES:
         with suppress(Exception):  # as above

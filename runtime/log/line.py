@@ -28,7 +28,7 @@ def sealed(body: bytes, crc: int) -> tuple[bytes, int]:
 
 
 def tail_of(crc: int) -> bytes:
-    """Return what a line ends with."""
+    """Return the end of a line: its checksum and the newline."""
     return b'%b%08x"}\n' % (CRC_KEY, crc)
 
 

@@ -160,7 +160,7 @@ def entry_of(line: Line, fields: Fields, t: int) -> Entry:
 
 
 def _beyond(event: e.Event) -> str | None:
-    """Return which field holds more than a session takes, and how much that is; None where none does."""
+    """Return the field that holds more than a session takes, and the bound; None where there is none."""
     match event:
         case e.SessionOpened():
             return beyond(event.context, event.limits)

@@ -74,7 +74,7 @@ class Journal:
         self.n_bytes += written
 
     def _touched(self) -> str | None:
-        """Return what became of the file beside what was written to it, None for nothing."""
+        """Return the change that another process made to the file; None where there is none."""
         try:
             found = self._whole_path.stat()
         except FileNotFoundError:

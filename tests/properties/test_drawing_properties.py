@@ -32,7 +32,7 @@ def values(drawing: Drawing) -> Told:
 
 
 def told(events: list[e.Event], number: int) -> Told:
-    """Return what a log says of a sequence's next draw."""
+    """Return the drawing of a sequence's next token as a log has it."""
     mine = [event for event in events if getattr(event, "sequence", None) == number]
     (request,) = (event for event in mine if isinstance(event, e.RequestReceived))
     (tokenized,) = (event for event in mine if isinstance(event, e.PromptTokenized))

@@ -268,7 +268,7 @@ class QueueRule(Rule):
 
 
 def _n_going(queue: list[RecountedRequest], held: list[int], n_free: int) -> int:
-    """Return how many of a queue get a slot at once: one that is free, or that of a lower priority among ``held``."""
+    """Return the number in a queue that get a slot at once: a free one, or that of a lower priority among ``held``."""
     heapify(held)
     for number, one in enumerate(queue[n_free:], n_free):
         if not held or held[0] >= one.options.priority:

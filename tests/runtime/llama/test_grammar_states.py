@@ -58,7 +58,7 @@ def test_a_character_counts_once_however_many_bytes_it_has(length: int, fits: bo
 
 
 def given_up_after(states: GrammarStates) -> int:
-    """Return how many times a byte can be read before a grammar is given up."""
+    """Return the number of times that a byte can be read before a grammar is given up."""
     state = START
     for length in count():
         try:
