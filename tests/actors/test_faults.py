@@ -41,43 +41,31 @@ def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: Failur
     assert ["pq", "c"] == [driver.text(paused), driver.text(waiting)]
 
 
-def test_nan_concerns_one_sequence() -> None:
-    """NaN in one sequence's logits ends it with a typed error; what it held goes out; the batch's others go on."""
+def assert_ends_alone(fail: Callable[[Driver, frozenset[int]], object], reason: str) -> None:
+    """Let a sequence have no second token: what it held goes out, and the others of its batch go on."""
     driver = beside_another()
     number = driver.submit(b"x<", b"y", stop=["</s>"])
     driver.step()
     driver.step()
-    driver.step(nan=frozenset({number}))
-    assert Failure(kind="sequence_failed", reason="no token 1: its logits hold a NaN") == driver.failure(number)
-    assert ["x", "<"] == driver.chunks(number)
-    assert [] == driver.events(e.BatchFailed)
+    fail(driver, frozenset({number}))
+    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
+    assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
     assert_all_well(driver)
+
+
+def test_nan_concerns_one_sequence() -> None:
+    """NaN in one sequence's logits ends it with a typed error; what it held goes out; the batch's others go on."""
+    assert_ends_alone(lambda driver, one: driver.step(nan=one), "no token 1: its logits hold a NaN")
 
 
 def test_a_grammars_dead_end_concerns_one_sequence() -> None:
     """Where the grammar allows no token its sequence ends with a typed error, and the batch's others go on."""
-    driver = beside_another()
-    number = driver.submit(b"x<", b"y", stop=["</s>"])
-    driver.step()
-    driver.step()
-    driver.step(no_token=frozenset({number}))
-    reason = "no token 1: the grammar allows none"
-    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
-    assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
-    assert_all_well(driver)
+    assert_ends_alone(lambda driver, one: driver.step(no_token=one), "no token 1: the grammar allows none")
 
 
 def test_an_engine_without_a_token_concerns_one_sequence() -> None:
     """Where the engine has no token its sequence ends with what the engine says, and the batch's others go on."""
-    driver = beside_another()
-    number = driver.submit(b"x<", b"y", stop=["</s>"])
-    driver.step()
-    driver.step()
-    driver.step(unknown=frozenset({number}))
-    reason = "there is no script"
-    assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
-    assert (["x", "<"], []) == (driver.chunks(number), driver.events(e.BatchFailed))
-    assert_all_well(driver)
+    assert_ends_alone(lambda driver, one: driver.step(unknown=one), "there is no script")
 
 
 def test_what_cannot_be_tokenised_ends_alone() -> None:
