@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from reenact.runtime.user_cache import FOLDER_NAME
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME
 from tests.mutants.change import BREAK_NAME
 
 if os.environ.get(BREAK_NAME):

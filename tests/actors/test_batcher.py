@@ -9,7 +9,8 @@ from attrs import evolve as changed
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.errors import Failure, InternalError
-from tests.helpers.driver import Driver, opened
+from tests.helpers.driver import Driver
+from tests.helpers.header import opened
 
 ENDLESS = repeat(b"a")
 

@@ -10,7 +10,8 @@ from reenact.actors.errors import InternalError
 from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options
 from reenact.actors.sequence import Sequence
-from tests.helpers.driver import Driver, assert_all_well, beside_another, opened
+from tests.helpers.driver import Driver, assert_all_well, beside_another
+from tests.helpers.header import opened
 
 ENDLESS = repeat(b"a")
 

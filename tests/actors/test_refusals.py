@@ -7,7 +7,8 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import Failure, InternalError
 from reenact.actors.kernel import Kernel
-from tests.helpers.driver import Driver, opened
+from tests.helpers.driver import Driver
+from tests.helpers.header import opened
 
 
 def raises(*_: object) -> list[e.Event]:

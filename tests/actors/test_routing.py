@@ -9,7 +9,7 @@ from reenact.actors import batcher, sequence
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin, Role, actor_of, sequences_of
-from tests.helpers.driver import opened
+from tests.helpers.header import opened
 
 ACTORS = {Role.BATCHER: batcher, Role.SEQUENCE: sequence, Role.EVERY_SEQUENCE: sequence}
 

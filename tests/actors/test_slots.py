@@ -10,7 +10,7 @@ from reenact.actors import events as e
 from reenact.actors.inputs import Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import Choice, Gap, Slot, Work, choose, decoded, unknown
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 N_CTX_SEQ = 2048
 

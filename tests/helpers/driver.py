@@ -1,133 +1,19 @@
-"""Helpers that tests share: an opened session, a driver without trio, and properties under two kinds of seed."""
+"""A driver without trio, whose engine keeps cells and plays scripts; every state of its kernel is kept."""
 
-import os
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from random import Random, SystemRandom
-from typing import Any, Final, Literal, TypeVar, Unpack
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar, Unpack
 
-import pytest
 from attrs import evolve as changed
 from attrs import frozen
-from hypothesis import HealthCheck, Phase, find, given, seed, settings
-from hypothesis.errors import NoSuchExample
-from hypothesis.strategies import SearchStrategy
 
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
-from reenact.replay.testing.kernel import context_of, header_of
-from tests.mutants.change import BREAK_NAME
-
-FRESH_SEED_NAME: Final = "REENACT_SEED"
-"""The environment variable that repeats the fresh examples of an earlier run."""
-
-# It stands in the environment, so that worker processes have the same one.
-FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
-
-EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
-"""The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
+from tests.helpers.header import opened
 
 EventT = TypeVar("EventT")
-T = TypeVar("T")
-
-
-def phases() -> tuple[Phase, ...]:
-    """Return what is done with examples: what is broken on purpose is to be found, and not to be reduced."""
-    return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
-
-
-def at_most(examples: int) -> int:
-    """Return so many examples, or fewer where the environment bounds them."""
-    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
-
-
-def positive(written: str) -> int:
-    """Return a number from the command line, of which there must be one at least."""
-    if not (written.isascii() and written.isdecimal() and int(written)):
-        raise ArgumentTypeError(f"expected a number from 1 on, got {written!r}")
-    return int(written)
-
-
-def holds_for(
-    *, examples: int = 200, **strategies: SearchStrategy[Any]
-) -> Callable[[Callable[..., None]], Callable[[str], None]]:
-    """Turn a property into two tests: on examples that are the same in every run, and on fresh ones.
-
-    Args:
-        examples: So many for each of the two.
-        strategies: Of the property's arguments.
-    """
-    common = settings(
-        max_examples=at_most(examples),
-        database=None,
-        deadline=None,
-        phases=phases(),
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-
-    def decorate(body: Callable[..., None]) -> Callable[[str], None]:
-        fixed = settings(common, derandomize=True)(given(**strategies)(body))
-        fresh = seed(FRESH_SEED)(common(given(**strategies)(body)))
-
-        @pytest.mark.parametrize("examples", ["fixed", "fresh"])
-        def test(examples: str) -> None:
-            if examples == "fixed":
-                fixed()
-                return
-            try:
-                fresh()
-            except BaseException as error:
-                error.add_note(f"Run these examples again with {FRESH_SEED_NAME}={FRESH_SEED}")
-                raise
-
-        test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__
-        test.__module__ = body.__module__
-        return test
-
-    return decorate
-
-
-def exists(strategy: SearchStrategy[T], holds: Callable[[T], bool]) -> bool:
-    """Return whether something holds for any of a thousand examples, which are those of every run.
-
-    Args:
-        strategy: Of the examples; no more of them are made than it takes.
-        holds: It may also remember what it was told, and hold once it has been told everything.
-    """
-    once = settings(max_examples=1000, database=None, deadline=None, phases=[Phase.generate])
-    try:
-        find(strategy, holds, settings=once, random=Random(1))  # noqa: S311  # it is to be the same again
-    except NoSuchExample:
-        return False
-    return True
-
-
-def opened(
-    *,
-    n_slots: int = 2,
-    n_ctx: int = 64,
-    n_batch: int = 32,
-    max_waiting: int = 8,
-    shift: Literal["move", "evaluate"] = "evaluate",
-    pooling: str = "none",
-    alone: bool = True,
-) -> e.SessionOpened:
-    """Return the header of a session whose engine is the `Driver` below."""
-    context = context_of(
-        n_slots=n_slots,
-        n_ctx=n_ctx,
-        n_ctx_seq=n_ctx,
-        n_batch=n_batch,
-        shift=shift,
-        pooling=pooling,
-        alone=alone,
-    )
-    header = header_of(context, max_waiting=max_waiting)
-    engine, model = changed(header.engine, name="driver"), changed(header.model, name="script")
-    return changed(header, engine=engine, model=model)
 
 
 @frozen

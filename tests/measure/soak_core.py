@@ -30,7 +30,7 @@ from reenact.actors.kernel import Kernel
 from reenact.replay.check.report import check_log
 from reenact.replay.testing.kernel import FACT_TIME
 from reenact.runtime.log.writer import Journal
-from tests.helpers.driver import positive
+from tests.helpers.arguments import positive
 from tests.helpers.paths import ROOT
 from tests.measure.soak_figures import Counting, Figures, median
 from tests.measure.soak_session import Play, TimedKernel

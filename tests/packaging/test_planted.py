@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME
 from tests.mutants.bugs.__main__ import BUGS, properties
 from tests.mutants.bugs.blind import BLIND
 from tests.mutants.change import Planted, found

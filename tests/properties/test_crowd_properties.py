@@ -9,7 +9,7 @@ from reenact.actors.options import Options
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of
 from reenact.replay.testing.liveness import end_all
 from reenact.replay.testing.strategies import undone
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 SHIFTS: st.SearchStrategy[Literal["move", "evaluate"]] = st.sampled_from(["move", "evaluate"])
 

@@ -5,9 +5,9 @@ from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing
-from tests.helpers.driver import holds_for
 from tests.helpers.programs.playing import played
 from tests.helpers.programs.programs import GENERATING, Program
+from tests.helpers.properties import holds_for
 
 
 @holds_for(examples=60, program=GENERATING)

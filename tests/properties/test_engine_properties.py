@@ -15,10 +15,10 @@ from reenact.replay.testing.strategies import weighted
 from reenact.runtime.engine.draw_key import draw_key
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.llama.engine import LlamaEngine
-from tests.helpers.driver import holds_for
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.tiny import tiny
 from tests.helpers.programs.computing import Computing, alone
+from tests.helpers.properties import holds_for
 
 if TYPE_CHECKING:
     from reenact.actors.header import ContextFacts

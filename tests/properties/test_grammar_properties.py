@@ -15,7 +15,7 @@ from reenact.runtime.grammar.gbnf import GrammarError
 from reenact.runtime.grammar.json_schema import SchemaError, grammar_of
 from reenact.runtime.grammar.soundness import check
 from reenact.runtime.llama.grammar_states import DEAD, START, GrammarStates
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 SIGNS = 'ab"\\é日😀\x7f\x80\u07ff\u0800\uffff\U00010000'
 """What texts and classes are made of: one character at least at each end of each length in UTF-8."""

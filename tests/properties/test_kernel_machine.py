@@ -23,7 +23,7 @@ from reenact.actors.errors import Failure
 from reenact.replay.testing.kernel import CheckedKernel, decoded, sample
 from reenact.replay.testing.liveness import end_all
 from reenact.replay.testing.strategies import PIECES, done, headers, submissions, undone
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME, at_most, phases
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME, at_most, phases
 from tests.mutants.change import found
 
 EXAMPLES: Final = 120

@@ -9,9 +9,10 @@ from reenact.actors.inputs import Input, kind_of
 from reenact.actors.kernel import Kernel
 from reenact.actors.routing import ROUTES, Origin, Role, sequences_of
 from reenact.actors.slots import Slot
-from tests.helpers.driver import Driver, Moment, holds_for
+from tests.helpers.driver import Driver, Moment
 from tests.helpers.programs.playing import ComputingDriver, Played, Player, arrange, played
 from tests.helpers.programs.programs import ANY, Program
+from tests.helpers.properties import holds_for
 
 
 def pure(cells: Sequence[Input]) -> list[int]:

@@ -18,10 +18,10 @@ from reenact.replay import replay_log
 from reenact.replay.fork.fork import Opened, fork
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
 from reenact.runtime.log.reader import LogFile, entries
-from tests.helpers.driver import exists, holds_for
 from tests.helpers.programs.playing_schedules import Player, Said, Session, alone
 from tests.helpers.programs.programs import Submit
 from tests.helpers.programs.schedules import CASES, Case
+from tests.helpers.properties import exists, holds_for
 from tests.helpers.re_execution import executed, made_up_for, n_differ, reversed_order, settings_of, split
 
 SOME: Final = 40

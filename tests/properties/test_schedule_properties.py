@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from reenact.actors.schedule import share_rows
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 WANTED_AND_BUDGET = st.lists(st.one_of(st.just(1), st.integers(1, 40)), max_size=12).flatmap(
     lambda wanted: st.tuples(st.just(wanted), st.integers(len(wanted), 200))

@@ -14,7 +14,7 @@ from reenact.actors.options import Options
 from reenact.runtime.grammar.in_force import grammar_in_force
 from reenact.runtime.grammar.soundness import check
 from reenact.runtime.llama.grammar_states import DEAD, START, GrammarStates
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 NAMES: Final = ("a", "b", "x y", "日本")
 REFERENCES: Final = (

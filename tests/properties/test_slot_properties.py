@@ -7,9 +7,9 @@ from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.slots import Slot
 from reenact.replay.testing.strategies import weighted
-from tests.helpers.driver import holds_for
 from tests.helpers.programs.playing import played
 from tests.helpers.programs.programs import GENERATING, POOLING, RELATIVES, STRANGERS, Program
+from tests.helpers.properties import holds_for
 
 
 @holds_for(examples=80, program=weighted((2, GENERATING), (2, STRANGERS), (2, RELATIVES), (1, POOLING)))

@@ -7,7 +7,7 @@ import pytest
 
 from reenact.actors import batcher
 from reenact.replay.check.report import check_log
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME
 from tests.measure import soak_core
 from tests.measure.soak_core import Found, Soak, run_session
 from tests.measure.soak_figures import Figures

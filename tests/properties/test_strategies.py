@@ -18,7 +18,7 @@ from reenact.replay.testing import kernel, strategies
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
 from reenact.replay.testing.liveness import end_all
 from reenact.replay.testing.strategies import facts, headers, outcomes, submissions, undone, weighted
-from tests.helpers.driver import exists, holds_for
+from tests.helpers.properties import exists, holds_for
 
 HEADERS: Final = weighted((2, headers()), (1, headers(pooling=True)))
 

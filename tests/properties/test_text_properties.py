@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from reenact.actors.text import assemble, release
 from reenact.runtime.chats import kept
-from tests.helpers.driver import holds_for
+from tests.helpers.properties import holds_for
 
 # The Unicode Standard, table 3-7: well-formed UTF-8. Each row is a range for every byte of a character.
 WELL_FORMED = [

@@ -8,9 +8,9 @@ import attrs
 
 from reenact.actors import events as e
 from reenact.actors import header, inputs
-from tests.helpers.driver import holds_for
 from tests.helpers.programs.playing import Player, played
 from tests.helpers.programs.programs import GENERATING, POOLING, Program
+from tests.helpers.properties import holds_for
 
 hints = cache(get_type_hints)
 PLAIN = {bool, int, float, str, bytes, NoneType}

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from tests.helpers.driver import FRESH_SEED
 from tests.helpers.paths import ROOT
+from tests.helpers.properties import FRESH_SEED
 
 
 @pytest.mark.parametrize("seed", [0, 1000, 2000, FRESH_SEED % 10**9], ids=[0, 1000, 2000, "fresh"])

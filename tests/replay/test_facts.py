@@ -11,10 +11,10 @@ from reenact.replay.check.runner import Checks
 from reenact.replay.facts import Facts, Outcome, Play, facts_of
 from reenact.runtime.log.reader import Entry
 from reenact.runtime.log.writer import Journal
-from tests.helpers.driver import holds_for
 from tests.helpers.paths import GOLDEN
 from tests.helpers.programs.playing import played
 from tests.helpers.programs.programs import ANY, GENERATING, Program
+from tests.helpers.properties import holds_for
 from tests.replay import logs
 
 LOGS = sorted(GOLDEN.glob("*.jsonl"))

@@ -20,7 +20,7 @@ from traceback import format_exception
 from typing import Final
 
 from reenact.replay.render.progress import progress
-from tests.helpers.driver import positive
+from tests.helpers.arguments import positive
 from tests.helpers.paths import ROOT
 from tests.simulation.judge import complaints, read
 from tests.simulation.world import Ran, run

@@ -10,7 +10,7 @@ from trio._core import _run
 
 from reenact.replay.cli.main import main as replay
 from reenact.runtime.request import Request
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME
 from tests.simulation.__main__ import failure, in_process, log_of, simulated
 from tests.simulation.judge import alone, read
 from tests.simulation.world import run

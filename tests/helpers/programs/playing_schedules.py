@@ -22,7 +22,7 @@ from reenact.replay.driver import Driver, live
 from reenact.runtime.engine.protocol import ContextSettings, refused
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
 from reenact.runtime.log.writer import Journal
-from tests.helpers.driver import opened
+from tests.helpers.header import opened
 from tests.helpers.programs.programs import Step, Submit, Tell
 from tests.helpers.programs.schedules import Arrive, Case, Schedule
 

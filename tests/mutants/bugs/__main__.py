@@ -14,11 +14,11 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
-from tests.helpers.driver import FRESH_SEED, FRESH_SEED_NAME
 from tests.helpers.models import tiny  # noqa: F401  # as below
 from tests.helpers.programs import (
     playing,  # noqa: F401  # once, before the forks: they take long to import
 )
+from tests.helpers.properties import FRESH_SEED, FRESH_SEED_NAME
 from tests.mutants.bugs.blind import BLIND
 from tests.mutants.bugs.table import PLANTED
 from tests.mutants.change import Planted

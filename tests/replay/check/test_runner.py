@@ -19,10 +19,10 @@ from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of,
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.log.codec import Fields, UnreadableRecord, decode
-from tests.helpers.driver import holds_for
 from tests.helpers.paths import GOLDEN, ROOT
 from tests.helpers.programs.playing import Player, finish, played
 from tests.helpers.programs.programs import ANY, Program
+from tests.helpers.properties import holds_for
 from tests.helpers.sessions import EVENTFUL_SCRIPTS, read_fields, write_fields
 from tests.replay import logs
 

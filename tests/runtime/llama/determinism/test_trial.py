@@ -13,9 +13,9 @@ from reenact.runtime import LlamaEngine, open_runtime
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.llama.determinism import trial
 from reenact.runtime.user_cache import FOLDER_NAME
-from tests.helpers.driver import FRESH_SEED
 from tests.helpers.models.damaged import files
 from tests.helpers.models.tiny import tiny
+from tests.helpers.properties import FRESH_SEED
 from tests.helpers.subprocesses import fresh
 from tests.measure.fuzz_models import outcome_of
 

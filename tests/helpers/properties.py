@@ -1,0 +1,88 @@
+"""Properties under two kinds of seed: examples that are the same in every run, and fresh ones."""
+
+import os
+from collections.abc import Callable
+from random import Random, SystemRandom
+from typing import Any, Final, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy
+
+from tests.mutants.change import BREAK_NAME
+
+FRESH_SEED_NAME: Final = "REENACT_SEED"
+"""The environment variable that repeats the fresh examples of an earlier run."""
+
+# It stands in the environment, so that worker processes have the same one.
+FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom().randrange(2**32))))
+
+EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
+"""The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
+
+T = TypeVar("T")
+
+
+def phases() -> tuple[Phase, ...]:
+    """Return what is done with examples: what is broken on purpose is to be found, and not to be reduced."""
+    return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
+
+
+def at_most(examples: int) -> int:
+    """Return so many examples, or fewer where the environment bounds them."""
+    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
+
+
+def holds_for(
+    *, examples: int = 200, **strategies: SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[[str], None]]:
+    """Turn a property into two tests: on examples that are the same in every run, and on fresh ones.
+
+    Args:
+        examples: So many for each of the two.
+        strategies: Of the property's arguments.
+    """
+    common = settings(
+        max_examples=at_most(examples),
+        database=None,
+        deadline=None,
+        phases=phases(),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+    def decorate(body: Callable[..., None]) -> Callable[[str], None]:
+        fixed = settings(common, derandomize=True)(given(**strategies)(body))
+        fresh = seed(FRESH_SEED)(common(given(**strategies)(body)))
+
+        @pytest.mark.parametrize("examples", ["fixed", "fresh"])
+        def test(examples: str) -> None:
+            if examples == "fixed":
+                fixed()
+                return
+            try:
+                fresh()
+            except BaseException as error:
+                error.add_note(f"Run these examples again with {FRESH_SEED_NAME}={FRESH_SEED}")
+                raise
+
+        test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__
+        test.__module__ = body.__module__
+        return test
+
+    return decorate
+
+
+def exists(strategy: SearchStrategy[T], holds: Callable[[T], bool]) -> bool:
+    """Return whether something holds for any of a thousand examples, which are those of every run.
+
+    Args:
+        strategy: Of the examples; no more of them are made than it takes.
+        holds: It may also remember what it was told, and hold once it has been told everything.
+    """
+    once = settings(max_examples=1000, database=None, deadline=None, phases=[Phase.generate])
+    try:
+        find(strategy, holds, settings=once, random=Random(1))  # noqa: S311  # it is to be the same again
+    except NoSuchExample:
+        return False
+    return True
