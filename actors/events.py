@@ -2,7 +2,8 @@
 
 A *given* event is a fact from outside; a replay takes it from the log. A *derived* event is what an actor decided; a
 replay decides it again and compares. `reenact.actors.routing` says which is which, whose state it changes and who
-hears of it. No class here may be renamed in the log: the names in the routing table are the log's.
+hears of it. No class here may be renamed in the log: the names in the routing table are the log's. The two events of a
+batch, and the values in them, are in `reenact.actors.batch` and have their names here, too.
 
 Sequences count from 1 in the order of arrival, slots and batches from 0. Positions and lengths are in cells of the
 KV cache, one per evaluated input. Bytes are UTF-8 unless a model made them otherwise.
@@ -12,108 +13,29 @@ from typing import Literal
 
 from attrs import frozen
 
+from reenact.actors.batch import (
+    ABORTED,
+    DONE,
+    INVALID,
+    NO_ROOM,
+    BatchDecoded,
+    BatchPlanned,
+    Copy,
+    Likely,
+    Operation,
+    Outcome,
+    Part,
+    Sample,
+    Shift,
+    Trim,
+    Vector,
+)
 from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Parent
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 
 FinishReason = Literal["stop", "length", "context_full", "cancelled", "deadline", "error"]
-
-# ---------------------------------------------------------------- values inside events
-
-
-@frozen(kw_only=True)
-class Part:
-    """Rows of one sequence in a batch: ``inputs`` at positions ``position``, ``position + 1``, ..."""
-
-    sequence: int
-    slot: int
-    position: int
-    inputs: tuple[Input, ...]
-    """All tokens or all rows."""
-    draw: int | None
-    """The index of the token to be sampled from the last row's logits; None where its logits are not needed."""
-    pool: bool = False
-    """These are all inputs of a text whose vector is wanted."""
-
-
-@frozen(kw_only=True)
-class Copy:
-    """All cells of one slot are copied to another, in place of what is there."""
-
-    source: int
-    slot: int
-
-
-@frozen(kw_only=True)
-class Trim:
-    """The cells of a slot from position ``length`` on are removed."""
-
-    slot: int
-    length: int
-
-
-@frozen(kw_only=True)
-class Shift:
-    """The ``discard`` cells of a slot from position ``keep`` on are removed, and those behind them move down."""
-
-    slot: int
-    keep: int
-    discard: int
-
-
-Operation = Copy | Trim | Shift
-"""What is done to the cells of ``slot``."""
-
-
-@frozen(kw_only=True)
-class Likely:
-    """One of the likeliest tokens."""
-
-    token: int
-    piece: bytes
-    logprob: float
-    """The natural logarithm of its probability, before any option of the request changes it."""
-
-
-@frozen(kw_only=True)
-class Sample:
-    """What was drawn from one row of logits."""
-
-    sequence: int
-    token: int
-    piece: bytes = b""
-    """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
-    eog: bool = False
-    fault: Literal["nan", "grammar", "cost", "engine"] | None = None
-    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or has too many ways to go on, or the
-    engine has none for this sequence."""
-    reason: str | None = None
-    """What the engine says of it."""
-    logits_crc32: int | None = None
-    """CRC-32 of the row of logits as it lies in memory; None where the session takes none."""
-    logprob: float | None = None
-    """As in `Likely`; None where nobody asked."""
-    top: tuple[Likely, ...] = ()
-    """The likeliest tokens, likeliest first; of equal ones the lower id first."""
-
-
-@frozen(kw_only=True)
-class Vector:
-    """What became of a text that is pooled."""
-
-    sequence: int
-    values: tuple[float, ...]
-    """As the model gives them; none where one of them is NaN or infinite, or where the engine has none."""
-    crc32: int
-    """Of the vector as it lies in memory."""
-    reason: str | None = None
-    """What the engine says where it has none."""
-
-
-Outcome = Sample | Vector
-"""What comes of a part."""
-
 
 # ---------------------------------------------------------------- session
 
@@ -444,55 +366,11 @@ class SlotYielded:
 
 
 @frozen(kw_only=True)
-class BatchPlanned:
-    """What the engine is to do in one step: first copies, then trims, then shifts, then decode, then draw."""
-
-    batch: int
-    copies: tuple[Copy, ...]
-    trims: tuple[Trim, ...]
-    shifts: tuple[Shift, ...]
-    parts: tuple[Part, ...]
-    """Ascending by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3)."""
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        """What is done to cells before the rows, in this order."""
-        return (*self.copies, *self.trims, *self.shifts)
-
-
-@frozen(kw_only=True)
 class AbortRequested:
     """A sequence ended with a prefill in flight, which is not worth waiting for."""
 
     batch: int
     sequence: int
-
-
-DONE, NO_ROOM, ABORTED, INVALID = 0, 1, 2, -1
-"""What ``llama_decode`` returns; below -1 it failed."""
-
-
-@frozen(kw_only=True)
-class BatchDecoded:
-    """What the engine did."""
-
-    batch: int
-    code: int
-    """``llama_decode``'s: done, no room, aborted, an invalid batch, or failed."""
-    samples: tuple[Sample, ...]
-    """One for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
-    vectors: tuple[Vector, ...]
-    """One for each part that is pooled, likewise."""
-    positions: tuple[tuple[int, int], ...]
-    """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells.
-
-    Empty where the engine refused the batch: then it did nothing of what was planned, with cells neither.
-    """
-
-    @property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """What came of its parts."""
-        return (*self.samples, *self.vectors)
 
 
 @frozen(kw_only=True)

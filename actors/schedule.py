@@ -15,7 +15,7 @@ The rules (docs/runner-semantics.md section 2, "Batch" and "Embeddings"):
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 
-from reenact.actors.events import BatchPlanned, Part
+from reenact.actors.batch import BatchPlanned, Part
 from reenact.actors.inputs import Input, Inputs, Kind, kind_of
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import Choice, Slot, Work, copied, saved, usable

@@ -19,7 +19,7 @@ from typing import Final
 from attrs import evolve as changed
 from attrs import frozen
 
-from reenact.actors.events import ABORTED, DONE, Part
+from reenact.actors.batch import ABORTED, DONE, Part
 from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW, PICKED_CELL
 

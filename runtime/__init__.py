@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reenact.actors.batch import Likely
     from reenact.actors.errors import (
         EngineBroken,
         InternalError,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         ReenactError,
         SequenceFailed,
     )
-    from reenact.actors.events import Likely
     from reenact.actors.metrics import Distribution, Statistics, Times
     from reenact.runtime.api import open_runtime
     from reenact.runtime.cli.default_model import installed_model
@@ -42,7 +42,7 @@ _MODULE_OF = {
     "Statistics": "reenact.actors.metrics",
     "Times": "reenact.actors.metrics",
     "Distribution": "reenact.actors.metrics",
-    "Likely": "reenact.actors.events",
+    "Likely": "reenact.actors.batch",
     "Engine": "reenact.runtime.engine.protocol",
     "LlamaEngine": "reenact.runtime.llama.engine",
     "ScriptedEngine": "reenact.runtime.engine.scripted",

@@ -11,8 +11,8 @@ from typing import Literal, Protocol, TypedDict
 
 from attrs import frozen
 
+from reenact.actors.batch import BatchDecoded, BatchPlanned
 from reenact.actors.errors import shown
-from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input, kind_of
 from reenact.actors.limits import MAX_DEADLINE

@@ -15,8 +15,8 @@ from enum import Enum
 from typing import Final, Literal
 from zlib import crc32
 
+from reenact.actors.batch import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
-from reenact.actors.events import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options

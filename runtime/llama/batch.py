@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from reenact.actors.events import BatchPlanned
+from reenact.actors.batch import BatchPlanned
 from reenact.actors.inputs import Row, kind_of
 from reenact.runtime.llama.bindings import llama_cpp
 

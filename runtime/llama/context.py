@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from reenact.actors.events import BatchDecoded, BatchPlanned, Copy, Part, Sample, Vector
+from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Part, Sample, Vector
 from reenact.actors.limits import PICKED_CELL
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, code_before, is_valid, refused
 from reenact.runtime.llama.abort import AbortFlag

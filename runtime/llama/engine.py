@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from reenact.actors.batch import BatchDecoded, BatchPlanned
 from reenact.actors.errors import EngineBroken
-from reenact.actors.events import BatchDecoded, BatchPlanned
 from reenact.actors.header import Numerics, Probed
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options

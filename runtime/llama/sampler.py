@@ -23,7 +23,7 @@ from zlib import crc32
 import numpy as np
 from attrs import frozen
 
-from reenact.actors.events import Likely, Part, Sample
+from reenact.actors.batch import Likely, Part, Sample
 from reenact.actors.options import Options
 from reenact.runtime.engine.draw_key import draw_key
 from reenact.runtime.engine.protocol import Drawing

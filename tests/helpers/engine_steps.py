@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from reenact.actors.events import BatchDecoded, BatchPlanned, Copy, Part, Shift, Trim
+from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Part, Shift, Trim
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.engine.protocol import Drawing, Engine

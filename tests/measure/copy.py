@@ -7,7 +7,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-from reenact.actors.events import Copy, Trim
+from reenact.actors.batch import Copy, Trim
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import copied
 from reenact.runtime import LlamaEngine

@@ -15,7 +15,7 @@ from statistics import median
 from time import perf_counter
 from typing import Final
 
-from reenact.actors.events import Trim
+from reenact.actors.batch import Trim
 from reenact.actors.header import Numerics, Policy
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import trio
 
-from reenact.actors.events import Part, Trim
+from reenact.actors.batch import Part, Trim
 from reenact.replay.compute.tier import ComputeOptions, compute_log
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from reenact.actors.events import BatchDecoded, BatchPlanned
+from reenact.actors.batch import BatchDecoded, BatchPlanned
 from reenact.runtime import LlamaEngine, Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from tests.helpers.models.minilm import minilm

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 import trio
 
-from reenact.actors.events import ABORTED
+from reenact.actors.batch import ABORTED
 from reenact.actors.metrics import Statistics
 from reenact.replay.compute.alone import all_alone
 from reenact.replay.compute.execution import Execution, executed_records

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from reenact.actors.events import BatchPlanned, Part, Trim
+from reenact.actors.batch import BatchPlanned, Part, Trim
 from reenact.actors.options import Options
 from reenact.replay import replay_log
 from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime

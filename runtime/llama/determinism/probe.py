@@ -18,8 +18,8 @@ from typing import Any, Final, get_args
 import orjson
 from attrs import asdict, define, frozen
 
+from reenact.actors.batch import ABORTED, DONE, BatchPlanned, Copy, Part, Trim
 from reenact.actors.errors import EngineBroken
-from reenact.actors.events import ABORTED, DONE, BatchPlanned, Copy, Part, Trim
 from reenact.actors.header import EngineFacts, Numerics, Probed
 from reenact.actors.options import Options
 from reenact.runtime import user_cache

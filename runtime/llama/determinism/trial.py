@@ -317,7 +317,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
 
 def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
     """Decode a row, then a row of each of eight sequences, then 64 rows of one."""
-    from reenact.actors.events import BatchPlanned, Part, Trim
+    from reenact.actors.batch import BatchPlanned, Part, Trim
     from reenact.actors.options import Options
     from reenact.runtime.engine.protocol import Drawing
 

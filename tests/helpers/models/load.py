@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import trio
 from attrs import asdict, define, frozen
 
-from reenact.actors.events import ABORTED, BatchDecoded, BatchPlanned
+from reenact.actors.batch import ABORTED, BatchDecoded, BatchPlanned
 from reenact.actors.metrics import Statistics
 from reenact.runtime import LlamaEngine, Runtime, open_runtime
 from reenact.runtime.engine.protocol import Drawing

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from reenact.actors.batch import Copy, Shift, Trim
 from reenact.actors.errors import EngineBroken, InvalidRequest
-from reenact.actors.events import Copy, Shift, Trim
 from reenact.actors.options import Options
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Message

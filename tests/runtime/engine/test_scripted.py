@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from reenact.actors.batch import Sample, Shift, Trim
 from reenact.actors.errors import InvalidRequest, SequenceFailed
-from reenact.actors.events import Sample, Shift, Trim
 from reenact.actors.options import Options
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
 from reenact.runtime.engine.scripted import EOG, NAN, PIECES, DrawsFrom, ScriptedEngine, drawn, row_of

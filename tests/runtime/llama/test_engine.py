@@ -10,8 +10,8 @@ import gguf
 import pytest
 from attrs import evolve as changed
 
+from reenact.actors.batch import BatchDecoded, Copy, Shift, Trim
 from reenact.actors.errors import EngineBroken, InvalidRequest
-from reenact.actors.events import BatchDecoded, Copy, Shift, Trim
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Message
 from reenact.runtime.llama.engine import _LOADING, LlamaEngine

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from attrs import define, evolve
 
+from reenact.actors.batch import Part, Sample
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.events import Part, Sample
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.cli.default_model import installed_model
