@@ -1,42 +1,18 @@
-"""A driver without trio, whose engine keeps cells and plays scripts; every state of its kernel is kept."""
+"""A driver without trio, whose engine keeps cells and plays scripts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, Unpack
 
 from attrs import evolve as changed
-from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input
-from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import RequestOptions, options_of
 from tests.helpers.header import opened
+from tests.helpers.watched_kernel import WatchedKernel
 
 EventT = TypeVar("EventT")
-
-
-@frozen
-class Moment:
-    """A record, and what every actor knew right after it."""
-
-    record: e.Record
-    state: State
-
-
-class WatchedKernel(Kernel):
-    """A kernel that remembers its state at every record, also in the middle of a fact."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moments: list[Moment] = []
-        self.watching = True
-
-    def _record(self, event: e.Event, cause: int | None) -> e.Record:
-        record = super()._record(event, cause)
-        if self.watching:
-            self.moments.append(Moment(record, self.state))
-        return record
 
 
 class Driver:

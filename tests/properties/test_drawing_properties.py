@@ -15,7 +15,7 @@ def test_a_draw_depends_on_what_was_evaluated_and_said(program: Program) -> None
     """It sees the prompt without what was left out of it, each token that is part of the text, and the options."""
     drawings = Drawings()
     events: list[e.Event] = []
-    for record in played(program).driver.records:
+    for record in played(program).session.records:
         drawings.add(record.event)
         events.append(record.event)
         if isinstance(record.event, e.BatchPlanned):

@@ -18,7 +18,7 @@ from reenact.replay import replay_log
 from reenact.replay.fork.fork import Opened, fork
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
 from reenact.runtime.log.reader import LogFile, entries
-from tests.helpers.programs.playing_schedules import Player, Said, Session, alone
+from tests.helpers.programs.playing_schedules import Player, Said, Scheduled, alone
 from tests.helpers.programs.programs import Submit
 from tests.helpers.programs.schedules import CASES, Case
 from tests.helpers.properties import exists, holds_for
@@ -39,7 +39,7 @@ class Expected:
     requests: list[Submit]
     said: list[Said]
 
-    def played(self, draws_from: DrawsFrom) -> Iterator[tuple[Session, list[Said]]]:
+    def played(self, draws_from: DrawsFrom) -> Iterator[tuple[Scheduled, list[Said]]]:
         """Play each schedule, and return what each request says in it."""
         for schedule in self.case.schedules:
             player = Player(self.case, self.requests, schedule, draws_from)
@@ -66,7 +66,7 @@ def some() -> list[Expected]:
 
 
 @pytest.fixture(scope="module")
-def in_batches(some: list[Expected]) -> list[list[tuple[Session, list[Said]]]]:
+def in_batches(some: list[Expected]) -> list[list[tuple[Scheduled, list[Said]]]]:
     """Give these cases played where draws follow from the batches' shapes: the schedules of each."""
     return [list(there.played("batch")) for there in some]
 
@@ -96,7 +96,7 @@ def test_nearly_everything_befalls_them() -> None:
     def all_met(case: Case) -> bool:
         there = expected(case)
         for session, _ in there.played("history"):
-            unmet.difference_update(*map(_marks, session.events))
+            unmet.difference_update(*(_marks(record.event) for record in session.records))
         for said in there.said:
             reason, _, error = said.end
             assert (reason == "error") == (error is not None and error.kind == "invalid_request")
@@ -175,7 +175,7 @@ def test_a_planted_bug_is_noticed(bug: str) -> None:
 # ---------------------------------------------------------------- draws from the batch too
 
 
-def test_in_another_schedule_others_are_drawn(in_batches: list[list[tuple[Session, list[Said]]]]) -> None:
+def test_in_another_schedule_others_are_drawn(in_batches: list[list[tuple[Scheduled, list[Said]]]]) -> None:
     """Where draws follow from the batches' shapes, most requests say something else in another schedule."""
     texts = [
         (here.text, there.text) for (_, one), (_, other) in in_batches for here, there in zip(one, other, strict=True)
@@ -197,14 +197,14 @@ def test_the_recorded_schedule_gives_every_token_again(case: Case) -> None:
             assert n_differ(executed(log, made_up_for(log), records=split)) > 0
 
 
-def has_company(session: Session) -> bool:
+def has_company(session: Scheduled) -> bool:
     """Return whether there is a batch of several parts, of which the first one draws."""
-    done = {event.batch for event in session.events if isinstance(event, e.BatchDecoded) and event.code == e.DONE}
-    plans = [event for event in session.events if isinstance(event, e.BatchPlanned) and event.batch in done]
+    done = {event.batch for event in session.events(e.BatchDecoded) if event.code == e.DONE}
+    plans = [event for event in session.events(e.BatchPlanned) if event.batch in done]
     return any(len(plan.parts) > 1 and plan.parts[0].draw is not None for plan in plans)
 
 
-def test_most_sessions_have_company(in_batches: list[list[tuple[Session, list[Said]]]]) -> None:
+def test_most_sessions_have_company(in_batches: list[list[tuple[Scheduled, list[Said]]]]) -> None:
     """In most sessions there is a batch that would be another one in another order."""
     found = [has_company(session) for played in in_batches for session, _ in played]
     assert sum(found) > len(found) // 2

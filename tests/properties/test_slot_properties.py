@@ -16,7 +16,7 @@ from tests.helpers.properties import holds_for
 def test_a_sequence_gets_the_slot_where_most_is_kept(program: Program) -> None:
     """It is the one that docs/runner-semantics.md says, with as many inputs reused as that has in common with it."""
     used: dict[int, int] = {}
-    for before, moment in pairwise(played(program).driver.kernel.moments):
+    for before, moment in pairwise(played(program).moments()):
         batcher = before.state.batcher
         match moment.record.event:
             case e.BatchPlanned() as planned:

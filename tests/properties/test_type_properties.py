@@ -8,7 +8,7 @@ import attrs
 
 from reenact.actors import events as e
 from reenact.actors import header, inputs
-from tests.helpers.programs.playing import Player, played
+from tests.helpers.programs.playing import Player
 from tests.helpers.programs.programs import GENERATING, POOLING, Program
 from tests.helpers.properties import holds_for
 
@@ -74,7 +74,7 @@ def test_pooling_sessions_hold_what_they_declare(program: Program) -> None:
 def check(program: Program) -> None:
     """Play a program, and look at all that it leaves."""
     found: list[str] = []
-    Player(program).play(lambda driver: found.extend(wrong_within(driver.kernel.state)))
-    for record in played(program).driver.records:
+    result = Player(program).play(lambda session: found.extend(wrong_within(session.kernel.state)))
+    for record in result.session.records:
         found += wrong_within(record.event)
     assert [] == found

@@ -42,7 +42,7 @@ def test_the_facts_of_the_eventful_session_lead_to_it(eventful: Path) -> None:
 @holds_for(examples=60, program=ANY, t=st.integers(0, 9))
 def test_the_facts_of_any_session_lead_to_it(program: Program, t: int) -> None:
     """Whatever callers, readers and engines do, all facts lead to the same records."""
-    records = played(program).driver.records
+    records = played(program).session.records
     line = logs.read(LOGS[0])[0].line
     assert records == happened(facts_of(Entry(record, t, line) for record in records))
 
@@ -51,7 +51,7 @@ def test_the_facts_of_any_session_lead_to_it(program: Program, t: int) -> None:
 def test_facts_happen_without_others(program: Program, data: st.DataObject) -> None:
     """Whatever does not happen, the rest can, and keeps all rules."""
     line = logs.read(LOGS[0])[0].line
-    facts = facts_of(Entry(record, 0, line) for record in played(program).driver.records)
+    facts = facts_of(Entry(record, 0, line) for record in played(program).session.records)
     kept = data.draw(st.lists(st.booleans(), min_size=len(facts.happenings), max_size=len(facts.happenings)))
     happenings = tuple(one for one, stays in zip(facts.happenings, kept, strict=True) if stays)
     checks = Checks()

@@ -1,24 +1,19 @@
 """A kernel beside a real engine, without trio: what the engine draws for each request, in company and alone."""
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.header import ContextFacts
-from reenact.actors.kernel import Kernel
 from reenact.actors.options import Options
 from reenact.replay.testing.kernel import Submission, header_of
-from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing
 from reenact.runtime.llama.engine import LlamaEngine
 from tests.helpers.engine_steps import emptied, part
-
-MOST_STEPS: Final = 600
-"""More than any example here needs."""
+from tests.helpers.programs.session import Session
 
 
 @frozen
@@ -30,7 +25,7 @@ class Drawn:
     eog: bool
 
 
-class Computing:
+class Computing(Session):
     """A session of an engine that computes.
 
     Args:
@@ -42,59 +37,29 @@ class Computing:
         clear(engine, context)
         self.drawn: dict[int, list[Drawn]] = {}
         """What was drawn for each request, and not dropped."""
-        self._crossing: tuple[e.BatchPlanned, dict[int, Drawing]] | None = None
-        """The batch in flight, and how to draw for it: by what was known when it was planned."""
-        self.kinds: Counter[type[e.Event]] = Counter()
-        self._engine = engine
-        self._kernel = Kernel()
-        self._drawings = Drawings()
-        self._aborted = False
-        self.give(header_of(context, max_waiting=9))
+        super().__init__(engine, header_of(context, max_waiting=9))
 
-    def submit(self, submission: Submission) -> int:
-        """Give a request, tokenised, and return its number."""
-        number = self._kernel.n_requests + 1
+    def ask(self, submission: Submission) -> None:
+        """Give a request, tokenised."""
+        number = self.submit(submission)
         self.drawn[number] = []
-        self.give(submission.received(number))
-        self.give(submission.tokenized(number))
-        return number
+        self.tokenize(number)
 
-    def cancel(self, number: int) -> None:
-        """Let a caller leave."""
-        self.give(e.CancelRequested(sequence=number))
+    def outcome(self) -> e.BatchDecoded:
+        """Return what becomes of the batch in flight, which comes to its end unless it was to be aborted."""
+        decoded = super().outcome()
+        assert decoded.code in {e.DONE, e.ABORTED}, f"llama_decode returned {decoded.code}"
+        return decoded
 
-    def step(self) -> None:
-        """Let the engine do what is planned, if anything is."""
-        if self._crossing is not None:
-            crossing, self._crossing = self._crossing, None
-            decoded = self._engine.step(*crossing)
-            assert decoded.code in {e.DONE, e.ABORTED}, f"llama_decode returned {decoded.code}"
-            self.give(decoded)
-
-    def finish(self) -> None:
-        """Go on until all have ended."""
-        for _ in range(MOST_STEPS):
-            if self._crossing is None:
-                return
-            self.step()
-        raise AssertionError(f"not all have ended after {MOST_STEPS} batches")
-
-    def give(self, fact: e.GivenEvent) -> None:
-        """Give the kernel a fact, and do what follows."""
+    def give(self, fact: e.GivenEvent, *, t: int | None = None) -> list[e.Record]:
+        """Give the kernel a fact, and keep what was drawn."""
+        records = super().give(fact, t=t)
         samples = {sample.sequence: sample for sample in fact.samples} if isinstance(fact, e.BatchDecoded) else {}
-        for record in self._kernel.handle(fact):
-            self.kinds[type(record.event)] += 1
-            self._drawings.add(record.event)
-            match record.event:
-                case e.BatchPlanned() as planned:
-                    self._crossing = planned, self._drawings.of(planned)
-                case e.AbortRequested(batch=batch):
-                    self._engine.abort(batch)
-                case e.TokenEmitted() | e.EogSampled() | e.StopMatched() as said:
-                    sample = samples[said.sequence]
-                    self.drawn[said.sequence].append(Drawn(sample.token, sample.logits_crc32, sample.eog))
-                case _:
-                    pass
+        for record in records:
+            if isinstance(record.event, e.TokenEmitted | e.EogSampled | e.StopMatched):
+                sample = samples[record.event.sequence]
+                self.drawn[sample.sequence].append(Drawn(sample.token, sample.logits_crc32, sample.eog))
+        return records
 
 
 def clear(engine: LlamaEngine, context: ContextFacts) -> None:

@@ -1,7 +1,7 @@
-"""Plays random sessions, with an engine whose tokens follow from what its cells hold."""
+"""Plays random sessions on a made-up model."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from attrs import evolve as changed
 from attrs import frozen
@@ -9,26 +9,112 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.batcher import Batcher
 from reenact.actors.inputs import Input
-from reenact.runtime.engine.protocol import refused
-from tests.helpers.driver import Driver
+from reenact.actors.options import options_of
+from reenact.replay.testing.kernel import Submission, left_undone
+from reenact.runtime.engine.protocol import ContextSettings, Drawing, refused
+from reenact.runtime.engine.scripted import ScriptedEngine, row_of
+from tests.helpers.header import opened
 from tests.helpers.programs.programs import Program, Step, Submit, Tell
+from tests.helpers.programs.session import Session
+from tests.helpers.watched_kernel import Moment, WatchedKernel
 
-MAX_STEPS: Final = 4000
-"""More than any program here needs; a session that is not done by then goes round in circles."""
-
-PIECES: Final = (b"a", b"b", b"<", b"/s>", b"x</s>", b"\xc3", b"\xa9", b"", b"a", b"b", b"c")
+Cell = tuple[Input, int]
+"""An input, and what stands for it and for all cells before it when it was evaluated."""
 
 
-class ComputingDriver(Driver):
-    """A driver whose tokens follow from what the cells hold, and what a cell holds from those before it.
+def evaluated(cells: Iterable[Cell], inputs: Iterable[Input]) -> list[Cell]:
+    """Return what cells hold of inputs that are evaluated behind others: one that is moved later is another one."""
+    before, made = list(cells), []
+    for one in inputs:
+        made.append((one, row_of([*before, one])))
+        before.append(made[-1])
+    return made
 
-    So a text changes if a cell is not what it is taken for.
+
+def vector_of(inputs: Iterable[Input]) -> tuple[float, ...]:
+    """Return a vector that tells texts apart."""
+    return tuple(float(row_of([*inputs, dimension]) % 1000) for dimension in range(3))
+
+
+class MadeUpModel(ScriptedEngine):
+    """A scripted engine whose draws follow from how its cells were evaluated, and which pools any text.
+
+    Args:
+        header: Of its session.
     """
 
-    def __init__(self, **header: Any) -> None:
-        self.traces: list[list[int]] = [[] for _ in range(header["n_slots"])]
-        """What each cell holds: a number made of its input and of all cells before it when it was evaluated."""
-        super().__init__(**header)
+    def __init__(self, header: e.SessionOpened) -> None:
+        pools = header.context.pooling != "none"
+        super().__init__(draws_from="history", vectors={} if pools else None)
+        self._settings = ContextSettings(
+            n_slots=header.context.n_slots,
+            n_ctx=header.context.n_ctx,
+            n_batch=header.context.n_batch,
+            n_threads=1,
+            determinism="recorded-schedule",
+        )
+        self.load(self._settings)
+
+    def renew(self) -> None:
+        """Lose what the cells hold."""
+        self.close()
+        self.load(self._settings)
+
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+        """Carry out a batch."""
+        decoded = super().step(planned, drawings)
+        inputs = {part.sequence: part.inputs for part in planned.parts}
+        vectors = [
+            e.Vector(sequence=one.sequence, values=vector_of(inputs[one.sequence]), crc32=0) for one in decoded.vectors
+        ]
+        return changed(decoded, vectors=tuple(vectors))
+
+    def step_in_part(self, planned: e.BatchPlanned, code: int, n_rows: int) -> e.BatchDecoded:
+        """Carry out what a batch does to cells, and where the code says that some of its rows came to be, so many."""
+        left = n_rows if code == e.ABORTED or code < e.INVALID else 0
+        counts: list[int] = []
+        for part in planned.parts:
+            done = min(left, len(part.inputs))
+            left -= done
+            counts.append(0 if part.pool else done)
+        parts = [
+            changed(part, inputs=part.inputs[:count], draw=None)
+            for part, count in zip(planned.parts, counts, strict=True)
+            if count
+        ]
+        super().step(changed(planned, parts=tuple(parts)), {})
+        return left_undone(planned, code, counts)
+
+    def cells_before(self, planned: e.BatchPlanned | None) -> list[list[Cell]]:
+        """Return what each slot holds once a batch has copied, trimmed and moved cells."""
+        kept = self._cells
+        self._cells = [list(cells) for cells in kept]
+        if planned is not None:
+            self._operate(planned)
+        found, self._cells = self._cells, kept
+        return found  # type: ignore[return-value]  # they are what `_evaluated` returns
+
+    def abort(self, batch: int) -> None:
+        """Do nothing: whether a batch that is to be aborted comes to its end is for the program to say."""
+
+    def _evaluated(self, planned: e.BatchPlanned, number: int) -> Iterable[object]:
+        part = planned.parts[number]
+        return evaluated(self._cells[part.slot], part.inputs)  # type: ignore[arg-type]  # they came from here
+
+
+class Playing(Session):
+    """A session on a made-up model.
+
+    Args:
+        header: Settings of its context, and how many may wait.
+        rules: Those that are held; None for all.
+    """
+
+    engine: MadeUpModel
+
+    def __init__(self, header: Mapping[str, Any], *, rules: Collection[str] | None = None) -> None:
+        first = opened(**header)
+        super().__init__(MadeUpModel(first), first, rules=rules)
 
     @property
     def batcher(self) -> Batcher:
@@ -37,134 +123,77 @@ class ComputingDriver(Driver):
         assert batcher is not None
         return batcher
 
-    def decoded(self, **outcome: Any) -> e.BatchDecoded:
-        """Compute; what is pooled leaves no cells, whatever the code."""
-        parts = self.planned.parts if self.planned else ()
-        decoded = super().decoded(**outcome)
-        for part in parts:
-            if part.pool:
-                self.cells[part.slot].clear()
-                self.traces[part.slot].clear()
-            self._evaluate(part.slot)
-        pooled = {part.sequence: vector_of(part.inputs) for part in parts}
-        return changed(
-            decoded,
-            vectors=tuple(changed(vector, values=pooled[vector.sequence]) for vector in decoded.vectors),
-            positions=tuple((part.slot, len(self.cells[part.slot]) - 1) for part in parts),
+    def ask(self, request: Submit) -> int:
+        """Let a request come, not tokenised yet, and return its number."""
+        embedding = self.context.pooling != "none"
+        options = options_of(request.options, seed=lambda: 1)  # type: ignore[arg-type]  # it is made of options
+        dimensions = request.dimensions if embedding else None
+        return self.submit(
+            Submission(
+                prompt=request.prompt,
+                bos_added=request.bos,
+                options=changed(options, dimensions=dimensions),
+                embedding=embedding,
+            )
         )
-
-    def refuse(self) -> None:
-        """Let the engine find the batch invalid, and do nothing."""
-        planned, self.planned = self.planned, None
-        assert planned is not None
-        self.give(refused(planned))
-
-    def _operate(self, planned: e.BatchPlanned) -> None:
-        lengths = [len(cells) for cells in self.cells]
-        for copy in planned.copies:
-            lengths[copy.slot] = lengths[copy.source]
-        for trim in planned.trims:
-            # Of a slot that is not known it is not known either whether there is anything to trim.
-            assert trim.length < lengths[trim.slot] or trim.length == 0, "nothing is trimmed"
-        arrange(self.cells, planned)
-        arrange(self.traces, planned)
-
-    def _evaluate(self, slot: int) -> None:
-        traces = self.traces[slot]
-        for one in self.cells[slot][len(traces) :]:
-            traces.append(hash((*traces, one)))
-
-    def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int], unknown: frozenset[int]) -> e.Sample:
-        sample = super()._sample(part, nan, no_token, unknown)
-        if sample.fault is not None:
-            return sample
-        self._evaluate(part.slot)
-        drawn = hash((self.traces[part.slot][-1], part.draw))
-        if drawn % 40 == 0:
-            return changed(sample, token=2, piece=b"", eog=True)
-        return changed(sample, token=1000 + drawn % 50, piece=PIECES[drawn % len(PIECES)], eog=False)
-
-
-def arrange(cells: list[list[Any]], planned: e.BatchPlanned) -> None:
-    """Copy, trim and shift cells as a plan says."""
-    for copy in planned.copies:
-        cells[copy.slot] = list(cells[copy.source])
-    for trim in planned.trims:
-        del cells[trim.slot][trim.length :]
-    for shift in planned.shifts:
-        del cells[shift.slot][shift.keep : shift.keep + shift.discard]
-
-
-def vector_of(inputs: tuple[Input, ...]) -> tuple[float, ...]:
-    """Return a vector that tells texts apart."""
-    return tuple(float(hash((inputs, dimension)) % 1000) for dimension in range(3))
 
 
 @frozen
 class Played:
     """A session that is over."""
 
-    driver: ComputingDriver
+    session: Playing
     program: Program
     requests: list[Submit]
     """As they were, with the whole of their prompts."""
     n_left: int
     """Steps after the last command."""
 
-    def alone(self, number: int) -> ComputingDriver:
+    def alone(self, number: int) -> Playing:
         """Return a session in which one of the requests had a slot all the time, and no company."""
-        driver = ComputingDriver(**{**self.program.header, "n_slots": 1})
-        driver.tokenize(submit(driver, self.requests[number - 1], embedding=self.embedding))
-        finish(driver)
-        return driver
+        session = Playing({**self.program.header, "n_slots": 1}, rules=())
+        session.tokenize(session.ask(self.requests[number - 1]))
+        session.finish()
+        return session
 
-    @property
-    def embedding(self) -> bool:
-        """Whether vectors are wanted."""
-        return self.driver.context.pooling != "none"
-
-
-def submit(driver: Driver, request: Submit, *, embedding: bool) -> int:
-    """Submit a request without its tokens."""
-    dimensions = request.dimensions if embedding else None
-    return driver.receive(
-        prompt=request.prompt, bos=request.bos, embedding=embedding, dimensions=dimensions, **request.options
-    )
-
-
-def finish(driver: Driver) -> int:
-    """Carry batches out until none is planned, and return how many; nobody is cancelled for it."""
-    n_steps = 0
-    while driver.planned is not None:
-        n_steps += 1
-        assert n_steps < MAX_STEPS
-        driver.step()
-    return n_steps
+    def moments(self) -> list[Moment]:
+        """Return each record that another kernel makes of the same facts, with the state that it left there."""
+        kernel = WatchedKernel()
+        for record in self.session.records:
+            if record.cause is None:
+                kernel.handle(record.event)  # type: ignore[arg-type]  # it was given
+        return kernel.moments
 
 
 class Player:
-    """Plays a program, and then drives everybody who is left to the end."""
+    """Plays a program, and then drives everybody who is left to the end.
 
-    def __init__(self, program: Program) -> None:
+    Args:
+        program: The program.
+        rules: Those that are held; None for all.
+    """
+
+    def __init__(self, program: Program, *, rules: Collection[str] | None = None) -> None:
         self.program = program
-        self.driver = ComputingDriver(**program.header)
+        self.session = Playing(program.header, rules=rules)
         self.requests: list[Submit] = []
-        self.late: set[int] = set()
 
-    def play(self, check: Callable[[ComputingDriver], None] = lambda _: None) -> Played:
-        """Play all of it, and call ``check`` with the driver after every command."""
+    def play(self, check: Callable[[Playing], None] = lambda _: None) -> Played:
+        """Play all of it, and call ``check`` with the session after every command."""
         for command in self.program.commands:
-            self._obey(command)
-            check(self.driver)
-        for number in sorted(self.late):
-            self.driver.tokenize(number)
-        for number in range(1, self.driver.kernel.n_requests + 1):
-            self.driver.resume(number)
-        n_left = finish(self.driver)
-        check(self.driver)
-        return Played(self.driver, self.program, self.requests, n_left)
+            self.obey(command)
+            check(self.session)
+        for number in list(self.session.untokenized):
+            self.session.tokenize(number)
+        for number in range(1, self.session.kernel.n_requests + 1):
+            self.session.give(e.ReaderResumed(sequence=number))
+        n_left = self.session.finish()
+        check(self.session)
+        self.session.close()
+        return Played(self.session, self.program, self.requests, n_left)
 
-    def _obey(self, command: Submit | Tell | Step) -> None:
+    def obey(self, command: Submit | Tell | Step) -> None:
+        """Let happen what a command says."""
         match command:
             case Submit():
                 self._submit(command)
@@ -172,52 +201,57 @@ class Player:
                 self._tell(command)
             case Step():
                 for _ in range(command.times):
-                    if self.driver.planned is not None:
-                        self._step(command)
+                    if self.session.in_flight is not None:
+                        self._step(command, self.session.in_flight)
 
     def _submit(self, request: Submit) -> None:
         if request.follows is not None and self.requests:
             number = request.follows % len(self.requests)
-            said = (emitted.token for emitted in self.driver.events(e.TokenEmitted) if emitted.sequence == number + 1)
+            said = (emitted.token for emitted in self.session.events(e.TokenEmitted) if emitted.sequence == number + 1)
             request = changed(request, prompt=(*self.requests[number].prompt, *said, *request.prompt))
         self.requests.append(request)
-        number = submit(self.driver, request, embedding=self.driver.context.pooling != "none")
-        if request.late:
-            self.late.add(number)
-        else:
-            self.driver.tokenize(number)
+        number = self.session.ask(request)
+        if not request.late:
+            self.session.tokenize(number)
 
     def _tell(self, tell: Tell) -> None:
-        living = [state.sequence for state in self.driver.kernel.state.sequences if state.finish_reason is None]
-        numbers = living + sorted(set(range(1, self.driver.kernel.n_requests + 1)) - set(living))
-        number = numbers[tell.which % len(numbers)] if numbers else 0
-        if number and (tell.what != "tokenize" or number in self.late):
-            self.late -= {number} if tell.what == "tokenize" else set()
-            getattr(self.driver, tell.what)(number)
+        living = sorted(self.session.live)
+        numbers = living + sorted(set(range(1, self.session.kernel.n_requests + 1)) - set(living))
+        if not numbers:
+            return
+        number = numbers[tell.which % len(numbers)]
+        if tell.what is not e.PromptTokenized:
+            self.session.give(tell.what(sequence=number))
+        elif number in self.session.untokenized:
+            self.session.tokenize(number)
 
-    def _step(self, step: Step) -> None:
-        driver, planned = self.driver, self.driver.planned
-        assert planned is not None
-        last = frozenset({planned.parts[-1].sequence})
-        n_rows = sum(len(part.inputs) for part in planned.parts)
+    def _step(self, step: Step, planned: e.BatchPlanned) -> None:
+        session = self.session
+        n_rows = min(step.rows, sum(len(part.inputs) for part in planned.parts))
+        if step.outcome == "leave":
+            session.give(e.CancelRequested(sequence=max(planned.parts, key=lambda part: len(part.inputs)).sequence))
         match step.outcome:
             case "raise":
-                driver.planned = None
-                driver.give(e.EngineFailed(error="OSError"))
+                session.give(e.EngineFailed(error="OSError"))
             case "refuse":
-                driver.refuse()
-            case "nan":
-                driver.step(nan=last)
-            case "grammar":
-                driver.step(no_token=last)
+                session.give(refused(planned))
+            case "nan" | "grammar" as fault:
+                session.give(_without_last(session.outcome(), planned.parts[-1].sequence, fault))
             case "abort" | "leave":
-                if step.outcome == "leave":
-                    driver.cancel(max(planned.parts, key=lambda part: len(part.inputs)).sequence)
-                driver.step(code=2, rows=min(step.rows, n_rows)) if driver.batcher.aborting else driver.step()
+                aborted = session.aborting
+                session.give(session.engine.step_in_part(planned, e.ABORTED, n_rows)) if aborted else session.step()
+            case 0:
+                session.step()
             case code:
-                driver.step(code=code, rows=min(step.rows, n_rows))
+                session.give(session.engine.step_in_part(planned, code, n_rows))
+
+
+def _without_last(decoded: e.BatchDecoded, sequence: int, fault: Any) -> e.BatchDecoded:
+    """Return an outcome in which no token could be drawn for the sequence of the last part, if one was."""
+    spoilt = e.Sample(sequence=sequence, token=-1, fault=fault)
+    return changed(decoded, samples=tuple(spoilt if one.sequence == sequence else one for one in decoded.samples))
 
 
 def played(program: Program) -> Played:
-    """Play a program."""
-    return Player(program).play()
+    """Play a program without a look at the rules, which are held where that is the fact (test_whatever_happens)."""
+    return Player(program, rules=()).play()

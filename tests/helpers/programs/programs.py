@@ -1,5 +1,6 @@
 """Random sessions: what callers, readers and the engine may do, in whatever order."""
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ from attrs import evolve as changed
 from attrs import field, frozen
 from hypothesis import strategies as st
 
+from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.replay.testing.strategies import TAILS, weighted
 
@@ -29,7 +31,7 @@ class Submit:
 class Tell:
     """A fact about one of the requests so far: ``which`` counts, around, the living ones and then the ended ones."""
 
-    what: str
+    what: Callable[..., e.GivenEvent]
     which: int
 
 
@@ -83,7 +85,13 @@ SUBMIT = st.builds(
 )
 TELL = st.builds(
     Tell,
-    what=st.sampled_from(["pause", "pause", "pause", "resume", "resume", "stall", "cancel", "expire", "tokenize"]),
+    what=st.sampled_from(
+        [
+            *[e.ReaderPaused] * 3,
+            *[e.ReaderResumed] * 2,
+            *(e.PauseExpired, e.CancelRequested, e.DeadlineExpired, e.PromptTokenized),
+        ]
+    ),
     which=st.integers(0, 5),
 )
 GOOD_STEP = st.builds(Step, times=st.sampled_from([1, 1, 2, 4]))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from attrs import field, frozen
 from hypothesis import strategies as st
 
+from reenact.actors import events as e
 from reenact.replay.testing.strategies import TAILS, weighted
 from tests.helpers.programs.programs import Step, Submit, Tell
 
@@ -72,7 +73,12 @@ REQUEST: Final = st.builds(
 )
 TELL: Final = st.builds(
     Tell,
-    what=st.sampled_from(["pause", "pause", "pause", "resume", "tokenize", "cancel", "expire"]),
+    what=st.sampled_from(
+        [
+            *[e.ReaderPaused] * 3,
+            *(e.ReaderResumed, e.PromptTokenized, e.CancelRequested, e.DeadlineExpired),
+        ]
+    ),
     which=st.integers(0, 5),
 )
 BATCHES: Final = st.builds(Step, times=st.sampled_from([1, 1, 2, 4]))
