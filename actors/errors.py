@@ -1,12 +1,14 @@
 """Errors by who is at fault. Attributes carry the data, ``str()`` renders it.
 
+Each class says how a program and a server answer with it: the exit code of a command, and the status of a response.
+
 A failure that ends a sequence is a fact of the log first (`Failure`); `error_of` makes the exception that its caller
 sees.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from attrs import frozen
 
@@ -33,6 +35,11 @@ class Failure:
 class ReenactError(Exception):
     """The base of every error that is reenact's own."""
 
+    status: ClassVar[int] = 500
+    """Of an HTTP response."""
+    exit_code: ClassVar[int] = 1
+    """Of a command that ends with it."""
+
 
 class InvalidRequest(ReenactError, ValueError):
     """The caller asked for something that cannot be.
@@ -42,6 +49,9 @@ class InvalidRequest(ReenactError, ValueError):
         reason: What is wrong with it, and what would be right.
         recorded: The reason as a log has it: without what an exception of others says, which may be anybody's text.
     """
+
+    status = 400
+    exit_code = 2
 
     def __init__(self, field: str, reason: str, *, recorded: str | None = None) -> None:
         super().__init__(field, reason)
@@ -78,6 +88,8 @@ class _ReasonedError(ReenactError):
 class Overloaded(_ReasonedError):
     """The load: as many requests wait for a slot as may."""
 
+    status = 503
+
 
 class SequenceFailed(_ReasonedError):
     """This sequence: a decode or its logits failed. Other sequences are not concerned."""
@@ -86,9 +98,13 @@ class SequenceFailed(_ReasonedError):
 class EngineBroken(_ReasonedError):
     """The engine: it cannot be loaded, or raised. The runtime takes no more requests."""
 
+    exit_code = 2
+
 
 class LogBroken(_ReasonedError):
     """The log cannot be written. The runtime takes no more requests, because nothing may happen unrecorded."""
+
+    exit_code = 2
 
 
 class LogCorrupt(_ReasonedError):
@@ -99,6 +115,8 @@ class LogCorrupt(_ReasonedError):
         byte: The offset in the file at which that line begins.
         reason: What is wrong with it.
     """
+
+    exit_code = 3
 
     def __init__(self, line: int, byte: int, reason: str) -> None:
         Exception.__init__(self, line, byte, reason)
@@ -113,9 +131,13 @@ class LogCorrupt(_ReasonedError):
 class LogNotComparable(_ReasonedError):
     """The log is of a kind that this program cannot compare: too new, or empty."""
 
+    exit_code = 4
+
 
 class InternalError(_ReasonedError):
     """Us: a rule of reenact's own was broken. Please report it and send the log."""
+
+    exit_code = 5
 
     def __str__(self) -> str:
         return f"{self.reason} (this is a bug in reenact: please report it and send the log)"

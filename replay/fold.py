@@ -23,6 +23,8 @@ from reenact.runtime.log.reader import Entry, LogFile, entries
 class NotInLog(ReenactError):
     """What was asked for is not in this log."""
 
+    exit_code = 2
+
 
 def wall_clock(session: e.SessionOpened, t: int) -> datetime:
     """Return when something happened, in UTC.

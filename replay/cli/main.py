@@ -4,7 +4,7 @@ The rules that hold here:
 
 * What was asked for goes to standard output; everything else is one line on standard error.
 * Exit codes: 0 done, same or holds, 1 diverged or violated, 2 usage or a file that cannot be read, 3 corrupt, 4 not
-  comparable or nothing there, 5 a fault of this program, 130 Ctrl-C. An error gets its code in one place, `_failed`.
+  comparable or nothing there, 5 a fault of this program, 130 Ctrl-C. An error's class says its code.
 * Nothing is loaded at the start that an answer may not need: ``replay --version`` loads neither rich nor the codec.
 """
 
@@ -21,7 +21,7 @@ from reenact.actors.errors import (
     InvalidRequest,
     LogBroken,
     LogCorrupt,
-    LogNotComparable,
+    ReenactError,
     description,
 )
 from reenact.replay.cli.arguments import parsed
@@ -68,22 +68,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _failed(path: str, error: Exception) -> int:
     """Say in one line what went wrong, and return the exit code for it."""
-    from reenact.replay.compute.machine import ModelNotFound
-    from reenact.replay.fold import NotInLog
-
-    if isinstance(error, OSError):
-        return _say(f"{error.filename or path}: {error.strerror or error}", 2)
-    if isinstance(error, InvalidRequest):
-        return _say(f"--{error.field.replace('_', '-')}: {error.reason}", 2)
-    if isinstance(error, EngineBroken | LogBroken):
-        return _say(str(error), 2)  # It names the file itself: the model, or a log that is written.
-    if isinstance(error, ModelNotFound | NotInLog):
-        return _say(f"{path}: {error}", 2)
-    if isinstance(error, LogCorrupt):
-        return _say(f"{path}: corrupt: {error}", 3)
-    if isinstance(error, LogNotComparable):
-        return _say(f"{path}: {error}", 4)
-    return _say(f"{path}: {InternalError(description(error))}", 5)
+    match error:
+        case OSError():
+            return _say(f"{error.filename or path}: {error.strerror or error}", 2)
+        case InvalidRequest():
+            return _say(f"--{error.field.replace('_', '-')}: {error.reason}", error.exit_code)
+        case EngineBroken() | LogBroken():
+            return _say(str(error), error.exit_code)  # It names the file itself: the model, or a log that is written.
+        case LogCorrupt():
+            return _say(f"{path}: corrupt: {error}", error.exit_code)
+        case ReenactError() if not isinstance(error, InternalError):
+            return _say(f"{path}: {error}", error.exit_code)
+        case _:
+            return _say(f"{path}: {InternalError(description(error))}", InternalError.exit_code)
 
 
 def _say(message: str, code: int = 0) -> int:

@@ -41,6 +41,8 @@ _SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
 class ModelNotFound(ReenactError):
     """The model that a log is to be executed on cannot be had."""
 
+    exit_code = 2
+
 
 @frozen
 class MachineDifference:

@@ -1,6 +1,7 @@
 """The command ``reenact``: generate from the shell, record, probe a model, and nothing that the Python API cannot do.
 
-Errors are one line on stderr: exit 2 for what was asked wrongly, 1 for what failed, 130 for Ctrl-C.
+Errors are one line on stderr; the error's class says the exit code: 2 for what was asked wrongly or cannot be opened or
+written, 1 for what failed, 5 for a fault of this program, 130 for Ctrl-C.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except InvalidRequest as error:
         _tell(f"{parsed.flags.get(error.field, error.field)}: {error.reason}")
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except FileExistsError as error:
         _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
         sys.exit(2)
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except ReenactError as error:
         _tell(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -69,3 +69,18 @@ def test_our_own_error_asks_once_for_a_report() -> None:
     """The plea to report a bug stands once, however often the error was described."""
     error = errors.InternalError(errors.description(errors.InternalError("lost")))
     assert 1 == str(error).count("please report")
+
+
+def test_an_error_says_how_it_is_answered() -> None:
+    """The class of an error holds the status of its response and the exit code of its command."""
+    expected = {
+        "InvalidRequest": (400, 2),
+        "LogCorrupt": (500, 3),
+        "Overloaded": (503, 1),
+        "SequenceFailed": (500, 1),
+        "EngineBroken": (500, 2),
+        "LogBroken": (500, 2),
+        "LogNotComparable": (500, 4),
+        "InternalError": (500, 5),
+    }
+    assert expected == {type(error).__name__: (error.status, error.exit_code) for error in ERRORS}

@@ -103,11 +103,11 @@ def test_a_failed_start_leaves_no_log(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_a_truncated_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A GGUF file that llama.cpp cannot load is told in one line, with llama.cpp's reason and exit 1."""
+    """A GGUF file that llama.cpp cannot load is told in one line, with llama.cpp's reason and exit 2."""
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + b"\xff" * 64)
     code, out, err = run(capsys, "generate", "--model", path, "x")
-    assert (1, "", 1) == (code, out, err.count("\n"))
+    assert (2, "", 1) == (code, out, err.count("\n"))
     assert "broken.gguf cannot be loaded" in err
 
 
@@ -327,11 +327,11 @@ def test_an_error_of_probe_is_one_line(capsys: pytest.CaptureFixture[str], argum
 
 @pytest.mark.model
 def test_what_cannot_be_probed_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A GGUF file that llama.cpp cannot load is a failure, with exit 1."""
+    """A GGUF file that llama.cpp cannot load is told in one line, with exit 2."""
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + b"\xff" * 64)
     code, out, err = run(capsys, "probe", path)
-    assert (1, "", 1) == (code, out, err.count("\n"))
+    assert (2, "", 1) == (code, out, err.count("\n"))
     assert "broken.gguf cannot be loaded" in err
 
 
