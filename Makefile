@@ -19,7 +19,7 @@ SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models fuzz_logs
 
 .PHONY: help demo test rules mutants mutants-generated simulate golden soak soak-core measure $(MEASURES:%=measure-%) \
-	format clean
+	docs format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
@@ -32,6 +32,7 @@ help:
 	@echo 'make soak     record a long load, execute it again, compare every bit: half an hour on 2 cores'
 	@echo 'make soak-core 10 million steps of the core, every rule held after each: an hour on 2 cores, goes on where it was'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
+	@echo 'make docs     the documentation site, in build/docs; any warning or broken link is an error'
 	@echo 'make format   let ruff lay the code out'
 	@echo 'make clean    remove what the others made, .venv included'
 
@@ -81,6 +82,10 @@ soak-core: .venv/.installed
 golden: .venv/.installed
 	$(BIN)/python -m tests.golden.record
 
+docs: .venv/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
+	@echo 'build/docs/index.html'
+
 format: .venv/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -115,6 +120,11 @@ clean:
 
 .venv/.mutation: .venv/.installed
 	$(INSTALL) --editable '.[mutation]'
+	@touch $@
+
+# Without the extra "llama": docstrings are read, and nothing is compiled for it.
+.venv/.docs: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(BIN)/pip:

@@ -1,10 +1,9 @@
 """Replay: the same actors, driven by the file.
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
-`compute_log` executes its batches again on the model, too. Nothing here imports trio, and llama.cpp is loaded only
-where a log is executed again. The public names are loaded when they are used, so that `replay --version` is quick:
-`replay_log`, `compute_log` and how it is `ComputeOptions`, `Verdict`, `Tally`, `Divergence`, and what
-`Verdict.raise_for_divergence` raises.
+`compute_log` executes its batches again on the model, too; `fork_log` goes on from one of its records. Nothing here
+imports trio, and llama.cpp is loaded only where a log is executed again. The public names are loaded when they are
+used, so that `replay --version` is quick.
 """
 
 from importlib import import_module
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from reenact.replay.decide.figures import Tally
     from reenact.replay.decide.tier import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
+    from reenact.replay.fork.fork import fork_log
+    from reenact.replay.fork.report import Forked
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
@@ -29,6 +30,8 @@ _MODULE_OF = {
     "replay_log": "reenact.replay.decide.tier",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
+    "Forked": "reenact.replay.fork.report",
+    "fork_log": "reenact.replay.fork.fork",
     "LogCorrupt": "reenact.actors.errors",
     "LogNotComparable": "reenact.actors.errors",
     "Tally": "reenact.replay.decide.figures",
@@ -39,6 +42,7 @@ __all__ = [
     "Checked",
     "ComputeOptions",
     "Divergence",
+    "Forked",
     "LogCorrupt",
     "LogNotComparable",
     "ReplayDivergence",
@@ -48,6 +52,7 @@ __all__ = [
     "check_facts",
     "check_log",
     "compute_log",
+    "fork_log",
     "replay_log",
 ]
 
