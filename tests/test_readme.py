@@ -17,21 +17,29 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.model
-def test_the_application_and_its_replay_run(tmp_path: Path) -> None:
-    """The application prints two texts, and the log that it wrote replays the same."""
-    application, _, replay, _ = BLOCKS
-    (tmp_path / "application.py").write_text(application)
-    (tmp_path / "replays.py").write_text(replay)
-    out = subprocess.run([sys.executable, "application.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert " length\n" in out.stdout
+def test_the_session_and_its_replay_run(tmp_path: Path) -> None:
+    """The first program prints a text, and the log that it wrote replays the same."""
+    for name, block in (("record.py", BLOCKS[0]), ("replays.py", BLOCKS[1])):
+        (tmp_path / name).write_text(block)
+    out = subprocess.run([sys.executable, "record.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert out.stdout.endswith(" length\n")
     assert "" == out.stderr
     subprocess.run([sys.executable, "replays.py"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.model
+def test_the_application_runs(tmp_path: Path) -> None:
+    """The application prints a text as it grows, and how it ended."""
+    (tmp_path / "application.py").write_text(BLOCKS[2])
+    out = subprocess.run([sys.executable, "application.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert out.stdout.endswith(("length\n", "stop\n"))
+    assert "" == out.stderr
+
+
+@pytest.mark.model
 def test_the_chat_runs(tmp_path: Path) -> None:
     """The second turn finds the first one in the cache, and a person has a name and a job."""
-    (tmp_path / "chat.py").write_text(BLOCKS[1])
+    (tmp_path / "chat.py").write_text(BLOCKS[3])
     out = subprocess.run([sys.executable, "chat.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
     cached, person, times = out.stdout.splitlines()
     n_cached, n_prompt = map(int, re.findall("[0-9]+", cached))
@@ -43,10 +51,23 @@ def test_the_chat_runs(tmp_path: Path) -> None:
 
 def test_the_tests_pass(tmp_path: Path) -> None:
     """The tests for an application pass where pytest finds the fixtures by itself."""
-    (tmp_path / "test_example.py").write_text(BLOCKS[3])
+    (tmp_path / "test_example.py").write_text(BLOCKS[4])
     command = [sys.executable, "-m", "pytest", "-o", "trio_mode=true", "--rootdir", ".", "-q"]
     out = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (0, True) == (out.returncode, "3 passed" in out.stdout), out.stdout
+
+
+def test_a_session_replays_and_diverges_in_the_first_screen() -> None:
+    """The first 70 lines have both commands, a session, its replay, and a divergence."""
+    first = "\n".join(README.splitlines()[:70])
+    for said in ("make demo", "make test", "open_runtime(", "replay_log(", "diverged: ", "follows from record"):
+        assert said in first
+
+
+def test_every_section_named_is_there() -> None:
+    """The list at the top leads to sections of the page."""
+    sections = {line.removeprefix("## ").lower().replace(" ", "-") for line in README.splitlines() if line[:3] == "## "}
+    assert [] == [name for name in re.findall(r"\]\(#([a-z-]+)\)", README) if name not in sections]
 
 
 def test_the_lines_of_a_log_are_todays() -> None:
