@@ -20,9 +20,16 @@ def opened(n_slots: int, n_batch: int, shift: Literal["move", "evaluate"]) -> Ch
     return CheckedKernel(header_of(context, max_waiting=9))
 
 
-def asked(session: CheckedKernel, n_prompt: int, **options: Any) -> int:
-    """Let a request come whose prompt is tokenised at once, and return its number."""
-    prompt = tuple(range(100, 100 + n_prompt))
+def asked(session: CheckedKernel, n_prompt: int, *, own: tuple[int, ...] = (), **options: Any) -> int:
+    """Let a request come whose prompt is tokenised at once, and return its number.
+
+    Args:
+        session: The session.
+        n_prompt: Tokens that all prompts begin with.
+        own: The tokens behind them.
+        options: Of the request.
+    """
+    prompt = (*range(100, 100 + n_prompt), *own)
     submission = Submission(prompt=prompt, bos_added=False, options=Options(seed=1, **options))
     number = session.submit(submission)
     session.tokenize(number)
@@ -78,5 +85,28 @@ def test_who_leaves_ends_one_batch_of_two(
         if session.in_flight is not None:
             planned = session.in_flight
             session.give(data.draw(undone(planned, e.ABORTED)) if session.aborting else decoded(planned))
+    end_all(session)
+    session.close()
+
+
+@holds_for(
+    examples=30,
+    n_slots=st.integers(2, 4),
+    n_common=st.integers(16, 40),
+    n_waiting=st.integers(1, 2),
+    strangers=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    shift=SHIFTS,
+)
+def test_who_waits_for_a_beginning_finds_a_slot(
+    *, n_slots: int, n_common: int, n_waiting: int, strangers: list[int], shift: Literal["move", "evaluate"]
+) -> None:
+    """Others take the slots beside those that are kept for who waits until a beginning of its prompt is evaluated."""
+    session = opened(n_slots, 2 * n_slots, shift)
+    asked(session, n_common, own=(1, 2, 3), num_predict=2)
+    for number in range(n_waiting):
+        asked(session, n_common, own=(10 + number,), num_predict=2)
+    for n_batches in strangers:
+        asked(session, 0, own=(50, 51), num_predict=3)
+        done(session, n_batches)
     end_all(session)
     session.close()

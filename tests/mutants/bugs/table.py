@@ -257,6 +257,12 @@ SCHEDULE: Final = [
         lambda _original: broken.overtaking,
     ),
     Planted(
+        "last slot given away",
+        "A sequence that waits for the beginning of its prompt finds no slot when that is evaluated.",
+        "reenact.actors.batcher:_assign",
+        lambda _original: broken.no_slot_kept,
+    ),
+    Planted(
         "preemption among equals",
         "A sequence makes room for one of its own priority.",
         "reenact.actors.batcher:preempted",
