@@ -1,17 +1,23 @@
 """The documents against the tree: links, pages, the reference, and the lists that the architecture gives."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from attrs import has
 
 from reenact import replay, runtime
+from reenact.actors import batch, events
+from reenact.actors.routing import ROUTES, Origin
+from reenact.runtime import results
 
 MAX_WIDTH = 120
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
+NAME = re.compile(r"`([A-Za-z]+)`")
 DIRECTIVE = re.compile(r"^\.\. auto\w+:: ([\w.]+)$", re.MULTILINE)
 
 
@@ -82,3 +88,75 @@ def test_the_list_of_decisions_is_complete(root: Path) -> None:
             undated = [one for one in decisions if not re.match(r".+\n\n2026-\d\d-\d\d\. ", one)]
             assert [] == undated
     assert sorted(listed) == sorted(found)
+
+
+def test_the_architecture_lists_the_events_as_they_are_routed(architecture: str) -> None:
+    """Section 2 gives the owner and the origin of every event, and every actor that decides on it."""
+    owned = {(route.owner.value, route.origin): set[str]() for route in ROUTES.values()}
+    received: dict[str, set[str]] = defaultdict(set)
+    for route in ROUTES.values():
+        owned[route.owner.value, route.origin].add(route.name)
+        for role in route.receivers:
+            received[role.value].add(route.name)
+    rows = {owner: (given, derived) for owner, given, derived in _table(architecture, "owner")}
+    assert owned == {
+        (owner, origin): set(NAME.findall(rows[owner][column]))
+        for owner, origin in owned
+        for column in [0 if origin is Origin.GIVEN else 1]
+    }
+    assert received == {receiver: set(NAME.findall(names)) for receiver, names in _table(architecture, "receiver")}
+
+
+def test_the_architecture_lists_the_modules(root: Path, architecture: str) -> None:
+    """Section 6 names every module of the three packages in its folder, and none that is not there."""
+    (block,) = re.findall(r"```\n(actors/ .*?)```", architecture, re.DOTALL)
+    listed: dict[str, set[str]] = {}
+    folder = ""
+    for line in block.splitlines():
+        first, *names = line.partition("#")[0].split()
+        if line[0] != " ":
+            folder = first.rstrip("/")
+        else:
+            names.insert(0, first)
+        listed.setdefault(folder, set()).update(names)
+    tree: dict[str, set[str]] = defaultdict(set)
+    for top in ("actors", "runtime", "replay"):
+        for path in (root / top).rglob("*.py"):
+            if not path.stem.startswith("__"):
+                tree[path.parent.relative_to(root).as_posix()].add(path.stem)
+    assert listed == tree
+
+
+def test_the_values_of_the_log_are_in_the_architecture(architecture: str) -> None:
+    """Every public class of events, of batches and of results is named in the tables or in the glossary."""
+    public = {
+        name
+        for module in (events, batch, results)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and has(kind) and kind.__module__ == module.__name__ and name[0] != "_"
+    }
+    assert [] == sorted(public - set(NAME.findall(architecture)))
+
+
+def test_the_glossary_is_of_words_that_are_used(root: Path, architecture: str) -> None:
+    """Each word of section 9 has a meaning, comes once, and is used in the source or in another document."""
+    glossary = _table(architecture, "word")
+    words = [word for words, meaning in glossary for word in words.split(", ") if meaning]
+    assert len(words) >= len(glossary)
+    assert sorted(set(words)) == sorted(words)
+    paths = [*(path for top in ("actors", "runtime", "replay") for path in (root / top).rglob("*.py"))]
+    paths += [*(root / "docs").rglob("*.md"), root / "README.md"]
+    used = " ".join(" ".join(path.read_text("utf-8") for path in paths).split())
+    assert [] == [word for word in words if not re.search(rf"\b{word}", used, re.IGNORECASE)]
+
+
+@pytest.fixture(scope="module")
+def architecture(root: Path) -> str:
+    """Return the text of ARCHITECTURE.md."""
+    return (root / "ARCHITECTURE.md").read_text("utf-8")
+
+
+def _table(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of the rows of the table whose first column has this heading."""
+    (body,) = re.findall(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in body.splitlines()]
