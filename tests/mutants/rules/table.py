@@ -104,14 +104,14 @@ ADMISSION: Final = [
     ),
     Rule(
         "Admission: the queue is bounded",
-        "the queue is bounded, and a full queue is an immediate, typed error",
+        "The queue is bounded, and a full queue is an immediate, typed error",
         "reenact.actors.batcher:_admit",
         broken.with_state(max_waiting=10**6),
         ("test_batcher::test_a_full_queue_refuses_at_once",),
     ),
     Rule(
         "Admission: who goes first is let in",
-        "If one comes that would be served before one that waits, the last in turn leaves for it with that error.",
+        "If a request comes that would be served before one that waits, the last in turn leaves the queue",
         "reenact.actors.batcher:_admit",
         broken.refused_when_full,
         (
@@ -121,7 +121,7 @@ ADMISSION: Final = [
     ),
     Rule(
         "Admission: who takes no place",
-        "Who gets a slot at once, a free one or that of a lower priority, takes no place in the queue.",
+        "A request that gets a slot at once, a free one or that of a lower priority, takes no place in the queue.",
         "reenact.actors.batcher:_places",
         lambda _original: lambda _state, waiting: [work for work in waiting if not work.preempted],
         (
@@ -303,7 +303,7 @@ BATCH: Final = [
     ),
     Rule(
         "Batch: who generates goes first",
-        "Sequences that generate go first and never wait for another's prompt",
+        "A sequence that generates gets its row in every batch of its kind, and never waits for another's prompt",
         "reenact.actors.schedule:share_rows",
         lambda _original: broken.prompts_first,
         ("test_batcher::test_a_generating_sequence_does_not_wait_for_a_prompt",),
@@ -1100,7 +1100,7 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Sampling: its own chain",
-        "with its own chain",
+        "with the chain of its options",
         "reenact.runtime.llama.sampler:Sampler._chain",
         asked(lambda self, options: (self, changed(options, typical_p=1.0))),
         (
