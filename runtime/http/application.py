@@ -1,0 +1,63 @@
+"""The ASGI application: layers and routes.
+
+It runs on trio, as the runtime does, wherever it is mounted. It opens nothing: runtimes are given to it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.runtime.http.exchange import REQUEST_ID, SEQUENCE, SESSION, Tracing
+from reenact.runtime.http.failures import answer_failure
+from reenact.runtime.http.models import GivenModels, Models
+from reenact.runtime.http.ollama.endpoints import OllamaApi
+from reenact.runtime.http.openai.endpoints import OpenaiApi
+from reenact.runtime.http.security import ALLOWED_HEADERS, Guard, origin_pattern
+from reenact.runtime.runtime import Runtime
+
+
+def app(
+    runtimes: Mapping[str, Runtime] | Models, *, origins: Sequence[str] = (), keys: Sequence[str] = ()
+) -> Starlette:
+    """Return the ASGI application that serves ollama's and OpenAI's API, for trio.
+
+    Args:
+        runtimes: Open runtimes by the names that clients call them; each must stay open for as long as it is served.
+        origins: Origins of pages that may ask, beside those of this machine; "*" in one stands for anything.
+        keys: One of them is wanted of each client; none for everybody.
+    """
+    models: Models = GivenModels(runtimes) if isinstance(runtimes, Mapping) else runtimes
+    pattern = origin_pattern(origins)
+    return Starlette(
+        routes=[*OllamaApi(models).routes(), *OpenaiApi(models).routes(), Route("/health", _health, methods=["GET"])],
+        middleware=[
+            Middleware(Tracing),
+            Middleware(Guard, origins=pattern, keys=keys),
+            Middleware(
+                CORSMiddleware,
+                allow_origin_regex=pattern,
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"],
+                allow_headers=ALLOWED_HEADERS,
+                expose_headers=[REQUEST_ID, SESSION, SEQUENCE],
+            ),
+        ],
+        exception_handlers={
+            HTTPException: answer_failure,
+            InvalidRequest: answer_failure,
+            ReenactError: answer_failure,
+            trio.ClosedResourceError: answer_failure,
+            Exception: answer_failure,
+        },
+    )
+
+
+async def _health(_: Request) -> JSONResponse:
+    return JSONResponse({"status": "ok"})

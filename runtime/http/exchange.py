@@ -1,0 +1,199 @@
+"""One request and its response: what is told of it in headers and in the log of accesses, and how its answer goes out.
+
+The rules that hold here:
+
+* An answer is made in one task, from its first token to its last byte. Beside it somebody watches for the client to
+  hang up, and cancels it then, wherever it is: in the queue, in a prefill, in the stream.
+* The head is not sent before there is something to send. So what fails before the first token has its real status, in a
+  stream too.
+* Each response says which request it answers and where the recording is: ``x-request-id``, and as soon as it is known
+  ``x-reenact-session`` and ``x-reenact-sequence``.
+"""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import orjson
+import structlog
+import trio
+from attrs import Factory, define
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reenact.actors.errors import ReenactError
+from reenact.runtime.terminal import visible
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+SSE: Final = "text/event-stream"
+
+REQUEST_ID: Final = "x-request-id"
+SESSION: Final = "x-reenact-session"
+SEQUENCE: Final = "x-reenact-sequence"
+
+_TRACE: Final = "reenact.trace"
+_USABLE_ID: Final = re.compile(r"[!-~]{1,128}")
+"""A client's id that can stand in a header and on a command line; else the request gets one of ours."""
+_MOST_SEQUENCES: Final = 64
+"""Numbers that a header holds; a call that embeds has as many as it has texts."""
+_HUNG_UP: Final = 499
+"""What the line of an access says where the client left before there was a head; nginx's number."""
+
+
+@define
+class Trace:
+    """What is known of one request."""
+
+    request_id: str
+    session: str | None = None
+    sequences: list[int] = Factory(list)
+    finish_reason: str | None = None
+    status: int = _HUNG_UP
+
+    def recorded(self, session: str, sequences: Iterable[int]) -> None:
+        """Note where the recording is."""
+        self.session = session
+        self.sequences = list(sequences)
+
+    def headers(self) -> dict[str, str]:
+        """Return what a response says of it."""
+        told = {REQUEST_ID: self.request_id}
+        if self.session is not None:
+            told[SESSION] = self.session
+        if self.sequences:
+            told[SEQUENCE] = ",".join(map(str, self.sequences[:_MOST_SEQUENCES]))
+        return told
+
+
+def trace_of(scope: Scope) -> Trace:
+    """Return what is known of a request."""
+    trace: Trace = scope[_TRACE]
+    return trace
+
+
+class Tracing:
+    """The outermost layer of the application: gives each request its id, and writes a line for each."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get(REQUEST_ID, "")
+        trace = Trace(asked if _USABLE_ID.fullmatch(asked) else f"req-{secrets.token_hex(8)}")
+        scope[_TRACE] = trace
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                trace.status = message["status"]
+                MutableHeaders(scope=message).update(trace.headers())
+            await send(message)
+
+        begun = trio.current_time()
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            _tell(scope, trace, trio.current_time() - begun)
+
+
+def _tell(scope: Scope, trace: Trace, seconds: float) -> None:
+    """Write the line of an access, where structlog is configured; a client's words are made visible in it."""
+    if structlog.is_configured():
+        structlog.get_logger("reenact.http").info(
+            "HTTP",
+            method=visible(scope["method"]),
+            path=visible(scope["path"]),
+            status=trace.status,
+            seconds=round(seconds, 3),
+            request_id=trace.request_id,
+            session=trace.session,
+            sequence=",".join(map(str, trace.sequences)) or None,
+            finish_reason=trace.finish_reason,
+        )
+
+
+class Outgoing:
+    """A response on its way: whole, or in parts."""
+
+    def __init__(self, trace: Trace, send: Send) -> None:
+        self.trace = trace
+        self._send = send
+        self._started = False
+
+    async def whole(self, value: Any) -> None:
+        """Send a value as JSON."""
+        body = orjson.dumps(value)
+        await self._start(JSON, [("content-length", str(len(body)))])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def part(self, kind: str, body: bytes) -> None:
+        """Send a part of a stream, and the head before the first one."""
+        if not self._started:
+            await self._start(kind, [("cache-control", "no-cache")])
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        """End a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    @property
+    def started(self) -> bool:
+        """Whether the head is on its way."""
+        return self._started
+
+    async def _start(self, kind: str, headers: list[tuple[str, str]]) -> None:
+        self._started = True
+        told = [(name.encode(), value.encode()) for name, value in [("content-type", kind), *headers]]
+        await self._send({"type": "http.response.start", "status": 200, "headers": told})
+
+
+Answering = Callable[[Outgoing], Awaitable[None]]
+
+
+class Reply(Response):
+    """An answer that is made while it is sent.
+
+    Args:
+        work: Makes and sends it.
+        failed: Makes the last part of a stream that fails, of the error; None where the answer is whole.
+        kind: The content type of a stream.
+    """
+
+    def __init__(
+        self, work: Answering, *, kind: str = JSON, failed: Callable[[Exception], bytes] | None = None
+    ) -> None:
+        super().__init__()
+        self._work = work
+        self._kind = kind
+        self._failed = failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; an error before the head is the caller's to answer."""
+        out = Outgoing(trace_of(scope), send)
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hang_up, receive, nursery.cancel_scope)
+            try:
+                await self._work(out)
+            except (ReenactError, trio.ClosedResourceError) as raised:
+                error = raised  # A nursery would make a group of it.
+            if error is not None and out.started and self._failed is not None:
+                await out.part(self._kind, self._failed(error))
+                await out.end()
+                error = None
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+
+async def _hang_up(receive: Receive, scope: trio.CancelScope) -> None:
+    """Cancel what goes on in ``scope`` when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

@@ -1,0 +1,158 @@
+"""The endpoints of ollama's API: each makes a runtime's arguments of a request, and its answer of what comes back."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import orjson
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from reenact.runtime.http.exchange import NDJSON, Outgoing, Reply
+from reenact.runtime.http.failures import ollama_shape
+from reenact.runtime.http.fields import body_of
+from reenact.runtime.http.models import InUse, Models, card_for
+from reenact.runtime.http.ollama import parts
+from reenact.runtime.http.ollama.requests import (
+    Generation,
+    chat_asked,
+    embed_asked,
+    generate_asked,
+    old_embed_asked,
+    show_asked,
+)
+from reenact.runtime.stream import Stream
+
+OLLAMA: Final = "0.33.0"
+"""The version of ollama whose API this follows: some clients ask for features by it."""
+
+
+class OllamaApi:
+    """ollama's API over the models of an application."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def routes(self) -> list[Route]:
+        """Return its routes."""
+        refused = [Route(f"/api/{name}", _unchanging, methods=["POST"]) for name in ("pull", "push", "create", "copy")]
+        return [
+            Route("/", _running, methods=["GET", "HEAD"]),
+            Route("/api/version", _version, methods=["GET", "HEAD"]),
+            Route("/api/tags", self._tags, methods=["GET", "HEAD"]),
+            Route("/api/ps", self._ps, methods=["GET"]),
+            Route("/api/show", self._show, methods=["POST"]),
+            Route("/api/generate", self._generate, methods=["POST"]),
+            Route("/api/chat", self._chat, methods=["POST"]),
+            Route("/api/embed", self._embed, methods=["POST"]),
+            Route("/api/embeddings", self._old_embed, methods=["POST"]),
+            Route("/api/delete", _unchanging, methods=["DELETE"]),
+            *refused,
+        ]
+
+    async def _tags(self, _: Request) -> JSONResponse:
+        return JSONResponse({"models": [parts.tag(card) for card in await self._models.cards()]})
+
+    async def _ps(self, _: Request) -> JSONResponse:
+        return JSONResponse({"models": [parts.running(one) for one in self._models.running()]})
+
+    async def _show(self, request: Request) -> JSONResponse:
+        name = show_asked(await body_of(request))
+        return JSONResponse(parts.shown(await card_for(self._models, name)))
+
+    async def _generate(self, request: Request) -> Reply:
+        return self._reply(generate_asked(await body_of(request)), chat=False)
+
+    async def _chat(self, request: Request) -> Reply:
+        return self._reply(chat_asked(await body_of(request)), chat=True)
+
+    def _reply(self, asked: Generation, *, chat: bool) -> Reply:
+        async def answer(out: Outgoing) -> None:
+            shape = parts.OllamaAnswer(asked.model, chat=chat)
+            async with self._models.using(asked.model, asked.keep_alive) as held:
+                if not asked.asks:
+                    stays = parts.seconds_left(asked.keep_alive)
+                    await out.whole(shape.loaded("load" if stays else "unload"))
+                    return
+                await _generated(out, asked, held, shape)
+
+        return Reply(answer, kind=NDJSON, failed=lambda error: _line(ollama_shape(error)))
+
+    async def _embed(self, request: Request) -> Reply:
+        asked = embed_asked(await body_of(request))
+
+        async def answer(out: Outgoing) -> None:
+            begun = trio.current_time()
+            async with self._models.using(asked["model"], asked.get("keep_alive")) as held:
+                found = await held.runtime.embed(
+                    asked["input"],
+                    request_id=out.trace.request_id,
+                    dimensions=asked.get("dimensions"),
+                    truncate=asked.get("truncate", True),
+                )
+                out.trace.recorded(held.runtime.header.session, (one.sequence for one in found))
+                answered = {
+                    "model": asked["model"],
+                    "embeddings": [one.embedding for one in found],
+                    "total_duration": round((trio.current_time() - begun) * 1e9),
+                    "load_duration": round(held.load_seconds * 1e9),
+                    "prompt_eval_count": sum(one.n_prompt - one.n_truncated for one in found),
+                }
+            await out.whole(answered)
+
+        return Reply(answer)
+
+    async def _old_embed(self, request: Request) -> Reply:
+        asked = old_embed_asked(await body_of(request))
+
+        async def answer(out: Outgoing) -> None:
+            texts = [asked["prompt"]] if asked["prompt"] else []
+            async with self._models.using(asked["model"], asked.get("keep_alive")) as held:
+                found = await held.runtime.embed(texts, request_id=out.trace.request_id)
+                out.trace.recorded(held.runtime.header.session, (one.sequence for one in found))
+            await out.whole({"embedding": found[0].embedding if found else []})
+
+        return Reply(answer)
+
+
+async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts.OllamaAnswer) -> None:
+    """Generate, and send what comes as it comes or whole."""
+    out.trace.recorded(held.runtime.header.session, ())
+    async with _streaming(out, asked, held) as stream:
+        out.trace.recorded(held.runtime.header.session, [stream.sequence])
+        if asked.stream:
+            async for chunk in stream:
+                await out.part(NDJSON, _line(shape.chunk(chunk)))
+            out.trace.finish_reason = stream.completion.finish_reason
+            await out.part(NDJSON, _line(shape.end(stream.completion, held.load_seconds)))
+            await out.end()
+            return
+        async for _ in stream:
+            pass
+        out.trace.finish_reason = stream.completion.finish_reason
+    await out.whole(shape.whole(stream.completion, held.load_seconds))
+
+
+def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncContextManager[Stream]:
+    name = out.trace.request_id
+    if asked.messages is None:
+        return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
+    return held.runtime.stream_chat(asked.messages, request_id=name, **asked.options)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value) + b"\n"
+
+
+async def _running(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("Ollama is running")
+
+
+async def _version(_: Request) -> JSONResponse:
+    return JSONResponse({"version": OLLAMA})
+
+
+async def _unchanging(_: Request) -> Response:
+    raise HTTPException(501, "reenact serves the models that are here, and brings, makes and removes none")

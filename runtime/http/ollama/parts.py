@@ -1,0 +1,139 @@
+"""What ollama's API answers: parts of a stream, and what is told of models."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from reenact.runtime.http.models import Card, Running
+from reenact.runtime.results import Chunk, Completion, Logprob
+
+_NANOSECONDS: Final = 1e9
+
+_DONE: Final = {"stop": "stop", "length": "length", "context_full": "length", "deadline": "length"}
+
+_FOR_EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""When a model expires that never does: clients read a time."""
+
+_MODE: Final = {True: "message", False: "response"}
+
+
+class OllamaAnswer:
+    """The parts of one answer.
+
+    Args:
+        model: As the client called it.
+        chat: Whether they hold a message, or a response.
+    """
+
+    def __init__(self, model: str, *, chat: bool) -> None:
+        self._model = model
+        self._chat = chat
+
+    def chunk(self, chunk: Chunk) -> dict[str, Any]:
+        """Return a part that has text."""
+        return self._part(chunk.text) | {"done": False} | _logprobs(chunk.logprobs)
+
+    def end(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
+        """Return the last part of a stream."""
+        times = completion.times
+        return self._part("") | {
+            "done": True,
+            "done_reason": _DONE.get(completion.finish_reason, completion.finish_reason),
+            "total_duration": _ns(times.total + load_seconds),
+            "load_duration": _ns(load_seconds),
+            "prompt_eval_count": completion.n_prompt - completion.n_truncated,
+            "prompt_eval_duration": _ns(times.prefill),
+            "eval_count": completion.n_sampled,
+            "eval_duration": _ns(times.generation),
+        }
+
+    def whole(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
+        """Return an answer that is no stream."""
+        return self.end(completion, load_seconds) | self._text(completion.text) | _logprobs(completion.logprobs)
+
+    def loaded(self, reason: str) -> dict[str, Any]:
+        """Return the answer to a request that only loads or unloads."""
+        return self._part("") | {"done": True, "done_reason": reason}
+
+    def _part(self, text: str) -> dict[str, Any]:
+        return {"model": self._model, "created_at": rfc3339(datetime.now(UTC)), **self._text(text)}
+
+    def _text(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text}} if self._chat else {"response": text}
+
+
+def _ns(seconds: float | None) -> int:
+    """Return nanoseconds, at least one: clients divide by them."""
+    return max(1, round((seconds or 0.0) * _NANOSECONDS))
+
+
+def _logprobs(logprobs: tuple[Logprob, ...]) -> dict[str, Any]:
+    if not logprobs:
+        return {}
+    found = []
+    for one in logprobs:
+        top = [_likely(other.piece, other.logprob) for other in one.top]
+        found.append(_likely(one.piece, one.logprob) | ({"top_logprobs": top} if top else {}))
+    return {"logprobs": found}
+
+
+def _likely(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+def rfc3339(at: datetime) -> str:
+    """Return a time with its zone."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def tag(card: Card) -> dict[str, Any]:
+    """Return an entry of ``/api/tags``."""
+    return {
+        "name": card.name,
+        "model": card.name,
+        "modified_at": rfc3339(card.modified_at),
+        "size": card.size,
+        "digest": card.digest,
+        "details": details(card),
+    }
+
+
+def running(one: Running) -> dict[str, Any]:
+    """Return an entry of ``/api/ps``."""
+    return tag(one.card) | {
+        "expires_at": rfc3339(one.expires_at or _FOR_EVER),
+        "size_vram": 0,
+        "context_length": one.card.n_ctx,
+    }
+
+
+def shown(card: Card) -> dict[str, Any]:
+    """Return what ``/api/show`` tells of a model."""
+    architecture = card.architecture
+    info = {"general.architecture": architecture, f"{architecture}.context_length": card.n_ctx}
+    return {
+        "modelfile": "",
+        "parameters": "",
+        "template": card.template,
+        "details": details(card),
+        "model_info": info,
+        "capabilities": [card.capability],
+        "modified_at": rfc3339(card.modified_at),
+    }
+
+
+def details(card: Card) -> dict[str, Any]:
+    """Return what stands in each of them."""
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": card.architecture,
+        "families": [card.architecture],
+        "parameter_size": card.parameter_size,
+        "quantization_level": card.quantization,
+    }
+
+
+def seconds_left(keep_alive: float | None) -> bool:
+    """Return whether a model stays loaded behind a request that only says so."""
+    return keep_alive is None or keep_alive > 0 or math.isinf(keep_alive)

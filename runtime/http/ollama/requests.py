@@ -1,0 +1,223 @@
+"""Requests of ollama's API: bodies as they come, and what they ask of a runtime.
+
+The rule that holds here: null and empty mean "not given", for every field; dead options of older clients are ignored.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_TOP_LOGPROBS
+from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
+
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+_OPTIONS: Final[dict[str, Check]] = {
+    "seed": whole,
+    "num_predict": whole,
+    "num_keep": whole,
+    "stop": texts,
+    "temperature": number,
+    "top_k": whole,
+    "top_p": number,
+    "min_p": number,
+    "typical_p": number,
+    "repeat_last_n": whole,
+    "repeat_penalty": number,
+    "presence_penalty": number,
+    "frequency_penalty": number,
+}
+_ANY_BELOW_ZERO: Final = {"num_predict": -1, "num_keep": -1, "repeat_last_n": -1, "top_k": 0}
+"""What a number below 0 means; a seed below 0 is none."""
+
+
+@frozen(kw_only=True)
+class Generation:
+    """What a client asks to be generated."""
+
+    model: str
+    prompt: str | None
+    """Of a request that is no chat."""
+    messages: list[Mapping[str, str]] | None
+    stream: bool
+    keep_alive: float | None
+    options: dict[str, Any]
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is to be generated: if not, the model is only loaded or unloaded."""
+        return bool(self.prompt or self.messages)
+
+
+def keep_alive(name: str, value: object) -> float:
+    """Return seconds: a number of them or a duration in Go's words, and for any below 0 infinity."""
+    if isinstance(value, str) and (sign := value.removeprefix("-")):
+        parts = _DURATION.findall(sign)
+        if parts and "".join(map("".join, parts)) == sign:
+            seconds = sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+            return math.inf if value.startswith("-") and seconds else seconds
+    if type(value) not in {int, float}:
+        raise InvalidRequest(name, 'expected seconds, or a duration such as "5m" or "1h30m"')
+    seconds = float(value)  # type: ignore[arg-type]  # it is one of them
+    return math.inf if seconds < 0 else seconds
+
+
+def _format(name: str, value: object) -> object:
+    if value == "json" or isinstance(value, dict):
+        return value
+    raise InvalidRequest(name, 'expected "json" or a JSON Schema as an object')
+
+
+def _top_logprobs(name: str, value: object) -> int:
+    number_of = whole(name, value)
+    if not 0 <= number_of <= MAX_TOP_LOGPROBS:
+        raise InvalidRequest(name, f"expected 0 to {MAX_TOP_LOGPROBS}")
+    return number_of
+
+
+_COMMON: Final[dict[str, Check]] = {
+    "model": text,
+    "stream": flag,
+    "keep_alive": keep_alive,
+    "options": mapping,
+    "format": _format,
+    "truncate": flag,
+    "shift": flag,
+    "logprobs": flag,
+    "top_logprobs": _top_logprobs,
+}
+_THINK: Final = {"think": Refusal(reason="this model does not support thinking")}
+
+_GENERATE: Final = Table(
+    done={**_COMMON, "prompt": text, "system": text, "raw": flag},
+    refused={
+        **_THINK,
+        "suffix": Refusal(reason="this model does not support insert"),
+        "images": Refusal(reason="this model does not support images"),
+        "template": Refusal(reason="the model's own template is used: send the text itself with raw"),
+        "context": Refusal(reason="it is not supported: send the whole conversation to /api/chat"),
+    },
+)
+_CHAT: Final = Table(
+    done={**_COMMON, "messages": listed},
+    refused={**_THINK, "tools": Refusal(reason="this model does not support tools")},
+)
+_EMBED: Final = Table(
+    done={
+        "model": text,
+        "input": texts,
+        "truncate": flag,
+        "dimensions": whole,
+        "keep_alive": keep_alive,
+        "options": mapping,
+    },
+    refused={},
+)
+_OLD_EMBED: Final = Table(done={"model": text, "prompt": text, "keep_alive": keep_alive}, refused={})
+_SHOW: Final = Table(done={"model": text, "name": text}, refused={})
+
+_MESSAGE: Final[dict[str, Check]] = {"role": text, "content": text}
+_REFUSED_IN_MESSAGE: Final = {
+    "images": Refusal(reason="this model does not support images"),
+    "tool_calls": Refusal(reason="this model does not support tools"),
+}
+
+
+def generate_asked(body: dict[str, Any]) -> Generation:
+    """Return what ``/api/generate`` is asked for.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    fields = _GENERATE.read(_given(body))
+    prompt, system = fields.get("prompt", ""), fields.get("system")
+    if not fields.get("raw"):
+        said: list[Mapping[str, str]] = [] if system is None else [{"role": "system", "content": system}]
+        messages: list[Mapping[str, str]] | None = [*said, {"role": "user", "content": prompt}] if prompt else []
+        return _generation(fields, None, messages)
+    if system is not None:
+        raise InvalidRequest("system", "raw is given too, with which a prompt is taken as it is")
+    return _generation(fields, prompt, None)
+
+
+def chat_asked(body: dict[str, Any]) -> Generation:
+    """Return what ``/api/chat`` is asked for.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    fields = _CHAT.read(_given(body))
+    return _generation(fields, None, [_message(i, one) for i, one in enumerate(fields.get("messages", []))])
+
+
+def embed_asked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``/api/embed``."""
+    if body.get("input") in ("", None):
+        body = {**body, "input": []}
+    return {"input": [], **_named(_EMBED.read(body))}
+
+
+def old_embed_asked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``/api/embeddings``."""
+    return {"prompt": "", **_named(_OLD_EMBED.read(body))}
+
+
+def show_asked(body: dict[str, Any]) -> str:
+    """Return the model that ``/api/show`` is asked about."""
+    fields = _SHOW.read(_given(body))
+    name: str = _named({"model": fields.get("name"), **fields})["model"]
+    return name
+
+
+def _named(fields: dict[str, Any]) -> dict[str, Any]:
+    if not fields.get("model"):
+        raise InvalidRequest("model", "it is missing: name one of those that GET /api/tags lists")
+    return fields
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value not in ("", [], {}) or isinstance(value, bool)}
+
+
+def _generation(fields: dict[str, Any], prompt: str | None, messages: list[Mapping[str, str]] | None) -> Generation:
+    _named(fields)
+    direct = ("format", "truncate", "shift", "logprobs", "top_logprobs")
+    return Generation(
+        model=fields["model"],
+        prompt=prompt,
+        messages=messages,
+        stream=fields.get("stream", True),
+        keep_alive=fields.get("keep_alive"),
+        options=_options(fields.get("options", {})) | {name: fields[name] for name in direct if name in fields},
+    )
+
+
+def _options(asked: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = Table(done=_OPTIONS, refused={}).read(_given(asked))
+    for name, meaning in _ANY_BELOW_ZERO.items():
+        if found.get(name, 0) < 0:
+            found[name] = meaning
+    if found.get("seed", 0) < 0:
+        del found["seed"]
+    return found
+
+
+def _message(i: int, message: object) -> dict[str, str]:
+    """Return a message with a role in lower case and its text; what else may stand in it is empty, or ignored."""
+
+    def placed(check: Callable[[], Any]) -> Any:
+        try:
+            return check()
+        except InvalidRequest as error:
+            raise InvalidRequest(f"messages[{i}].{error.field}", error.reason) from None
+
+    said = _given(mapping(f"messages[{i}]", message))
+    fields = placed(lambda: Table(done=_MESSAGE, refused=_REFUSED_IN_MESSAGE).read(said))
+    if "role" not in fields:
+        raise InvalidRequest(f"messages[{i}].role", "it is missing")
+    return {"role": fields["role"].lower(), "content": fields.get("content", "")}

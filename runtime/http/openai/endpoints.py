@@ -1,0 +1,126 @@
+"""The endpoints of OpenAI's API: each makes a runtime's arguments of a request, and its answer of what comes back."""
+
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from reenact.actors import events as e
+from reenact.runtime.http.exchange import SSE, Outgoing, Reply
+from reenact.runtime.http.failures import openai_shape
+from reenact.runtime.http.fields import body_of
+from reenact.runtime.http.models import InUse, Models, card_for
+from reenact.runtime.http.openai import objects
+from reenact.runtime.http.openai.requests import (
+    Question,
+    chat_asked,
+    completion_asked,
+    embedding_asked,
+)
+from reenact.runtime.stream import Stream
+
+
+class OpenaiApi:
+    """OpenAI's API over the models of an application."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def routes(self) -> list[Route]:
+        """Return its routes."""
+        return [
+            Route("/v1/models", self._list, methods=["GET"]),
+            Route("/v1/models/{name:path}", self._one, methods=["GET"]),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completion, methods=["POST"]),
+            Route("/v1/embeddings", self._embedding, methods=["POST"]),
+        ]
+
+    async def _list(self, _: Request) -> JSONResponse:
+        data = [objects.entry(card) for card in await self._models.cards()]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def _one(self, request: Request) -> JSONResponse:
+        return JSONResponse(objects.entry(await card_for(self._models, request.path_params["name"])))
+
+    async def _chat(self, request: Request) -> Reply:
+        return self._reply(chat_asked(await body_of(request)), "chat")
+
+    async def _completion(self, request: Request) -> Reply:
+        return self._reply(completion_asked(await body_of(request)), "text")
+
+    def _reply(self, asked: Question, kind: Literal["chat", "text"]) -> Reply:
+        async def answer(out: Outgoing) -> None:
+            async with self._models.using(asked.model) as held:
+                await _generated(out, asked, held, kind)
+
+        return Reply(answer, kind=SSE, failed=lambda error: objects.event(openai_shape(error)))
+
+    async def _embedding(self, request: Request) -> Reply:
+        asked = embedding_asked(await body_of(request))
+
+        async def answer(out: Outgoing) -> None:
+            async with self._models.using(asked.model) as held:
+                found = await held.runtime.embed(
+                    asked.texts, request_id=out.trace.request_id, dimensions=asked.dimensions, truncate=False
+                )
+                out.trace.recorded(held.runtime.header.session, (one.sequence for one in found))
+            await out.whole(objects.embeddings(found, asked.model, asked.encoding))
+
+        return Reply(answer)
+
+
+async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal["chat", "text"]) -> None:
+    """Generate, and send what comes as it comes or whole."""
+    header = held.runtime.header
+    out.trace.recorded(header.session, ())
+    async with _streaming(out, asked, held) as stream:
+        out.trace.recorded(header.session, [stream.sequence])
+        shape = objects.OpenaiAnswer(
+            kind,
+            identity=f"{header.session}-{stream.sequence}",
+            model=asked.model,
+            created=int(datetime.now(UTC).timestamp()),
+            fingerprint=_fingerprint(header),
+        )
+        if asked.stream:
+            await _stream(out, asked, stream, shape)
+            return
+        async for _ in stream:
+            pass
+        out.trace.finish_reason = stream.completion.finish_reason
+    await out.whole(shape.whole(stream.completion))
+
+
+async def _stream(out: Outgoing, asked: Question, stream: Stream, shape: objects.OpenaiAnswer) -> None:
+    """Send chunks, but none before there is text or an end."""
+    first = shape.first()
+    async for chunk in stream:
+        if first is not None:
+            await out.part(SSE, objects.event(first))
+            first = None
+        await out.part(SSE, objects.event(shape.chunk(chunk)))
+    out.trace.finish_reason = stream.completion.finish_reason
+    if first is not None:
+        await out.part(SSE, objects.event(first))
+    await out.part(SSE, objects.event(shape.last(stream.completion)))
+    if asked.include_usage:
+        await out.part(SSE, objects.event(shape.usage(stream.completion)))
+    await out.part(SSE, objects.DONE)
+    await out.end()
+
+
+def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncContextManager[Stream]:
+    name = out.trace.request_id
+    if asked.messages is None:
+        return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
+    return held.runtime.stream_chat(asked.messages, request_id=name, **asked.options)
+
+
+def _fingerprint(header: e.SessionOpened) -> str:
+    """Return what the bits of an answer depend on beside its request: the weights and what computes."""
+    weights, library = header.model.sha256[:8], header.engine.library_sha256[:8]
+    return f"reenact-{header.reenact}-{weights or header.model.name}-{library or header.engine.name}"

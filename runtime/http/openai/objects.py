@@ -1,0 +1,156 @@
+"""What OpenAI's API answers: objects, and chunks of a stream."""
+
+import base64
+import struct
+from typing import Any, Final, Literal
+
+import orjson
+
+from reenact.runtime.http.models import Card
+from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
+
+DONE: Final = b"data: [DONE]\n\n"
+
+_FINISHED: Final = {"stop": "stop", "length": "length", "context_full": "length", "deadline": "length"}
+
+
+class OpenaiAnswer:
+    """The objects of one answer.
+
+    Args:
+        kind: Whether it is of a chat.
+        identity: What the answer is called.
+        model: As the client called it.
+        created: Seconds of Unix time.
+        fingerprint: What the bits depend on beside the request.
+    """
+
+    def __init__(
+        self, kind: Literal["chat", "text"], *, identity: str, model: str, created: int, fingerprint: str
+    ) -> None:
+        self._chat = kind == "chat"
+        prefix = "chatcmpl" if self._chat else "cmpl"
+        self._common = {
+            "id": f"{prefix}-{identity}",
+            "created": created,
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+        self._offset = 0
+        """Characters of the text that went out."""
+
+    def first(self) -> dict[str, Any] | None:
+        """Return the chunk that says who speaks."""
+        return self._chunk({"role": "assistant", "content": ""}) if self._chat else None
+
+    def chunk(self, chunk: Chunk) -> dict[str, Any]:
+        """Return a chunk that has text."""
+        logprobs = self._logprobs(chunk.logprobs)
+        self._offset += len(chunk.text)
+        if self._chat:
+            return self._chunk({"content": chunk.text}, logprobs=logprobs)
+        return self._choice({"text": chunk.text, "logprobs": logprobs, "finish_reason": None})
+
+    def last(self, completion: Completion) -> dict[str, Any]:
+        """Return the chunk that says how it ended."""
+        reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
+        if self._chat:
+            return self._chunk({}, finish_reason=reason)
+        return self._choice({"text": "", "logprobs": None, "finish_reason": reason})
+
+    def usage(self, completion: Completion) -> dict[str, Any]:
+        """Return the chunk that tells what it took."""
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        return {**self._common, "object": kind, "choices": [], "usage": usage(completion)}
+
+    def whole(self, completion: Completion) -> dict[str, Any]:
+        """Return an answer that is no stream."""
+        reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
+        logprobs = self._logprobs(completion.logprobs)
+        choice: dict[str, Any] = {"index": 0, "logprobs": logprobs, "finish_reason": reason}
+        if self._chat:
+            choice["message"] = {"role": "assistant", "content": completion.text, "refusal": None}
+        else:
+            choice["text"] = completion.text
+        kind = "chat.completion" if self._chat else "text_completion"
+        return {**self._common, "object": kind, "choices": [choice], "usage": usage(completion)}
+
+    def _chunk(
+        self, delta: dict[str, Any], *, logprobs: Any = None, finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        return {**self._common, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def _choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {**self._common, "object": "text_completion", "choices": [{"index": 0, **choice}]}
+
+    def _logprobs(self, logprobs: tuple[Logprob, ...]) -> dict[str, Any] | None:
+        if not logprobs:
+            return None
+        if self._chat:
+            content = [
+                _likely(one.piece, one.logprob)
+                | {"top_logprobs": [_likely(other.piece, other.logprob) for other in one.top]}
+                for one in logprobs
+            ]
+            return {"content": content, "refusal": None}
+        offsets, offset = [], self._offset
+        for one in logprobs:
+            offsets.append(offset)
+            offset += len(_text(one.piece))
+        return {
+            "tokens": [_text(one.piece) for one in logprobs],
+            "token_logprobs": [one.logprob for one in logprobs],
+            "top_logprobs": [{_text(other.piece): other.logprob for other in one.top} for one in logprobs],
+            "text_offset": offsets,
+        }
+
+
+def usage(completion: Completion) -> dict[str, Any]:
+    """Return what a completion took, in tokens."""
+    prompt = completion.n_prompt - completion.n_truncated
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion.n_sampled,
+        "total_tokens": prompt + completion.n_sampled,
+        "prompt_tokens_details": {"cached_tokens": completion.n_cached},
+    }
+
+
+def _likely(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": _text(piece), "logprob": logprob, "bytes": list(piece)}
+
+
+def _text(piece: bytes) -> str:
+    return piece.decode(errors="replace")
+
+
+def event(value: dict[str, Any]) -> bytes:
+    """Return an event of a stream."""
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def embeddings(found: list[Embedding], model: str, encoding: Literal["float", "base64"]) -> dict[str, Any]:
+    """Return the vectors of texts."""
+    n_prompt = sum(one.n_prompt for one in found)
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": i, "embedding": _vector(one.embedding, encoding)}
+            for i, one in enumerate(found)
+        ],
+        "model": model,
+        "usage": {"prompt_tokens": n_prompt, "total_tokens": n_prompt},
+    }
+
+
+def _vector(values: tuple[float, ...], encoding: Literal["float", "base64"]) -> tuple[float, ...] | str:
+    if encoding == "float":
+        return values
+    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+
+
+def entry(card: Card) -> dict[str, Any]:
+    """Return an entry of ``/v1/models``."""
+    created = int(card.modified_at.timestamp())
+    return {"id": card.name, "object": "model", "created": created, "owned_by": "library"}

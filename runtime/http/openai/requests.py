@@ -1,0 +1,244 @@
+"""Requests of OpenAI's API: bodies as they come, and what they ask of a runtime.
+
+The rule that holds here: defaults of temperature and top_p are OpenAI's, all others this runtime's. A prompt that is
+too long is an error, and a text ends where the context does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_TOP_LOGPROBS
+from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
+
+_SYSTEM: Final = {"developer": "system"}
+"""Roles that templates do not know, and what they are to them."""
+
+_TEXTS: Final = "text"
+
+_COMMON: Final[dict[str, Check]] = {
+    "model": text,
+    "stream": flag,
+    "stream_options": mapping,
+    "temperature": number,
+    "top_p": number,
+    "max_tokens": whole,
+    "stop": texts,
+    "seed": whole,
+    "frequency_penalty": number,
+    "presence_penalty": number,
+}
+_ONE: Final = Refusal(reason="one answer is generated for a request: ask once for each", but=(1,))
+_REFUSED: Final = {
+    "n": _ONE,
+    "best_of": _ONE,
+    "logit_bias": Refusal(reason="no token can be favoured"),
+}
+_CHAT: Final = Table(
+    done={
+        **_COMMON,
+        "messages": listed,
+        "max_completion_tokens": whole,
+        "response_format": mapping,
+        "logprobs": flag,
+        "top_logprobs": whole,
+    },
+    refused={
+        **_REFUSED,
+        "tools": Refusal(reason="this model does not support tools"),
+        "tool_choice": Refusal(reason="this model does not support tools", but=("none", "auto")),
+        "functions": Refusal(reason="this model does not support functions"),
+        "function_call": Refusal(reason="this model does not support functions", but=("none", "auto")),
+        "audio": Refusal(reason="this model does not speak"),
+        "modalities": Refusal(reason="this model answers in text", but=([_TEXTS],)),
+        "prediction": Refusal(reason="predicted output is not supported"),
+        "web_search_options": Refusal(reason="nothing is searched"),
+        "reasoning_effort": Refusal(reason="this model does not support thinking", but=("none",)),
+    },
+)
+_COMPLETION: Final = Table(
+    done={**_COMMON, "prompt": text, "logprobs": whole},
+    refused={
+        **_REFUSED,
+        "echo": Refusal(reason="the prompt is not repeated"),
+        "suffix": Refusal(reason="this model does not support insert"),
+    },
+)
+_EMBEDDING: Final = Table(
+    done={"model": text, "dimensions": whole, "encoding_format": text, "input": texts},
+    refused={},
+)
+_IN_MESSAGE: Final = {
+    "tool_calls": Refusal(reason="this model does not support tools"),
+    "function_call": Refusal(reason="this model does not support functions"),
+    "audio": Refusal(reason="this model hears nothing"),
+}
+
+
+@frozen(kw_only=True)
+class Question:
+    """What a client asks to be generated."""
+
+    model: str
+    prompt: str | None
+    """Of a request that is no chat."""
+    messages: Sequence[Mapping[str, str]] | None
+    stream: bool
+    include_usage: bool
+    options: dict[str, Any]
+
+
+@frozen(kw_only=True)
+class TextsToEmbed:
+    """What a client asks to be embedded."""
+
+    model: str
+    texts: list[str]
+    dimensions: int | None
+    encoding: Literal["float", "base64"]
+
+
+def chat_asked(body: dict[str, Any]) -> Question:
+    """Return what ``/v1/chat/completions`` is asked for.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    fields = _CHAT.read(body)
+    options = _options(fields)
+    if fields.get("logprobs"):
+        options |= {"logprobs": True, "top_logprobs": _top(fields.get("top_logprobs", 0), "top_logprobs")}
+    elif fields.get("top_logprobs"):
+        raise InvalidRequest("top_logprobs", "logprobs is wanted with it")
+    if (form := _form(fields.get("response_format"))) is not None:
+        options["format"] = form
+    messages = [_message(i, one) for i, one in enumerate(_needed(fields, "messages"))]
+    return _question(fields, None, messages, options)
+
+
+def completion_asked(body: dict[str, Any]) -> Question:
+    """Return what ``/v1/completions`` is asked for.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    if isinstance(body.get("prompt"), list):
+        prompts = body["prompt"]
+        if len(prompts) != 1 or not isinstance(prompts[0], str):
+            raise InvalidRequest("prompt", "expected one text: ask once for each, and not by tokens")
+        body = {**body, "prompt": prompts[0]}
+    fields = _COMPLETION.read(body)
+    options = _options(fields)
+    if "logprobs" in fields:
+        options |= {"logprobs": True, "top_logprobs": _top(fields["logprobs"], "logprobs")}
+    return _question(fields, _needed(fields, "prompt"), None, options)
+
+
+def embedding_asked(body: dict[str, Any]) -> TextsToEmbed:
+    """Return what ``/v1/embeddings`` is asked for.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    given = body.get("input")
+    if isinstance(given, list) and given and not all(isinstance(one, str) for one in given):
+        raise InvalidRequest(
+            "input", "expected a string or a list of strings: tokens of another model mean nothing here"
+        )
+    fields = _EMBEDDING.read(body)
+    encoding = fields.get("encoding_format", "float")
+    if encoding not in {"float", "base64"}:
+        raise InvalidRequest("encoding_format", 'expected "float" or "base64"')
+    return TextsToEmbed(
+        model=_needed(fields, "model"),
+        texts=_needed(fields, "input"),
+        dimensions=fields.get("dimensions"),
+        encoding=encoding,
+    )
+
+
+def _question(
+    fields: dict[str, Any], prompt: str | None, messages: Sequence[Mapping[str, str]] | None, options: dict[str, Any]
+) -> Question:
+    usage = fields.get("stream_options", {}).get("include_usage")
+    return Question(
+        model=_needed(fields, "model"),
+        prompt=prompt,
+        messages=messages,
+        stream=fields.get("stream", False),
+        include_usage=usage is not None and flag("stream_options.include_usage", usage),
+        options=options,
+    )
+
+
+def _options(fields: dict[str, Any]) -> dict[str, Any]:
+    same = ("seed", "frequency_penalty", "presence_penalty")
+    options: dict[str, Any] = {name: fields[name] for name in same if name in fields}
+    options |= {"temperature": fields.get("temperature", 1.0), "top_p": fields.get("top_p", 1.0)}
+    options |= {"truncate": False, "shift": False}
+    if options.get("seed", 0) < 0:
+        del options["seed"]
+    bounds = [fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields]
+    if bounds:
+        if min(bounds) < 0:
+            raise InvalidRequest("num_predict", "expected 0 or more")
+        options["num_predict"] = min(bounds)
+    if stops := [stop for stop in fields.get("stop", []) if stop]:
+        options["stop"] = stops
+    return options
+
+
+def _top(asked: int, name: str) -> int:
+    if not 0 <= asked <= MAX_TOP_LOGPROBS:
+        raise InvalidRequest(name, f"expected 0 to {MAX_TOP_LOGPROBS}")
+    return asked
+
+
+def _form(asked: dict[str, Any] | None) -> Any:
+    """Return the format that an answer is to have."""
+    if asked is None or asked.get("type") == _TEXTS:
+        return None
+    if asked.get("type") == "json_object":
+        return "json"
+    schema = asked.get("json_schema")
+    schema = schema.get("schema") if isinstance(schema, dict) else None
+    if asked.get("type") != "json_schema":
+        raise InvalidRequest("response_format", 'expected the type "text", "json_object" or "json_schema"')
+    if not isinstance(schema, dict) or not schema:
+        raise InvalidRequest("response_format", "json_schema.schema is missing")
+    return schema
+
+
+def _needed(fields: dict[str, Any], name: str) -> Any:
+    if name not in fields or (not fields[name] and name != "prompt"):
+        raise InvalidRequest(name, "it is missing")
+    return fields[name]
+
+
+def _message(i: int, message: object) -> dict[str, str]:
+    where = f"messages[{i}]"
+    said = mapping(where, message)
+    for name, refusal in _IN_MESSAGE.items():
+        if said.get(name):
+            raise InvalidRequest(f"{where}.{name}", refusal.reason)
+    if said.get("role") is None:
+        raise InvalidRequest(f"{where}.role", "it is missing")
+    role = text(f"{where}.role", said["role"])
+    return {"role": _SYSTEM.get(role, role), "content": _content(f"{where}.content", said.get("content"))}
+
+
+def _content(where: str, content: object) -> str:
+    """Return a content, whose parts are joined."""
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return text(where, content)
+    found = []
+    for i, part in enumerate(content):
+        kind = mapping(f"{where}[{i}]", part).get("type")
+        if kind != _TEXTS:
+            raise InvalidRequest(f"{where}[{i}]", "this model reads text, and no other kind of content")
+        found.append(text(f"{where}[{i}].text", part.get("text")))
+    return "".join(found)

@@ -1,0 +1,227 @@
+"""Where a request's recording is told, how it fails, and what a hang-up does."""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from reenact.runtime import EngineBroken, open_runtime
+from reenact.runtime.engine.scripted import NAN, ScriptedEngine
+from reenact.runtime.http import app
+from reenact.runtime.http.failures import told
+from reenact.runtime.pytest_plugin import OpenScripted
+from tests.helpers.http import CHAT, Caller, client, lines
+from tests.helpers.sessions import read_fields
+
+BODY = {"model": "m", "prompt": "x", "raw": True}
+ASKED = [
+    ("/api/generate", BODY),
+    ("/api/generate", BODY | {"stream": False}),
+    ("/v1/completions", {"model": "m", "prompt": "x"}),
+    ("/v1/completions", {"model": "m", "prompt": "x", "stream": True}),
+]
+
+
+async def test_every_response_says_where_its_recording_is(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """The client's name of a request comes back and stands in the log, beside the session and the sequence."""
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        found = [
+            await asking.post(path, json=body, headers={"x-request-id": f"me-{i}"})
+            for i, (path, body) in enumerate(ASKED)
+        ]
+        session = runtime.header.session
+    told_of = [
+        tuple(one.headers[f"x-{name}"] for name in ("request-id", "reenact-session", "reenact-sequence"))
+        for one in found
+    ]
+    assert [(f"me-{i}", session, str(i + 1)) for i in range(len(ASKED))] == told_of
+    received = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]
+    assert [f"me-{i}" for i in range(len(ASKED))] == [fields["request_id"] for fields in received]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a b", "\x1b[2J", "é"])
+async def test_a_name_that_cannot_be_used(scripted_runtime: OpenScripted, name: str) -> None:
+    """A request without a name that can stand everywhere gets one."""
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        response = await asking.get("/", headers=[(b"x-request-id", name.encode())])
+    assert re.fullmatch(r"req-[0-9a-f]{16}", response.headers["x-request-id"])
+
+
+async def test_texts_that_are_embedded_have_the_name(scripted_runtime: OpenScripted, session_log: Path) -> None:
+    """Each text of a call is a sequence, and the header names all of them."""
+    async with scripted_runtime(vectors={"a": [1.0], "b": [1.0]}) as runtime, client(runtime) as asking:
+        body = {"model": "m", "input": ["a", "b"]}
+        response = await asking.post("/v1/embeddings", json=body, headers={"x-request-id": "both"})
+    assert "1,2" == response.headers["x-reenact-sequence"]
+    received = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]
+    assert ["both", "both"] == [fields["request_id"] for fields in received]
+
+
+async def test_accesses_are_logged(scripted_runtime: OpenScripted) -> None:
+    """The console gets a line for each request, in which a client's escapes move no cursor."""
+    seen: list[Mapping[str, Any]] = []
+
+    def keep(_logger: object, _name: str, facts: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        seen.append(facts)
+        raise structlog.DropEvent
+
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        structlog.configure(processors=[keep])
+        try:
+            response = await asking.post("/api/generate", json=BODY)
+            await asking.get("/%1b[2J")
+        finally:
+            structlog.reset_defaults()
+        session = runtime.header.session
+    first, other = (facts for facts in seen if facts["event"] == "HTTP")
+    assert (200, response.headers["x-request-id"], session, "1", "stop") == tuple(
+        first[name] for name in ("status", "request_id", "session", "sequence", "finish_reason")
+    )
+    assert (404, r"/\x1b[2J") == (other["status"], other["path"])
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+async def test_what_fails_before_the_first_token_has_its_status(
+    scripted_runtime: OpenScripted, path: str, body: dict[str, Any]
+) -> None:
+    """A sequence that fails at once is a 500, in a stream too."""
+    async with scripted_runtime([NAN]) as runtime, client(runtime) as asking:
+        response = await asking.post(path, json=body)
+    assert 500 == response.status_code
+    assert "error" in response.json()
+    assert "1" == response.headers["x-reenact-sequence"]
+
+
+async def test_what_fails_later_ends_the_stream(scripted_runtime: OpenScripted) -> None:
+    """The last part of a stream that fails is its error, in the shape of the API."""
+    async with scripted_runtime(["a", NAN]) as runtime, client(runtime) as asking:
+        ollama = await asking.post("/api/generate", json=BODY)
+        openai = await asking.post("/v1/completions", json={"model": "m", "prompt": "x", "stream": True})
+    first, last = lines(ollama)
+    assert (200, "a", ["error"]) == (ollama.status_code, first["response"], list(last))
+    assert openai.text.endswith("}}\n\n")
+    assert '"type":"api_error"' in openai.text.split("data: ")[-1]
+
+
+async def test_too_many_requests_may_come_again(scripted_runtime: OpenScripted) -> None:
+    """Who finds the queue full is told when to come again."""
+    async with (
+        scripted_runtime(["x"] * 50, n_slots=1, max_waiting=0, max_reader_lag=1) as runtime,
+        client(runtime) as asking,
+        runtime.stream("first"),
+    ):
+        responses = [await asking.post(path, json=body) for path, body in ASKED]
+    assert [(503, "1")] * len(ASKED) == [(one.status_code, one.headers["retry-after"]) for one in responses]
+
+
+async def test_a_runtime_that_was_left(scripted_runtime: OpenScripted) -> None:
+    """A request that comes when the runtime is gone may come again."""
+    async with scripted_runtime(["x"]) as runtime:
+        application = app({"m": runtime})
+    caller = Caller(application, "/api/generate", BODY)
+    await caller()
+    assert 503 == caller.received[0]["status"]
+
+
+async def test_nothing_of_the_machine_is_told() -> None:
+    """An engine that raises is a 500 that says nothing of what was raised."""
+    engine = ScriptedEngine(["x"], faults={0: OSError("/srv/somebody/secret: no")})
+    async with open_runtime(engine) as runtime, client(runtime) as asking:
+        response = await asking.post("/api/generate", json=BODY)
+    assert (500, False) == (response.status_code, "secret" in response.text)
+    assert "secret" not in told(EngineBroken("/srv/somebody/secret cannot be loaded"))
+
+
+async def test_a_long_body_is_refused(scripted_runtime: OpenScripted) -> None:
+    """A body of more than 16 MiB is a 413."""
+    async with scripted_runtime(["x"]) as runtime:
+        caller = Caller(app({"m": runtime}), "/api/generate", BODY | {"system": "x" * 2**24})
+        await caller()
+    assert 413 == caller.received[0]["status"]
+    assert b'{"error":"the body has more than 16,777,216 bytes"}' == caller.received[1]["body"]
+
+
+async def test_half_a_body_is_not_waited_for(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A body that does not come in time is a 408."""
+    async with scripted_runtime(["x"]) as runtime:
+        caller = Caller(app({"m": runtime}), "/api/generate", BODY)
+        caller._body = None
+        await caller()
+    assert (408, 30.0) == (caller.received[0]["status"], trio.current_time())
+
+
+# ---------------------------------------------------------------- hang-ups
+
+
+def _ends(log: Path) -> list[tuple[int, str]]:
+    """Return the sequences that were cancelled, and how each ended."""
+    records = list(read_fields(log))
+    cancelled = {fields["sequence"] for fields in records if fields["type"] == "CancelRequested"}
+    ends = [(fields["sequence"], fields["finish_reason"]) for fields in records if fields["type"] == "SequenceFinished"]
+    return [(number, reason) for number, reason in ends if number in cancelled]
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+async def test_a_hang_up_in_the_queue(
+    scripted_runtime: OpenScripted,
+    session_log: Path,
+    autojump_clock: trio.testing.MockClock,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    """Who hangs up while waiting for a slot is cancelled at once, streamed or whole."""
+    async with scripted_runtime(["x"] * 50, n_slots=1, batch_seconds=1.0) as runtime:
+        async with runtime.stream("first"), trio.open_nursery() as nursery:
+            caller = Caller(app({"m": runtime}), path, body)
+            nursery.start_soon(caller)
+            await wait_all_tasks_blocked()
+            caller.hang_up()
+            await wait_all_tasks_blocked()
+            assert (0, 1) == (runtime.statistics().n_waiting, runtime.statistics().n_finished)
+    assert (2, "cancelled") == _ends(session_log)[0]
+    assert [] == caller.received
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+async def test_a_hang_up_in_the_prefill(
+    scripted_runtime: OpenScripted,
+    session_log: Path,
+    autojump_clock: trio.testing.MockClock,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    """Who hangs up while the prompt is evaluated is cancelled, and the slot is free."""
+    async with scripted_runtime(["x"] * 50, batch_seconds=1.0) as runtime, trio.open_nursery() as nursery:
+        caller = Caller(app({"m": runtime}), path, body | {"prompt": "x" * 500})
+        nursery.start_soon(caller)
+        await trio.sleep(2.5)
+        caller.hang_up()
+        await trio.sleep(2)
+        assert (0, 1) == (runtime.statistics().n_active, runtime.statistics().n_finished)
+    assert [(1, "cancelled")] == _ends(session_log)
+    assert [] == caller.received
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+async def test_a_hang_up_in_the_stream(
+    scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock, path: str
+) -> None:
+    """Who hangs up after the first part is cancelled."""
+    async with scripted_runtime(["x"] * 50, batch_seconds=1.0) as runtime, trio.open_nursery() as nursery:
+        caller = Caller(app({"m": runtime}), path, {"model": "m", "messages": CHAT, "stream": True})
+        nursery.start_soon(caller)
+        await caller.started.wait()
+        caller.hang_up()
+        await trio.sleep(2)
+        assert 1 == runtime.statistics().n_finished
+    assert [(1, "cancelled")] == _ends(session_log)
