@@ -13,9 +13,6 @@ from tests.mutants.bugs.blind import BLIND
 from tests.mutants.change import Planted, found
 from tests.mutants.rules.table import RULES
 
-SOME = 6
-"""Bugs that are planted in a run of the tests; `make mutants` plants all."""
-
 
 def by_name(bug: Planted) -> str:
     """Return what a test of this bug is called."""
@@ -51,9 +48,10 @@ def test_the_property_tests_are_there(root: Path) -> None:
     assert {"properties", "simulation", "check"} == {Path(path).parent.name for path in paths}
 
 
-def test_some_bugs_are_found(root: Path) -> None:
-    """A few bugs are planted, and property tests find each of them."""
-    some = [bug.name for bug in Random(FRESH_SEED).sample(BUGS, SOME)]  # noqa: S311  # nothing is secret here
+@pytest.mark.parametrize("n_bugs", [2, pytest.param(6, marks=pytest.mark.long)])
+def test_some_bugs_are_found(root: Path, n_bugs: int) -> None:
+    """A few bugs are planted, and property tests find each of them; `make mutants` plants all."""
+    some = [bug.name for bug in Random(FRESH_SEED).sample(BUGS, n_bugs)]  # noqa: S311  # nothing is secret here
     command = (sys.executable, "-m", "tests.mutants.bugs", "--at-once", *some)
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
     assert 0 == done.returncode, f"{FRESH_SEED_NAME}={FRESH_SEED}\n{done.stdout}\n{done.stderr}"
