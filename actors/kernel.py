@@ -6,7 +6,8 @@ Three rules hold here, and all else follows from them:
   one queue and no await, so there is nothing to race.
 * An actor's state is the fold of its own events, at every record. `Kernel.fold` does that alone, deciding nothing; the
   state is the same whether the records were decided or read.
-* An actor that raises in ``decide`` is out, and its callers are told. ``evolve`` raises on nothing that was decided: if
+* An actor that raises in ``decide``, or that has more to decide than any fact can lead to, is out, and its callers are
+  told. ``evolve`` raises on nothing that was decided: if
   it does, `Kernel.handle` raises half-way and the session is over.
 
 Three drivers use it: trio with a model, a log file, a test. None of them is visible from here.
@@ -22,6 +23,7 @@ from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import Failure, InternalError, description
+from reenact.actors.limits import MOST_RECORDS
 from reenact.actors.routing import BATCHER, ROUTES, Origin, Role, sequence_name, sequences_of
 
 
@@ -54,6 +56,8 @@ class Kernel:
         self._ended: list[int] = []
         self._failed: dict[str, str] = {}
         """Actors that raised, and what."""
+        self._decided_by = MOST_RECORDS
+        """The number of the record by which all that follows from the last fact is to be decided."""
         self._past = sha256()
         self.n_requests = 0
 
@@ -67,6 +71,7 @@ class Kernel:
         if ROUTES[type(given)].origin is not Origin.GIVEN:
             raise InternalError(f"{type(given).__name__} is derived; nobody gives it")
         queue = deque([self._record(given, None)])
+        self._decided_by = self._n + MOST_RECORDS
         records: list[e.Record] = [queue[0]]
         while queue:
             record = queue.popleft()
@@ -98,6 +103,11 @@ class Kernel:
             failed=tuple(self._failed),
             n_requests=self.n_requests,
         )
+
+    @property
+    def live(self) -> list[s.Sequence]:
+        """The sequences that have not ended, in the order of their numbers."""
+        return [one for one in self._sequences.values() if one.finish_reason is None]
 
     def digest(self) -> str:
         """Return a digest of the folded state, that of ended sequences included."""
@@ -177,11 +187,22 @@ class Kernel:
             return self._stand_in(actor, record.event)
         try:
             if not isinstance(actor, int):
-                return b.decide(self._the_batcher(), record.event)
+                return self._bounded(b.decide(self._the_batcher(), record.event))
             state = self._sequences.get(actor)
-            return [] if state is None else s.decide(state, record.event)
+            return [] if state is None else self._bounded(s.decide(state, record.event))
         except Exception as error:
             return [e.ActorFailed(failed=name, error=description(error))]
+
+    def _bounded(self, events: list[e.Event]) -> list[e.Event]:
+        """Pass on what an actor decided.
+
+        Raises:
+            RuntimeError: So much follows from one fact that the actor must be going round in circles.
+        """
+        if events and self._n > self._decided_by:
+            self._decided_by = self._n + MOST_RECORDS  # What follows from its end has its own room.
+            raise RuntimeError(f"it goes round in circles: {MOST_RECORDS:,} records follow from one fact")
+        return events
 
     def _stand_in(self, actor: int | Role, event: e.Event) -> list[e.Event]:
         """Decide for an actor that is out: its own request ends, and nobody may wait for it."""
@@ -200,7 +221,7 @@ class Kernel:
         if self._batcher is None or BATCHER in self._failed:
             return []
         try:
-            return b.proceed(self._batcher)
+            return self._bounded(b.proceed(self._batcher))
         except Exception as error:
             return [e.ActorFailed(failed=BATCHER, error=description(error))]
 

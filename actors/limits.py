@@ -15,6 +15,10 @@ MOST_WAITING: Final = 4096
 """Requests that may be allowed to wait. The queue is looked through when one leaves it: at this length that takes a
 tenth of a millisecond; and at 8 slots and 2 seconds a request the last one waits a quarter of an hour."""
 
+MOST_RECORDS: Final = 100_000
+"""Records that may follow from one fact. The end of a session with the longest queue that is allowed leads to some
+20,000; an actor that goes round in circles reaches this in a second, and is out then."""
+
 MAX_READER_LAG: Final = 64
 """Chunks that a reader may leave unread before its sequence pauses. A chunk is about one token, so this is a few
 seconds of text: enough for a slow terminal or a network hiccup, and too little to generate a page that nobody reads."""

@@ -24,8 +24,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.actors.header import ContextFacts
-from reenact.actors.kernel import Kernel
-from reenact.replay.driver import live
+from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import code_before, refused
 from reenact.runtime.log.reader import Entry
 
@@ -201,7 +200,7 @@ class Played:
     records: list[e.Record]
     """It, and all that followed from it."""
     error: Exception | None = None
-    """Why it could not be worked off."""
+    """Why the kernel could not take it, which ends the session."""
 
 
 class Play:
@@ -215,38 +214,28 @@ class Play:
         self.numbers: dict[int, int] = {}
         """What number each request has here."""
         self._facts = facts
-        self._kernel = Kernel()
+        self._driver = Driver()
         self._cells = _Cells(facts.header.context)
-        self._in_flight: e.BatchPlanned | None = None
 
     def run(self) -> Iterator[Played]:
         """Let the facts happen, one after the other; after one that cannot be worked off nothing happens any more.
 
         Nothing happens at all in a session that cannot be opened, because a batch has no row for one of its slots.
         """
-        try:
-            yield Played(-1, 0, self._kernel.handle(self._facts.header))
-        except InternalError:
+        opening = self._driver.give(self._facts.header)
+        if opening.error is not None:
             return
-        n_records = 1
+        yield Played(-1, 0, opening.records)
         for index, happening in enumerate(self._facts.happenings):
             given = self.told(happening.what)
             if given is None:
                 continue
-            try:
-                records = self._kernel.handle(given)
-            except InternalError:
+            worked = self._driver.give(given)
+            if isinstance(worked.error, InternalError):
                 continue  # Nothing has changed.
-            except Exception as error:  # noqa: BLE001  # an actor that cannot take what was decided
-                yield Played(index, happening.t, [e.Record(n_records, given, None)], error)
-                return
-            n_records += len(records)
-            for record in records:
-                if isinstance(record.event, e.BatchPlanned):
-                    self._in_flight = record.event
-                elif isinstance(record.event, e.BatchDecoded | e.EngineFailed | e.CellsLost):
-                    self._in_flight = None
-            yield Played(index, happening.t, records)
+            yield Played(index, happening.t, worked.records, worked.error)
+            if worked.error is not None:
+                return  # An actor could not take what was decided.
 
     def told(self, what: e.GivenEvent | Outcome | None) -> e.GivenEvent | None:
         """Return an event as it happens here, None where it cannot."""
@@ -254,13 +243,14 @@ class Play:
             case None:
                 return None
             case Outcome():
-                return None if self._in_flight is None else self._decoded(what, self._in_flight)
+                return None if self._driver.planned is None else self._decoded(what, self._driver.planned)
             case e.RequestReceived():
-                number = self.numbers[what.sequence] = self._kernel.n_requests + 1
+                number = self.numbers[what.sequence] = self._driver.kernel.n_requests + 1
                 return changed(what, sequence=number, continues=self.numbers.get(what.continues or 0))
             case e.SessionClosed():
                 # In a session of other batches somebody may not have ended yet.
-                return None if live(self._kernel) else e.SessionClosed(digest=self._kernel.digest())
+                kernel = self._driver.kernel
+                return None if kernel.live else e.SessionClosed(digest=kernel.digest())
             case e.CellsLost():
                 self._cells.lose()
                 return what

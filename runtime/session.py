@@ -6,7 +6,7 @@ The rules that hold here:
   here.
 * The journal is written in `Session.give`, with one ``write`` for a given event and all that follows from it, before
   any of it is carried out: so before a batch crosses to the compute thread, and before text is released.
-* One task, the Batcher's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
+* One task, the engine's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
   outcome.
 * What a request asks for is made ready beside that thread, so that nobody's tokens wait for a large grammar.
 * Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
@@ -36,20 +36,15 @@ from reenact.actors.errors import (
     shown,
 )
 from reenact.actors.inputs import Input, n_numbers
-from reenact.actors.kernel import Kernel
 from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
-from reenact.runtime.engine.drawings import Drawings
-from reenact.runtime.engine.protocol import Drawing, Engine, Message, Rendered
+from reenact.runtime.engine.driver import Crossing, Driver, execute
+from reenact.runtime.engine.protocol import Engine, Message, Rendered
 from reenact.runtime.engine_thread import Compute
-from reenact.runtime.log.codec import recordable
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.request import Request
-
-# A batch to cross with, and how to draw for the sequences in it.
-_Crossing = tuple[e.BatchPlanned, dict[int, Drawing]]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -76,16 +71,15 @@ class Session:
         self.metrics = Metrics()
         self._journal = journal
         self._nursery: trio.Nursery | None = None
-        self._kernel = Kernel()
+        self._driver = Driver()
         self._given: deque[e.GivenEvent] = deque()
         self._giving = False
         self._live: dict[int, Request] = {}
-        self._drawings = Drawings()
         self._batch_seconds = engine.batch_seconds
         self._batch_time = trio.CancelScope()
         """The time that the batch in flight takes on trio's clock."""
         # One batch is in flight at a time, so there is always room for one.
-        self._send_plan, self._receive_plan = trio.open_memory_channel[_Crossing](1)
+        self._send_plan, self._receive_plan = trio.open_memory_channel[Crossing](1)
         self._left = False
         """Whether the runtime's block is being left."""
         self._broken: LogBroken | InternalError | None = None
@@ -100,7 +94,7 @@ class Session:
     def serve(self, nursery: trio.Nursery) -> None:
         """Start the tasks."""
         self._nursery = nursery
-        nursery.start_soon(self._run_batcher)
+        nursery.start_soon(self._run_engine)
 
     # ------------------------------------------------------------ a request
 
@@ -115,7 +109,7 @@ class Session:
     @property
     def next_sequence(self) -> int:
         """The number of the next request."""
-        return self._kernel.n_requests + 1
+        return self._driver.kernel.n_requests + 1
 
     @contextmanager
     def refusals(self, request_id: str | None) -> Iterator[None]:
@@ -280,20 +274,15 @@ class Session:
         """Record that a reader who lagged has caught up."""
         self.give(e.ReaderResumed(sequence=sequence))
 
-    # ------------------------------------------------------------ the Batcher's task, and leaving
+    # ------------------------------------------------------------ the engine's task, and leaving
 
     @trio.lowlevel.enable_ki_protection
-    async def _run_batcher(self) -> None:
+    async def _run_engine(self) -> None:
         """Cross to the engine with each batch that is planned, until the runtime is left."""
         with trio.CancelScope(shield=True):
-            async for planned, drawings in self._receive_plan:
+            async for crossing in self._receive_plan:
                 await self._take_time()
-                try:
-                    decoded = recordable(await self.compute.run(self.engine.step, planned, drawings))
-                except Exception as error:  # noqa: BLE001  # as above
-                    self.give(e.EngineFailed(error=description(error)))
-                else:
-                    self.give(decoded)
+                self.give(await self.compute.run(execute, self.engine, crossing))
 
     async def _take_time(self) -> None:
         """Wait for as long as the engine says that a batch takes; an abort ends that."""
@@ -303,7 +292,7 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:
-        """Cancel every sequence and take no more requests; the batch in flight is awaited by the Batcher's task."""
+        """Cancel every sequence and take no more requests; the batch in flight is awaited by the engine's task."""
         self._left = True
         for live in list(self._live.values()):
             live.end_with(trio.ClosedResourceError("the runtime was left"))
@@ -313,7 +302,7 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Record the end of the session and close the log."""
-        self.give(e.SessionClosed(digest=self._kernel.digest()))
+        self.give(e.SessionClosed(digest=self._driver.kernel.digest()))
         if self._journal is not None:
             self._journal.close()
 
@@ -344,12 +333,8 @@ class Session:
         if self._broken is not None:
             return
         t = 0 if given is self.header else round((trio.current_time() - self._started) * 1e9)
-        try:
-            records, error = self._kernel.handle(given), None
-        except Exception as raised:  # noqa: BLE001  # a bug of ours or of the engine
-            # The fact that the kernel could not take is the one to find in the log.
-            records = [e.Record(self.metrics.n_records, given, None)]
-            error = raised
+        worked = self._driver.give(given)
+        records, error = worked.records, worked.error
         try:
             if self._journal is not None:
                 self._journal.append(records, t)
@@ -365,7 +350,6 @@ class Session:
         for record in records:
             self.metrics.add(record.event, t)
         for record in records:
-            self._drawings.add(record.event)
             self._carry_out(record.event, t)
         self._show_all(records)
 
@@ -381,9 +365,9 @@ class Session:
     def _carry_out(self, event: e.Event, t: int) -> None:
         """Do what a record says is to be done outside the core."""
         match event:
-            case e.BatchPlanned():
+            case e.BatchPlanned() if self._driver.crossing is not None:
                 self._batch_time = trio.CancelScope()
-                self._send_plan.send_nowait((event, self._drawings.of(event)))
+                self._send_plan.send_nowait(self._driver.crossing)
             case e.AbortRequested():
                 with suppress(Exception):  # A batch that is not aborted comes to its end.
                     self.engine.abort(event.batch)

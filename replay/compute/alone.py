@@ -26,9 +26,9 @@ from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
 from reenact.replay.compute.tier import ComputeOptions, executed
-from reenact.replay.driver import Driver
 from reenact.replay.fold import NotInLog
 from reenact.replay.verdict import Verdict
+from reenact.runtime.engine.driver import Driver, execute
 from reenact.runtime.log.reader import LogFile, entries
 
 if TYPE_CHECKING:
@@ -140,19 +140,19 @@ def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: Seque
     """Execute a sequence alone, and return each row that comes of it as the log holds it and as it is now."""
     if story.tokenized is None:
         return
-    driver, forks, n_drawn = Driver(machine.engine), list(story.forks), 0
+    driver, forks, n_drawn = Driver(), list(story.forks), 0
     _empty(machine, header)
     request = changed(story.request, sequence=_ME, continues=None)
     for fact in (header, request, changed(story.tokenized, sequence=_ME)):
-        driver.give(fact)
-    while driver.planned is not None:
+        driver.give(fact).checked()
+    while (crossing := driver.crossing) is not None:
         if forks and forks[0][0] == n_drawn:
-            driver.give(e.SequenceForked(sequence=_ME, options=forks.pop(0)[1]))
+            driver.give(e.SequenceForked(sequence=_ME, options=forks.pop(0)[1])).checked()
             _empty(machine, header)
-            driver.give(e.CellsLost())
+            driver.give(e.CellsLost()).checked()
             continue
-        (part,) = driver.planned.parts
-        decoded = driver.step()
+        (part,) = crossing.planned.parts
+        decoded = execute(machine.engine, crossing)
         drawn = part.draw is not None or part.pool
         failed = isinstance(decoded, e.EngineFailed) or decoded.code != e.DONE
         n, recorded = story.outcomes.get(None if part.pool else n_drawn, (0, None))
@@ -160,11 +160,11 @@ def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: Seque
             return  # It had ended before the log could hold more of it.
         if recorded is not None and (drawn or failed):
             replayed = None if isinstance(decoded, e.EngineFailed) else next(iter(decoded.outcomes), None)
-            yield Row(n, driver.planned.batch, changed(part, sequence=number), recorded, replayed)
+            yield Row(n, crossing.planned.batch, changed(part, sequence=number), recorded, replayed)
             n_drawn += 1
         if isinstance(decoded, e.EngineFailed) or failed:
             return
-        driver.give(_as_recorded(decoded, recorded if drawn else None))
+        driver.give(_as_recorded(decoded, recorded if drawn else None)).checked()
 
 
 def _as_recorded(decoded: e.BatchDecoded, recorded: e.Outcome | None) -> e.BatchDecoded:

@@ -26,15 +26,16 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.header import DeterminismFacts, Parent
-from reenact.actors.kernel import Kernel
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.actors.text import release
 from reenact.replay.compute.machine import OnProgress, fits, open_machine, recorded_model
-from reenact.replay.driver import Driver, Recorder, interrupts, live, restored
 from reenact.replay.fold import NotInLog
+from reenact.replay.fork.recorder import Recorder, restored
 from reenact.replay.fork.report import Continued, Forked, LeftOut
+from reenact.replay.interrupts import interrupts
 from reenact.replay.look.texts import Texts, texts_of
 from reenact.replay.render.values import count
+from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
 from reenact.runtime.log.codec import FORMAT, SCHEMA
 from reenact.runtime.log.reader import LogFile, entries
@@ -135,13 +136,13 @@ def fork(
         try:
             header = _header(parent, opened.loaded, opened.notes)
             with interrupts() as interrupted:
-                driver = Driver(opened.engine)
+                driver = Driver()
                 recorder = Recorder(driver, journal)
-                for fact in restored(driver.give, header, parent.before):
+                for fact in restored(driver, header, parent.before):
                     recorder.write(fact.records, fact.t)
                 for given in parent.facts(options):
                     recorder.give(given)
-                recorder.run(interrupted)
+                recorder.run(opened.engine, interrupted)
         finally:
             opened.engine.close()
     finally:
@@ -201,9 +202,9 @@ class _Parent:
         self.cut = next(cuts, n)  # A log without any is refused below.
         self.before = whole[: self.cut]
         self._later = [entry.record.event for entry in whole[self.cut :]]
-        kernel = Kernel()
-        restored(kernel.handle, header, self.before)
-        self.live = live(kernel)
+        driver = Driver()
+        restored(driver, header, self.before)
+        self.live = driver.kernel.live
         if not self.live:
             raise NotInLog(f"no sequence is live before record {self.cut}: there is nothing to go on with")
 

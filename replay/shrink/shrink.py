@@ -21,8 +21,8 @@ from reenact.actors.header import EngineFacts
 from reenact.replay.check.report import check_facts, check_log
 from reenact.replay.compute.machine import OnProgress
 from reenact.replay.decide.tier import replay_log
-from reenact.replay.driver import interrupts
 from reenact.replay.facts import Facts, facts_of
+from reenact.replay.interrupts import interrupts
 from reenact.replay.render.values import count
 from reenact.replay.shrink.patience import Patience, TimeIsOver
 from reenact.replay.shrink.question import Breaks, Parts, Shows, Wrong

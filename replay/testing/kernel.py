@@ -5,7 +5,7 @@ The rules that hold here:
 * All rules are held against all records of a fact before the next fact is given. A violation is an `AssertionError`
   that names the rule, the record, and what stands there.
 * What is known of a session is read from its records alone.
-* A fact has its end: a policy that goes round in circles is an `AssertionError` too.
+* A policy that goes round in circles ends as one that raises: the rule "actors" tells so.
 
 A session without an engine, fact by fact::
 
@@ -31,18 +31,15 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Numerics
 from reenact.actors.inputs import Input
-from reenact.actors.kernel import Kernel
 from reenact.actors.limits import MAX_READER_LAG
 from reenact.actors.options import Options
 from reenact.replay.check.rule import Violation
 from reenact.replay.check.runner import RULES, Checks
+from reenact.runtime.engine.driver import Driver
 from reenact.runtime.log.codec import FORMAT, SCHEMA
 
 FACT_TIME: Final = 1_000_000
 """Nanoseconds from one fact to the next, where nobody says when it happened."""
-
-MOST_RECORDS: Final = 100_000
-"""That may follow from one fact."""
 
 
 # ---------------------------------------------------------------- what a kernel can be given
@@ -175,21 +172,6 @@ def left_undone(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.
 # ---------------------------------------------------------------- a kernel under all rules
 
 
-class _Bounded(Kernel):
-    """A kernel in which no fact has consequences without end."""
-
-    _given = 0
-    """The number of the last fact."""
-
-    def _record(self, event: e.Event, cause: int | None) -> e.Record:
-        record = super()._record(event, cause)
-        if cause is None:
-            self._given = record.n
-        elif record.n - self._given > MOST_RECORDS:
-            raise AssertionError(f"{MOST_RECORDS:,} records follow from record {self._given}, and more: now {event}")
-        return record
-
-
 class CheckedKernel:
     """A session whose every record is held against the rules.
 
@@ -204,7 +186,8 @@ class CheckedKernel:
     """
 
     def __init__(self, header: e.SessionOpened, *, rules: Collection[str] | None = None) -> None:
-        self.kernel = _Bounded()
+        self._driver = Driver()
+        self.kernel = self._driver.kernel
         self.context = header.context
         self.records: list[e.Record] = []
         self.submissions: dict[int, Submission] = {}
@@ -213,15 +196,21 @@ class CheckedKernel:
         """Requests whose prompts are not tokenised yet, also where they have ended."""
         self.live: set[int] = set()
         """Requests that have not ended."""
-        self.in_flight: e.BatchPlanned | None = None
-        """The batch whose outcome is due."""
-        self.aborting = False
-        """It is to end early."""
         self.sound = True
         """Nothing was raised yet."""
         self._checks = Checks(rules)
         self._t = 0
         self.give(header)
+
+    @property
+    def in_flight(self) -> e.BatchPlanned | None:
+        """The batch whose outcome is due."""
+        return self._driver.planned
+
+    @property
+    def aborting(self) -> bool:
+        """Whether it is to end early."""
+        return self._driver.aborting
 
     def give(self, fact: e.GivenEvent, *, t: int | None = None) -> list[e.Record]:
         """Give the kernel a fact and hold all that follows against the rules.
@@ -241,7 +230,10 @@ class CheckedKernel:
         # Until all has gone well: the kernel itself may raise.
         sound, self.sound = self.sound, False
         self._t = self._t + FACT_TIME if t is None else t
-        records = self.kernel.handle(fact)
+        worked = self._driver.give(fact)
+        if worked.error is not None:
+            raise worked.error
+        records = worked.records
         violations: list[Violation] = []
         for record in records:
             self.records.append(record)
@@ -290,12 +282,6 @@ class CheckedKernel:
                 self.untokenized.remove(number)
             case e.SequenceFinished(sequence=number):
                 self.live.discard(number)
-            case e.BatchPlanned():
-                self.in_flight, self.aborting = event, False
-            case e.AbortRequested():
-                self.aborting = True
-            case e.BatchDecoded() | e.EngineFailed() | e.CellsLost():
-                self.in_flight, self.aborting = None, False
             case _:
                 pass
 

@@ -154,3 +154,16 @@ def test_a_batcher_that_raises_while_planning_ends_everybody(monkeypatch: pytest
     number = driver.submit(b"a")
     assert "internal_error" == driver.failure(number).kind
     assert None is driver.planned
+
+
+def test_a_batcher_that_goes_round_in_circles_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows from one fact has its end: the Batcher fails, everybody is told, and nobody hangs."""
+    monkeypatch.setattr("reenact.actors.kernel.MOST_RECORDS", 100)
+    monkeypatch.setattr("reenact.actors.batcher.turn", lambda work: (work.sequence,))
+    driver = Driver(n_slots=1)
+    first, urgent = driver.submit(b"a", b"b"), driver.submit(b"c", priority=1)
+    records = driver.step()
+    assert ["batcher"] == [event.failed for event in driver.events(e.ActorFailed)]
+    assert len(records) < 200
+    reason = "batcher raised RuntimeError: it goes round in circles: 100 records follow from one fact"
+    assert [reason] * 2 == [driver.failure(number).reason[: len(reason)] for number in (first, urgent)]

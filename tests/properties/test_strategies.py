@@ -136,13 +136,13 @@ def session() -> CheckedKernel:
 
 def test_a_policy_that_goes_round_in_circles(session: CheckedKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an error that says what happened last, and not a test that hangs."""
-    monkeypatch.setattr(kernel, "MOST_RECORDS", 100)
+    monkeypatch.setattr("reenact.actors.kernel.MOST_RECORDS", 100)
     monkeypatch.setattr("reenact.actors.batcher.turn", lambda work: (work.sequence,))
     session.tokenize(session.submit(SUBMISSION))
     urgent = evolve(SUBMISSION, options=evolve(SUBMISSION.options, priority=1))
     session.tokenize(session.submit(urgent))
     assert session.in_flight is not None
-    with pytest.raises(AssertionError, match=r"^100 records follow from record \d+, and more: now S"):
+    with pytest.raises(AssertionError, match="it goes round in circles: 100 records follow from one fact"):
         session.give(decoded(session.in_flight))
     assert not session.sound
 

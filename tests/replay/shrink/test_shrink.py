@@ -18,7 +18,6 @@ from reenact.actors.errors import LogNotComparable
 from reenact.actors.options import Options
 from reenact.replay import check_facts, check_log, replay_log
 from reenact.replay.cli import main as cli
-from reenact.replay.driver import Driver
 from reenact.replay.facts import Facts, facts_of
 from reenact.replay.shrink.patience import Patience
 from reenact.replay.shrink.question import Shows
@@ -26,6 +25,7 @@ from reenact.replay.shrink.reduce import Reduction, fewest
 from reenact.replay.shrink.shrink import shrink_log
 from reenact.replay.testing.kernel import Submission, header_of
 from reenact.runtime import ScriptedEngine
+from reenact.runtime.engine.driver import Driver, execute
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.log.writer import Journal
 from tests.helpers.sessions import read_fields, write_fields
@@ -92,18 +92,18 @@ def with_an_engine(path: Path) -> None:
     """Write a session of two requests that have the beginning of their prompts in common, on an engine with cells."""
     engine, journal = ScriptedEngine(draws_from="history"), Journal(path)
     context = engine.load(ContextSettings(n_slots=1, n_ctx=8, n_batch=8, n_threads=1)).context
-    driver = Driver(engine)
+    driver = Driver()
 
     def give(fact: e.GivenEvent) -> None:
-        journal.append(driver.give(fact), 0)
+        journal.append(driver.give(fact).checked(), 0)
 
     give(header_of(context, max_waiting=1))
     for number, prompt in enumerate(((100, 101, 102), (100, 200)), 1):
         asked = Submission(prompt=prompt, bos_added=False, options=Options(seed=1, num_predict=1))
         give(asked.received(number))
         give(asked.tokenized(number))
-        while driver.planned is not None:
-            give(driver.step())
+        while driver.crossing is not None:
+            give(execute(engine, driver.crossing))
     journal.close()
 
 
