@@ -85,7 +85,7 @@ def test_the_list_of_decisions_is_complete(root: Path) -> None:
         if path.name != "README.md":
             title, *decisions = re.split(r"^## ", path.read_text("utf-8"), flags=re.MULTILINE)
             found.append((title.strip().removeprefix("# "), path.name, str(len(decisions))))
-            undated = [one for one in decisions if not re.match(r".+\n\n2026-\d\d-\d\d\. ", one)]
+            undated = [one for one in decisions if not re.match(r".+\n\n2026-\d\d-\d\d\.\s", one)]
             assert [] == undated
     assert sorted(listed) == sorted(found)
 
