@@ -7,11 +7,13 @@ The rules that hold here:
 * Behind a special token llama.cpp puts that space too, and so do models' own tokenisers. It stays, be the token of the
   same text or of a chat that goes on.
 * Special tokens are parsed, but for the runs of a `Rendered` that messages said.
+* A SentencePiece vocabulary must have a token for each byte: llama.cpp aborts the process at a character that has none.
 """
 
 from functools import cached_property
 from typing import Any, Final
 
+from reenact.actors.errors import InvalidRequest
 from reenact.actors.inputs import Input
 from reenact.runtime.engine.protocol import Rendered, Tokenized
 from reenact.runtime.llama.bindings import llama_cpp, piece_of
@@ -23,11 +25,24 @@ _APART: Final = "\U0010fffd"
 """A character that no vocabulary joins to others: what stands behind it is tokenised as if it went on from a text."""
 
 
+_BYTES: Final = (*range(0xC0), *range(0xC2, 0xF5))
+"""All that occur in UTF-8."""
+
+_ASCII: Final = frozenset(map(chr, range(0x80)))
+"""The characters that are the bytes which they are written with."""
+
+UNKNOWN: Final = "\U0010fffe"
+"""A character for which a vocabulary hardly has a token."""
+
+
 class Vocabulary:
     """The vocabulary of one model.
 
     Args:
         vocabulary: llama.cpp's.
+
+    Raises:
+        InvalidRequest: It has no token for some byte, and llama.cpp wants one.
     """
 
     def __init__(self, vocabulary: Any) -> None:
@@ -36,6 +51,7 @@ class Vocabulary:
         self.eos: int = llama_cpp.llama_vocab_eos(vocabulary)
         self._adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocabulary))
         self._adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(vocabulary))
+        self._check_bytes()
 
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Return the tokens of a text that goes on from an input, or that a prompt begins with."""
@@ -66,6 +82,18 @@ class Vocabulary:
     def user_defined_texts(self) -> tuple[str, ...]:
         """What those tokens look like that are found in any text."""
         return self._texts(llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _check_bytes(self) -> None:
+        if llama_cpp.llama_vocab_type(self._vocabulary) != llama_cpp.LLAMA_VOCAB_TYPE_SPM:
+            return  # Other kinds have a token for what is unknown, or leave it out.
+        texts = {self.text(token) for token in range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))}
+        missing = [byte for byte in _BYTES if f"<0x{byte:02X}>" not in texts and chr(byte) not in texts & _ASCII]
+        if missing:
+            raise InvalidRequest(
+                "model",
+                f"its vocabulary has no tokens for {len(missing)} of the {len(_BYTES)} bytes of UTF-8, the first is"
+                f" <0x{missing[0]:02X}>: llama.cpp would end the process at a character that it does not know",
+            )
 
     def _texts(self, kinds: int) -> tuple[str, ...]:
         every = range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))

@@ -27,6 +27,8 @@ _FAR_LONGER: Final = 1.5
 _N_TRIES: Final = 5
 _N_ROWS, _N_CELLS, _N_HEADS = 8, 256, 4
 """Of the attention that is measured: as of eight sequences that generate."""
+_LARGEST: Final = 1024
+"""Numbers of a head: no model has more, and a damaged file may claim any number."""
 _BLOCK: Final = 32
 """Numbers of a block of q8_0: a head that is no multiple of it cannot be kept so."""
 _GGML_TYPES: Final[dict[TypeV, int]] = {"f16": 1, "q8_0": 8}
@@ -42,7 +44,7 @@ def fastest_v(head_size: int | None, engine: EngineFacts) -> TypeV:
         head_size: Numbers of a head's V; None where the file does not say.
         engine: What computes here.
     """
-    if head_size is None or head_size % _BLOCK:
+    if head_size is None or head_size % _BLOCK or head_size > _LARGEST:
         return "f16"
     key = _key(head_size, engine)
     known = (user_cache.read(_KIND, key) or {}).get("type_v")

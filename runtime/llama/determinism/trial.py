@@ -2,8 +2,9 @@
 
 The rules that hold here:
 
-* The first time that a file is opened on a build and a machine, with these threads and tiles, a child process loads it
-  and decodes a row, eight rows and 64 rows, with either policy's cells. The verdict is kept, and costs nothing then.
+* The first time that a file is opened on a build and a machine, with these threads and tiles, a child process loads it,
+  tokenizes a character that it does not know, and decodes a row, eight rows and 64 rows, with either policy's cells.
+  The verdict is kept, and costs nothing then.
 * Only a child that says it is done has computed. A verdict is kept of such a child, and of nothing else.
 * Repacked weights are blamed only where a signal of the CPU's or of ``abort`` ends a child that lays weights out or
   decodes. A second child does without (``use_extra_bufts``), and where that one computes, nothing is repacked here from
@@ -286,6 +287,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, settle
     from reenact.runtime.llama.loading import Basis, check_served, load_model
     from reenact.runtime.llama.modelfile import read_model_file
+    from reenact.runtime.llama.vocabulary import UNKNOWN, Vocabulary
 
     _print(doing="reads")
     llama_cpp.llama_backend_init()
@@ -298,6 +300,8 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     _print(doing="loads")
     model = load_model(file.path, lambda _, fraction: _print(doing=_LAYS_OUT, fraction=fraction), repack=repack)
     check_served(model)
+    _print(doing="tokenizes with")
+    Vocabulary(llama_cpp.llama_model_get_vocab(model)).tokenize(UNKNOWN)
     settings = ContextSettings(n_slots=_N_SLOTS, n_ctx=_N_CTX, n_batch=_N_ROWS, n_threads=tried.n_threads)
     refused: list[EngineBroken] = []
     for one in numerics:

@@ -7,7 +7,6 @@ from typing import Final
 import gguf
 import numpy as np
 
-WORDS: Final = tuple(f"word {i}" for i in range(37))
 BYTES: Final = tuple(f"<0x{i:02X}>" for i in range(256))
 LETTERS: Final = (*BYTES, "\u2581", "a", "b", "c", "d", "ab", "cd", "\u2581ab", "\u2581cd", "u", "s", ":", "\n")
 """A SentencePiece vocabulary that has all of Unicode, and some letters as pieces."""
@@ -18,7 +17,7 @@ def tiny(
     *,
     n_positions: int,
     width: int = 64,
-    pieces: Sequence[str] = WORDS,
+    pieces: Sequence[str] = LETTERS,
     markers: Sequence[str] = (),
     template: str | None = None,
     add_eos: bool = False,
@@ -45,7 +44,7 @@ def tiny(
     writer.add_layer_norm_eps(1e-5)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(["<unk>", "<s>", "</s>", *pieces, *markers])
-    scores = [0.0 if pieces is WORDS else float(len(one)) for one in pieces]
+    scores = [float(len(one)) for one in pieces]
     writer.add_token_scores([0.0, 0.0, 0.0, *scores, *(0.0 for _ in markers)])
     kinds = gguf.TokenType
     ordinary = [kinds.BYTE if one in BYTES else kinds.NORMAL for one in pieces]

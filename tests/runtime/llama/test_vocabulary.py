@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reenact.actors.errors import InvalidRequest
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions
 from reenact.runtime import open_runtime
@@ -193,3 +194,22 @@ async def test_a_chat_goes_on_from_a_special_token(tmp_path: Path, options: Requ
         await runtime.chat(messages, num_predict=1)
     _, goes_on, afresh = (pieces(prompt) for name in ("on", "afresh") for prompt in prompts(tmp_path / name))
     assert ("<s>\u2581cd</s>\u2581uab</s>", goes_on) == (afresh, afresh)
+
+
+@pytest.mark.parametrize("byte", ["<0x09>", "<0x80>", "<0xF4>"])
+def test_a_vocabulary_without_some_byte_is_refused(tmp_path: Path, byte: str) -> None:
+    """llama.cpp would abort the process at a character whose bytes have no tokens, so such a file is refused."""
+    path = tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=[piece for piece in LETTERS if piece != byte])
+    with pytest.raises(InvalidRequest, match=f"no tokens for 1 of the 243 bytes of UTF-8, the first is {byte}: "):
+        LlamaEngine(path).load(ContextSettings(n_slots=1, n_ctx=64, n_batch=8, n_threads=1))
+
+
+def test_bytes_that_no_text_has_need_no_token(tmp_path: Path) -> None:
+    """A byte that does not occur in UTF-8, and a letter that is its own byte, are not missed."""
+    path = tiny(
+        tmp_path / "tiny.gguf", n_positions=64, pieces=[one for one in LETTERS if one not in {"<0xC0>", "<0x61>"}]
+    )
+    engine = LlamaEngine(path)
+    engine.load(ContextSettings(n_slots=1, n_ctx=64, n_batch=8, n_threads=1))
+    assert 0x900 < len(engine.tokenize("".join(map(chr, range(0x900)))).tokens)
+    engine.close()

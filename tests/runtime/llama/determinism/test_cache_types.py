@@ -41,9 +41,9 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first, "f16") == (fastest_v(64, engine_facts()), fastest_v(128, engine_facts()))
 
 
-@pytest.mark.parametrize("head_size", [None, 80])
-def test_a_head_that_q8_0_does_not_hold(head_size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head that is no whole number of blocks, or unknown, keeps V in f16, and nothing is measured."""
+@pytest.mark.parametrize("head_size", [None, 80, 1056, 131_104])
+def test_a_head_that_is_not_measured(head_size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V stays f16, and costs no time, for a head that is unknown, no whole number of blocks, or larger than any."""
     monkeypatch.setattr(cache_types, "_attention", None)
     assert "f16" == fastest_v(head_size, engine_facts())
 
