@@ -238,7 +238,7 @@ def _journal(log: str | os.PathLike[str] | None) -> Journal | None:
     return Journal(path)
 
 
-def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None]) -> Engine:
+def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **callbacks: Callable[..., None]) -> Engine:
     """Return a `LlamaEngine`, with its callbacks; its module is an extra, and is imported only here.
 
     Raises:
@@ -248,7 +248,7 @@ def llama_engine(path: str | os.PathLike[str], **callbacks: Callable[..., None])
         from reenact.runtime.llama.engine import LlamaEngine
     except ImportError as error:
         raise EngineBroken(missing(error)) from None
-    return LlamaEngine(path, **callbacks)
+    return LlamaEngine(path, name=name, **callbacks)
 
 
 def _header(loaded: Loaded, limits: Limits, sources: Sources) -> e.SessionOpened:

@@ -15,8 +15,9 @@ from attrs import NOTHING, fields
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
-from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
 from reenact.runtime.engine.protocol import Determinism
+from reenact.runtime.model_store import model_file
 from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 _SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
 _FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
 """What an argument of the Python API is called in ``generate``."""
-_PROBE_FLAGS = {"model": "MODEL.gguf", "n_threads": "--n-threads", "seconds": "--limit"}
+_PROBE_FLAGS = {"model": "MODEL", "n_threads": "--n-threads", "seconds": "--limit"}
 """And in ``probe``."""
 
 
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(arguments)
     there_before = parsed.log is not None and parsed.log.exists()
     try:
+        if getattr(parsed, "verbose", False):
+            _configure_console()
         sys.exit(parsed.run(parsed))
     except KeyboardInterrupt:
         closed = parsed.log is not None and not there_before and parsed.log.exists()
@@ -112,6 +115,24 @@ def _parser() -> argparse.ArgumentParser:
             " the model is opened.",
         )
     )
+    add_serve(
+        commands.add_parser(
+            "serve",
+            help="serve ollama's and OpenAI's API",
+            description="Serve ollama's and OpenAI's API, and record every request. A model is loaded when somebody"
+            " asks for it; each session is a log of its own, and each response names its session and its sequence.",
+            epilog=SERVE_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    add_models(
+        commands.add_parser(
+            "models",
+            help="list the models that can be named",
+            description="List the models that can be named: those of ollama's store and of Hugging Face's cache, which"
+            " are only read, and the installed SmolLM2.",
+        )
+    )
     return parser
 
 
@@ -120,7 +141,12 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
     generate.add_argument(
         "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to go on from; - reads one from stdin"
     )
-    generate.add_argument("--model", type=Path, metavar="FILE.gguf", help="default: the installed SmolLM2")
+    generate.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
+    )
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
     generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
     generate.add_argument("--n-ctx", type=int, metavar="N", help="cells of a sequence (default: 2048)")
@@ -154,7 +180,11 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
 def _add_probe(probe: argparse.ArgumentParser) -> None:
     probe.set_defaults(run=_probe, flags=_PROBE_FLAGS, log=None)
     probe.add_argument(
-        "model", nargs="?", type=Path, metavar=_PROBE_FLAGS["model"], help="default: the installed SmolLM2"
+        "model",
+        nargs="?",
+        type=Path,
+        metavar=_PROBE_FLAGS["model"],
+        help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
     )
     probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU")
     probe.add_argument(
@@ -194,9 +224,7 @@ def _generate(parsed: argparse.Namespace) -> int:
     Options(**{"seed": 0, **options})
     if options.get("logprobs") and not parsed.json:
         raise InvalidRequest("logprobs", "they are told in JSON: add --json")
-    model = parsed.model or installed_model()
-    if parsed.verbose:
-        _configure_console()
+    model = model_file(parsed.model)
     from reenact.runtime.cli.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
     from reenact.runtime.cli.generate import Job, generate  # trio and llama.cpp
 
@@ -218,7 +246,7 @@ def _generate(parsed: argparse.Namespace) -> int:
 
 def _probe(parsed: argparse.Namespace) -> int:
     """Probe a model in full; what comes out is no failure, whatever it is."""
-    model = parsed.model or installed_model()
+    model = model_file(parsed.model)
     from reenact.runtime.cli.probe import ProbeRequest, probed, show_findings, show_json  # rich, trio and llama.cpp
 
     findings = probed(ProbeRequest(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.runtime.http.failures import UnknownModel
+from reenact.runtime.model_store import full_name
 from reenact.runtime.runtime import Runtime
 
 Capability = Literal["completion", "embedding"]
@@ -80,6 +81,13 @@ class Models(Protocol):
             InvalidRequest, EngineBroken, LogBroken: It cannot be loaded.
         """
 
+    def unload(self, name: str) -> None:
+        """Leave a model as soon as nobody uses it.
+
+        Raises:
+            UnknownModel: It is not served.
+        """
+
 
 class GivenModels:
     """Runtimes that the application has opened, and leaves itself: they stay loaded."""
@@ -99,16 +107,17 @@ class GivenModels:
     @asynccontextmanager
     async def using(self, name: str, keep_alive: float | None = None) -> AsyncIterator[InUse]:  # noqa: ARG002  # for ever
         """Hold a runtime."""
+        yield InUse(runtime=self._named(name), load_seconds=0.0)
+
+    def unload(self, name: str) -> None:
+        """Leave it to the application."""
+        self._named(name)
+
+    def _named(self, name: str) -> Runtime:
         runtime = self._runtimes.get(full_name(name))
         if runtime is None:
             raise UnknownModel(name)
-        yield InUse(runtime=runtime, load_seconds=0.0)
-
-
-def full_name(name: str) -> str:
-    """Return a model's name with its tag, in lower case."""
-    name = name.strip().lower()
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+        return runtime
 
 
 def card_of(name: str, header: e.SessionOpened) -> Card:

@@ -46,6 +46,7 @@ class LlamaEngine:
 
     Args:
         path: The model's file.
+        name: What the log's header calls it; the file's name if not given.
         on_progress: Told how loading goes; what it raises ends it.
         on_warning: Called with what llama.cpp dies of on this machine, when that is found out; structlog's by default.
     """
@@ -57,10 +58,12 @@ class LlamaEngine:
         self,
         path: str | os.PathLike[str],
         *,
+        name: str | None = None,
         on_progress: OnProgress | None = None,
         on_warning: OnWarning = warn,
     ) -> None:
         self._path = Path(path)
+        self._name = name
         self._on_progress = on_progress or (lambda _doing, _fraction: None)
         self._on_warning = on_warning
         self._model: Any = None
@@ -119,7 +122,7 @@ class LlamaEngine:
         self._render = renderer(llama_cpp.llama_model_chat_template(self._model, None), self._vocabulary)
         return Loaded(
             engine=engine_facts(),
-            model=model_facts(self._model, file),
+            model=model_facts(self._model, file, self._name),
             context=self.context_facts,
             determinism=promised.facts,
             policies={"draws": _DRAWS, "logits_hash": "crc32" if settings.logits_hash else "none"},

@@ -92,11 +92,11 @@ def check_served(model: Any) -> None:
         raise InvalidRequest("model", "it has an encoder beside its decoder, which is not supported")
 
 
-def model_facts(model: Any, file: ModelFile) -> ModelFacts:
-    """Return what the log's header says of the model."""
+def model_facts(model: Any, file: ModelFile, name: str | None) -> ModelFacts:
+    """Return what the log's header says of the model, under this name or its file's."""
     description = ctypes.create_string_buffer(256)
     llama_cpp.llama_model_desc(model, description, len(description))
-    name = os.fsencode(file.path.name).decode(errors="backslashreplace")
+    name = name or os.fsencode(file.path.name).decode(errors="backslashreplace")
     return ModelFacts(name=name, size=file.size, sha256=file.sha256, description=text_of(description.value))
 
 

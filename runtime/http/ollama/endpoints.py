@@ -71,12 +71,15 @@ class OllamaApi:
     def _reply(self, asked: Generation, *, chat: bool) -> Reply:
         async def answer(out: Outgoing) -> None:
             shape = parts.OllamaAnswer(asked.model, chat=chat)
+            if not asked.asks and asked.keep_alive == 0:
+                self._models.unload(asked.model)
+                await out.whole(shape.loaded("unload"))
+                return
             async with self._models.using(asked.model, asked.keep_alive) as held:
-                if not asked.asks:
-                    stays = parts.seconds_left(asked.keep_alive)
-                    await out.whole(shape.loaded("load" if stays else "unload"))
-                    return
-                await _generated(out, asked, held, shape)
+                if asked.asks:
+                    await _generated(out, asked, held, shape)
+                else:
+                    await out.whole(shape.loaded("load"))
 
         return Reply(answer, kind=NDJSON, failed=lambda error: _line(ollama_shape(error)))
 

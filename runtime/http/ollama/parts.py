@@ -1,6 +1,5 @@
 """What ollama's API answers: parts of a stream, and what is told of models."""
 
-import math
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,8 +12,6 @@ _DONE: Final = {"stop": "stop", "length": "length", "context_full": "length", "d
 
 _FOR_EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 """When a model expires that never does: clients read a time."""
-
-_MODE: Final = {True: "message", False: "response"}
 
 
 class OllamaAnswer:
@@ -132,8 +129,3 @@ def details(card: Card) -> dict[str, Any]:
         "parameter_size": card.parameter_size,
         "quantization_level": card.quantization,
     }
-
-
-def seconds_left(keep_alive: float | None) -> bool:
-    """Return whether a model stays loaded behind a request that only says so."""
-    return keep_alive is None or keep_alive > 0 or math.isinf(keep_alive)

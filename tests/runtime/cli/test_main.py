@@ -310,7 +310,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["nothing.gguf"], "nothing.gguf: No such file"),
         (["."], "Is a directory"),
-        ([__file__], "MODEL.gguf: "),
+        ([__file__], "MODEL: "),
         (["--limit", "-1"], "--limit: expected a number from 0 on, got -1"),
         (["--limit", "nan"], "--limit: expected a number from 0 on, got nan"),
         (["--limit", "inf"], "--limit: expected a number from 0 on, got inf"),

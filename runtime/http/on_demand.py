@@ -1,0 +1,242 @@
+"""Models that are opened when somebody asks for them, and left when nobody has for a while.
+
+The rules that hold here:
+
+* Each model is a runtime of its own with a log of its own; the log's name has the session in it, so that a response's
+  header leads to it.
+* Who asks while a model is opened waits for that; who leaves meanwhile leaves the others waiting.
+* A runtime that broke serves nobody again: it is left when its users are gone, and the next one opens another.
+* What cannot be opened is a warning on the server's console; a client learns that it was so.
+"""
+
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from attrs import Factory, define, evolve, frozen
+
+from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError
+from reenact.runtime.api import llama_engine, open_runtime
+from reenact.runtime.engine.protocol import Engine
+from reenact.runtime.http.failures import UnknownModel
+from reenact.runtime.http.models import Card, InUse, Running, card_of
+from reenact.runtime.model_store import StoredModel, full_name
+from reenact.runtime.runtime import Runtime
+from reenact.runtime.sources import Sources
+from reenact.runtime.user_cache import keep_sha256, kept_sha256
+
+KEEP_ALIVE: Final = 300.0
+"""Seconds that a model stays loaded behind its last request unless one says otherwise: ollama's."""
+
+_BREAKS: Final = (EngineBroken, LogBroken, InternalError)
+_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._]+")
+_BLOCK: Final = 1 << 22
+
+Warn = Callable[[str], None]
+
+
+@frozen(kw_only=True)
+class ServedModel:
+    """A model that can be opened."""
+
+    stored: StoredModel
+    n_ctx: int
+    log_folder: Path | None
+    """Where its sessions are recorded; None records nothing."""
+    settings: dict[str, Any]
+    """Of `open_runtime`, beside these."""
+    engine: Callable[[], Engine] | None = None
+    """Makes its engine; llama.cpp's unless given."""
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.stored.name
+
+    def opened(self) -> AbstractAsyncContextManager[Runtime]:
+        """Open it; its log's name has the time, the model and the session."""
+        sources = Sources()
+        session = sources.session()
+        log = None
+        if self.log_folder is not None:
+            self.log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
+            called = _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
+            log = self.log_folder / f"{time}-{called}-{session}.jsonl"
+        # A blob's name is its digest, which says nothing to people.
+        name = self.name if self.stored.store == "ollama" else None
+        engine = llama_engine(self.stored.path, name=name) if self.engine is None else self.engine()
+        sources = evolve(sources, session=lambda: session)
+        return open_runtime(engine, log=log, n_ctx=self.n_ctx, sources=sources, **self.settings)
+
+    def card(self) -> Card:
+        """Return what is told of it without opening it; the digest of a file is read once and kept."""
+        stored, path = self.stored, self.stored.path
+        size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or ""
+        if self.engine is None:
+            status = path.stat()
+            size, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
+            if not digest and (digest := kept_sha256(path, status) or "") == "":
+                digest = _sha256(path)
+                keep_sha256(path, status, digest)
+        return Card(
+            name=self.name,
+            size=size,
+            digest=digest,
+            modified_at=at,
+            n_ctx=self.n_ctx,
+            capability="completion",
+            architecture=stored.family or "unknown",
+            parameter_size=stored.parameter_size,
+            quantization=stored.quantization,
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@define(eq=False)
+class _Held:
+    """A model that is opened, or being opened."""
+
+    keep_alive: float
+    runtime: Runtime | None = None
+    n_users: int = 0
+    expires_at: float = math.inf
+    """On trio's clock, while nobody uses it."""
+    broken: bool = False
+    leaving: bool = False
+    ready: trio.Event = Factory(trio.Event)
+    changed: trio.Event = Factory(trio.Event)
+    gone: trio.Event = Factory(trio.Event)
+
+    def tell(self) -> None:
+        """Let its task look again."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class ModelsOnDemand:
+    """The models of a server.
+
+    Args:
+        nursery: Where they are held; cancelling it leaves all of them and closes their logs.
+        served: What can be opened.
+        keep_alive: Seconds that each stays loaded behind its last request.
+        warn: Told why one could not be opened, or broke.
+    """
+
+    def __init__(
+        self, nursery: trio.Nursery, served: Sequence[ServedModel], *, keep_alive: float = KEEP_ALIVE, warn: Warn
+    ) -> None:
+        self._nursery = nursery
+        self._served = {one.name: one for one in served}
+        self._keep_alive = keep_alive
+        self._warn = warn
+        self._held: dict[str, _Held] = {}
+
+    async def cards(self) -> list[Card]:
+        """Return what is told of each; of those that are loaded, also what their headers say."""
+        return [await self._card(self._served[name]) for name in sorted(self._served)]
+
+    async def _card(self, served: ServedModel) -> Card:
+        try:
+            card = await trio.to_thread.run_sync(served.card, abandon_on_cancel=True)
+        except OSError as error:
+            self._warn(f"{served.name}: {error.strerror}")
+            raise EngineBroken(f"{served.name} cannot be read") from None
+        held = self._held.get(served.name)
+        if held is None or held.runtime is None:
+            return card
+        told = card_of(served.name, held.runtime.header)
+        return evolve(card, capability=told.capability, architecture=served.stored.family or told.architecture)
+
+    def running(self) -> list[Running]:
+        """Return those that are loaded."""
+        found = []
+        for name, held in sorted(self._held.items()):
+            if held.runtime is not None:
+                left = held.keep_alive if held.n_users else held.expires_at - trio.current_time()
+                at = None if math.isinf(left) else datetime.now(UTC) + timedelta(seconds=left)
+                found.append(Running(card=card_of(name, held.runtime.header), expires_at=at))
+        return found
+
+    @asynccontextmanager
+    async def using(self, name: str, keep_alive: float | None = None) -> AsyncIterator[InUse]:
+        """Hold a model's runtime; it is opened where it was not."""
+        served = self._served.get(full_name(name))
+        if served is None:
+            raise UnknownModel(name)
+        begun = trio.current_time()
+        held = await self._taken(served)
+        try:
+            await held.ready.wait()
+            if held.runtime is None:
+                raise EngineBroken(f"{served.name} cannot be opened") from None
+            yield InUse(runtime=held.runtime, load_seconds=trio.current_time() - begun)
+        except _BREAKS:
+            held.broken = True
+            raise
+        finally:
+            held.n_users -= 1
+            held.keep_alive = self._keep_alive if keep_alive is None else keep_alive
+            held.expires_at = trio.current_time() + held.keep_alive
+            held.tell()
+
+    def unload(self, name: str) -> None:
+        """Leave a model as soon as nobody uses it."""
+        if full_name(name) not in self._served:
+            raise UnknownModel(name)
+        held = self._held.get(full_name(name))
+        if held is not None:
+            held.keep_alive = 0.0
+            held.expires_at = trio.current_time()
+            held.tell()
+
+    async def _taken(self, served: ServedModel) -> _Held:
+        """Return what holds a model, with one more user."""
+        while (held := self._held.get(served.name)) is not None and (held.leaving or held.broken):
+            await held.gone.wait()
+        if held is None:
+            held = self._held[served.name] = _Held(self._keep_alive)
+            held.n_users += 1
+            self._nursery.start_soon(self._hold, served, held)
+        else:
+            held.n_users += 1
+        return held
+
+    async def _hold(self, served: ServedModel, held: _Held) -> None:
+        """Open a model, and leave it when its time is over; what fails is told, and ends no other model."""
+        try:
+            async with served.opened() as runtime:
+                held.runtime = runtime
+                held.ready.set()
+                await _over(held)
+                held.leaving = True
+                held.runtime = None
+        except (ReenactError, OSError) as error:
+            self._warn(f"{served.name}: {error}")
+        finally:
+            held.leaving = True
+            held.runtime = None
+            del self._held[served.name]
+            held.ready.set()
+            held.gone.set()
+
+
+async def _over(held: _Held) -> None:
+    """Wait until nobody uses a model and nobody has for as long as it is kept."""
+    while held.n_users or not (held.broken or trio.current_time() >= held.expires_at):
+        with trio.move_on_at(math.inf if held.n_users else held.expires_at):
+            await held.changed.wait()

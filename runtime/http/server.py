@@ -1,0 +1,141 @@
+"""The server: hypercorn on trio, over a socket of our own.
+
+The rules that hold here:
+
+* A client that reads nothing is left by the kernel after `STALLED_SECONDS` (``TCP_USER_TIMEOUT``, on Linux): hypercorn
+  shields its sending, and would wait for such a client for ever, at the end too (docs/decisions/http.md).
+* SIGTERM or Ctrl-C: no new connections, what is under way has its grace time, then everything is cancelled and the logs
+  are closed. A second one ends the grace time.
+"""
+
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
+
+import trio
+from attrs import frozen
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+
+from reenact.runtime.http.application import app
+from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
+
+GRACE_SECONDS: Final = 5.0
+"""How long answers that are under way may take when the server ends."""
+STALLED_SECONDS: Final = 6
+"""How long a client may take none of the bytes that are on their way to it."""
+IDLE_SECONDS: Final = 30.0
+"""How long a connection may be without a request, or with half a head: hypercorn has one time for both."""
+
+_BACKLOG: Final = 128
+
+
+@frozen(kw_only=True)
+class Serving:
+    """What is served, and to whom."""
+
+    served: Sequence[ServedModel]
+    keep_alive: float
+    origins: Sequence[str]
+    keys: Sequence[str]
+    warn: Warn
+    """Told what goes wrong."""
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(
+    serving: Serving, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; it must run in the main thread, where signals come."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        await serve_until(serving, listener, cast("AsyncIterator[Any]", signals).__anext__, task_status=task_status)
+
+
+async def serve_until(
+    serving: Serving,
+    listener: socket.socket,
+    asked_to_end: Callable[[], Awaitable[Any]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until somebody asks to end, and end at once when somebody asks again.
+
+    Args:
+        serving: What, and to whom.
+        listener: A socket that listens; hypercorn closes it.
+        asked_to_end: Comes back when somebody asks; called twice.
+        task_status: Told when requests are answered.
+    """
+    ending = trio.Event()
+    async with _held(serving) as models, trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await asked_to_end()
+            ending.set()
+            await asked_to_end()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        application = app(models, origins=serving.origins, keys=serving.keys)
+        config = _config(listener)
+
+        async def answer(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            await hypercorn_serve(
+                cast("Any", application), config, shutdown_trigger=ending.wait, mode="asgi", task_status=task_status
+            )
+            nursery.cancel_scope.cancel()
+
+        await nursery.start(answer)
+        task_status.started()
+
+
+@asynccontextmanager
+async def _held(serving: Serving) -> AsyncIterator[ModelsOnDemand]:
+    """Have a nursery for the models; leaving it leaves all of them."""
+    async with trio.open_nursery() as nursery:
+        yield ModelsOnDemand(nursery, serving.served, keep_alive=serving.keep_alive, warn=serving.warn)
+        nursery.cancel_scope.cancel()
+
+
+def _config(listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.graceful_timeout = GRACE_SECONDS
+    config.keep_alive_timeout = cast("int", IDLE_SECONDS)
+    config.include_server_header = False
+    config.loglevel = "ERROR"
+    return config
+
+
+def run(serving: Serving, listener: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        OSError: The socket cannot be served.
+    """
+    with suppress(KeyboardInterrupt):  # It came before trio listened to signals, or behind.
+        trio.run(serve, serving, listener)

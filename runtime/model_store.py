@@ -1,0 +1,206 @@
+"""Models by their names: those of ollama's store, those of Hugging Face's cache, and the installed one.
+
+The rules that hold here:
+
+* Nothing is written and nothing is fetched: what a name stands for is what lies here already.
+* What lies in those folders is others' doing. What is not as it should be is left out, and a digest that is none opens
+  no file.
+* A name without a tag means the tag "latest", and case does not matter.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from attrs import frozen
+
+from reenact.actors.errors import InvalidRequest, shown
+from reenact.runtime.cli.default_model import installed_model
+
+Store = Literal["ollama", "huggingface", "installed"]
+
+_OLLAMAS_HOST: Final = "registry.ollama.ai"
+"""The folder of the manifests whose names have no host in front."""
+_LIBRARY: Final = "library"
+"""Likewise, and no namespace."""
+_MODEL_LAYER: Final = "application/vnd.ollama.image.model"
+_DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_MAX_MANIFEST: Final = 2**20
+"""Bytes of a manifest that is read; ollama's have a thousand."""
+_QUANTIZATION: Final = re.compile(r"(?:^|[-._])((?:IQ|Q|TQ)[0-9]\w*|BF16|F16|F32|MXFP4\w*)$", re.IGNORECASE)
+_LATER_PART: Final = re.compile(r"-(?!00001)[0-9]{5}-of-[0-9]{5}$")
+"""Of a model in several files: llama.cpp is given the first one."""
+_INSTALLED: Final = "smollm2"
+
+
+@frozen(kw_only=True)
+class StoredModel:
+    """A model that a name stands for."""
+
+    name: str
+    """With its tag, in lower case."""
+    path: Path
+    store: Store
+    sha256: str | None = None
+    """As the store says."""
+    family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+
+
+def full_name(name: str) -> str:
+    """Return a model's name with its tag, in lower case."""
+    name = name.strip().lower()
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def stored_models() -> list[StoredModel]:
+    """Return the models that are here, by their names; of two with one name the one in ollama's store."""
+    found: dict[str, StoredModel] = {}
+    for model in (*_of_ollama(), *_of_huggingface(), *_installed()):
+        found.setdefault(model.name, model)
+    return sorted(found.values(), key=lambda model: model.name)
+
+
+def named_model(written: str | os.PathLike[str]) -> StoredModel:
+    """Return the model that a person means: a file by its path, or a name.
+
+    Raises:
+        InvalidRequest: There is neither such a file nor such a name.
+    """
+    path = Path(written)
+    if path.exists() or path.suffix == ".gguf":
+        return StoredModel(name=full_name(_stem(path)), path=path, store="installed", quantization=_quantization(path))
+    wanted = full_name(os.fspath(written))
+    models = stored_models()
+    for model in models:
+        if model.name == wanted:
+            return model
+    several = [model for model in models if model.name.partition(":")[0] == wanted.partition(":")[0]]
+    if ":" not in os.fspath(written) and len(several) == 1:
+        return several[0]
+    cure = (
+        f"there are {', '.join(model.name for model in several)}" if several else "`reenact models` lists what is here"
+    )
+    raise InvalidRequest("model", f"{shown(os.fspath(written))} is neither a file nor a model that is here; {cure}")
+
+
+def model_file(written: Path | None) -> Path:
+    """Return the file of the model that a person means, or of the installed one.
+
+    Raises:
+        InvalidRequest: There is none.
+    """
+    return installed_model() if written is None else named_model(written).path
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without its ending, as text."""
+    return os.fsencode(path.stem).decode(errors="backslashreplace")
+
+
+def _quantization(path: Path) -> str:
+    found = _QUANTIZATION.search(_stem(path))
+    return found.group(1).upper() if found else ""
+
+
+# ---------------------------------------------------------------- ollama
+
+
+def _of_ollama() -> Iterator[StoredModel]:
+    named = os.environ.get("OLLAMA_MODELS")
+    folder = Path(named) if named else Path.home() / ".ollama" / "models"
+    for manifest in _files(folder / "manifests", "*/*/*/*"):
+        host, namespace, model, tag = manifest.relative_to(folder / "manifests").parts
+        parts = [host] if host != _OLLAMAS_HOST else []
+        parts += [namespace] if parts or namespace != _LIBRARY else []
+        found = _manifest(folder, manifest, full_name("/".join([*parts, model]) + f":{tag}"))
+        if found is not None:
+            yield found
+
+
+def _manifest(folder: Path, path: Path, name: str) -> StoredModel | None:
+    """Return the model of a manifest, if it has one whose file is here."""
+    layers = _json(path).get("layers")
+    for layer in layers if isinstance(layers, list) else []:
+        if not isinstance(layer, dict) or layer.get("mediaType") != _MODEL_LAYER:
+            continue
+        digest = _DIGEST.fullmatch(str(layer.get("digest")))
+        blob = None if digest is None else folder / "blobs" / f"sha256-{digest.group(1)}"
+        if digest is None or blob is None or not blob.is_file():
+            continue
+        config = _config(folder, path)
+        return StoredModel(
+            name=name,
+            path=blob,
+            store="ollama",
+            sha256=digest.group(1),
+            family=_text(config, "model_family"),
+            parameter_size=_text(config, "model_type"),
+            quantization=_text(config, "file_type"),
+        )
+    return None
+
+
+def _config(folder: Path, manifest: Path) -> dict[str, Any]:
+    config = _json(manifest).get("config")
+    digest = _DIGEST.fullmatch(str(config.get("digest"))) if isinstance(config, dict) else None
+    return {} if digest is None else _json(folder / "blobs" / f"sha256-{digest.group(1)}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; an empty one where there is none."""
+    with suppress(OSError, ValueError, RecursionError):
+        if path.stat().st_size <= _MAX_MANIFEST:
+            found = json.loads(path.read_bytes())
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
+
+
+# ---------------------------------------------------------------- Hugging Face, and what is installed
+
+
+def _of_huggingface() -> Iterator[StoredModel]:
+    home = os.environ.get("HF_HOME")
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    folder = Path(cache) if cache else (Path(home) if home else Path.home() / ".cache" / "huggingface") / "hub"
+    for path in _files(folder, "models--*--*/snapshots/*/**/*.gguf"):
+        if "mmproj" in path.name.lower() or _LATER_PART.search(path.stem):
+            continue
+        repository = path.relative_to(folder).parts[0].removeprefix("models--").replace("--", "/", 1)
+        quantization = _quantization(path)
+        tag = quantization or _stem(path)
+        yield StoredModel(
+            name=full_name(f"{repository}:{tag}"), path=path, store="huggingface", quantization=quantization
+        )
+
+
+def installed() -> StoredModel:
+    """Return the installed SmolLM2.
+
+    Raises:
+        InvalidRequest: It is not installed.
+    """
+    path = installed_model()
+    return StoredModel(name=full_name(_INSTALLED), path=path, store="installed", quantization=_quantization(path))
+
+
+def _installed() -> Iterator[StoredModel]:
+    with suppress(InvalidRequest):
+        yield installed()
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern finds, in an order; none where the folder cannot be read."""
+    with suppress(OSError):
+        return sorted(path for path in folder.glob(pattern) if path.is_file())
+    return []

@@ -1,0 +1,71 @@
+"""A server on a loopback port, with scripted models, in the test's own loop."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import frozen
+
+from reenact.runtime import ScriptedEngine
+from reenact.runtime.engine.protocol import Engine
+from reenact.runtime.http.on_demand import ServedModel
+from reenact.runtime.http.server import Serving, listening, serve_until
+from reenact.runtime.model_store import StoredModel
+
+
+@frozen
+class Server:
+    """A server that answers."""
+
+    url: str
+    port: int
+    ask_to_end: Callable[[], None]
+    ended: trio.Event
+    warnings: list[str]
+
+
+async def post(port: int, path: str, body: dict[str, Any]) -> trio.SocketStream:
+    """Send a request, and return the connection on which the answer comes."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    raw = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+    await stream.send_all(head.encode() + raw)
+    return stream
+
+
+def served_model(
+    name: str, folder: Path | None, engine: Callable[[], Engine], *, n_ctx: int = 2048, **settings: Any
+) -> ServedModel:
+    """Return a model that is opened on an engine."""
+    stored = StoredModel(name=f"{name}:latest", path=Path(name), store="installed")
+    return ServedModel(stored=stored, n_ctx=n_ctx, log_folder=folder, settings=settings, engine=engine)
+
+
+def scripted(name: str, folder: Path | None, *arguments: Any, n_slots: int = 4, **named: Any) -> ServedModel:
+    """Return a model that plays."""
+    return served_model(name, folder, lambda: ScriptedEngine(*arguments, **named), n_slots=n_slots)
+
+
+@asynccontextmanager
+async def serving(*served: ServedModel, keep_alive: float = 300.0) -> AsyncIterator[Server]:
+    """Serve models until the block is left; they are asked to end then, and awaited."""
+    listener = listening("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    send, receive = trio.open_memory_channel[None](2)
+    warnings: list[str] = []
+    ended = trio.Event()
+    asked = Serving(served=served, keep_alive=keep_alive, origins=(), keys=(), warn=warnings.append)
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        await serve_until(asked, listener, receive.receive, task_status=task_status)
+        ended.set()
+
+    async with trio.open_nursery() as nursery, send, receive:
+        await nursery.start(serve)
+        yield Server(f"http://127.0.0.1:{port}", port, lambda: send.send_nowait(None), ended, warnings)
+        if not ended.is_set():
+            send.send_nowait(None)
+            await ended.wait()

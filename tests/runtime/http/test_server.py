@@ -1,0 +1,208 @@
+"""The server on a loopback port: how models come and go, and how it ends."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from reenact.replay import replay_log
+from reenact.runtime import ScriptedEngine
+from reenact.runtime.http.on_demand import ModelsOnDemand
+from tests.helpers.serving import post, scripted, served_model, serving
+from tests.helpers.sessions import read_fields
+
+RAW = {"model": "m", "prompt": "x", "raw": True}
+
+
+def logs(folder: Path) -> list[Path]:
+    """Return the logs, oldest first; each must replay the same."""
+    found = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    for log in found:
+        assert "same" == replay_log(log).verdict
+    return found
+
+
+def logs_so_far(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the records of one type in the only log, which may grow."""
+    return [fields for log in folder.glob("*.jsonl") for fields in read_fields(log) if fields["type"] == kind]
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    """Wait for what a server does in its own time."""
+    with trio.fail_after(20):
+        while not true():  # noqa: ASYNC110  # a log grows; nobody says so
+            await trio.sleep(0.01)
+
+
+async def test_a_model_is_opened_when_it_is_asked(tmp_path: Path) -> None:
+    """Nothing is loaded before; then each model has a log of its own, with its session in its name."""
+    async with (
+        serving(scripted("m", tmp_path, ["a"]), scripted("n", tmp_path, ["b"])) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        assert ([], []) == ((await asking.get("/api/ps")).json()["models"], logs(tmp_path))
+        response = await asking.post("/api/generate", json=RAW | {"stream": False})
+        (running,) = (await asking.get("/api/ps")).json()["models"]
+        listed = [tag["name"] for tag in (await asking.get("/api/tags")).json()["models"]]
+    assert ("a", "m:latest", ["m:latest", "n:latest"]) == (response.json()["response"], running["name"], listed)
+    (log,) = logs(tmp_path)
+    assert log.name.endswith(f"-m-latest-{response.headers['x-reenact-session']}.jsonl")
+    assert 0o600 == log.stat().st_mode & 0o777
+
+
+async def test_many_ask_for_a_model_that_is_not_loaded(tmp_path: Path) -> None:
+    """It is opened once."""
+    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(lambda: asking.post("/api/generate", json=RAW))
+    (log,) = logs(tmp_path)
+    assert 8 == sum(fields["type"] == "RequestReceived" for fields in read_fields(log))
+
+
+async def test_a_model_is_unloaded(tmp_path: Path) -> None:
+    """With keep_alive 0 it is left behind its answer, and asked again it is another session."""
+    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        first = await asking.post("/api/generate", json=RAW | {"keep_alive": 0})
+        second = await asking.post("/api/generate", json=RAW)
+        unloaded = await asking.post("/api/generate", json={"model": "m", "keep_alive": 0})
+        third = await asking.post("/api/generate", json=RAW)
+    assert "unload" == unloaded.json()["done_reason"]
+    sessions = [one.headers["x-reenact-session"] for one in (first, second, third)]
+    assert 3 == len(set(sessions))
+    assert sorted(sessions) == sorted(log.stem.rpartition("-")[2] for log in logs(tmp_path))
+
+
+async def test_a_model_expires(autojump_clock: trio.testing.MockClock) -> None:
+    """It is left when nobody has asked for as long as it is kept, and not while somebody uses it."""
+    async with trio.open_nursery() as nursery:
+        warned: list[str] = []
+        models = ModelsOnDemand(nursery, [scripted("m", None, ["a"])], keep_alive=300, warn=warned.append)
+        async with models.using("m"):
+            await trio.sleep(1000)
+            assert 1 == len(models.running())
+        await trio.sleep(299)
+        assert 1 == len(models.running())
+        await trio.sleep(2)
+        assert ([], []) == (models.running(), warned)
+        async with models.using("M:latest", keep_alive=float("inf")):
+            pass
+        await trio.sleep(10_000)
+        assert [None] == [one.expires_at for one in models.running()]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_that_cannot_be_opened(tmp_path: Path) -> None:
+    """The client learns that it is so, the console why, and the server goes on."""
+
+    def engine() -> ScriptedEngine:
+        raise OSError(13, "no such luck", str(tmp_path / "secret"))
+
+    async with (
+        serving(served_model("bad", None, engine), scripted("m", None, ["a"])) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        bad = await asking.post("/api/generate", json=RAW | {"model": "bad"})
+        good = await asking.post("/api/generate", json=RAW)
+        assert (500, False, 200) == (bad.status_code, "secret" in bad.text, good.status_code)
+        (warning,) = server.warnings
+        assert "no such luck" in warning
+
+
+async def test_an_engine_that_breaks_is_opened_again(tmp_path: Path) -> None:
+    """A runtime that serves nobody any more is left, and the next request has another one."""
+    faults = [{0: RuntimeError("broken")}, {}]
+
+    def engine() -> ScriptedEngine:
+        return ScriptedEngine(["a"], faults=faults.pop(0))
+
+    async with (
+        serving(served_model("m", tmp_path, engine)) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        first = await asking.post("/api/generate", json=RAW)
+        second = await asking.post("/api/generate", json=RAW)
+    assert (500, 200) == (first.status_code, second.status_code)
+
+
+async def test_a_hang_up_is_recorded(tmp_path: Path) -> None:
+    """A client that closes its connection is a cancel in the log, before its head and in its stream."""
+    slow = scripted("m", tmp_path, ["x"] * 200, batch_seconds=0.02, n_slots=1)
+    async with serving(slow) as server:
+        for body, n_read in ((RAW | {"stream": False}, 0), (RAW, 1)):
+            connection = await post(server.port, "/api/generate", body)
+            if n_read:
+                assert (await connection.receive_some()).startswith(b"HTTP/1.1 200")
+            else:
+                await _until(lambda: bool(logs_so_far(tmp_path, "RequestReceived")))
+            await connection.aclose()
+        await _until(lambda: len(logs_so_far(tmp_path, "SequenceFinished")) == 2)
+        ends = [fields["finish_reason"] for fields in logs_so_far(tmp_path, "SequenceFinished")]
+    assert ["cancelled", "cancelled"] == ends
+    logs(tmp_path)
+
+
+async def test_the_end_lets_streams_end(tmp_path: Path) -> None:
+    """A server that is asked to end takes nobody, lets a stream end, and closes its logs."""
+    slow = scripted("m", tmp_path, ["x"] * 20, batch_seconds=0.02)
+    async with serving(slow) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        async with asking.stream("POST", "/api/generate", json=RAW) as response:
+            lines: list[dict[str, Any]] = []
+            async for line in response.aiter_lines():
+                if not lines:
+                    server.ask_to_end()
+                lines.append(json.loads(line))
+        await server.ended.wait()
+        with pytest.raises(httpx.ConnectError):
+            await asking.get("/")
+    assert ("stop", 21) == (lines[-1]["done_reason"], len(lines))
+    (log,) = logs(tmp_path)
+    assert "SessionClosed" == list(read_fields(log))[-1]["type"]
+
+
+async def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
+    """A stream that would go on is cancelled, and the log is closed."""
+    slow = scripted("m", tmp_path, ["x"] * 10_000, batch_seconds=0.02)
+    async with serving(slow) as server:
+        connection = await post(server.port, "/api/generate", RAW)
+        assert (await connection.receive_some()).startswith(b"HTTP/1.1 200")
+        server.ask_to_end()
+        server.ask_to_end()
+        await server.ended.wait()
+        await connection.aclose()
+    (log,) = logs(tmp_path)
+    assert "SessionClosed" == list(read_fields(log))[-1]["type"]
+
+
+async def test_half_a_head_holds_up_nobody(tmp_path: Path) -> None:
+    """Clients that send half a head, and the others, who are answered meanwhile."""
+    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        halves = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(50)]
+        for half in halves:
+            await half.send_all(b"POST /api/generate HTTP/1.1\r\nHost: local")
+        response = await asking.post("/api/generate", json=RAW)
+        assert 200 == response.status_code
+        for half in halves:
+            await half.aclose()
+
+
+async def test_a_long_head_is_refused() -> None:
+    """A head of more than 16 KiB ends its connection."""
+    async with serving(scripted("m", None, ["a"])) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
+        assert b" 4" in (await stream.receive_some(64))[:12]
+        await stream.aclose()
+
+
+def test_the_kernel_leaves_clients_that_read_nothing() -> None:
+    """The socket that listens has the time after which bytes that nobody takes end a connection."""
+    from reenact.runtime.http.server import STALLED_SECONDS, listening
+
+    with listening("127.0.0.1", 0) as listener:
+        assert STALLED_SECONDS * 1000 == listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
