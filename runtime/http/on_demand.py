@@ -21,7 +21,7 @@ from typing import Any, Final
 import trio
 from attrs import Factory, define, evolve, frozen
 
-from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError
+from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, description
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.engine.protocol import Engine
 from reenact.runtime.http.failures import UnknownModel
@@ -227,6 +227,8 @@ class ModelsOnDemand:
                 held.runtime = None
         except (ReenactError, OSError) as error:
             self._warn(f"{served.name}: {error}")
+        except Exception as error:  # noqa: BLE001  # a fault with one model ends no other one
+            self._warn(f"{served.name}: {InternalError(description(error))}")
         finally:
             held.leaving = True
             held.runtime = None

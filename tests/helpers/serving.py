@@ -11,6 +11,7 @@ from attrs import frozen
 
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.engine.protocol import Engine
+from reenact.runtime.engine.scripted import Scripts
 from reenact.runtime.http.on_demand import ServedModel
 from reenact.runtime.http.server import Serving, listening, serve_until
 from reenact.runtime.model_store import StoredModel
@@ -44,9 +45,11 @@ def served_model(
     return ServedModel(stored=stored, n_ctx=n_ctx, log_folder=folder, settings=settings, engine=engine)
 
 
-def scripted(name: str, folder: Path | None, *arguments: Any, n_slots: int = 4, **named: Any) -> ServedModel:
-    """Return a model that plays."""
-    return served_model(name, folder, lambda: ScriptedEngine(*arguments, **named), n_slots=n_slots)
+def scripted(
+    name: str, folder: Path | None, scripts: Scripts = (), *, settings: dict[str, Any] | None = None, **named: Any
+) -> ServedModel:
+    """Return a model that plays, with settings of `open_runtime`."""
+    return served_model(name, folder, lambda: ScriptedEngine(scripts, **named), **(settings or {}))
 
 
 @asynccontextmanager

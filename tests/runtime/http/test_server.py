@@ -97,11 +97,12 @@ async def test_a_model_expires(autojump_clock: trio.testing.MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_model_that_cannot_be_opened(tmp_path: Path) -> None:
-    """The client learns that it is so, the console why, and the server goes on."""
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+async def test_a_model_that_cannot_be_opened(tmp_path: Path, kind: type[Exception]) -> None:
+    """The client learns that it is so, the console why, and the server goes on, whatever was raised."""
 
     def engine() -> ScriptedEngine:
-        raise OSError(13, "no such luck", str(tmp_path / "secret"))
+        raise kind(13, "no such luck", str(tmp_path / "secret"))
 
     async with (
         serving(served_model("bad", None, engine), scripted("m", None, ["a"])) as server,
@@ -132,7 +133,7 @@ async def test_an_engine_that_breaks_is_opened_again(tmp_path: Path) -> None:
 
 async def test_a_hang_up_is_recorded(tmp_path: Path) -> None:
     """A client that closes its connection is a cancel in the log, before its head and in its stream."""
-    slow = scripted("m", tmp_path, ["x"] * 200, batch_seconds=0.02, n_slots=1)
+    slow = scripted("m", tmp_path, ["x"] * 200, batch_seconds=0.02, settings={"n_slots": 1})
     async with serving(slow) as server:
         for body, n_read in ((RAW | {"stream": False}, 0), (RAW, 1)):
             connection = await post(server.port, "/api/generate", body)

@@ -1,0 +1,89 @@
+"""The Python packages `ollama` and `openai` against a server with SmolLM2: texts, schemas, and a recording computed."""
+
+from pathlib import Path
+from typing import Any
+
+import ollama
+import openai
+import pytest
+import trio
+from pydantic import BaseModel
+
+from reenact.replay import check_log, compute_log, replay_log
+from reenact.replay.compute.alone import alone_log
+from reenact.runtime.http.on_demand import ServedModel
+from reenact.runtime.model_store import installed
+from tests.helpers.serving import serving
+
+pytestmark = pytest.mark.model
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Ask both clients once, beside one another."""
+    folder = tmp_path_factory.mktemp("logs")
+    found: dict[str, Any] = {"folder": folder}
+    settings = {"n_slots": 2, "n_threads": 2}
+    model = ServedModel(stored=installed(), n_ctx=512, log_folder=folder, settings=settings)
+
+    def by_ollama(url: str) -> None:
+        with ollama.Client(url) as client:
+            options = {"seed": 7, "num_predict": 12}
+            messages = [{"role": "user", "content": "What is the capital of France?"}]
+            found["ollama"] = client.chat("smollm2", messages, options=options)
+            parts = client.chat("smollm2", messages, options=options, stream=True)
+            found["streamed"] = "".join(part.message.content or "" for part in parts)
+
+    def by_openai(url: str) -> None:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
+            messages: Any = [{"role": "user", "content": "Describe a person."}]
+            raw = client.chat.completions.with_raw_response.parse(
+                model="smollm2",
+                messages=messages,
+                response_format=Person,
+                seed=7,
+                max_tokens=80,
+                extra_headers={"x-request-id": "a-person"},
+            )
+            found["openai"], found["headers"] = raw.parse(), raw.headers
+
+    async def ask() -> None:
+        async with serving(model) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, by_ollama, server.url)
+            nursery.start_soon(trio.to_thread.run_sync, by_openai, server.url)
+
+    trio.run(ask)
+    (found["log"],) = folder.glob("*.jsonl")
+    return found
+
+
+def test_ollama_speaks_with_smollm2(answers: dict[str, Any]) -> None:
+    """A chat has a text, which is the same when it is streamed with the same seed."""
+    assert 12 == answers["ollama"].eval_count
+    assert answers["ollama"].message.content == answers["streamed"]
+
+
+def test_openai_has_a_schema_with_smollm2(answers: dict[str, Any]) -> None:
+    """The answer is one that the client's model reads."""
+    choice = answers["openai"].choices[0]
+    assert "stop" == choice.finish_reason
+    assert isinstance(choice.message.parsed, Person)
+
+
+def test_the_log_replays(answers: dict[str, Any]) -> None:
+    """The log is the header's session; it decides and computes the same, and keeps all rules."""
+    log = Path(answers["log"])
+    assert log.stem.endswith(answers["headers"]["x-reenact-session"])
+    assert "same" == replay_log(log).verdict
+    assert [] == list(check_log(log).violations)
+    assert "same" == compute_log(log).verdict
+
+
+def test_one_answer_is_computed_again_alone(answers: dict[str, Any]) -> None:
+    """The name that the client gave its request finds it in the log."""
+    assert "same" == alone_log(answers["log"], "a-person").verdict
