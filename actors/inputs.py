@@ -1,14 +1,25 @@
 """Inputs: what a sequence has evaluated, and what it wants evaluated, one after the other.
 
 An input takes one cell. It is a token, or a row of numbers that stands for one (an embedding of a picture's part, say).
-Two inputs are equal if the tokens are, or if the rows are as a whole (docs/runner-semantics.md section 2, "Slots and
-prefix reuse").
+The numbers of a row are not here: nothing that is decided depends on them but whether two rows are equal, and that
+their digest says. Two inputs are equal if the tokens are, or if the rows are as a whole (docs/runner-semantics.md
+section 2, "Slots and prefix reuse").
 """
 
 from collections.abc import Iterable
 from typing import Final, Literal, overload
 
-Row = tuple[float, ...]
+from attrs import frozen
+
+
+@frozen
+class Row:
+    """A row of numbers, by what is in it."""
+
+    digest: str
+    """The SHA-256 of its numbers as float32, little-endian, one after the other; in hexadecimal."""
+
+
 Input = int | Row
 """A token, or a row of numbers."""
 Kind = Literal["token", "row"]
@@ -16,12 +27,12 @@ Kind = Literal["token", "row"]
 
 def kind_of(one: Input) -> Kind:
     """Return which kind of input ``one`` is: a batch holds one kind only (``llama_batch`` has either)."""
-    return "token" if isinstance(one, int) else "row"
+    return "row" if isinstance(one, Row) else "token"
 
 
-def n_numbers(inputs: Iterable[Input]) -> int:
-    """Return the count of numbers in a list of inputs: tokens, and the values of rows."""
-    return sum(1 if isinstance(one, int) else len(one) for one in inputs)
+def rows_of(inputs: Iterable[Input]) -> list[Row]:
+    """Return the rows among inputs, in their order."""
+    return [one for one in inputs if isinstance(one, Row)]
 
 
 class Inputs:

@@ -32,14 +32,18 @@ MAX_PROMPT_BYTES: Final = 2**20
 which no batch is decoded, and a log holds a prompt three times."""
 
 MAX_PROMPT_NUMBERS: Final = 2**22
-"""Tokens of a prompt and numbers of its rows, and numbers of the rows of a batch: 1,024 rows of a model of 4,096
-dimensions, which is several pictures. A log's line holds them all, at up to 25 bytes each."""
+"""Tokens of a prompt and numbers of its rows: 1,024 rows of a model of 4,096 dimensions, which is several pictures. A
+session holds 4 bytes for each number while the request lives, and the file of rows does for good."""
+
+MAX_PROMPT_ROWS: Final = 2**17
+"""Rows of a prompt, however short they are: several hundred pictures. A log's line names each one with 67 bytes."""
 
 MAX_TEXTS: Final = 2**17
 """Texts of one call that embeds, and messages of one chat: they are read on the event loop, in a tenth of a second."""
 
 MAX_LINE_BYTES: Final = 2**27
-"""Bytes of a line of a log: more than `MAX_PROMPT_NUMBERS` take. What reads a log holds a line whole."""
+"""Bytes of a line of a log: more than `MAX_PROMPT_NUMBERS` tokens take, and than `MAX_PROMPT_ROWS` rows do. What reads
+a log holds a line whole."""
 
 MAX_LINE_VALUES: Final = 2**23
 """Commas and opening brackets of such a line, those in texts too: each may be a value that takes 60 bytes of memory."""

@@ -19,6 +19,7 @@ from reenact.actors.limits import MAX_INTEGER, MAX_PROMPT_BYTES
 from reenact.actors.options import Options
 from reenact.runtime.chats import ANSWERS, Chat, Chats
 from reenact.runtime.engine.protocol import Message, Rendered
+from reenact.runtime.engine.row_numbers import GivenRows
 from reenact.runtime.session import Piece, Session
 
 _STAYING: Final = frozenset({"system", "developer"})
@@ -200,7 +201,17 @@ async def _count(session: Session, pieces: list[Piece], limit: int) -> int:
 
 def _at_most(pieces: list[Piece]) -> int:
     """Return the greatest number of inputs that a prompt can have."""
-    return _ADDED + sum(len(piece.text.encode()) if isinstance(piece, Rendered) else len(piece) for piece in pieces)
+    return _ADDED + sum(map(_most_inputs, pieces))
+
+
+def _most_inputs(piece: Piece) -> int:
+    match piece:
+        case Rendered():
+            return len(piece.text.encode())
+        case GivenRows():
+            return len(piece.rows)
+        case _:
+            return len(piece)
 
 
 def _pieces(rendered: Rendered, chat: Chat | None) -> list[Piece]:

@@ -6,10 +6,10 @@ from typing import Final
 
 from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.header import ContextFacts
-from reenact.actors.inputs import Row
-from reenact.actors.limits import MAX_PROMPT_BYTES, MAX_PROMPT_NUMBERS, MAX_TEXTS
+from reenact.actors.limits import MAX_PROMPT_BYTES, MAX_PROMPT_NUMBERS, MAX_PROMPT_ROWS, MAX_TEXTS
 from reenact.actors.options import check_text, too_long
 from reenact.runtime.engine.protocol import Rendered
+from reenact.runtime.engine.row_numbers import GivenRows, given_rows, packed
 from reenact.runtime.session import Piece
 
 Prompt = str | Iterable[str | Sequence[float]]
@@ -24,7 +24,7 @@ def pieces_of(prompt: Prompt, context: ContextFacts) -> list[Piece]:
 
     Args:
         prompt: What a caller gave.
-        context: How many numbers a row has, 0 where the model takes none; and how many rows a batch.
+        context: How many numbers a row has, 0 where the model takes none.
 
     Raises:
         InvalidRequest: It is none; a row is of the wrong length or holds what is no finite number; or it is too much.
@@ -35,7 +35,7 @@ def pieces_of(prompt: Prompt, context: ContextFacts) -> list[Piece]:
 
 
 def _joined(prompt: object, context: ContextFacts) -> list[Piece]:
-    found: list[list[str] | list[Row]] = []
+    found: list[list[str] | list[bytes]] = []
     n_characters = n_rows = 0
     for piece in _listed("prompt", prompt, "a string, or a list of strings and rows", MAX_PROMPT_BYTES):
         one = str.__str__(piece) if isinstance(piece, str) else _row(piece, context)
@@ -52,30 +52,28 @@ def _joined(prompt: object, context: ContextFacts) -> list[Piece]:
     return [_piece(same) for same in found]
 
 
-def _piece(same: list[str] | list[Row]) -> Piece:
+def _piece(same: list[str] | list[bytes]) -> Piece:
     """Return texts, or rows, as one piece."""
     texts = [one for one in same if isinstance(one, str)]
-    return "".join(texts) if texts else [one for one in same if not isinstance(one, str)]
+    return "".join(texts) if texts else given_rows(one for one in same if isinstance(one, bytes))
 
 
 def _check_rows(n_rows: int, context: ContextFacts) -> None:
-    """Refuse rows that a log's line does not hold, in a prompt or in a batch."""
-    most = MAX_PROMPT_NUMBERS // context.n_embd
+    """Refuse more rows than a prompt may have."""
+    most = min(MAX_PROMPT_NUMBERS // context.n_embd, MAX_PROMPT_ROWS)
     if n_rows > most:
         raise InvalidRequest("prompt", f"it has more than {most:,} rows of {context.n_embd:,} numbers")
-    if context.n_batch > most:
-        cure = f"open the runtime with n_batch up to {most:,}"
-        raise InvalidRequest("prompt", f"a batch of {context.n_batch:,} rows is more than a log's line holds: {cure}")
 
 
-def _row(row: object, context: ContextFacts) -> Row:
+def _row(row: object, context: ContextFacts) -> bytes:
+    """Return a row's numbers as an engine takes them."""
     if not context.n_embd:
         raise InvalidRequest("prompt", "this model takes no rows")
     values = tuple(_listed("prompt", row, "strings and rows of numbers in the list", context.n_embd))
     if len(values) != context.n_embd:
         length = f"a row has {context.n_embd} numbers for this model"
         raise InvalidRequest("prompt", f"{length}, and one has {len(values)}")
-    return tuple(map(_number, values))
+    return packed(map(_number, values))
 
 
 def _number(value: object) -> float:
@@ -126,5 +124,7 @@ def _text(piece: Piece) -> str:
             return piece
         case Rendered():
             return piece.text
+        case GivenRows():
+            return ROW_IN_TEXT * len(piece.rows)
         case _:
             return ROW_IN_TEXT * len(piece)

@@ -35,13 +35,14 @@ from reenact.actors.errors import (
     description,
     shown,
 )
-from reenact.actors.inputs import Input, n_numbers
+from reenact.actors.inputs import Input, Row
 from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
 from reenact.runtime.engine.driver import Crossing, Driver, execute
 from reenact.runtime.engine.protocol import Engine, Message, Rendered
+from reenact.runtime.engine.row_numbers import GivenRows, HeldNumbers, Numbers, numbers_of
 from reenact.runtime.engine_thread import Compute
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.request import Request
@@ -49,8 +50,8 @@ from reenact.runtime.request import Request
 T = TypeVar("T")
 A = TypeVar("A")
 
-Piece = str | Rendered | Sequence[Input]
-"""A piece of a prompt: a text that is to be tokenised, or inputs."""
+Piece = str | Rendered | GivenRows | Sequence[Input]
+"""A piece of a prompt: a text that is to be tokenised, rows, or inputs that were tokenised before."""
 
 
 class Session:
@@ -75,11 +76,12 @@ class Session:
         self._given: deque[e.GivenEvent] = deque()
         self._giving = False
         self._live: dict[int, Request] = {}
+        self._numbers = HeldNumbers()
         self._batch_seconds = engine.batch_seconds
         self._batch_time = trio.CancelScope()
         """The time that the batch in flight takes on trio's clock."""
         # One batch is in flight at a time, so there is always room for one.
-        self._send_plan, self._receive_plan = trio.open_memory_channel[Crossing](1)
+        self._send_plan, self._receive_plan = trio.open_memory_channel[tuple[Crossing, Numbers]](1)
         self._left = False
         """Whether the runtime's block is being left."""
         self._broken: LogBroken | InternalError | None = None
@@ -228,6 +230,7 @@ class Session:
         else:
             if not live.ended:
                 bos = bos_added or bos_found
+                self._numbers.hold(live.sequence, (piece for piece in pieces if isinstance(piece, GivenRows)))
                 self.give(e.PromptTokenized(sequence=live.sequence, inputs=inputs, bos_added=bos, grammar=grammar))
         live.raise_if_failed()
 
@@ -243,8 +246,8 @@ class Session:
                 inputs += tokenized.tokens
                 bos_added |= tokenized.bos_added
             else:
-                inputs += piece
-        if n_numbers(inputs) > MAX_PROMPT_NUMBERS:
+                inputs += piece.rows if isinstance(piece, GivenRows) else piece
+        if sum(self.header.context.n_embd if isinstance(one, Row) else 1 for one in inputs) > MAX_PROMPT_NUMBERS:
             raise ValueError(f"a prompt has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows")
         return tuple(inputs), bos_added
 
@@ -280,9 +283,9 @@ class Session:
     async def _run_engine(self) -> None:
         """Cross to the engine with each batch that is planned, until the runtime is left."""
         with trio.CancelScope(shield=True):
-            async for crossing in self._receive_plan:
+            async for crossing, numbers in self._receive_plan:
                 await self._take_time()
-                self.give(await self.compute.run(execute, self.engine, crossing))
+                self.give(await self.compute.run(execute, self.engine, crossing, numbers))
 
     async def _take_time(self) -> None:
         """Wait for as long as the engine says that a batch takes; an abort ends that."""
@@ -337,7 +340,7 @@ class Session:
         records, error = worked.records, worked.error
         try:
             if self._journal is not None:
-                self._journal.append(records, t)
+                self._journal.append(records, t, self._numbers)
         except LogBroken as raised:
             self._break(raised)
             return
@@ -367,7 +370,7 @@ class Session:
         match event:
             case e.BatchPlanned() if self._driver.crossing is not None:
                 self._batch_time = trio.CancelScope()
-                self._send_plan.send_nowait(self._driver.crossing)
+                self._send_plan.send_nowait((self._driver.crossing, numbers_of(event, self._numbers)))
             case e.AbortRequested():
                 with suppress(Exception):  # A batch that is not aborted comes to its end.
                     self.engine.abort(event.batch)
@@ -381,6 +384,7 @@ class Session:
             case e.SequenceResumed() if event.sequence in self._live:
                 self._live[event.sequence].pause.cancel()
             case e.SequenceFinished():
+                self._numbers.release(event.sequence)
                 timeline = self.metrics.timelines[event.sequence]
                 self._live.pop(event.sequence).finish(event, timeline, times(timeline, t))
             case e.PromptTokenized() | e.TokenEmitted() | e.StopMatched() | e.EmbeddingComputed() if (

@@ -123,7 +123,9 @@ class RecountedSlot:
 class Recount:
     """The count; give it every record in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: str | None = None) -> None:
+        self.log = log
+        """The log that the records are of; None where they are of none."""
         self.header: e.SessionOpened | None = None
         self.closed = False
         self.requests: dict[int, RecountedRequest] = {}

@@ -130,7 +130,7 @@ def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None
     Raises:
         KeyError: There is no rule of such a name.
     """
-    checking = _Checking(os.fspath(path), Checks(rules))
+    checking = _Checking(os.fspath(path), Checks(rules, os.fspath(path)))
     return checking.guarded(path, lambda log: ((entry.record, entry.t) for entry in entries(log)))
 
 

@@ -16,6 +16,7 @@ from reenact.replay.check.recount import Recount
 from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.check.rules.batches import AbortsRule, BatchesRule, CellsRule, DrawsRule, PositionsRule, TurnsRule
 from reenact.replay.check.rules.figures import DigestRule, StatisticsRule
+from reenact.replay.check.rules.numbers import NumbersRule
 from reenact.replay.check.rules.sequences import InputsRule, ReadersRule, ShiftsRule, TokensRule, VectorsRule
 from reenact.replay.check.rules.session import (
     ActorsRule,
@@ -44,6 +45,7 @@ RULES: Final[dict[str, type[Rule]]] = {
         SlotsRule,
         KeptRule,
         InputsRule,
+        NumbersRule,
         ShiftsRule,
         ReadersRule,
         BatchesRule,
@@ -68,13 +70,14 @@ class Checks:
 
     Args:
         rules: The names of those that are; None for all.
+        log: The log that the records are of, beside which its rows may lie; None where they are of none.
 
     Raises:
         KeyError: There is no rule of such a name.
     """
 
-    def __init__(self, rules: Collection[str] | None = None) -> None:
-        self._recount = Recount()
+    def __init__(self, rules: Collection[str] | None = None, log: str | None = None) -> None:
+        self._recount = Recount(log)
         names = RULES if rules is None else dict.fromkeys(rules)
         if unknown := [name for name in names if name not in RULES]:
             raise KeyError(f"no rule is called {unknown[0]!r}")

@@ -21,7 +21,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.options import Options
 from reenact.replay.compute.compare import Counts
-from reenact.replay.compute.execution import Execution, Row, executed_records
+from reenact.replay.compute.execution import ExecutedRow, Execution, executed_records
 from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
@@ -29,7 +29,9 @@ from reenact.replay.compute.tier import ComputeOptions, executed
 from reenact.replay.fold import NotInLog
 from reenact.replay.verdict import Verdict
 from reenact.runtime.engine.driver import Driver, execute
+from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers, numbers_of
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
@@ -108,7 +110,7 @@ def all_alone(path: str | os.PathLike[str], asked: ComputeOptions | None = None)
 def _compared(
     log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions, told: dict[int, SequenceRecords]
 ) -> Computed:
-    counts = Counts(machine, tokens_only=asked.tokens_only)
+    counts, numbers = Counts(machine, tokens_only=asked.tokens_only), rows_in(log)
     started = monotonic()
     for done, (number, story) in enumerate(told.items()):
 
@@ -117,7 +119,7 @@ def _compared(
             counts.see(logits, recorded if isinstance(recorded, e.Sample) else None, sample)
 
         machine.engine.watch(see)
-        for row in alone(machine, header, number, story):
+        for row in alone(machine, header, number, story, numbers):
             counts.add(row)
         asked.on_progress("executing alone", (done + 1) / len(told))
     machine.engine.watch(None)
@@ -136,7 +138,9 @@ def _compared(
     return found.because(lambda: _company(log, header, machine, told[first.part.sequence], first))
 
 
-def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: SequenceRecords) -> Iterator[Row]:
+def alone(
+    machine: ModelHere, header: e.SessionOpened, number: int, story: SequenceRecords, numbers: Numbers
+) -> Iterator[ExecutedRow]:
     """Execute a sequence alone, and return each row that comes of it as the log holds it and as it is now."""
     if story.tokenized is None:
         return
@@ -152,7 +156,7 @@ def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: Seque
             driver.give(e.CellsLost()).checked()
             continue
         (part,) = crossing.planned.parts
-        decoded = execute(machine.engine, crossing)
+        decoded = execute(machine.engine, crossing, numbers_of(crossing.planned, numbers))
         drawn = part.draw is not None or part.pool
         failed = isinstance(decoded, e.EngineFailed) or decoded.code != e.DONE
         n, recorded = story.outcomes.get(None if part.pool else n_drawn, (0, None))
@@ -160,7 +164,7 @@ def alone(machine: ModelHere, header: e.SessionOpened, number: int, story: Seque
             return  # It had ended before the log could hold more of it.
         if recorded is not None and (drawn or failed):
             replayed = None if isinstance(decoded, e.EngineFailed) else next(iter(decoded.outcomes), None)
-            yield Row(n, crossing.planned.batch, changed(part, sequence=number), recorded, replayed)
+            yield ExecutedRow(n, crossing.planned.batch, changed(part, sequence=number), recorded, replayed)
             n_drawn += 1
         if isinstance(decoded, e.EngineFailed) or failed:
             return
@@ -181,10 +185,12 @@ def _as_recorded(decoded: e.BatchDecoded, recorded: e.Outcome | None) -> e.Batch
 def _empty(machine: ModelHere, header: e.SessionOpened) -> None:
     """Remove all cells."""
     trims = tuple(e.Trim(slot=slot, length=0) for slot in range(header.context.n_slots))
-    machine.engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {})
+    machine.engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {}, NO_NUMBERS)
 
 
-def _company(log: LogFile, header: e.SessionOpened, machine: ModelHere, story: SequenceRecords, row: Row) -> Cause:
+def _company(
+    log: LogFile, header: e.SessionOpened, machine: ModelHere, story: SequenceRecords, row: ExecutedRow
+) -> Cause:
     """Return what the company changed in a row: it is executed both ways."""
     rows: list[Weights] = []
     sequence = _ME
@@ -194,13 +200,14 @@ def _company(log: LogFile, header: e.SessionOpened, machine: ModelHere, story: S
             rows.append(logits.copy())
 
     machine.engine.watch(keep)
-    for other in alone(machine, header, row.part.sequence, story):
+    numbers = rows_in(log)
+    for other in alone(machine, header, row.part.sequence, story, numbers):
         if other.n == row.n:
             break
     sequence = row.part.sequence
     machine.renew()
-    in_company: Row | None = None
-    for step in Execution(machine.engine, machine.renew).run(executed_records(log)):
+    in_company: ExecutedRow | None = None
+    for step in Execution(machine.engine, machine.renew, numbers).run(executed_records(log)):
         if step.n == row.n:
             in_company = next((one for one in step.rows if one.part.sequence == sequence), None)
             break

@@ -18,14 +18,16 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
-from reenact.replay.compute.execution import Execution, Planned, Row, Step, executed_records
+from reenact.replay.compute.execution import ExecutedRow, Execution, Planned, Step, executed_records
 from reenact.replay.compute.machine import MachineDifference, ModelHere, OnProgress, numerics_of, open_machine
 from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed, RowSpot
 from reenact.replay.render.events import operation_phrase
 from reenact.replay.render.values import count, piece, text
 from reenact.runtime.engine.protocol import Drawing
+from reenact.runtime.engine.row_numbers import NO_NUMBERS
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 
 _SECONDS: Final = 60.0
 """How long experiments may take, or three times as long as the execution took where that is more."""
@@ -80,7 +82,7 @@ class _Search:
 
     # ------------------------------------------------------------ a token differs, and its row does not
 
-    def of_token(self, token: Row, row: RowSpot | None) -> Cause:
+    def of_token(self, token: ExecutedRow, row: RowSpot | None) -> Cause:
         """Return why another token was drawn from the same bits."""
         one, other = token.recorded, token.replayed
         if (
@@ -97,7 +99,7 @@ class _Search:
         with open_machine(self._header, self._model) as machine:
             return cause_of_draws(self._log, machine, token)
 
-    def _is_mended_by(self, replayed: int, token: Row, row: RowSpot | None) -> bool:
+    def _is_mended_by(self, replayed: int, token: ExecutedRow, row: RowSpot | None) -> bool:
         """Return whether what comes after a token is as recorded where it is replaced by the one that is drawn here."""
         me = token.part.sequence
         edit = _with_token(me, token.part.position + len(token.part.inputs), replayed)
@@ -106,7 +108,7 @@ class _Search:
         if not self._tokens_only:
             return False  # Rows were compared, and those after it are as recorded with it in its place.
         with open_machine(self._header, self._model) as machine:
-            steps = Execution(machine.engine, machine.renew, edit).run(executed_records(self._log))
+            steps = Execution(machine.engine, machine.renew, rows_in(self._log), edit).run(executed_records(self._log))
             rows = [row for step in steps for row in step.rows if row.n > token.n and row.part.sequence == me]
         after = [row.same_token for row in rows]
         return len(after) > 0 and all(after)
@@ -158,7 +160,7 @@ class _Search:
             cache = (recorded.numerics.type_k, recorded.numerics.type_v) != (numerics.type_k, numerics.type_v)
             yield "another cache type" if cache else "other kernels", f"with {what}", {"numerics": numerics}
 
-    def _of_prompt(self, row: Row) -> Cause | None:
+    def _of_prompt(self, row: ExecutedRow) -> Cause | None:
         """Return whether the prompt's inputs are not those of its text."""
         if row.part.draw:
             return None
@@ -178,7 +180,7 @@ class _Search:
         number = f"{len(tokenized.inputs):,}{' of them' if shorter else ' others'}"
         return Cause(name=name, reason=f"{says} {number}{found}", shown=shown)
 
-    def _gives(self, target: Row, *, planned: Planned | None = None, **settings: Any) -> bool | None:  # noqa: ANN401
+    def _gives(self, target: ExecutedRow, *, planned: Planned | None = None, **settings: Any) -> bool | None:  # noqa: ANN401
         """Return whether the log, executed with one thing changed, gives the row that it holds.
 
         None where this process cannot have it so.
@@ -187,7 +189,8 @@ class _Search:
             wanted = settings.get("numerics")
             if wanted is not None and machine.loaded.context.numerics != wanted:
                 return None
-            for step in Execution(machine.engine, machine.renew, planned).run(executed_records(self._log)):
+            execution = Execution(machine.engine, machine.renew, rows_in(self._log), planned)
+            for step in execution.run(executed_records(self._log)):
                 if step.n >= target.n or monotonic() > self._ends:
                     return _has(step, target)
         return False
@@ -200,12 +203,12 @@ def _alone(machine: ModelHere, inputs: tuple[int, ...]) -> int | None:
     for start in range(0, len(inputs), n_batch):
         part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
         planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
-        decoded = machine.engine.step(planned, {1: drawing})
+        decoded = machine.engine.step(planned, {1: drawing}, NO_NUMBERS)
         checksum = decoded.samples[0].logits_crc32 if decoded.samples else None
     return checksum
 
 
-def _has(step: Step, target: Row) -> bool:
+def _has(step: Step, target: ExecutedRow) -> bool:
     return any(
         row.n == target.n and row.part.sequence == target.part.sequence and row.replayed is not None and row.same_bits
         for row in step.rows

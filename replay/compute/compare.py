@@ -6,7 +6,7 @@ The rule that holds here: rows are compared by the checksums that the log holds,
 from typing import TYPE_CHECKING, Final
 
 from reenact.actors import events as e
-from reenact.replay.compute.execution import Row, Step
+from reenact.replay.compute.execution import ExecutedRow, Step
 from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.report import Best, Computed, RowSpot
 
@@ -35,7 +35,7 @@ class Counts:
         self._differing: set[int] = set()
         """Sequences of which something differs."""
         self._first_row: RowSpot | None = None
-        self._first_token: Row | None = None
+        self._first_token: ExecutedRow | None = None
         self._first_outcome: Step | None = None
         self._seen: tuple[tuple[Best, ...], Weights] | None = None
         self._operations: dict[int, list[tuple[int, e.Operation]]] = {}
@@ -60,7 +60,7 @@ class Counts:
         for row in step.rows:
             self.add(row, step.planned)
 
-    def add(self, row: Row, planned: e.BatchPlanned | None = None) -> None:
+    def add(self, row: ExecutedRow, planned: e.BatchPlanned | None = None) -> None:
         """Count what came of a part."""
         self._n_unchecked += not row.has_checksum
         self._sequences.add(row.part.sequence)
@@ -105,7 +105,7 @@ class Counts:
             done = operation.slot if not isinstance(operation, e.Copy) else operation.source
             self._operations[operation.slot] = [*self._operations.get(done, []), (planned.batch, operation)]
 
-    def _spot(self, row: Row, planned: e.BatchPlanned | None) -> RowSpot:
+    def _spot(self, row: ExecutedRow, planned: e.BatchPlanned | None) -> RowSpot:
         best, logits = self._seen or ((), None)
         operations = tuple(self._operations.get(row.part.slot, ()))
         return RowSpot(row=row, planned=planned, best=best, logits=logits, operations=operations)

@@ -19,6 +19,7 @@ from reenact.actors import events as e
 from reenact.actors.routing import ROUTES
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers, numbers_of
 from reenact.runtime.log.codec import decode, loads
 from reenact.runtime.log.line import Line
 
@@ -44,7 +45,7 @@ _KINDS: Final = frozenset(
 
 
 @frozen
-class Row:
+class ExecutedRow:
     """A row of logits, or a vector, as it was and as it is now."""
 
     n: int
@@ -119,13 +120,13 @@ class Step:
         return (one.code, one.positions) == (other.code, other.positions)
 
     @property
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ExecutedRow]:
         """What came of each part that something comes of."""
         parts = {part.sequence: part for part in self.planned.parts}
         replayed = {outcome.sequence: outcome for outcome in self.replayed.outcomes}
         for outcome in self.recorded.outcomes:
             number = outcome.sequence
-            yield Row(self.n, self.planned.batch, parts[number], outcome, replayed.get(number))
+            yield ExecutedRow(self.n, self.planned.batch, parts[number], outcome, replayed.get(number))
 
 
 def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
@@ -155,13 +156,17 @@ class Execution:
     Args:
         engine: Opened as the log's header says, with empty cells.
         renew: Gives the engine a new context.
+        numbers: Those of the log's rows.
         planned: Changes plans, to see what comes of it.
     """
 
-    def __init__(self, engine: Engine, renew: Callable[[], None], planned: Planned | None = None) -> None:
+    def __init__(
+        self, engine: Engine, renew: Callable[[], None], numbers: Numbers, planned: Planned | None = None
+    ) -> None:
         self.drawings = Drawings()
         self._engine = engine
         self._renew = renew
+        self._numbers = numbers
         self._changed = planned or (lambda plan: plan)
         self._plan: e.BatchPlanned | None = None
         self._plan_drawings: dict[int, Drawing] = {}
@@ -187,7 +192,9 @@ class Execution:
                     self._renew()
                 case e.BatchDecoded() if self._plan is not None:
                     self._outcome = event
-                    replayed = execute(self._engine, self._changed(self._plan), event, self._plan_drawings)
+                    plan = self._changed(self._plan)
+                    numbers = numbers_of(plan, self._numbers)
+                    replayed = execute(self._engine, plan, event, self._plan_drawings, numbers)
                     yield Step(n=record.n, planned=self._plan, recorded=event, replayed=replayed)
                 case _:
                     pass
@@ -195,19 +202,23 @@ class Execution:
 
 
 def execute(
-    engine: Engine, planned: e.BatchPlanned, recorded: e.BatchDecoded, drawings: dict[int, Drawing]
+    engine: Engine,
+    planned: e.BatchPlanned,
+    recorded: e.BatchDecoded,
+    drawings: dict[int, Drawing],
+    numbers: Numbers = NO_NUMBERS,
 ) -> e.BatchDecoded:
     """Execute a batch as it was executed, and return what comes of it."""
     if planned.parts and not recorded.positions:
         return recorded
     if recorded.code in {e.DONE, e.NO_ROOM, e.INVALID}:
-        return engine.step(planned, drawings)
+        return engine.step(planned, drawings, numbers)
     whole = changed(planned, parts=tuple(changed(part, draw=None) for part in planned.parts))
-    outcome = engine.step(whole, {})
+    outcome = engine.step(whole, {}, numbers)
     reached = dict(outcome.positions)
     pooled = any(part.pool for part in planned.parts)
     if outcome.code != e.DONE or any(reached[slot] < last for slot, last in recorded.positions):
         return outcome
     trims = () if pooled else tuple(e.Trim(slot=slot, length=last + 1) for slot, last in recorded.positions)
-    engine.step(changed(planned, copies=(), trims=trims, shifts=(), parts=()), {})
+    engine.step(changed(planned, copies=(), trims=trims, shifts=(), parts=()), {}, NO_NUMBERS)
     return changed(outcome, code=recorded.code, vectors=(), positions=recorded.positions)

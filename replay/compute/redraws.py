@@ -18,12 +18,13 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.options import Options
-from reenact.replay.compute.execution import Execution, Row, executed_records
+from reenact.replay.compute.execution import ExecutedRow, Execution, executed_records
 from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.report import Cause
 from reenact.replay.render.values import count
 from reenact.runtime.engine.protocol import Drawing
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
@@ -54,7 +55,7 @@ _MAX_DRAWS: Final = 64
 """Draws of a sequence that are looked at."""
 
 
-def cause_of_draws(log: LogFile, machine: ModelHere, token: Row) -> Cause:
+def cause_of_draws(log: LogFile, machine: ModelHere, token: ExecutedRow) -> Cause:
     """Return why the draws of a sequence are not those that its log holds.
 
     Args:
@@ -74,12 +75,12 @@ def cause_of_draws(log: LogFile, machine: ModelHere, token: Row) -> Cause:
 class _Redraws:
     """Draws each token of a sequence again, in many ways at once."""
 
-    def __init__(self, log: LogFile, machine: ModelHere, token: Row) -> None:
+    def __init__(self, log: LogFile, machine: ModelHere, token: ExecutedRow) -> None:
         self._log = log
         self._machine = machine
         self._sequence = token.part.sequence
         self._first = max((token.part.draw or 0) - _BEFORE, 0)
-        self._execution = Execution(machine.engine, machine.renew)
+        self._execution = Execution(machine.engine, machine.renew, rows_in(log))
         self._options: Options | None = None
         self._ways: dict[str, Options] = {}
         self._n_draws = 0
@@ -130,7 +131,7 @@ class _Redraws:
             if seed != options.seed:
                 yield f"seed {seed} in place of {options.seed}", changed(options, seed=seed)
 
-    def cause(self, token: Row) -> Cause:
+    def cause(self, token: ExecutedRow) -> Cause:
         """Return what was found."""
         differing = self._same.count(False)
         draws = f"{differing:,} of {count(self._n_draws, 'draw')} of sequence {self._sequence} come out otherwise"

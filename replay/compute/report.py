@@ -14,7 +14,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import description
-from reenact.replay.compute.execution import Row, Step
+from reenact.replay.compute.execution import ExecutedRow, Step
 from reenact.replay.compute.machine import MachineDifference
 from reenact.replay.render.events import operation_phrase, phrase
 from reenact.replay.render.values import count, piece, plain, seconds, sequences
@@ -46,7 +46,7 @@ class Best:
 class RowSpot:
     """What is known of the first row that differs."""
 
-    row: Row
+    row: ExecutedRow
     planned: e.BatchPlanned | None
     """The batch; None for a sequence that is alone."""
     best: tuple[Best, ...]
@@ -93,7 +93,7 @@ class Computed:
     differing: tuple[int, ...]
     """The sequences of which a row or a token differs."""
     first_row: RowSpot | None
-    first_token: Row | None
+    first_token: ExecutedRow | None
     """The first token that differs."""
     first_outcome: Step | None
     """The first batch with another outcome."""
@@ -248,7 +248,7 @@ def _checksum(outcome: e.Outcome | None) -> str:
     return "none" if checksum is None else f"{checksum:08x}"
 
 
-def _token(row: Row) -> tuple[str, str]:
+def _token(row: ExecutedRow) -> tuple[str, str]:
     where = f"record {row.n:,}, batch {row.batch:,}: {_where(row.part)}"
     return where, f"{_drawn(row.recorded)} in the log, {_drawn(row.replayed)} here"
 
@@ -268,7 +268,7 @@ def _outcome(step: Step) -> str:
     return f"record {step.n:,}, batch {one.batch:,}: {codes if one.code != other.code else cells}"
 
 
-def _row_as_json(row: Row) -> dict[str, Any]:
+def _row_as_json(row: ExecutedRow) -> dict[str, Any]:
     return {
         "n": row.n,
         "batch": row.batch,

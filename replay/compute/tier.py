@@ -31,6 +31,7 @@ from reenact.replay.divergence import Divergence
 from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.log.codec import encode
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import ROWS_CURE, RowsCorrupt, RowsMissing, rows_in
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
@@ -83,11 +84,16 @@ def executed(path: str | os.PathLike[str], asked: ComputeOptions, compare: Compa
     try:
         with LogFile(path) as log:
             header = header_of(log)
+            rows_in(log).check()
             with machine_of(header, asked) as machine:
                 verdict = changed(verdict, notes=(*verdict.notes, *machine.warnings))
                 found = compare(log, header, machine, asked)
+    except RowsMissing as error:
+        return _without(verdict, "not comparable", error, f"{error}: {ROWS_CURE}")
     except LogNotComparable as error:
         return _without(verdict, "not comparable", error)
+    except RowsCorrupt as error:
+        return _without(verdict, "corrupt", error)
     except ModelNotFound as error:
         return _without(verdict, "unreadable", error)
     if found.same:
@@ -97,7 +103,7 @@ def executed(path: str | os.PathLike[str], asked: ComputeOptions, compare: Compa
 
 def _compared(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
     """Execute the whole log."""
-    execution = Execution(machine.engine, machine.renew)
+    execution = Execution(machine.engine, machine.renew, rows_in(log))
     counts = Counts(machine, tokens_only=asked.tokens_only)
 
     def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample) -> None:
@@ -120,8 +126,8 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: 
     return found.because(lambda: cause_of(log, header, model, found, asked.on_progress))
 
 
-def _without(verdict: Verdict, result: Result, error: Exception) -> Verdict:
-    return changed(verdict, verdict=result, tier="compute", notes=(str(error),), error=error)
+def _without(verdict: Verdict, result: Result, error: Exception, note: str | None = None) -> Verdict:
+    return changed(verdict, verdict=result, tier="compute", notes=(note or str(error),), error=error)
 
 
 def header_of(log: LogFile) -> e.SessionOpened:

@@ -26,6 +26,7 @@ from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.log.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
 from reenact.runtime.log.line import Line
 from reenact.runtime.log.reader import LogFile, entry_of
+from reenact.runtime.log.rows import ROWS_CURE, RowsCorrupt, RowsFile, RowsMissing
 
 
 def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -> Verdict:
@@ -61,6 +62,7 @@ class _Replay:
         self._counting = Counting()
         self._expected: deque[e.Record] = deque()
         """What the actors decided and the log has not shown yet."""
+        self._rows = RowsFile(path, 0)
         self._t = 0
         """When the given record happened that they follow from."""
 
@@ -73,7 +75,7 @@ class _Replay:
                 raise line.corrupt(str(error)) from None
             if divergence is not None:
                 return self.verdict("diverged", divergence=divergence)
-        return self._end(log)
+        return self._end(log, patience)
 
     def verdict(
         self,
@@ -121,6 +123,13 @@ class _Replay:
             note = f"today's actors cannot take this fact: {description(error)}"
             return Divergence(n=record.n, expected=fields, actual=None, note=note)
         self._t = fields["t"]
+        match record.event:
+            case e.SessionOpened():
+                self._rows = RowsFile(self._path, record.event.context.n_embd)
+            case e.PromptTokenized():
+                self._rows.meet(record.event.inputs)
+            case _:
+                pass
         self._counting.add(record.event, self._t, derived=False, n_bytes=line.size)
         self._expected.extend(records[1:])
         return None
@@ -132,13 +141,23 @@ class _Replay:
             return None
         return Divergence(n=fields["n"], expected=fields, actual={**fields, "digest": actual})
 
-    def _end(self, log: LogFile) -> Verdict:
+    def _notes_on_rows(self, patience: Patience) -> list[str]:
+        """Say what is wrong with the rows beside the log: nothing is decided by their numbers."""
+        try:
+            for row in patience.within(self._rows):
+                _ = self._rows[row]
+        except (RowsMissing, RowsCorrupt) as error:
+            needs = "no decision needs its numbers; --compute, --only and fork do"
+            return [f"{error}: {needs}" + (f": {ROWS_CURE}" if isinstance(error, RowsMissing) else "")]
+        return []
+
+    def _end(self, log: LogFile, patience: Patience) -> Verdict:
         """Say what the end of the log lacks; a session that crashed is not a divergence."""
         n = self._counting.n_records
         notes: list[str] = []
         if not self._kernel.state.closed:
             notes.append(f"same up to record {n - 1:,}: {NOT_CLOSED}" if n else "the log is empty")
-        notes += torn(log.torn)
+        notes += [*torn(log.torn), *self._notes_on_rows(patience)]
         if self._expected:
             names = ", ".join(ROUTES[type(record.event)].name for record in self._expected)
             notes.append(f"missing at the end, and decided now: {names}")

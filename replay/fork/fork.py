@@ -39,6 +39,7 @@ from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
 from reenact.runtime.log.codec import FORMAT, SCHEMA
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.sources import Sources
 
@@ -130,6 +131,9 @@ def fork(
     parent = _Parent(path, n)
     chosen = parent.chosen(only)
     options = {one.sequence: _options(one, changes if one in chosen else {}) for one in parent.live}
+    with LogFile(path) as log:
+        numbers = rows_in(log)
+    numbers.check()
     journal = Journal(out)
     try:
         opened = open_engine(parent.header)
@@ -137,7 +141,7 @@ def fork(
             header = _header(parent, opened.loaded, opened.notes)
             with interrupts() as interrupted:
                 driver = Driver()
-                recorder = Recorder(driver, journal)
+                recorder = Recorder(driver, journal, numbers)
                 for fact in restored(driver, header, parent.before):
                     recorder.write(fact.records, fact.t)
                 for given in parent.facts(options):

@@ -18,6 +18,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.runtime.engine.driver import Driver, execute
 from reenact.runtime.engine.protocol import Engine
+from reenact.runtime.engine.row_numbers import Numbers, numbers_of
 from reenact.runtime.log.reader import Entry
 from reenact.runtime.log.writer import Journal
 
@@ -70,10 +71,12 @@ class Recorder:
     Args:
         driver: The driver.
         journal: The log, empty.
+        numbers: Those of the rows that prompts have.
     """
 
-    def __init__(self, driver: Driver, journal: Journal) -> None:
+    def __init__(self, driver: Driver, journal: Journal, numbers: Numbers) -> None:
         self._driver = driver
+        self._numbers = numbers
         self._journal = journal
         self._t, self._written = 0, monotonic_ns()
 
@@ -87,7 +90,7 @@ class Recorder:
         Raises:
             LogBroken: The file cannot be written.
         """
-        self._journal.append(records, t)
+        self._journal.append(records, t, self._numbers)
         self._t, self._written = t, monotonic_ns()
 
     def give(self, given: e.GivenEvent) -> None:
@@ -113,9 +116,10 @@ class Recorder:
         """
         kernel = self._driver.kernel
         while kernel.live and not interrupted.is_set():
-            if self._driver.crossing is None:
+            crossing = self._driver.crossing
+            if crossing is None:
                 raise InternalError("sequences are live, and no batch is in flight that an engine could execute")
-            self.give(execute(engine, self._driver.crossing))
+            self.give(execute(engine, crossing, numbers_of(crossing.planned, self._numbers)))
         for one in kernel.live:
             self.give(e.CancelRequested(sequence=one.sequence))
         self.give(e.SessionClosed(digest=kernel.digest()))

@@ -13,6 +13,7 @@ from attrs import Factory, define, field, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.inputs import Row
 from reenact.replay.render.endings import not_closed, torn
 from reenact.replay.render.values import piece
 from reenact.runtime.log.codec import Fields, loads
@@ -52,7 +53,8 @@ class History:
     @property
     def inputs(self) -> list[Any]:
         """The prompt's inputs; none while it is not tokenised."""
-        return self.fact("PromptTokenized", "inputs") or []
+        written = self.fact("PromptTokenized", "inputs") or []
+        return [Row(one) if isinstance(one, str) else one for one in written]
 
     def asked(self) -> Fields:
         """Return what was asked for, by whoever forked the session last of all, and the grammar in force."""

@@ -10,10 +10,13 @@ from collections.abc import Collection
 from typing import Final
 
 from reenact.actors.errors import Failure
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row, rows_of
 
 _MAX_ITEMS: Final = 8
 """Items of a list that are shown; the rest are counted."""
+
+_MAX_DIGEST: Final = 8
+"""Digits of a row's digest that are shown."""
 
 _MAX_TEXT: Final = 80
 """Characters of a text that are shown; a terminal's width."""
@@ -56,13 +59,13 @@ def count(number: int, noun: str) -> str:
 
 
 def inputs(items: Collection[Input]) -> str:
-    """Return inputs as a list with its length: tokens by their ids, rows by how many numbers they have."""
-    noun = "token" if all(isinstance(one, int) for one in items) else "input"
+    """Return inputs as a list with its length: tokens by their ids, rows by how their digests begin."""
+    noun = "input" if rows_of(items) else "token"
     return f"{count(len(items), noun)} {_list([_input(one) for one in items])}"
 
 
 def _input(one: Input) -> str:
-    return str(one) if isinstance(one, int) else f"row of {len(one)}"
+    return f"row {one.digest[:_MAX_DIGEST]}…" if isinstance(one, Row) else str(one)
 
 
 def vector(values: Collection[float]) -> str:

@@ -28,7 +28,9 @@ from reenact.replay.shrink.patience import Patience, TimeIsOver
 from reenact.replay.shrink.question import Breaks, Parts, Shows, Wrong
 from reenact.replay.shrink.reduce import Reduction
 from reenact.replay.verdict import Verdict
+from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.rows import RowsCorrupt, RowsFile, RowsMissing, rows_in
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.terminal import Spans
 
@@ -157,6 +159,7 @@ def shrink_log(
     try:
         with LogFile(path) as log:
             whole = list(patience.within(entries(log)))
+            rows = rows_in(log)
         facts = facts_of(whole)
         before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
         rule, facts, wrong = _question(path, whole, facts, patience, rule=rule, diverges=diverges)
@@ -169,7 +172,7 @@ def shrink_log(
             n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, patience=patience)
             reduction.run()
             if reduction.shows is not None:
-                _write(journal, reduction.shows)
+                _write(journal, reduction.shows, _whole(rows))
                 n = _read_back(out, rule)
             elif not interrupted.is_set():
                 patience.check()
@@ -257,13 +260,22 @@ def _no_longer(header: e.SessionOpened, rule: str | None) -> str:
     return f"what today's actors make of its facts keeps rule {rule}: {cure}"
 
 
-def _write(journal: Journal, shows: Shows) -> None:
+def _whole(rows: RowsFile) -> Numbers | None:
+    """Return the rows of a log, None where they cannot be had: what is wrong in it shows without them."""
+    try:
+        rows.check()
+    except (RowsMissing, RowsCorrupt):
+        return None
+    return rows
+
+
+def _write(journal: Journal, shows: Shows, numbers: Numbers | None) -> None:
     """Write a session."""
     for played in shows.played:
         records = played.records
         if played.index < 0 and isinstance(header := records[0].event, e.SessionOpened):
             records = [changed(records[0], event=changed(header, engine=_NOT_COMPUTED)), *records[1:]]
-        journal.append(records, played.t)
+        journal.append(records, played.t, numbers)
     journal.close()
 
 

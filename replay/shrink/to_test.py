@@ -14,6 +14,7 @@ The rules that hold here:
 import os
 import re
 from pathlib import Path
+from shutil import copyfileobj
 from textwrap import fill
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from reenact.replay.check.report import check_facts, check_log
 from reenact.replay.check.runner import RULES
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.shrink.shrink import DIVERGES, what_is_wrong
+from reenact.runtime.log.rows import rows_path
 from reenact.runtime.terminal import Spans
 
 _WIDTH: Final = 88
@@ -125,15 +127,26 @@ def keep_log(
         text = _REPLAYS.format(**names)
     else:
         text = _BROKEN.format(rule=wrong, says=fill(RULES[wrong].says, _WIDTH), **names)
-    copied = not (beside.exists() and beside.samefile(log))
-    if copied:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-            copy.write(log.read_bytes())
+    copies: list[Path] = []
     try:
+        if not (beside.exists() and beside.samefile(log)):
+            for source, copy in ((log, beside), (rows_path(log), rows_path(beside))):
+                if source.is_file():
+                    _copy(source, copy)
+                    copies.append(copy)
         with test.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError:
-        if copied:
-            beside.unlink()
+        for copy in copies:
+            copy.unlink()
         raise
     return KeptTest(test=os.fspath(test), log=os.fspath(beside), wrong=wrong, fails=fails)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file that is its owner's."""
+    with (
+        os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+        source.open("rb") as whole,
+    ):
+        copyfileobj(whole, file)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.header import ContextFacts
+from reenact.actors.inputs import rows_of
 from reenact.actors.limits import NUM_PREDICT_CONTEXTS
 from reenact.replay.testing.kernel import CheckedKernel, Submission, decoded
 
@@ -47,7 +48,7 @@ def rows_left(context: ContextFacts, submission: Submission, n_sampled: int) -> 
     discard = max((context.n_ctx - keep) // 2, 1)
     n_shifts = -(-max(n_rows - context.n_ctx, 0) // discard)
     again = context.n_ctx - keep - discard if context.shift == "evaluate" else 0
-    of_numbers = sum(isinstance(one, tuple) for one in submission.prompt) * (1 + (n_shifts if again else 0))
+    of_numbers = len(rows_of(submission.prompt)) * (1 + (n_shifts if again else 0))
     return Left(n_rows + n_shifts * again, n_draws, of_numbers)
 
 

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row
 from reenact.actors.options import Options
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone, sample
 from reenact.runtime.engine.protocol import refused
@@ -61,9 +61,9 @@ TAILS: Final[tuple[tuple[Input, ...], ...]] = (
     (),
     (500,),
     (500, 501),
-    (500, (0.5, 1.0)),
-    ((0.5, 1.0), (0.25, 1.0)),
-    ((0.5, 0.75), 500),
+    (500, Row("a" * 64)),
+    (Row("a" * 64), Row("b" * 64)),
+    (Row("c" * 64), 500),
 )
 """Ends of prompts: tokens, and rows of numbers in their place."""
 

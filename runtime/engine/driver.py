@@ -18,6 +18,7 @@ from reenact.actors.errors import InternalError, description
 from reenact.actors.kernel import Kernel
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers
 from reenact.runtime.log.codec import recordable
 
 
@@ -94,9 +95,15 @@ class Driver:
                 pass
 
 
-def execute(engine: Engine, crossing: Crossing) -> e.BatchDecoded | e.EngineFailed:
-    """Have an engine execute a batch, and return what became of it; it is yet to be given."""
+def execute(engine: Engine, crossing: Crossing, numbers: Numbers = NO_NUMBERS) -> e.BatchDecoded | e.EngineFailed:
+    """Have an engine execute a batch, and return what became of it; it is yet to be given.
+
+    Args:
+        engine: The engine.
+        crossing: The batch.
+        numbers: Those of the batch's rows.
+    """
     try:
-        return recordable(engine.step(crossing.planned, crossing.drawings))
+        return recordable(engine.step(crossing.planned, crossing.drawings, numbers))
     except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
         return e.EngineFailed(error=description(error))

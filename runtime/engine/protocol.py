@@ -17,6 +17,7 @@ from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, M
 from reenact.actors.inputs import Input, kind_of
 from reenact.actors.limits import MAX_DEADLINE
 from reenact.actors.options import Options
+from reenact.runtime.engine.row_numbers import Numbers
 
 Determinism = Literal["auto", "schedule-independent", "recorded-schedule"]
 """What is asked of results: a policy by its name, or "auto", schedule-independent where that can be had."""
@@ -160,7 +161,7 @@ class Engine(Protocol):
             InvalidRequest: The model has no template, or the template refuses the messages; it names ``messages``.
         """
 
-    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
         """Copy, trim and shift cells, in this order, decode the batch's rows, draw or pool wherever it is asked for.
 
         A draw depends on the row's logits and on its `Drawing`, and on nothing else. A return code other than 0 is an
@@ -170,6 +171,7 @@ class Engine(Protocol):
         Args:
             planned: The batch.
             drawings: How to draw, for every sequence that a token is drawn for.
+            numbers: Those of the batch's rows.
         """
 
     def abort(self, batch: int) -> None:

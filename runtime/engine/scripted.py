@@ -34,6 +34,7 @@ from reenact.runtime.engine.protocol import (
     padded,
     refused,
 )
+from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.grammar.in_force import grammar_in_force
 
 
@@ -219,7 +220,12 @@ class ScriptedEngine:
         lines = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
         return Rendered(text=f"{lines}assistant: ")
 
-    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+    def step(
+        self,
+        planned: BatchPlanned,
+        drawings: Mapping[int, Drawing],
+        numbers: Numbers,  # noqa: ARG002  # digests tell rows apart
+    ) -> BatchDecoded:
         """Keep the batch's inputs in the cells and play the next pieces."""
         context = self._context()
         pools = {part.pool for part in planned.parts}

@@ -6,12 +6,13 @@ NULL, by which llama.cpp tells the two apart.
 """
 
 import ctypes
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from reenact.actors.batch import BatchPlanned
-from reenact.actors.inputs import Row, kind_of
+from reenact.actors.inputs import kind_of, rows_of
+from reenact.runtime.engine.row_numbers import NUMBER_SIZE, Numbers
 from reenact.runtime.llama.bindings import llama_cpp
 
 _KINDS: Final[dict[str, Any]] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}
@@ -28,7 +29,7 @@ class Rows:
     def __init__(self, n_batch: int, width: int) -> None:
         self._width = width
         self._tokens = np.zeros(n_batch, np.int32)
-        self._numbers = np.zeros((0, width), np.float32)
+        self._numbers = np.zeros(0, np.float32)
         self._positions = np.zeros(n_batch, np.int32)
         self._counts = np.ones(n_batch, np.int32)
         self._slots = np.zeros(n_batch, np.int32)
@@ -40,13 +41,12 @@ class Rows:
         self._point("seq_id", self._slot_pointers)
         self._point("logits", self._outputs)
 
-    def fits(self, planned: BatchPlanned) -> bool:
+    def fits(self, planned: BatchPlanned, numbers: Numbers) -> bool:
         """Return whether every row of numbers is as wide as the model's; llama.cpp would read beyond it."""
-        return all(
-            len(one) == self._width > 0 for part in planned.parts for one in part.inputs if isinstance(one, tuple)
-        )
+        size = self._width * NUMBER_SIZE
+        return all(len(numbers.get(row, b"")) == size > 0 for part in planned.parts for row in rows_of(part.inputs))
 
-    def fill(self, planned: BatchPlanned) -> Any:
+    def fill(self, planned: BatchPlanned, numbers: Numbers) -> Any:
         """Return the batch with the plan's rows, which have been found to fit; it is valid until the next call."""
         end = 0
         for part in planned.parts:
@@ -57,12 +57,12 @@ class Rows:
             self._outputs[end - 1] = part.pool or part.draw is not None
         inputs = [one for part in planned.parts for one in part.inputs]
         if kind_of(inputs[0]) == "token":
-            self._tokens[:end] = inputs
+            self._tokens[:end] = [one for one in inputs if isinstance(one, int)]
             self._point("token", self._tokens)
             self._point("embd", None)
         else:
-            with np.errstate(over="ignore"):  # A number beyond float32 is infinite; the logits will tell.
-                self._numbers = np.array(cast("list[Row]", inputs), np.float32)
+            # One that was beyond float32 is infinite; the logits will tell.
+            self._numbers = np.frombuffer(b"".join(numbers[row] for row in rows_of(inputs)), "<f4").astype(np.float32)
             self._point("embd", self._numbers)
             self._point("token", None)
         self._batch.n_tokens = end

@@ -19,6 +19,7 @@ import numpy as np
 from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Part, Sample, Vector
 from reenact.actors.limits import PICKED_CELL
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, code_before, is_valid, refused
+from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.llama.abort import AbortFlag
 from reenact.runtime.llama.batch import Rows
 from reenact.runtime.llama.bindings import ShortCalls, llama_cpp
@@ -70,12 +71,12 @@ class Evaluator:
         self.draws = Sampler(vocabulary, self._context, self._calls, self.facts.n_ctx, logits_hash=settings.logits_hash)
         self.on_row: OnRow | None = None
 
-    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
         """Change the cells, decode, draw or pool."""
-        if not self._takes(planned):
+        if not self._takes(planned, numbers):
             return refused(planned)
         self._arrange(planned)
-        code = self._decode(planned)
+        code = self._decode(planned, numbers)
         samples, vectors, row = [], [], -1
         for part in planned.parts if code == 0 else ():
             row += len(part.inputs)
@@ -110,14 +111,14 @@ class Evaluator:
     def _pools(self) -> bool:
         return self.facts.pooling != "none"
 
-    def _takes(self, planned: BatchPlanned) -> bool:
+    def _takes(self, planned: BatchPlanned, numbers: Numbers) -> bool:
         """Return whether a batch may be handed to this model's context.
 
         Generating and pooling are two kinds of contexts; and a text that is not pooled whole gives a wrong vector.
         """
         return (
             is_valid(planned, self.facts)
-            and self._rows.fits(planned)
+            and self._rows.fits(planned, numbers)
             and all(part.pool == self._pools and not (part.pool and part.draw is not None) for part in planned.parts)
         )
 
@@ -162,7 +163,7 @@ class Evaluator:
             llama_cpp.llama_state_seq_get_data(self._context, cells, size, copy.source)
             llama_cpp.llama_state_seq_set_data(self._context, cells, size, copy.slot)
 
-    def _decode(self, planned: BatchPlanned) -> int:
+    def _decode(self, planned: BatchPlanned, numbers: Numbers) -> int:
         """Hand the rows to llama_decode, which encodes where there is no memory, and return its code."""
         if not planned.parts:
             return 0
@@ -171,7 +172,7 @@ class Evaluator:
             return code
         # An abort while cells are moved would leave them half moved, to be moved once more (llama_kv_cache::update).
         self._abort_flag.arm(planned.batch, heeded=self._mends_heads and not self._shifted)
-        code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned)))
+        code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned, numbers)))
         self._shifted = self._copied = False
         if code and self._memory and self._mends_heads:
             self._mend_heads(planned)

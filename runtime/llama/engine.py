@@ -20,6 +20,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.runtime.console import warn
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded, Message, Rendered, Tokenized
+from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.grammar.in_force import grammar_in_force
 from reenact.runtime.llama.abort import AbortFlag
 from reenact.runtime.llama.bindings import listen, llama_cpp
@@ -146,9 +147,9 @@ class LlamaEngine:
         self._loaded()
         return self._render(messages)
 
-    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
         """Change the cells, decode, draw or pool."""
-        return self._loaded().step(planned, drawings)
+        return self._loaded().step(planned, drawings, numbers)
 
     def watch(self, on_row: OnRow | None) -> None:
         """Have each row of logits shown that a token is drawn from, also of later contexts; None ends that."""

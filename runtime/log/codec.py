@@ -25,14 +25,14 @@ from cattrs.v import format_exception
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row
 from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, MAX_SLOTS
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
 """Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Of the events and of the states whose digest closes a log."""
 
 OLDEST: Final = {"format": 1, "schema": 3}
@@ -46,8 +46,8 @@ _MAX_DEPTH: Final = 16
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 """An integer from 2^53 on has so many digits."""
 
-_INPUTS: Final = "inputs"
-"""The one array that may hold many others: rows of numbers. Of all else there is at most one for each slot."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+"""A SHA-256: what stands for a row of numbers."""
 
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """Of what every line begins with; ``cause``, where there is one, is an integer too."""
@@ -139,23 +139,22 @@ def loads(body: bytes) -> Fields:
     return fields
 
 
-def _bounded(name: str, value: object, depth: int = 1, own: str = "") -> None:
+def _bounded(name: str, value: object, depth: int = 1) -> None:
     """Refuse what no field may hold, at any depth.
 
     Args:
         name: The field's.
         value: What it holds, or a part of that.
         depth: Of that part.
-        own: Its own name, if it has one.
     """
     if depth > _MAX_DEPTH:
         raise UnreadableRecord(f"{name}: more than {_MAX_DEPTH} arrays and objects are in each other")
     match value:
         case dict():
-            for own_name, item in value.items():
-                _bounded(name, item, depth + 1, own_name)
+            for item in value.values():
+                _bounded(name, item, depth + 1)
         case list():
-            n_left = MAX_LINE_VALUES if _INPUTS in {name, own} else MAX_SLOTS
+            n_left = MAX_SLOTS
             for item in value:
                 if type(item) is not float:  # Which makes most of what is long.
                     n_left -= type(item) in {dict, list}
@@ -276,9 +275,15 @@ def _finite(value: float) -> float:
 def _input(value: object, _: object) -> Input:
     if type(value) is int:
         return _strict_int(value, int)
-    if isinstance(value, list) and value and all(type(item) is float for item in value):
-        return tuple(value)
-    raise TypeError(f"expected a token or a row of numbers, got {shown(value)}")
+    if type(value) is str and _DIGEST.fullmatch(value):
+        return Row(value)
+    raise TypeError(f"expected a token or the SHA-256 of a row, got {shown(value)}")
+
+
+def _written_row(row: Row) -> str:
+    if not _DIGEST.fullmatch(row.digest):
+        raise UnwritableRecord(f"{shown(row.digest)} is no SHA-256 of a row")
+    return row.digest
 
 
 def _bytes_fields(kind: type) -> tuple[str, ...]:
@@ -326,6 +331,7 @@ def _make_converter() -> Converter:
         converter.register_structure_hook(kind, _strict(kind))
 
     converter.register_unstructure_hook(float, _finite)
+    converter.register_unstructure_hook(Row, _written_row)
 
     @converter.register_structure_hook_factory(_is_tuple)
     def _tuple_hook(kind: Any) -> Callable[[object, object], tuple[Any, ...]]:

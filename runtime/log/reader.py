@@ -19,8 +19,8 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable
 from reenact.actors.header import beyond
-from reenact.actors.inputs import n_numbers
-from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS
+from reenact.actors.inputs import rows_of
+from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS, MAX_PROMPT_ROWS
 from reenact.actors.options import check_text
 from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
@@ -170,8 +170,10 @@ def _beyond(event: e.Event) -> str | None:
                 check_text("request_id", event.request_id or "")
             except InvalidRequest as error:
                 return str(error)
-        case e.PromptTokenized() if n_numbers(event.inputs) > MAX_PROMPT_NUMBERS:
-            return f"inputs: it has more than {MAX_PROMPT_NUMBERS:,} tokens and numbers of rows"
+        case e.PromptTokenized() if len(event.inputs) > MAX_PROMPT_NUMBERS:
+            return f"inputs: it has more than {MAX_PROMPT_NUMBERS:,}"
+        case e.PromptTokenized() if len(rows_of(event.inputs)) > MAX_PROMPT_ROWS:
+            return f"inputs: it has more than {MAX_PROMPT_ROWS:,} rows"
         case _:
             pass
     return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from reenact.actors.inputs import NONE, Input, Inputs, kind_of
+from reenact.actors.inputs import NONE, Input, Inputs, Row, kind_of, rows_of
 
 
 @pytest.mark.parametrize(
@@ -12,12 +12,12 @@ from reenact.actors.inputs import NONE, Input, Inputs, kind_of
     [
         ([1, 2, 3], [1, 2, 3], 3),
         ([1], [1, 2, 3], 1),
-        ([1, (0.2, 0.3, 0.4)], [1, (0.2, 0.3, 0.4), 5], 2),
-        ([(0.1, 0.2, 0.3)], [(0.1, 0.2)], 0),
+        ([1, Row("abc")], [1, Row("abc"), 5], 2),
+        ([Row("abc")], [Row("ab")], 0),
         ([], [1], 0),
         ([1, 2, 3, 4], [1, 2, 9, 4], 2),
         ([7, 2], [1, 2], 0),
-        ([(0.2, 0.3)], [(0.2, 0.4)], 0),
+        ([Row("ac")], [Row("ad")], 0),
         (range(1000), [*range(777), -1, *range(778, 1000)], 777),
     ],
 )
@@ -58,11 +58,11 @@ def test_inputs_are_left_out() -> None:
 
 def test_equal_lists_are_equal() -> None:
     """Lists are equal by what is in them, whether they share it or not."""
-    whole = Inputs([1, (0.5,)])
-    assert Inputs([1, (0.5,)]) == whole
-    assert Inputs([1, (0.5,), 2]).first(2) == whole
+    whole = Inputs([1, Row("a")])
+    assert Inputs([1, Row("a")]) == whole
+    assert Inputs([1, Row("a"), 2]).first(2) == whole
     assert whole != whole.then([3])
-    assert whole != [1, (0.5,)]
+    assert whole != [1, Row("a")]
     assert NONE == Inputs()
 
 
@@ -74,5 +74,6 @@ def test_a_list_shows_its_inputs() -> None:
 
 
 def test_a_token_is_not_a_row() -> None:
-    """There are two kinds of inputs."""
-    assert ("token", "row") == (kind_of(1), kind_of((1.0,)))
+    """There are two kinds of inputs, and rows are found among them."""
+    assert ("token", "row") == (kind_of(1), kind_of(Row("a")))
+    assert [Row("b"), Row("a"), Row("b")] == rows_of([1, Row("b"), Row("a"), 2, Row("b")])

@@ -3,11 +3,11 @@
 from itertools import repeat
 
 from reenact.actors import events as e
-from reenact.actors.inputs import Input, kind_of
+from reenact.actors.inputs import Input, Row, kind_of
 from tests.helpers.driver import Driver
 
 ENDLESS = repeat(b"a")
-ROWS = tuple((float(n), 0.5) for n in range(12))
+ROWS: tuple[Input, ...] = tuple(Row(str(n)) for n in range(12))
 
 
 def batches(driver: Driver) -> list[tuple[str, list[int]]]:

@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row
 from tests.helpers.driver import Driver
 
 SHARED = 64
@@ -58,10 +58,10 @@ def test_what_is_behind_the_common_beginning_is_removed() -> None:
 def test_rows_of_numbers_are_reused() -> None:
     """Rows are compared as a whole: a row with one other number is another input."""
     driver = Driver(n_slots=1)
-    driver.submit(prompt=(1, (0.5, 0.25), 2))
+    driver.submit(prompt=(1, Row("ab"), 2))
     driver.run()
-    assert 3 == reused(driver, 1, (0.5, 0.25), 2)
-    assert 1 == reused(driver, 1, (0.5, 0.125), 2)
+    assert 3 == reused(driver, 1, Row("ab"), 2)
+    assert 1 == reused(driver, 1, Row("ac"), 2)
 
 
 def test_a_fork_copies_a_busy_slot() -> None:

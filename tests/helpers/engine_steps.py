@@ -4,12 +4,24 @@ from collections.abc import Iterable
 from typing import Final
 
 from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Part, Shift, Trim
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row
 from reenact.actors.options import Options
 from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.engine.row_numbers import packed, row_with
 
 ANY: Final = Options(seed=1)
 """Options where they do not matter."""
+
+_NUMBERS: Final[dict[Row, bytes]] = {}
+"""Those of each `row`."""
+
+
+def row(numbers: Iterable[float]) -> Row:
+    """Return a row with these numbers, which `step` gives to the engine."""
+    values = packed(numbers)
+    one = row_with(values)
+    _NUMBERS[one] = values
+    return one
 
 
 def part(
@@ -37,7 +49,8 @@ def step(
     """Let an engine do one step, all sequences with the same options."""
     options = Options(seed=seed, temperature=1.0)
     drawings = {part.sequence: Drawing(options=options, grammar=None, prompt=part.inputs, sampled=()) for part in parts}
-    return engine.step(BatchPlanned(batch=batch, copies=copies, trims=trims, shifts=shifts, parts=parts), drawings)
+    planned = BatchPlanned(batch=batch, copies=copies, trims=trims, shifts=shifts, parts=parts)
+    return engine.step(planned, drawings, _NUMBERS)
 
 
 def emptied(*slots: int) -> tuple[Trim, ...]:

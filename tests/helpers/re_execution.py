@@ -10,6 +10,7 @@ from reenact.replay.compute.execution import Execution, Planned, Step, executed_
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.engine.scripted import ScriptedEngine
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 
 
 def settings_of(header: e.SessionOpened) -> ContextSettings:
@@ -53,6 +54,7 @@ def executed(
     with LogFile(log) as lines:
         header = next(entries(lines)).record.event
         recorded = list(executed_records(lines))
+        numbers = rows_in(lines)
     assert isinstance(header, e.SessionOpened)
     engine.load(settings_of(header))
 
@@ -60,7 +62,7 @@ def executed(
         engine.close()
         engine.load(settings_of(header))
 
-    return list(Execution(engine, renew, planned).run(records(recorded)))
+    return list(Execution(engine, renew, numbers, planned).run(records(recorded)))
 
 
 def n_differ(steps: Iterable[Step], *, outcomes: bool = False) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 from attrs import field, fields, frozen
 
 from reenact.actors import events as e
+from reenact.actors.inputs import Row
 
 EVENTS: Final = {kind.__name__ for kind in (*get_args(e.GivenEvent), *get_args(e.DerivedEvent))} - {
     "SequenceForked",  # No business of a kernel: a fork's log is made by `replay fork`.
@@ -121,7 +122,7 @@ class Counting:
                 self.active[len(parts)] += 1
                 self.faults["cells moved"] += len(event.shifts)
                 self.faults["slot copied"] += len(event.copies)
-                self.faults["batch of rows of numbers"] += isinstance(parts[0].inputs[0], tuple)
+                self.faults["batch of rows of numbers"] += isinstance(parts[0].inputs[0], Row)
                 self.holding[self._n_holding] += 1
                 self._rows = {part.sequence: len(part.inputs) for part in parts}
                 self._aborting = False

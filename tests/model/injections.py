@@ -51,18 +51,18 @@ class LyingEngine(LlamaEngine):
 class ReversingEngine(LlamaEngine):
     """llama.cpp with the rows of each batch in another order."""
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> e.BatchDecoded:
         """Evaluate the last slot first."""
-        decoded = super().step(changed(planned, parts=planned.parts[::-1]), drawings)
+        decoded = super().step(changed(planned, parts=planned.parts[::-1]), drawings, numbers)
         return changed(decoded, samples=decoded.samples[::-1], positions=decoded.positions[::-1])
 
 
 class ForgetfulEngine(LlamaEngine):
     """llama.cpp with a copy left out."""
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> e.BatchDecoded:
         """Copy nothing."""
-        return super().step(changed(planned, copies=()), drawings)
+        return super().step(changed(planned, copies=()), drawings, numbers)
 
 
 async def record(log: Path, prompts: list[str], *, engine: LlamaEngine | None = None, **settings: Any) -> None:

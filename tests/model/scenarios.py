@@ -49,10 +49,10 @@ class WatchedEngine(LlamaEngine):
         """Wait until this batch is being computed."""
         await self._begun.setdefault(batch, trio.Event()).wait()
 
-    def step(self, planned: BatchPlanned, drawings: Any) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, drawings: Any, numbers: Any) -> BatchDecoded:
         """Tell, and step."""
         self._token.run_sync_soon(lambda: self._begun.setdefault(planned.batch, trio.Event()).set())
-        return super().step(planned, drawings)
+        return super().step(planned, drawings, numbers)
 
 
 @asynccontextmanager

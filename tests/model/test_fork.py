@@ -17,6 +17,7 @@ from reenact.replay.fork.fork import fork_log
 from reenact.runtime import Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_in
 from tests.helpers.sessions import read_fields, write_fields
 from tests.model.scenarios import STORY, Lines, of, smollm2, text_of, together
 
@@ -130,7 +131,7 @@ def checked(machine: ModelHere, child: Path) -> Lines:
     replay_log(child).raise_for_divergence()
     machine.renew()
     with LogFile(child) as log:
-        steps = list(Execution(machine.engine, machine.renew).run(executed_records(log)))
+        steps = list(Execution(machine.engine, machine.renew, rows_in(log)).run(executed_records(log)))
     rows = [row for step in steps for row in step.rows]
     assert [] == [step.n for step in steps if not step.same_outcome]
     assert [] == [row.n for row in rows if not (row.has_checksum and row.same_bits and row.same_token)]

@@ -18,6 +18,7 @@ from reenact.replay.compute.tier import ComputeOptions, compute_log, header_of
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.rows import rows_in
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models import quantisations
 from tests.helpers.models.load import BRIEF, record, shown
@@ -110,7 +111,7 @@ def test_with_another_number_of_threads(log: Path) -> None:
     with LogFile(log) as file:
         machine = open_machine(header_of(file), quantised("Q4_0"), n_threads=1)
         try:
-            steps = Execution(machine.engine, machine.renew).run(executed_records(file))
+            steps = Execution(machine.engine, machine.renew, rows_in(file)).run(executed_records(file))
             rows = [row for step in steps for row in step.rows]
         finally:
             machine.engine.close()

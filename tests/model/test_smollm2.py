@@ -12,6 +12,7 @@ from reenact.replay import replay_log
 from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Drawing
+from reenact.runtime.engine.row_numbers import NO_NUMBERS
 from tests.helpers.sessions import read_fields
 
 pytestmark = pytest.mark.model
@@ -126,7 +127,7 @@ def test_draws_depend_on_seed_and_index() -> None:
         options = Options(seed=seed, temperature=1.5)
         drawing = Drawing(options=options, grammar=None, prompt=tokens, sampled=[0] * index)
         planned = BatchPlanned(batch=0, copies=(), trims=(Trim(slot=0, length=0),), shifts=(), parts=(part,))
-        (sample,) = engine.step(planned, {1: drawing}).samples
+        (sample,) = engine.step(planned, {1: drawing}, NO_NUMBERS).samples
         return sample.logits_crc32, sample.token
 
     drawn = {(seed, index): draw(seed, index) for seed in range(10) for index in range(10)}

@@ -14,7 +14,7 @@ from attrs import evolve as changed
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.actors.events import BatchDecoded, BatchPlanned, SessionClosed
-from reenact.actors.inputs import Input
+from reenact.actors.inputs import Input, Row
 from reenact.replay import check_log, replay_log
 from reenact.runtime import (
     EngineBroken,
@@ -27,6 +27,7 @@ from reenact.runtime import (
 )
 from reenact.runtime.chats import kept
 from reenact.runtime.engine.protocol import ContextSettings, Rendered
+from reenact.runtime.engine.row_numbers import packed, row_with
 from reenact.runtime.engine.scripted import DEAD_END, EOG, NAN
 from reenact.runtime.prompts import pieces_of
 from reenact.runtime.pytest_plugin import OpenScripted
@@ -203,9 +204,9 @@ async def test_the_engine_is_told_the_history(session_log: Path) -> None:
     seen: list[tuple[str | None, tuple[object, ...], tuple[int, ...]]] = []
 
     class Watched(ScriptedEngine):
-        def step(self, planned: BatchPlanned, drawings: Any) -> BatchDecoded:
+        def step(self, planned: BatchPlanned, drawings: Any, numbers: Any) -> BatchDecoded:
             seen.extend((of_.grammar, tuple(of_.prompt), tuple(of_.sampled)) for of_ in drawings.values())
-            return super().step(planned, drawings)
+            return super().step(planned, drawings, numbers)
 
     async with open_runtime(Watched(["x", "y"]), log=session_log) as runtime:
         await runtime.complete("ab", grammar='root ::= "xy"')
@@ -689,7 +690,8 @@ async def test_a_prompt_of_texts_and_rows(scripted_runtime: OpenScripted, sessio
         == of(session_log, "RequestReceived")[0]["prompt"]
     )
     parts = [plan["parts"][0]["inputs"] for plan in of(session_log, "BatchPlanned")]
-    assert [[97, 98], [[0.5, 1.0], [1.0, 2.0]], [99]] == parts[:3]
+    one, other = (row_with(packed(row)).digest for row in ([0.5, 1.0], [1.0, 2.0]))
+    assert [[97, 98], [one, other], [99]] == parts[:3]
 
 
 @pytest.mark.parametrize(
@@ -708,7 +710,8 @@ async def test_numbers_of_other_kinds_are_numbers(scripted_runtime: OpenScripted
     """A row may come from numpy, in any of its kinds of numbers."""
     async with scripted_runtime(["x"]) as runtime:
         await runtime.complete([np.array([0.5, 1], np.float32), np.array([1, 2])])  # type: ignore[list-item]
-    assert [[0.5, 1.0], [1.0, 2.0]] == of(session_log, "PromptTokenized")[0]["inputs"]
+    expected = [row_with(packed(row)).digest for row in ([0.5, 1.0], [1.0, 2.0])]
+    assert expected == of(session_log, "PromptTokenized")[0]["inputs"]
 
 
 # ---------------------------------------------------------------- too much
@@ -740,16 +743,34 @@ async def test_what_has_no_end_is_refused(scripted_runtime: OpenScripted, ask: A
     assert field == raised.value.field
 
 
-def test_rows_fit_into_a_line() -> None:
-    """Rows are refused where they, or a batch of them, were more than a line of a log holds; the error says what is."""
+def test_a_prompt_has_so_many_rows() -> None:
+    """Rows are refused where they have more numbers than a session holds, or are more than a log's line names."""
     wide = ContextSettings(n_slots=1, n_ctx=64, n_batch=2048, n_threads=1, determinism="auto", logits_hash=True)
     context = changed(ScriptedEngine().load(wide).context, n_embd=4096)
-    with pytest.raises(InvalidRequest, match="open the runtime with n_batch up to 1,024"):
-        pieces_of([[0.5] * 4096], context)
-    context = changed(context, n_batch=1024)
     assert 1 == len(pieces_of([[0.5] * 4096], context))
     with pytest.raises(InvalidRequest, match="it has more than 1,024 rows of 4,096 numbers"):
         pieces_of(repeat([0.5] * 4096), context)
+    with pytest.raises(InvalidRequest, match="it has more than 131,072 rows of 1 numbers"):
+        pieces_of(repeat([0.5]), changed(context, n_embd=1))
+
+
+async def test_without_a_log_rows_are_held_for_the_engine() -> None:
+    """The engine is given the numbers of a batch's rows, and no others, also where nothing is written."""
+    given: list[dict[Row, bytes]] = []
+
+    class Watching(ScriptedEngine):
+        """An engine that keeps what it is given."""
+
+        def step(self, planned: BatchPlanned, drawings: Any, numbers: Any) -> BatchDecoded:
+            """Play, and keep the numbers."""
+            given.append(dict(numbers))
+            return super().step(planned, drawings, numbers)
+
+    engine = Watching(["x"])
+    async with open_runtime(engine, log=None, n_slots=1, n_ctx=64) as runtime:
+        await runtime.complete(["a", (0.5, 1), (1, 2), (0.5, 1)])
+    values = [packed(row) for row in ((0.5, 1.0), (1.0, 2.0))]
+    assert [{}, {row_with(one): one for one in values}, {}] == given
 
 
 # ---------------------------------------------------------------- engines that do not behave
@@ -778,8 +799,8 @@ class Rude(ScriptedEngine):
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Any:
         return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, after=after))
 
-    def step(self, planned: BatchPlanned, drawings: Any) -> Any:
-        return self._rude("step", lambda: super(Rude, self).step(planned, drawings))
+    def step(self, planned: BatchPlanned, drawings: Any, numbers: Any) -> Any:
+        return self._rude("step", lambda: super(Rude, self).step(planned, drawings, numbers))
 
     def abort(self, batch: int) -> None:
         self._rude("abort", lambda: super(Rude, self).abort(batch))
@@ -845,9 +866,9 @@ class Checking(ScriptedEngine):
         assert self._stepped.wait(10)
         return super().compile(options)
 
-    def step(self, planned: BatchPlanned, drawings: Any) -> Any:
+    def step(self, planned: BatchPlanned, drawings: Any, numbers: Any) -> Any:
         self._stepped.set()
-        return super().step(planned, drawings)
+        return super().step(planned, drawings, numbers)
 
 
 NONSENSE = BatchDecoded(batch=0, code="0", samples=(), vectors=(), positions=((0, 15),))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -298,9 +299,9 @@ async def test_an_engine_that_raises_ends_everybody(scripted_runtime: OpenScript
 class Strange(ScriptedEngine):
     """An engine whose second step returns a token that no log can hold."""
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> e.BatchDecoded:
         """Play, strangely."""
-        decoded = super().step(planned, drawings)
+        decoded = super().step(planned, drawings, numbers)
         token = 2**60 if planned.batch == 1 else 7
         return evolve(decoded, samples=tuple(evolve(sample, token=token) for sample in decoded.samples))
 
@@ -379,7 +380,7 @@ async def test_an_error_keeps_its_context(scripted_runtime: OpenScripted) -> Non
 async def test_a_session_that_cannot_begin_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If record 0 cannot be written, open_runtime raises and the block is not run."""
 
-    def append(_journal: Journal, _records: object, _t: int) -> None:
+    def append(_journal: Journal, _records: object, _t: int, _numbers: object) -> None:
         raise LogBroken("full")
 
     monkeypatch.setattr(Journal, "append", append)
@@ -394,7 +395,7 @@ async def test_a_session_that_cannot_begin_is_not_entered(tmp_path: Path, monkey
 async def test_a_broken_log_that_only_a_leaver_could_know_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the log breaks while the last reader leaves, leaving the runtime says so."""
 
-    def append(_journal: Journal, _records: object, _t: int) -> None:
+    def append(_journal: Journal, _records: object, _t: int, _numbers: object) -> None:
         raise LogBroken("full")
 
     with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
@@ -407,7 +408,7 @@ async def test_a_broken_log_that_only_a_leaver_could_know_of(tmp_path: Path, mon
 async def test_a_broken_log_is_told_when_all_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the end of a session cannot be written, that is told also where the block is left by a cancel."""
 
-    def append(_journal: Journal, _records: object, _t: int) -> None:
+    def append(_journal: Journal, _records: object, _t: int, _numbers: object) -> None:
         raise LogBroken("full")
 
     with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
@@ -524,7 +525,7 @@ async def test_a_log_that_cannot_be_written_ends_everybody(tmp_path: Path, monke
 async def test_a_broken_log_that_nobody_was_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the end of a session cannot be written, leaving the runtime says so."""
 
-    def append(_journal: Journal, _records: object, _t: int) -> None:
+    def append(_journal: Journal, _records: object, _t: int, _numbers: object) -> None:
         raise LogBroken("full")
 
     with pytest.raises(LogBroken, match="full"):  # noqa: PT012  # it is raised by leaving the block
@@ -631,10 +632,10 @@ class Counting(ScriptedEngine):
         self.n_steps = 0
         self.closed = False
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> e.BatchDecoded:
         """Play, and count."""
         self.n_steps += 1
-        return super().step(planned, drawings)
+        return super().step(planned, drawings, numbers)
 
     def close(self) -> None:
         """Close, and say so."""
@@ -650,11 +651,11 @@ async def test_nothing_is_done_that_is_not_in_the_journal(
     real = Journal.append
     written: list[e.Event] = []
 
-    def append(journal: Journal, records: list[e.Record], t: int) -> None:
+    def append(journal: Journal, records: list[e.Record], t: int, numbers: Any) -> None:
         if len([event for event in written if isinstance(event, e.GivenEvent)]) == n_facts:
             raise LogBroken("full")
         written.extend(record.event for record in records)
-        real(journal, records, t)
+        real(journal, records, t, numbers)
 
     monkeypatch.setattr(Journal, "append", append)
     engine = Counting(["a", "b", "c", "d", "e", "f"])

@@ -25,6 +25,7 @@ from reenact.replay.look.texts import SequenceText, Texts
 from reenact.runtime import Completion
 from reenact.runtime.engine.scripted import PIECES, Special, drawn, row_of
 from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.rows import rows_path
 from tests.simulation.world import BOS, ROW_IN_TEXT, End, Ran
 
 _LEFT = {"left", "cancelled"}
@@ -194,7 +195,8 @@ def complaints(ran: Ran) -> Iterator[str]:
     if verdict.error is not None or checked.outcome in {"corrupt", "unreadable", "not comparable"}:
         return
     found = read(ran.log)
-    if found.closed != (ran.sky.room is None or ran.log.stat().st_size < ran.sky.room):
+    n_bytes = sum(path.stat().st_size for path in (ran.log, rows_path(ran.log)) if path.exists())
+    if found.closed != (ran.sky.room is None or n_bytes < ran.sky.room):
         yield f"the log is {'closed' if found.closed else 'not closed'}, and there was room for {ran.sky.room} bytes"
     for name in sorted(ran.ends.keys() | found.told.keys()):
         ends = ran.ends.get(name, [])

@@ -157,7 +157,7 @@ class ComputingEngine(ScriptedEngine):
             return tokenized
         return Tokenized(tokens=(BOS, *tokenized.tokens), bos_added=True)
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> e.BatchDecoded:
         """Do as asked, or go wrong."""
         self.n_steps += 1
         if planned.batch == self._sky.raises_at:
@@ -172,7 +172,7 @@ class ComputingEngine(ScriptedEngine):
             return refused(planned)
         if isinstance(fault, int):
             self._injected[planned.batch] = fault
-        decoded = super().step(planned, drawings)
+        decoded = super().step(planned, drawings, numbers)
         if decoded.code:
             self.faults[f"{decoded.code}{', asked' if asked and decoded.code == e.ABORTED else ''}"] += 1
             if decoded.code != fault and not (decoded.code == e.ABORTED and asked):

@@ -24,6 +24,7 @@ from reenact.actors.header import EngineFacts, Numerics, Probed
 from reenact.actors.options import Options
 from reenact.runtime import user_cache
 from reenact.runtime.engine.protocol import ContextSettings, Drawing
+from reenact.runtime.engine.row_numbers import NO_NUMBERS
 from reenact.runtime.llama.context import Evaluator
 
 SECONDS_AT_LOAD: Final = 10.0
@@ -245,7 +246,7 @@ class _Prober:
         self._evaluator.use_threads(1 if way.one_thread else self._n_threads)
         checksum = None
         for begin, end in way.batches():
-            decoded = self._evaluator.step(self._planned(way, begin, end, copies, trims), {1: _DRAWING})
+            decoded = self._evaluator.step(self._planned(way, begin, end, copies, trims), {1: _DRAWING}, NO_NUMBERS)
             if decoded.code == ABORTED:
                 raise EngineBroken("the probe was aborted")
             if decoded.code != DONE:

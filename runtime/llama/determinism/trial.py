@@ -324,6 +324,7 @@ def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
     from reenact.actors.batch import BatchPlanned, Part, Trim
     from reenact.actors.options import Options
     from reenact.runtime.engine.protocol import Drawing
+    from reenact.runtime.engine.row_numbers import NO_NUMBERS
 
     drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=(), sampled=())
     n_rows = min(_N_ROWS, evaluator.facts.n_ctx_seq)
@@ -334,7 +335,7 @@ def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
         ]
         trims = tuple(Trim(slot=slot, length=0) for slot in range(_N_SLOTS))
         planned = BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=tuple(parts))
-        evaluator.step(planned, {part.sequence: drawing for part in parts})
+        evaluator.step(planned, {part.sequence: drawing for part in parts}, NO_NUMBERS)
 
 
 if __name__ == "__main__":

@@ -203,10 +203,10 @@ class SeenEngine(LlamaEngine):
         """Batches with rows of each sequence."""
         self._token = trio.lowlevel.current_trio_token()
 
-    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing]) -> BatchDecoded:
+    def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Any) -> BatchDecoded:
         """Tell, and step."""
         self._token.run_sync_soon(self._begin, planned)
-        return super().step(planned, drawings)
+        return super().step(planned, drawings, numbers)
 
     def _begin(self, planned: BatchPlanned) -> None:
         self.n_begun += 1

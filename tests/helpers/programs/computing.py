@@ -11,6 +11,7 @@ from reenact.actors.header import ContextFacts
 from reenact.actors.options import Options
 from reenact.replay.testing.kernel import Submission, header_of
 from reenact.runtime.engine.protocol import Drawing
+from reenact.runtime.engine.row_numbers import NO_NUMBERS
 from reenact.runtime.llama.engine import LlamaEngine
 from tests.helpers.engine_steps import emptied, part
 from tests.helpers.programs.session import Session
@@ -65,7 +66,7 @@ class Computing(Session):
 def clear(engine: LlamaEngine, context: ContextFacts) -> None:
     """Empty all slots, and forget what is kept for draws."""
     trims = emptied(*range(context.n_slots))
-    engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {})
+    engine.step(e.BatchPlanned(batch=0, copies=(), trims=trims, shifts=(), parts=()), {}, NO_NUMBERS)
     engine.draws.close()
     engine.abort(-1)  # Numbers of batches come again: none of them is to end early for what was asked before.
 
@@ -99,7 +100,7 @@ def alone(engine: LlamaEngine, context: ContextFacts, submission: Submission, n_
 
 def plan(engine: LlamaEngine, one: e.Part, drawings: dict[int, Drawing]) -> e.BatchDecoded:
     """Evaluate one part."""
-    decoded = engine.step(e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(one,)), drawings)
+    decoded = engine.step(e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(one,)), drawings, NO_NUMBERS)
     assert decoded.code == e.DONE
     return decoded
 

@@ -12,6 +12,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.options import options_of
 from reenact.replay.testing.kernel import Submission, left_undone
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, refused
+from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers
 from reenact.runtime.engine.scripted import ScriptedEngine, row_of
 from tests.helpers.header import opened
 from tests.helpers.programs.programs import Program, Step, Submit, Tell
@@ -60,9 +61,9 @@ class MadeUpModel(ScriptedEngine):
         self.close()
         self.load(self._settings)
 
-    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing]) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> e.BatchDecoded:
         """Carry out a batch."""
-        decoded = super().step(planned, drawings)
+        decoded = super().step(planned, drawings, numbers)
         inputs = {part.sequence: part.inputs for part in planned.parts}
         vectors = [
             e.Vector(sequence=one.sequence, values=vector_of(inputs[one.sequence]), crc32=0) for one in decoded.vectors
@@ -82,7 +83,7 @@ class MadeUpModel(ScriptedEngine):
             for part, count in zip(planned.parts, counts, strict=True)
             if count
         ]
-        super().step(changed(planned, parts=tuple(parts)), {})
+        super().step(changed(planned, parts=tuple(parts)), {}, NO_NUMBERS)
         return left_undone(planned, code, counts)
 
     def cells_before(self, planned: e.BatchPlanned | None) -> list[list[Cell]]:

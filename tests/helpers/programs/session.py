@@ -7,6 +7,7 @@ from reenact.actors import events as e
 from reenact.replay.testing.kernel import CheckedKernel
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
+from reenact.runtime.engine.row_numbers import NO_NUMBERS
 
 MOST_STEPS: Final = 4000
 """More than any session here needs; one that is not done by then goes round in circles."""
@@ -47,7 +48,7 @@ class Session(CheckedKernel):
     def outcome(self) -> e.BatchDecoded:
         """Have the engine carry out the batch in flight, and return what becomes of it; it is yet to be given."""
         assert self.in_flight is not None, "no batch is in flight"
-        return self.engine.step(self.in_flight, self._drawing)
+        return self.engine.step(self.in_flight, self._drawing, NO_NUMBERS)
 
     def step(self) -> list[e.Record]:
         """Carry out the batch in flight."""

@@ -5,7 +5,7 @@ short.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
@@ -16,8 +16,6 @@ from reenact.actors.errors import LogBroken
 from reenact.actors.inputs import NONE, kind_of
 from reenact.actors.routing import ROUTES, Role
 from reenact.actors.slots import Slot
-from reenact.runtime.log.codec import dumps, encode
-from reenact.runtime.log.line import sealed
 from tests.mutants.change import Planted
 
 
@@ -155,21 +153,16 @@ def bos_of_this_text_alone(original: Any) -> Any:
 def one_write(_original: Any) -> Any:
     """Let a write of a part of the lines pass for a write of them all."""
 
-    def append(self: Any, records: Iterable[e.Record], t: int) -> None:
+    def write(self: Any, data: bytes) -> None:
         if self._file is None:
-            raise LogBroken(f"{self.path}: the log is closed")
-        lines, crc = [], self._crc
-        for record in records:
-            line, crc = sealed(dumps(encode(record, t)), crc)
-            lines.append(line)
-        self._crc = crc
+            raise LogBroken(f"{self._path}: {self._what} is closed")
         try:
-            self.n_bytes += os.write(self._file, b"".join(lines))
+            self.n_bytes += os.write(self._file, data)
         except OSError as error:
             self.close()
-            raise LogBroken(f"{self.path}: the log cannot be written: {error.strerror}") from error
+            raise LogBroken(f"{self._path}: {self._what} cannot be written: {error.strerror}") from error
 
-    return append
+    return write
 
 
 def removed_only_if_counted(_original: Any) -> Any:
@@ -267,7 +260,7 @@ BLIND: Final[tuple[Planted, ...]] = (
         name="half a write is a whole one",
         says="Where the system takes only a part of what is written to the log (a disk that is nearly full, a "
         "signal), the rest is never written, and the log is corrupt from there on.",
-        target="reenact.runtime.log.writer:Journal.append",
+        target="reenact.runtime.log.own_file:OwnFile.write",
         broken=one_write,
     ),
 )

@@ -285,9 +285,9 @@ def said_twice(original: Any) -> Any:
 def swallowed(original: Any) -> Any:
     """Go on without a log where it cannot be written."""
 
-    def append(self: Any, records: Any, t: int) -> None:
+    def append(self: Any, records: Any, t: int, numbers: Any = None) -> None:
         try:
-            original(self, records, t)
+            original(self, records, t, numbers)
         except LogBroken:
             self.close()
 
@@ -331,7 +331,7 @@ def one_too_many(original: Any) -> Any:
 def row_before(original: Any) -> Any:
     """Draw everybody's token from the row of who is before him in the batch."""
 
-    def step(self: Any, planned: e.BatchPlanned, drawings: Any) -> Any:
+    def step(self: Any, planned: e.BatchPlanned, drawings: Any, numbers: Any) -> Any:
         rows: list[int] = []
         draw = self.draws.draw
 

@@ -8,7 +8,7 @@ from attrs import evolve as changed
 
 from reenact.actors import batcher
 from reenact.actors import events as e
-from reenact.actors.inputs import NONE, Inputs
+from reenact.actors.inputs import NONE, Inputs, Row
 from reenact.actors.options import Options
 from reenact.actors.schedule import awaited
 from reenact.actors.slots import Choice, Slot, Work, choose, takes_over, usable
@@ -131,11 +131,11 @@ def pooled_cells(original: Any) -> Any:
     )
 
 
-def by_first_numbers(original: Any) -> Any:
-    """Compare rows by their first numbers."""
+def by_first_digits(original: Any) -> Any:
+    """Compare rows by how their digests begin."""
 
     def cut(inputs: Inputs) -> Inputs:
-        return Inputs(one if isinstance(one, int) else one[:1] for one in inputs[:])
+        return Inputs(one if isinstance(one, int) else Row(one.digest[:1]) for one in inputs[:])
 
     return lambda self, other: original(cut(self), cut(other))
 

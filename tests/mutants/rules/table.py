@@ -257,7 +257,7 @@ SLOTS: Final = [
         "Slots and prefix reuse: equal inputs",
         "the embedding rows equal as a whole",
         "reenact.actors.inputs:Inputs.common",
-        broken.by_first_numbers,
+        broken.by_first_digits,
         ("test_inputs::test_the_common_beginning", "test_prefix::test_rows_of_numbers_are_reused"),
     ),
     Rule(
@@ -1189,7 +1189,7 @@ LOG: Final = [
     Rule(
         "Log: only one writer",
         "A session is the only writer of its log",
-        "reenact.runtime.log.writer:Journal._touched",
+        "reenact.runtime.log.own_file:OwnFile._touched",
         always(value=None),
         (
             "tests/runtime/log/test_writer.py::test_what_others_do_to_a_log_is_noticed",
@@ -1199,7 +1199,7 @@ LOG: Final = [
     Rule(
         "Log: an empty file",
         "An empty file is taken over, unless another session holds it",
-        "reenact.runtime.log.writer:_held",
+        "reenact.runtime.log.own_file:_held",
         always(value=True),
         ("tests/runtime/log/test_writer.py::test_an_empty_file_of_another_session_is_not",),
     ),

@@ -490,9 +490,9 @@ def test_a_batch_that_fails(parent: Path, child: Path) -> None:
 class Contradicting(ScriptedEngine):
     """Says something of another batch."""
 
-    def step(self, planned: e.BatchPlanned, drawings: Any) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Any, numbers: Any) -> e.BatchDecoded:
         """Name the batch after it."""
-        decoded = super().step(planned, drawings)
+        decoded = super().step(planned, drawings, numbers)
         return e.BatchDecoded(
             batch=planned.batch + 1, code=0, samples=decoded.samples, vectors=(), positions=decoded.positions
         )
@@ -514,12 +514,12 @@ class Pressing(ScriptedEngine):
 
     n_steps = 0
 
-    def step(self, planned: e.BatchPlanned, drawings: Any) -> e.BatchDecoded:
+    def step(self, planned: e.BatchPlanned, drawings: Any, numbers: Any) -> e.BatchDecoded:
         """Press, and step."""
         self.n_steps += 1
         if self.n_steps == 2:
             signal.raise_signal(signal.SIGINT)
-        return super().step(planned, drawings)
+        return super().step(planned, drawings, numbers)
 
 
 def test_ctrl_c(parent: Path, child: Path) -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
+from reenact.actors.inputs import Row
 from reenact.actors.options import Options
 from reenact.replay.render import events, values
 
@@ -14,8 +15,8 @@ from reenact.replay.render import events, values
             "prompt tokenised: 20 tokens [0, 1, 2, 3, 4, 5, 6, 7, …], BOS added",
         ),
         (
-            e.PromptTokenized(sequence=1, inputs=(7, (0.5, 1.0)), bos_added=False, grammar='root ::= "a"\n'),
-            "prompt tokenised: 2 inputs [7, row of 2], grammar 'root ::= \"a\"\\n'",
+            e.PromptTokenized(sequence=1, inputs=(7, Row("0123456789" * 6)), bos_added=False, grammar='root ::= "a"\n'),
+            "prompt tokenised: 2 inputs [7, row 01234567…], grammar 'root ::= \"a\"\\n'",
         ),
         (
             e.RequestReceived(
@@ -62,8 +63,8 @@ from reenact.replay.render import events, values
             "request queued: sequence 1 with priority 5, 0 ahead of it",
         ),
         (
-            e.InputQueued(sequence=1, inputs=((0.5, 1.0, 2.0),), draw=0),
-            "input queued: sequence 1, 1 input [row of 3], then draws token 0",
+            e.InputQueued(sequence=1, inputs=(Row("0123456789" * 6),), draw=0),
+            "input queued: sequence 1, 1 input [row 01234567…], then draws token 0",
         ),
         (
             e.InputQueued(sequence=1, inputs=(1, 2), draw=None),

@@ -13,7 +13,7 @@ from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Message
 from reenact.runtime.engine.scripted import ScriptedEngine
 from reenact.runtime.llama.engine import LlamaEngine
-from tests.helpers.engine_steps import ANY, emptied, part, step, tokens_of
+from tests.helpers.engine_steps import ANY, emptied, part, row, step, tokens_of
 from tests.helpers.models.minilm import minilm
 
 WIDTH = 576
@@ -208,7 +208,7 @@ def test_generation_goes_on_from_its_cells(engine: Engine) -> None:
         {"slot": -1},
         {"inputs": ()},
         {"inputs": (65,) * 17},
-        {"inputs": (65, (0.0,) * WIDTH)},
+        {"inputs": (65, row((0.0,) * WIDTH))},
         {"draw": None, "pool": True},
     ],
     ids=["a gap", "slot 3", "slot -1", "no rows", "too many rows", "both kinds", "pooled"],
@@ -349,7 +349,7 @@ def test_an_abort_is_for_its_batch(engine: Engine) -> None:
 def test_rows_take_the_place_of_tokens(engine: Engine) -> None:
     """Rows of numbers are evaluated like tokens, before and after them; the same ones give the same sample."""
     tokens = tokens_of(engine, "Hello")
-    rows = [tuple((column * row % 7 - 3) / 10 for column in range(WIDTH)) for row in (1, 2)]
+    rows = [row((column * factor % 7 - 3) / 10 for column in range(WIDTH)) for factor in (1, 2)]
 
     def sampled(first: Any, second: Any) -> int | None:
         step(engine, part((first, second)), trims=emptied(0))

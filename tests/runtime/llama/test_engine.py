@@ -16,7 +16,7 @@ from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Message
 from reenact.runtime.llama.engine import _LOADING, LlamaEngine
 from reenact.runtime.llama.modelfile import read_model_file
-from tests.helpers.engine_steps import emptied, part, step, tokens_of
+from tests.helpers.engine_steps import emptied, part, row, step, tokens_of
 from tests.helpers.models.minilm import DIMENSIONS, minilm
 from tests.helpers.models.tiny import tiny
 
@@ -231,14 +231,14 @@ def test_a_tokens_own_row_stands_for_it(engine: LlamaEngine) -> None:
     tokens = prose(engine, 12)
     numbers = gguf.quants.dequantize(table.data[list(tokens[:8])], table.tensor_type).tolist()
     fresh = step(engine, part(tokens, draw=0))
-    step(engine, part(tuple(row) for row in numbers), trims=emptied(0))
+    step(engine, part(map(row, numbers)), trims=emptied(0))
     assert crcs(fresh) == crcs(step(engine, part(tokens[8:], position=8, draw=0)))
 
 
 @pytest.mark.parametrize("width", [0, 1, 575, 577])
 def test_a_row_of_another_width_is_refused(engine: LlamaEngine, width: int) -> None:
     """Rows are as wide as the model's embedding, or nothing is done."""
-    assert -1 == step(engine, part([(0.5,) * width])).code
+    assert -1 == step(engine, part([row((0.5,) * width)])).code
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, 1e300])
@@ -246,7 +246,7 @@ def test_numbers_that_lead_nowhere_are_told_by_the_logits(engine: LlamaEngine, n
     """A row with NaN, infinity or a number beyond float32 ends in logits without a token, and hurts nobody else."""
     tokens = tokens_of(engine, "Hello")
     (fresh,) = step(engine, part(tokens, slot=1, draw=0)).samples
-    decoded = step(engine, part([(number,) * 576], draw=0))
+    decoded = step(engine, part([row((number,) * 576)], draw=0))
     assert ["nan"] == [sample.fault for sample in decoded.samples]
     assert (fresh,) == step(engine, part(tokens, slot=1, draw=0), trims=emptied(1)).samples
 
@@ -330,7 +330,7 @@ def test_an_embedding_can_be_aborted(pooling: LlamaEngine) -> None:
 
 def test_rows_are_not_pooled(pooling: LlamaEngine) -> None:
     """A model for embeddings takes tokens only."""
-    assert -1 == step(pooling, part([(0.5,) * DIMENSIONS], pool=True)).code
+    assert -1 == step(pooling, part([row((0.5,) * DIMENSIONS)], pool=True)).code
 
 
 def test_special_tokens_are_added_where_they_are_wanted(pooling: LlamaEngine) -> None:

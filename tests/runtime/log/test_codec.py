@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.inputs import Row
 from reenact.actors.limits import MAX_LINE_TEXT, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.actors.routing import EVENT_TYPES, ROUTES
@@ -20,7 +21,7 @@ DECODED = e.BatchDecoded(
     vectors=(),
     positions=((0, 2), (1, 7)),
 )
-QUEUED = e.InputQueued(sequence=3, inputs=(7, (0.5, -1.0)), draw=None)
+QUEUED = e.InputQueued(sequence=3, inputs=(7, Row("0a" * 32)), draw=None)
 
 
 def fields_of(event: e.Event, cause: int | None = None) -> dict[str, Any]:
@@ -109,16 +110,17 @@ def test_an_array_is_an_array(wrong: object) -> None:
 
 
 def test_an_input_is_a_token_or_a_row() -> None:
-    """A token stands in the log as an integer, a row of numbers as an array, one beside the other."""
-    assert [7, [0.5, -1.0]] == fields_of(QUEUED)["inputs"]
+    """A token stands in the log as an integer, a row of numbers as its digest, one beside the other."""
+    assert [7, "0a" * 32] == fields_of(QUEUED)["inputs"]
     assert QUEUED == decode(fields_of(QUEUED, 3)).event
 
 
 @pytest.mark.parametrize(
-    "wrong", ["7", 7.0, True, None, {}, [], [1], [0.5, 1], [0.5, "1"], [[0.5]], [0.5, None], [True], 2**53]
+    "wrong",
+    ["7", 7.0, True, None, {}, [], [1], [0.5], "0A" * 32, "0a" * 31, "0a" * 33, "0g" * 32, "0a" * 32 + "\n", 2**53],
 )
 def test_what_is_no_input_is_refused(wrong: object) -> None:
-    """A row is an array of numbers with a point and at least one of them; nothing else passes for a token or a row."""
+    """A row is a SHA-256 in small hexadecimal digits; nothing else passes for a token or a row."""
     with pytest.raises(UnreadableRecord, match="inputs"):
         decode({**fields_of(QUEUED, 3), "inputs": [7, wrong]})
 

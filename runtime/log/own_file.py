@@ -1,0 +1,128 @@
+"""A file with one writer, which only grows: the log, and the rows beside it.
+
+The rules that hold here:
+
+* Nothing is ever overwritten: a writer makes its own file. An empty one is taken over, unless another session that is
+  still opening holds it.
+* A writer is the only one of its file. What another process did to it (deleted, moved, replaced, shortened or
+  lengthened it) shows at the next write, and nothing is written any more: it would be lost, or corrupt.
+* `OwnFile.write` returns when the system has what it is given: what happens to the process after that cannot take it
+  back. (What happens to the machine can: there is no ``fsync``.)
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from reenact.actors.errors import LogBroken
+
+
+class OwnFile:
+    """A file that is being written.
+
+    Args:
+        path: The file.
+        what: What it is called in errors.
+
+    Raises:
+        FileExistsError: There is such a file already, with something in it or of another session that has yet to write
+            to it.
+        OSError: The file cannot be made.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.n_bytes = 0
+        self._path = path
+        self._what = what
+        self._file: int | None = _made(path)
+        self._whole_path = path.absolute()  # The process may go to another folder.
+        made = os.fstat(self._file)
+        self._identity = made.st_dev, made.st_ino
+
+    def check(self) -> None:
+        """Refuse to go on with a file that is closed, or that another process touched; the file is closed then.
+
+        Raises:
+            LogBroken: It is so.
+        """
+        if self._file is None:
+            raise LogBroken(f"{self._path}: {self._what} is closed")
+        if (touched := self._touched()) is not None:
+            self.close()
+            cure = "keep other programs, such as log rotators, from it until the session closes; and open a new session"
+            raise LogBroken(f"{self._path}: while it was written {self._what} was {touched}: {cure}")
+
+    def write(self, data: bytes) -> None:
+        """Write behind what there is; `check` goes before it.
+
+        Raises:
+            LogBroken: The file cannot be written. It is closed: its end may be torn, and nothing may follow that.
+        """
+        if self._file is None:
+            raise LogBroken(f"{self._path}: {self._what} is closed")
+        try:
+            written = os.write(self._file, data)
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError as error:
+            self.close()
+            raise LogBroken(f"{self._path}: {self._what} cannot be written: {error.strerror}") from error
+        self.n_bytes += written
+
+    def _touched(self) -> str | None:
+        """Return the change that another process made to the file; None where there is none."""
+        try:
+            found = self._whole_path.stat()
+        except FileNotFoundError:
+            return "deleted or moved"
+        except OSError as error:
+            return f"put out of reach ({error.strerror})"
+        if (found.st_dev, found.st_ino) != self._identity:
+            return "replaced by another file"
+        if found.st_size == self.n_bytes:
+            return None
+        how = "shortened" if found.st_size < self.n_bytes else "lengthened"
+        return f"{how} from {self.n_bytes:,} bytes to {found.st_size:,}"
+
+    def close(self) -> None:
+        """Close the file. Closing twice is the same as closing once."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def discard(self) -> None:
+        """Close the file and, if nothing was ever written to it, remove it."""
+        if self.n_bytes == 0 and self._touched() is None:
+            self._whole_path.unlink(missing_ok=True)
+        self.close()
+
+
+def _made(path: Path) -> int:
+    """Return a new file, or one that is empty and nobody's."""
+    flags = os.O_WRONLY | os.O_APPEND
+    try:
+        # A log holds prompts: it is its owner's.
+        file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size:
+            raise
+        file = os.open(path, flags | os.O_NOFOLLOW)
+    if not _held(file) or os.fstat(file).st_size:
+        os.close(file)
+        raise FileExistsError(errno.EEXIST, "another session is writing it", os.fspath(path))
+    os.fchmod(file, 0o600)
+    return file
+
+
+def _held(file: int) -> bool:
+    """Mark a file as this session's for as long as it is open; return whether it was nobody's."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # A file system without locks.
+    return True
