@@ -126,7 +126,9 @@ def _arguments_of_run(run: _Parser) -> None:
     computing = run.add_argument_group(
         "executing it again", "every operation on cells, every decode and every draw, compared to the last bit"
     )
-    computing.add_argument("--model", type=Path, metavar="FILE.gguf", help="execute the log again on this model")
+    computing.add_argument(
+        "--model", type=Path, metavar="MODEL", help="execute the log again on this model: a file or a name"
+    )
     computing.add_argument("--compute", action="store_true", help="the same on the recorded file, if it is still there")
     computing.add_argument("--only", metavar="ID", help="one sequence, by number or request_id, alone in a context")
     computing.add_argument("--alone", action="store_true", help="every sequence, one after the other, alone likewise")
@@ -163,7 +165,7 @@ def _arguments_of_fork(fork: _Parser) -> None:
     fork.add_argument("--at", type=_number, required=True, metavar="N", help="the first record that is left out")
     fork.add_argument("-o", "--out", required=True, metavar="CHILD", help="the log to write; it must not exist")
     fork.add_argument("--only", metavar="ID", help="the sequence whose options change; all unless given")
-    fork.add_argument("--model", type=Path, metavar="FILE.gguf", help="the model; the recorded file unless given")
+    fork.add_argument("--model", type=Path, metavar="MODEL", help="a file or a name; the recorded file unless given")
     fork.add_argument("--force", action="store_true", help="go on although build, machine or parameters differ")
     fork.add_argument("--json", action="store_true", help="print one JSON object")
     options = fork.add_argument_group("options that may change", "as a request's own; see reenact generate --help")

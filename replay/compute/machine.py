@@ -196,6 +196,18 @@ def fits(differences: tuple[MachineDifference, ...]) -> list[MachineDifference]:
 
 
 @needs_llama()
+def chosen_model(header: e.SessionOpened, written: Path | None) -> Path:
+    """Return the file of the model that a person names, by its path or its name, or else the one that the log names.
+
+    Raises:
+        InvalidRequest: There is no such model.
+        ModelNotFound: As `recorded_model`.
+    """
+    from reenact.runtime.model_store import named_model
+
+    return recorded_model(header) if written is None else named_model(written).path
+
+
 def recorded_model(header: e.SessionOpened) -> Path:
     """Return a file with the digest that the header names: one that was opened before, or the installed model.
 

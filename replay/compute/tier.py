@@ -24,7 +24,7 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
 from reenact.replay.compute.causes import cause_of
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, executed_records
-from reenact.replay.compute.machine import ModelHere, ModelNotFound, OnProgress, fits, open_machine, recorded_model
+from reenact.replay.compute.machine import ModelHere, ModelNotFound, OnProgress, chosen_model, fits, open_machine
 from reenact.replay.compute.report import Computed, outcome_as_json
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.divergence import Divergence
@@ -122,7 +122,7 @@ def _compared(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: 
     if found.same:
         return found
     machine.engine.close()
-    model = asked.model or recorded_model(header)
+    model = chosen_model(header, asked.model)
     return found.because(lambda: cause_of(log, header, model, found, asked.on_progress))
 
 
@@ -149,7 +149,7 @@ def machine_of(header: e.SessionOpened, asked: ComputeOptions) -> ModelHere:
         LogNotComparable: Results here cannot be compared with the log's; it lists why.
         NoModel: The file cannot be opened, or llama.cpp cannot load it.
     """
-    model = asked.model or recorded_model(header)
+    model = chosen_model(header, asked.model)
     try:
         machine = open_machine(header, model, asked.on_progress)
     except LogNotComparable:

@@ -28,7 +28,7 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.header import DeterminismFacts, Parent
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.actors.text import release
-from reenact.replay.compute.machine import OnProgress, fits, open_machine, recorded_model
+from reenact.replay.compute.machine import OnProgress, chosen_model, fits, open_machine
 from reenact.replay.fold import NotInLog
 from reenact.replay.fork.recorder import Recorder, restored
 from reenact.replay.fork.report import Continued, Forked, LeftOut
@@ -302,7 +302,7 @@ def _open(header: e.SessionOpened, model: Path | None, *, force: bool, on_progre
     """Open llama.cpp as a log's header says."""
     if header.engine.name != "llama.cpp":
         raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
-    machine = open_machine(header, model or recorded_model(header), on_progress)
+    machine = open_machine(header, chosen_model(header, model), on_progress)
     obstacles = machine.obstacles
     if force:
         obstacles = fits(machine.differences)

@@ -24,6 +24,7 @@ from attrs import Factory, define, evolve, frozen
 from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, description
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.engine.protocol import Engine
+from reenact.runtime.gguf_head import Said, gguf_head
 from reenact.runtime.http.failures import UnknownModel
 from reenact.runtime.http.models import Card, InUse, Running, card_of
 from reenact.runtime.model_store import StoredModel, full_name
@@ -79,22 +80,27 @@ class ServedModel:
         """Return what is told of it without opening it; the digest of a file is read once and kept."""
         stored, path = self.stored, self.stored.path
         size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or ""
+        head: dict[str, Said] = {}
         if self.engine is None:
             status = path.stat()
             size, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
             if not digest and (digest := kept_sha256(path, status) or "") == "":
                 digest = _sha256(path)
                 keep_sha256(path, status, digest)
+            head = gguf_head(path)
+        architecture = str(head.get("general.architecture", stored.family or "unknown"))
+        pools = head.get(f"{architecture}.pooling_type") or head.get(f"{architecture}.attention.causal") is False
         return Card(
             name=self.name,
             size=size,
             digest=digest,
             modified_at=at,
             n_ctx=self.n_ctx,
-            capability="completion",
-            architecture=stored.family or "unknown",
-            parameter_size=stored.parameter_size,
+            capability="embedding" if pools else "completion",
+            architecture=architecture,
+            parameter_size=stored.parameter_size or str(head.get("general.size_label", "")),
             quantization=stored.quantization,
+            template=str(head.get("tokenizer.chat_template", "")),
         )
 
 
@@ -160,7 +166,7 @@ class ModelsOnDemand:
         if held is None or held.runtime is None:
             return card
         told = card_of(served.name, held.runtime.header)
-        return evolve(card, capability=told.capability, architecture=served.stored.family or told.architecture)
+        return evolve(card, capability=told.capability)
 
     def running(self) -> list[Running]:
         """Return those that are loaded."""
