@@ -13,6 +13,7 @@ import trio
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.http.on_demand import ModelsOnDemand
+from reenact.runtime.http.server import GRACE_SECONDS, STALLED_SECONDS, listening
 from tests.helpers.serving import post, scripted, served_model, serving
 from tests.helpers.sessions import read_fields
 
@@ -192,6 +193,24 @@ async def test_half_a_head_holds_up_nobody(tmp_path: Path) -> None:
             await half.aclose()
 
 
+@pytest.mark.long
+async def test_the_end_waits_for_nobody_who_reads_nothing(tmp_path: Path) -> None:
+    """Clients that never read keep neither others from their answers nor the server from its end."""
+    large = scripted("m", tmp_path, ["x" * 100_000] * 200, settings={"max_reader_lag": 4, "max_pause": 0.1})
+    async with serving(large, scripted("n", tmp_path, ["a"])) as server:
+        stalled = [await post(server.port, "/api/generate", RAW) for _ in range(3)]
+        await _until(lambda: len(logs_so_far(tmp_path, "ReaderPaused")) == len(stalled))
+        async with httpx.AsyncClient(base_url=server.url) as asking:
+            assert 200 == (await asking.post("/api/generate", json=RAW | {"model": "n"})).status_code
+        begun = trio.current_time()
+        server.ask_to_end()
+        await server.ended.wait()
+        assert trio.current_time() - begun < GRACE_SECONDS + STALLED_SECONDS + 2
+        for stream in stalled:
+            await stream.aclose()
+    assert 2 == len(logs(tmp_path))
+
+
 async def test_a_long_head_is_refused() -> None:
     """A head of more than 16 KiB ends its connection."""
     async with serving(scripted("m", None, ["a"])) as server:
@@ -203,7 +222,5 @@ async def test_a_long_head_is_refused() -> None:
 
 def test_the_kernel_leaves_clients_that_read_nothing() -> None:
     """The socket that listens has the time after which bytes that nobody takes end a connection."""
-    from reenact.runtime.http.server import STALLED_SECONDS, listening
-
     with listening("127.0.0.1", 0) as listener:
         assert STALLED_SECONDS * 1000 == listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
