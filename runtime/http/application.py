@@ -17,6 +17,7 @@ from starlette.routing import Route
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.runtime.http.exchange import REQUEST_ID, SEQUENCE, SESSION, Tracing
 from reenact.runtime.http.failures import answer_failure
+from reenact.runtime.http.metrics import MetricsEndpoint
 from reenact.runtime.http.models import GivenModels, Models
 from reenact.runtime.http.ollama.endpoints import OllamaApi
 from reenact.runtime.http.openai.endpoints import OpenaiApi
@@ -37,7 +38,12 @@ def app(
     models: Models = GivenModels(runtimes) if isinstance(runtimes, Mapping) else runtimes
     pattern = origin_pattern(origins)
     return Starlette(
-        routes=[*OllamaApi(models).routes(), *OpenaiApi(models).routes(), Route("/health", _health, methods=["GET"])],
+        routes=[
+            *OllamaApi(models).routes(),
+            *OpenaiApi(models).routes(),
+            Route("/health", _health, methods=["GET"]),
+            Route("/metrics", MetricsEndpoint(models).__call__, methods=["GET"]),
+        ],
         middleware=[
             Middleware(Tracing),
             Middleware(Guard, origins=pattern, keys=keys),

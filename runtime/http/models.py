@@ -56,6 +56,7 @@ class Running:
     """A model that is loaded."""
 
     card: Card
+    runtime: Runtime
     expires_at: datetime | None
     """When it is unloaded if nobody asks; None for never."""
 
@@ -101,8 +102,10 @@ class GivenModels:
 
     def running(self) -> list[Running]:
         """Return all of them."""
-        found = (card_of(name, self._runtimes[name].header) for name in sorted(self._runtimes))
-        return [Running(card=card, expires_at=None) for card in found]
+        return [
+            Running(card=card_of(name, runtime.header), runtime=runtime, expires_at=None)
+            for name, runtime in sorted(self._runtimes.items())
+        ]
 
     @asynccontextmanager
     async def using(self, name: str, keep_alive: float | None = None) -> AsyncIterator[InUse]:  # noqa: ARG002  # for ever

@@ -175,7 +175,8 @@ class ModelsOnDemand:
             if held.runtime is not None:
                 left = held.keep_alive if held.n_users else held.expires_at - trio.current_time()
                 at = None if math.isinf(left) else datetime.now(UTC) + timedelta(seconds=left)
-                found.append(Running(card=card_of(name, held.runtime.header), expires_at=at))
+                card = card_of(name, held.runtime.header)
+                found.append(Running(card=card, runtime=held.runtime, expires_at=at))
         return found
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
+from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.runtime import EngineBroken, open_runtime
@@ -83,6 +84,24 @@ async def test_accesses_are_logged(scripted_runtime: OpenScripted) -> None:
         first[name] for name in ("status", "request_id", "session", "sequence", "finish_reason")
     )
     assert (404, r"/\x1b[2J") == (other["status"], other["path"])
+
+
+async def test_metrics_are_the_sessions_statistics(scripted_runtime: OpenScripted) -> None:
+    """Prometheus reads what the runtime counts, for each model."""
+    async with scripted_runtime(["x"], n_slots=3) as runtime, client(runtime) as asking:
+        await asking.post("/api/generate", json=BODY)
+        await asking.post("/api/generate", json=BODY | {"options": {"top_p": 5}})
+        response = await asking.get("/metrics")
+    assert "version=0.0.4" in response.headers["content-type"]
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+        if sample.labels == {"model": "m:latest"}
+    }
+    expected = {"slots": 3, "active": 0, "waiting": 0, "requests_total": 1, "refused_total": 1, "sampled_total": 2}
+    assert expected == {name: found[f"reenact_{name}"] for name in expected}
+    assert 1 == found["reenact_first_token_time_seconds_count"]
 
 
 # ---------------------------------------------------------------- failures
