@@ -1,13 +1,12 @@
-"""What the records of a log come to, counted apart from the actors: requests, slots and their cells.
+"""A recount of a log's records, made independently of the actors: requests, slots and their cells.
 
 The rules that hold here:
 
-* Nothing is decided, and no state and no rule of the actors is used: only what the records say.
-* The records are believed. What cannot be is for the rules to find (`reenact.replay.check.rule`); counting goes on with
-  what stands there, and raises on nothing.
-* A slot has two lengths. ``cells`` is what the engine was told to do with it and reports; ``useful`` is how many of
-  them the session takes for the beginning of what the slot's sequence has.
-* What an engine did in a batch that it refused or that failed is not known, and neither are the cells then.
+* The recount decides nothing and uses no state and no rule of the actors: only the content of the records.
+* Records are taken at face value and never raise; rules report what is impossible (`reenact.replay.check.rule`).
+* A slot has two lengths. ``cells`` are the inputs that the engine was instructed to evaluate and reported as
+  evaluated; ``useful`` is how many of them the session treats as the beginning of its sequence's inputs.
+* The effect of a batch that the engine refused, or that failed, is unknown; so are the cells of its slots.
 """
 
 from bisect import insort
@@ -34,21 +33,21 @@ class RecountedRequest:
     options: Options = _NOBODY
     embedding: bool = False
     n_ctx: int = 0
-    """Inputs that it may have; for an embedding no more than a batch holds."""
+    """The most inputs that it may have; for an embedding no more than fit into one batch."""
     prompt: tuple[Input, ...] | None = None
-    """As it was tokenised."""
+    """The prompt's inputs, as tokenised."""
     bos_added: bool = False
     waits: bool = False
-    """For a slot."""
+    """Whether it waits for a slot."""
     slot: int | None = None
     preempted: bool = False
-    """It had a slot before, and waits for one again."""
+    """Whether it had a slot before and waits for one again."""
     inputs: list[Input] = Factory(list)
-    """All that it has, evaluated or not."""
+    """All its inputs, evaluated or not."""
     draw: int | None = None
-    """The token that is to be sampled after the last of them."""
+    """The index of the token to be sampled after the last input."""
     pool: bool = False
-    """A vector is wanted instead."""
+    """Whether a vector is wanted instead of a token."""
     n_sampled: int = 0
     last_token: int | None = None
     reader_paused: bool = False
@@ -62,24 +61,24 @@ class RecountedRequest:
 
     @property
     def kept_back(self) -> bool:
-        """Whether there is nothing to evaluate although there was: its reader does not read on."""
+        """Whether it had something to evaluate but has nothing now, because its reader has paused."""
         return bool(self.inputs) and not self.wants
 
     @property
     def turn(self) -> tuple[int, int]:
-        """What waiting requests are ordered by: a higher priority first, then who came first."""
+        """The key by which waiting requests are ordered: a higher priority first, then the earlier request."""
         return -self.options.priority, self.number
 
     @property
     def keep(self) -> int:
-        """Inputs that are never dropped: as many as asked, and BOS, but never a whole context."""
+        """The number of inputs that are never dropped: ``num_keep`` and BOS, but never a whole context."""
         n_prompt = len(self.prompt or ())
         whole = self.embedding or self.options.num_keep < 0
         return min(n_prompt if whole else self.options.num_keep + self.bos_added, self.n_ctx - 1)
 
     @property
     def limit(self) -> int:
-        """Tokens that it samples at most."""
+        """The most tokens that it samples."""
         asked = self.options.num_predict
         return asked if asked >= 0 else NUM_PREDICT_CONTEXTS * self.n_ctx
 
@@ -90,26 +89,26 @@ def _turn(request: RecountedRequest) -> tuple[int, int]:
 
 @define(kw_only=True)
 class RecountedSlot:
-    """One slot, and what is in its cells."""
+    """One slot and the content of its cells."""
 
     sequence: int | None = None
     cells: list[Input] = Factory(list)
-    """What the engine has in them; nothing where that is not known."""
+    """The inputs in the engine's cells; empty where they are unknown."""
     known: bool = True
     useful: int = 0
     pure: int | None = None
-    """So many of the engine's cells were never moved; None for all."""
+    """How many of the engine's cells were never moved; None for all."""
     unmoved: int | None = None
-    """The same of what its sequence has, also where the engine has not moved them yet."""
+    """The same for the sequence's inputs, including moves that the engine has not made yet."""
     gap: tuple[int, int] | None = None
-    """Cells that are to be discarded, and how many are before them."""
+    """How many cells come before those that are to be discarded, and how many are discarded."""
 
     def forget(self) -> None:
-        """Take it that nobody knows what is in the cells."""
+        """Treat the content of the cells as unknown."""
         self.cells, self.known, self.useful, self.pure, self.unmoved, self.gap = [], False, 0, None, None, None
 
     def leave(self) -> None:
-        """Let nobody have the slot; the cells stay."""
+        """Take the slot from its sequence; the cells stay."""
         self.sequence, self.useful, self.unmoved, self.gap = None, 0, None, None
 
     def trim(self, length: int) -> None:
@@ -121,86 +120,86 @@ class RecountedSlot:
 
 
 class Recount:
-    """The count; give it every record in order."""
+    """A running recount; pass it every record in order."""
 
     def __init__(self, log: str | None = None) -> None:
         self.log = log
-        """The log that the records are of; None where they are of none."""
+        """The path of the log that the records come from; None where they come from no log."""
         self.header: e.SessionOpened | None = None
         self.closed = False
         self.requests: dict[int, RecountedRequest] = {}
-        """Those that have not ended, or ended in the last fact."""
+        """The requests that have not ended, and those that ended in the last fact."""
         self.n_requests = 0
         self.waiting: list[RecountedRequest] = []
-        """In turn."""
+        """The waiting requests, in the order of their turns."""
         self.slots: list[RecountedSlot] = []
         self.copies: list[e.Copy] = []
-        """Slots that are to be copied in the next batch."""
+        """The copies of slots that the next batch has to make."""
         self.plan: e.BatchPlanned | None = None
-        """The last batch planned."""
+        """The last planned batch."""
         self.planned_at = 0
-        """The record of that."""
+        """The number of the record that planned it."""
         self.in_flight: e.BatchPlanned | None = None
         self.aborting = False
-        """The last batch planned is to end early."""
+        """Whether the last planned batch is to end early."""
         self.aborted = False
-        """The last batch that came back did end early."""
+        """Whether the last batch that came back ended early."""
         self.broken = False
-        """The engine failed."""
+        """Whether the engine failed."""
         self.failed: set[str] = set()
-        """Actors that raised."""
+        """The names of the actors that raised."""
         self.n = -1
-        """The last record that was counted."""
+        """The number of the last counted record."""
         self.before = 0
-        """When that happened, in nanoseconds since the session opened."""
+        """When the last counted record happened, in nanoseconds since the session opened."""
         self.now = 0
-        """When the record happened that is counted next."""
+        """When the next record to be counted happened."""
         self.first = 0
-        """The given record of its fact."""
+        """The number of the given record that began the current fact."""
         self.fact: list[e.Event] = []
-        """That one's event, and those of all that followed from it."""
+        """The event of that record and of all records that followed from it."""
         self.just_ended: list[RecountedRequest] = []
-        """Requests that ended in this fact."""
+        """The requests that ended in this fact."""
 
-    # ------------------------------------------------------------ what the rules ask
+    # ------------------------------------------------------------ for the rules
 
     @property
     def stands_still(self) -> bool:
-        """Whether nothing is planned any more, because the engine failed or the Batcher raised."""
+        """Whether nothing is planned any more because the engine failed or the Batcher raised."""
         return self.broken or BATCHER in self.failed
 
     def request(self, number: int) -> RecountedRequest:
-        """Return a request; one without anything where there is none of this number, or it ended before."""
+        """Return a request; an empty one that has ended where no live request has this number."""
         return self.requests.get(number) or RecountedRequest(number=number, ended=True)
 
     def is_live(self, number: int) -> bool:
-        """Return whether a request came and has not ended."""
+        """Return whether a request was received and has not ended."""
         request = self.requests.get(number)
         return request is not None and not request.ended
 
     def slot(self, number: int) -> RecountedSlot:
-        """Return a slot; an empty one where there is none of this number."""
+        """Return a slot; an empty one where no slot has this number."""
         return self.slots[number] if 0 <= number < len(self.slots) else RecountedSlot()
 
     def content(self, number: int) -> RecountedSlot:
-        """Return the slot that holds what will be in this one's cells when all copies are made."""
+        """Return the slot whose content this slot will have once all copies are made."""
         for copy in reversed(self.copies):
             if copy.slot == number:
                 number = copy.source
         return self.slot(number)
 
     def cause(self, record: e.Record) -> e.Event | None:
-        """Return what a record follows from, if that is of the same fact."""
+        """Return the event that caused a record, if it belongs to the same fact."""
         at = -1 if record.cause is None else record.cause - self.first
         return self.fact[at] if 0 <= at < len(self.fact) else None
 
     @property
     def in_turn(self) -> Iterator[RecountedRequest]:
-        """The requests that get the next slots, in this order; one whose reader does not read on is passed over."""
+        """The requests that get the next slots, in order; one whose reader has paused is passed over."""
         return (one for one in self.waiting if not one.kept_back)
 
     def may_wait(self, request: RecountedRequest) -> bool:
-        """Return whether the prompt of another request, that has a slot, is still evaluated where both are alike."""
+        """Return whether a request with a slot is still evaluating a prompt that begins like this one's."""
         for slot in self.slots:
             other = self.request(slot.sequence or 0)
             if not other.ended and other.draw == 0:
@@ -212,7 +211,7 @@ class Recount:
     # ------------------------------------------------------------ records
 
     def begin(self, record: e.Record, t: int) -> None:
-        """Turn to the next record; `add` counts it."""
+        """Advance to the next record; `add` counts it."""
         self.before, self.now = self.now, t
         if record.cause is None:
             self.first = record.n
@@ -360,7 +359,7 @@ class Recount:
             self._evaluated(part, last.get(part.slot), event.code)
 
     def _operate(self, plan: e.BatchPlanned) -> None:
-        """Do to the cells what the engine was told to do."""
+        """Apply the plan's copies, trims and shifts to the cells."""
         for copy in plan.copies:
             source, slot = self.slot(copy.source), self.slot(copy.slot)
             slot.cells, slot.known, slot.pure = list(source.cells), source.known, source.pure
@@ -372,7 +371,7 @@ class Recount:
             slot.pure = shift.keep if slot.pure is None else min(shift.keep, slot.pure)
 
     def _evaluated(self, part: e.Part, last: int | None, code: int) -> None:
-        """Take the rows for cells that the engine reports."""
+        """Put a part's rows into the cells that the engine reports."""
         slot, request = self.slot(part.slot), self.request(part.sequence)
         start = max(part.position, 0)
         if code not in {e.DONE, e.ABORTED} or last is None or not start - 1 <= last < start + len(part.inputs):
@@ -391,6 +390,6 @@ class Recount:
 
 
 def common(one: list[Input], other: list[Input]) -> int:
-    """Return how many inputs both begin with."""
+    """Return the length of the common beginning of two lists of inputs."""
     differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))

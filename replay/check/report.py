@@ -1,9 +1,9 @@
-"""A log held against the rules, and how that is told.
+"""`replay check`: check a log against the rules and report the violations.
 
 The rules that hold here:
 
-* Bytes first: a log with a wrong byte anywhere is corrupt, and no rule is held against it.
-* The first violations are told one a line, each with the command that shows the spot; the rest are counted.
+* Bytes first: a log with a wrong byte anywhere is corrupt, and no rule is checked.
+* The first violations are printed one a line, each with the command that shows the place; the rest are counted.
 * A log that ends early, because its session crashed or still runs, owes nothing.
 """
 
@@ -26,28 +26,28 @@ from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.terminal import Spans, visible
 
 MAX_SHOWN: Final = 20
-"""Violations of a log that are told; what comes after the first wrong record mostly follows from it."""
+"""How many violations of a log are printed; most of the rest follow from the first wrong record."""
 
 Outcome = Literal["holds", "violated", "unreadable", "corrupt", "not comparable"]
 
 
 @frozen(kw_only=True)
 class Checked:
-    """What came out of a check of a log."""
+    """The result of a check of one log."""
 
     path: str
-    """The log, as it was named."""
+    """The log's path, as it was given."""
     outcome: Outcome
     rules: tuple[str, ...]
-    """The names of the rules."""
+    """The names of the rules that were checked."""
     n_records: int = 0
     n_violations: int = 0
     violations: tuple[Violation, ...] = ()
-    """The first of them, in the order of the records."""
+    """The first violations, in the order of the records."""
     notes: tuple[str, ...] = ()
-    """What else there is to know; why, where no rule was held against it."""
+    """Further remarks; where no rule was checked, the reason."""
     error: Exception | None = None
-    """Why none was."""
+    """The error because of which no rule was checked."""
 
     @property
     def exit_code(self) -> int:
@@ -60,10 +60,10 @@ class Checked:
         """Return if the rules hold.
 
         Raises:
-            RuleViolation: One does not.
+            RuleViolation: A rule does not hold.
             LogCorrupt: The log's bytes are not what was written.
-            LogNotComparable: There is no record, or it is too new.
-            OSError: It cannot be opened.
+            LogNotComparable: The log has no record, or its schema is too new.
+            OSError: The log cannot be opened.
         """
         if self.violations:
             raise RuleViolation(self)
@@ -71,7 +71,7 @@ class Checked:
             raise self.error
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay check --json`` prints."""
+        """Return the object that ``replay check --json`` prints."""
         return {
             "verdict": self.outcome,
             "rules": self.rules,
@@ -82,7 +82,7 @@ class Checked:
         }
 
     def lines(self) -> list[str]:
-        """Return what ``replay check`` prints: the outcome first, then the notes, then the violations."""
+        """Return the lines that ``replay check`` prints: the outcome, then the notes, then the violations."""
         checked = f"{count(len(self.rules), 'rule')}, {count(self.n_records, 'record')}"
         match self.outcome:
             case "holds":
@@ -103,10 +103,10 @@ class Checked:
 
 
 class RuleViolation(ReenactError):
-    """A session does not keep a rule.
+    """A session violates a rule.
 
     Attributes:
-        checked: All that was found.
+        checked: The result of the whole check.
     """
 
     def __init__(self, checked: Checked) -> None:
@@ -118,17 +118,17 @@ class RuleViolation(ReenactError):
 
 
 def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None) -> Checked:
-    """Hold a log against the rules; needs no model, and runs no actor.
+    """Check a log against the rules; this needs no model and runs no actor.
 
     Args:
-        path: The log of any session, also of one that crashed, still runs, or was forked.
+        path: The log of any session, including one that crashed, still runs, or was forked.
         rules: The names of the rules, as in `reenact.replay.check.runner.RULES`; None for all.
 
     Returns:
-        What came out. Whatever the file holds, and also if there is none, this does not raise.
+        The result. This never raises for the content of the file, nor for a file that is missing.
 
     Raises:
-        KeyError: There is no rule of such a name.
+        KeyError: A name is not that of a rule.
     """
     checking = _Checking(os.fspath(path), Checks(rules, os.fspath(path)))
     return checking.guarded(path, lambda log: ((entry.record, entry.t) for entry in entries(log)))
@@ -137,22 +137,21 @@ def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None
 def check_facts(
     path: str | os.PathLike[str], rules: Collection[str] | None = None, patience: Patience | None = None
 ) -> Checked:
-    """Hold what today's actors make of a log's facts against the rules; needs no model.
+    """Check the records that today's actors make of a log's facts against the rules; this needs no model.
 
-    The records of the log are not asked. Where today's actors plan other batches than it has, what became of a batch is
-    told of theirs (`reenact.replay.facts`).
+    The log's own derived records are ignored. Where today's actors plan other batches than the log has, the outcomes
+    of batches are adapted to their plans (`reenact.replay.facts`).
 
     Args:
         path: The log of any session.
         rules: The names of the rules; None for all.
-        patience: How long that may take; None for as long as it does.
+        patience: The limit on how long this may take; None for no limit.
 
     Returns:
-        What came out; violations name the records that the actors make now. This does not raise for what the file
-        holds.
+        The result; violations name the records that the actors make now. This never raises for the content of the file.
 
     Raises:
-        KeyError: There is no rule of such a name.
+        KeyError: A name is not that of a rule.
     """
     within = (patience or Patience()).within
 
@@ -166,7 +165,7 @@ def check_facts(
 
 
 class _Checking:
-    """One run over one log."""
+    """One check of one log."""
 
     def __init__(self, path: str, checks: Checks) -> None:
         self._path = path
@@ -178,17 +177,17 @@ class _Checking:
     def guarded(
         self, path: str | os.PathLike[str], records: Callable[[LogFile], Iterable[tuple[e.Record, int]]]
     ) -> Checked:
-        """Check what is made of a log, and say why where that cannot be."""
+        """Check the records made from a log; where that is impossible, return a result with the reason."""
         try:
             with LogFile(path) as log:
                 for _ in log:
                     pass
                 return self._run(records(log), log)
         except OSError as error:
-            return self._told("unreadable", error.strerror or str(error), error=error)
+            return self._result("unreadable", error.strerror or str(error), error=error)
         except (LogCorrupt, LogNotComparable) as error:
             outcome: Outcome = "corrupt" if isinstance(error, LogCorrupt) else "not comparable"
-            return self._told(outcome, str(error), error=error)
+            return self._result(outcome, str(error), error=error)
 
     def _run(self, records: Iterable[tuple[e.Record, int]], log: LogFile) -> Checked:
         """Check all records."""
@@ -201,10 +200,10 @@ class _Checking:
         if not self._n_records:
             raise LogNotComparable("there is no record in it")
         notes = [*([] if self._closed else [not_closed(self._n_records - 1)]), *torn(log.torn)]
-        return self._told("violated" if self._n_violations else "holds", *notes)
+        return self._result("violated" if self._n_violations else "holds", *notes)
 
-    def _told(self, outcome: Outcome, *notes: str, error: Exception | None = None) -> Checked:
-        """Return what came out until now."""
+    def _result(self, outcome: Outcome, *notes: str, error: Exception | None = None) -> Checked:
+        """Return the result so far."""
         return Checked(
             path=self._path,
             outcome=outcome,
@@ -218,7 +217,7 @@ class _Checking:
 
 
 def rule_lines() -> list[Spans]:
-    """Return what ``replay check --list`` prints: each rule's name, what must hold, and where that is written."""
+    """Return the lines that ``replay check --list`` prints: each rule's name, its statement and its source."""
     wide = max(map(len, RULES))
     return [
         [(f"{name:<{wide}}", "bold"), (f"  {rule.says}", ""), (f" [{rule.source}]", "dim")]

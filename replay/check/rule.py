@@ -1,12 +1,12 @@
-"""What a rule is that every log must keep, and what it says where one does not.
+"""The base class of the rules that every log must keep, and the violations that they report.
 
 The rules that hold here:
 
-* A rule reads records, one after the other, and what was counted of those before (`reenact.replay.check.recount`). It
-  asks no actor: what the actors decide by one formulation, it finds by another.
-* It raises on nothing that a log can hold, and goes on after a violation with what the log says: one wrong record is
-  not to make all that follow wrong.
-* What a fact owes (a request that is cancelled has to end) is looked for when the next fact comes. A log that ends in
+* A rule reads records in order, and the recount of all earlier ones (`reenact.replay.check.recount`). It asks no
+  actor: it derives what the actors decide by another formulation.
+* It never raises for the content of a log. After a violation it goes on with the values in the log, so that one wrong
+  record does not make all later ones wrong.
+* A fact's obligations (a cancelled request has to end) are checked when the next fact comes. A log that ends in
   between owes nothing.
 """
 
@@ -22,62 +22,62 @@ from reenact.replay.render.values import text
 
 @frozen(kw_only=True)
 class Violation:
-    """A record that a rule does not allow, or that lacks what the rule wants."""
+    """A record that a rule forbids, or that lacks something the rule requires."""
 
     rule: str
     n: int
-    """The record."""
+    """The number of the record."""
     first: int
-    """The first record of what is to be looked at: the fact that it follows from."""
+    """The number of the first record to look at: that of the fact from which the record follows."""
     expected: str
-    """What the rule wants to find there."""
+    """The value that the rule requires."""
     actual: str
-    """What there is."""
+    """The value in the log."""
 
 
 class Rule:
-    """What holds in every log, whatever callers, readers and engines do.
+    """A statement that holds in every log, whatever callers, readers and engines do.
 
     Args:
-        recount: What was counted of the records before the one that is seen.
+        recount: The recount of all records before the current one.
     """
 
     name: ClassVar[str]
     says: ClassVar[str]
     """What must hold, in a sentence."""
     source: ClassVar[str]
-    """Where that is written: a document, and its section or, in section 2 of runner-semantics, its paragraph."""
+    """The document that defines it, and the section or, in section 2 of runner-semantics, the paragraph."""
     hears: ClassVar[tuple[type[e.Event], ...]] = ()
-    """The events that it wants to see."""
+    """The kinds of events that it checks."""
 
     def __init__(self, recount: Recount) -> None:
         self.recount = recount
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a record of a kind that it hears.
+        """Check a record of one of the kinds in ``hears``.
 
         Args:
-            record: The record; nothing is counted of it yet.
+            record: The record, which is not in the recount yet.
         """
         raise NotImplementedError
 
     def settle(self) -> Iterable[Violation]:
-        """Look at what the last fact owes: the next record is another fact."""
+        """Check the last fact's obligations, now that the next record begins another fact."""
         return ()
 
     def violation(self, n: int, expected: object, actual: object, *, first: int | None = None) -> Violation:
-        """Return that record ``n`` is not as it should be.
+        """Return a violation by record ``n``.
 
         Args:
-            n: The record.
-            expected: What should be.
-            actual: What is.
-            first: What is to be looked at from there on; the fact that the record is of unless given.
+            n: The number of the record.
+            expected: The value that the rule requires.
+            actual: The value in the log.
+            first: The number of the first record to look at; by default that of the record's fact.
         """
         first = min(self.recount.first if first is None else first, n)
         return Violation(rule=self.name, n=n, first=first, expected=str(expected), actual=str(actual))
 
 
 def quoted(value: str | bytes) -> str:
-    """Return a text or bytes as a value to be compared."""
+    """Return text or bytes in quotes, for a comparison."""
     return text(value) if isinstance(value, str) else repr(value)

@@ -1,11 +1,11 @@
-"""What holds in every log, whatever happened: the rules, and how they are run.
+"""The table of all rules, and a runner that checks them record by record.
 
 The rules that hold here:
 
-* Checks read records, nothing else: those of a log of any kind, also of a session that crashed or was forked, and those
-  of a session that a test drives, one by one.
-* What was counted of the records before is counted once, for all rules (`reenact.replay.check.recount`).
-* A rule that is not asked for costs nothing; neither does one for a record that it does not hear.
+* Checks read records and nothing else: those of any log, including a session that crashed or was forked, and those of a
+  session that a test drives, one by one.
+* Earlier records are counted once, for all rules (`reenact.replay.check.recount`).
+* A rule that is not selected costs nothing, nor does a record of a kind that no rule checks.
 """
 
 from collections.abc import Collection
@@ -66,14 +66,14 @@ RULES: Final[dict[str, type[Rule]]] = {
 
 
 class Checks:
-    """Rules that are held against a session, record by record.
+    """A set of rules to check on a session, record by record.
 
     Args:
-        rules: The names of those that are; None for all.
-        log: The log that the records are of, beside which its rows may lie; None where they are of none.
+        rules: The names of the rules; None for all.
+        log: The path of the log, beside which the rows' file may be; None where the records come from no log.
 
     Raises:
-        KeyError: There is no rule of such a name.
+        KeyError: A name is not that of a rule.
     """
 
     def __init__(self, rules: Collection[str] | None = None, log: str | None = None) -> None:
@@ -88,7 +88,7 @@ class Checks:
             for kind in rule.hears:
                 self._hearing.setdefault(kind, []).append(rule)
         self._settled = False
-        """Whether it was looked at what the last fact owes."""
+        """Whether the last fact's obligations were checked."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Checks:
         return tuple(rule.name for rule in self._rules)
 
     def add(self, record: e.Record, t: int) -> list[Violation]:
-        """Take the next record and return what the rules do not allow of it, or of the fact that it ends.
+        """Check the next record, and return its violations and those of the fact that it ends.
 
         Args:
             record: The record.
@@ -113,9 +113,9 @@ class Checks:
         return violations
 
     def end(self) -> list[Violation]:
-        """Return what the last fact owes, where all that follows from it was added.
+        """Return the violations of the last fact's obligations, once all records that follow from it were added.
 
-        A log can end within a fact: the process died, or still writes. What is missing there is no violation.
+        A log can end within a fact, because the process died or still writes. Records missing there are no violation.
         """
         self._settled = True
         return [violation for rule in self._settling for violation in rule.settle()]

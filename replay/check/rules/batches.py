@@ -1,6 +1,6 @@
-"""Rules of batches: whose rows they have, where those stand, what comes of them, and when one ends early.
+"""Rules of batches: their rows and positions, the draws from them, and when one ends early.
 
-The rule that holds here: a plan is held against what the engine was told and reported before, cell by cell.
+The rule that holds here: a plan is checked, cell by cell, against earlier plans and the engine's reports of them.
 """
 
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import inputs, sequences
 
 MAX_MISSED: Final = 1
-"""Batches in a row that a sequence with inputs is not in, at most: those of the other kind of inputs. So a prompt
-advances at least in every second batch, and in every batch where all inputs are tokens."""
+"""The most batches in a row that may leave out a sequence with inputs, because they take inputs of the other kind. So a
+prompt advances at least in every second batch, and in every batch where all inputs are tokens."""
 
 
 class BatchesRule(Rule):
-    """What a batch is."""
+    """The numbers and the shape of batches."""
 
     name = "batches"
     says = (
-        "A batch is planned while none is in flight, numbered from 0; it has 1 to n_batch rows of one kind, and parts "
-        "by slot, each in the slot of its sequence."
+        "A batch is planned only while none is in flight, and batches are numbered from 0; a batch has 1 to n_batch "
+        "rows of one kind, and its parts are ordered by slot, each in the slot of its sequence."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.BatchDecoded)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a plan, and at which batch came back."""
+        """Check a plan, and the number of a batch that came back."""
         n, recount = record.n, self.recount
         match record.event:
             case e.BatchPlanned() as plan:
@@ -53,7 +53,7 @@ class BatchesRule(Rule):
         if not 1 <= n_rows <= n_batch or not all(part.inputs for part in parts):
             yield self.violation(n, f"1 to {n_batch} rows, at least one a part", f"{n_rows} rows")
         pools = {part.pool for part in parts}
-        # A text that is pooled is not cut where its kinds change; callers give tokens only.
+        # A pooled text is not cut where its kinds of inputs change; callers give tokens only.
         kinds = {kind for part in parts if not part.pool for kind in map(type, part.inputs)}
         if len(pools) > 1 or len(kinds) > 1:
             yield self.violation(n, "rows of one kind", "tokens and rows of numbers, or texts to pool and to go on")
@@ -67,18 +67,18 @@ class BatchesRule(Rule):
 
 
 class DrawsRule(Rule):
-    """Who reads which row of logits."""
+    """The rows whose logits are sampled."""
 
     name = "draws"
     says = (
-        "A row of logits has one reader: logits are asked for only in the last row of what a sequence has, for its "
-        "next token, and exactly those are drawn."
+        "A row of logits has one reader: logits are requested only in the last row of a sequence's inputs, for its "
+        "next token, and exactly the requested ones are sampled."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.BatchDecoded)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what is to be drawn, and at what was."""
+        """Check the requested draws, and those that were made."""
         match record.event:
             case e.BatchPlanned(parts=parts):
                 numbers = [part.sequence for part in parts]
@@ -92,8 +92,8 @@ class DrawsRule(Rule):
                 pooled = [part.sequence for part in done if part.pool]
                 actual = [sample.sequence for sample in decoded.samples], [one.sequence for one in decoded.vectors]
                 if (drawn, pooled) != actual:
-                    expected, said = (f"tokens of {one} and vectors of {two}" for one, two in ((drawn, pooled), actual))
-                    yield self.violation(record.n, expected, said, first=self.recount.planned_at)
+                    expected, made = (f"tokens of {one} and vectors of {two}" for one, two in ((drawn, pooled), actual))
+                    yield self.violation(record.n, expected, made, first=self.recount.planned_at)
             case _:
                 pass
 
@@ -109,18 +109,18 @@ class DrawsRule(Rule):
 
 
 class PositionsRule(Rule):
-    """Where rows stand."""
+    """The positions of rows."""
 
     name = "positions"
     says = (
-        "The rows of a sequence follow its cells: none is left out, and none evaluated twice without a removal "
-        "between; a row is the sequence's input of that position, and nothing of use is removed."
+        "The rows of a sequence follow its cells: none is left out, and none is evaluated twice unless it was removed "
+        "in between; each row is the sequence's input at that position, and no useful cell is removed."
     )
     source = "docs/runner-semantics.md, Slots and prefix reuse"
     hears = (e.BatchPlanned,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a plan."""
+        """Check a plan."""
         plan = record.event
         if not isinstance(plan, e.BatchPlanned):
             return
@@ -145,7 +145,7 @@ class PositionsRule(Rule):
             yield from self._part(record.n, part, self._length(part.slot, lengths))
 
     def _length(self, number: int, lengths: dict[int, int | None]) -> int | None:
-        """Return how many cells of a slot are in use, None where that is not known."""
+        """Return the number of a slot's cells in use; None where it is unknown."""
         if number in lengths:
             return lengths[number]
         slot = self.recount.slot(number)
@@ -165,23 +165,23 @@ class PositionsRule(Rule):
 
 
 class CellsRule(Rule):
-    """What the engine reports of its cells."""
+    """The engine's reports of its cells."""
 
     name = "cells"
     says = (
-        "After each batch the engine reports as many cells as the plan makes: all rows if it was done, none if it "
-        "found no room or the batch invalid, and else as many as it came to; what is pooled leaves none."
+        "After each batch the engine reports the cells that the plan makes: all rows if the batch was done, none if "
+        "there was no room or the batch was invalid, and otherwise as many as it reached; a pooled text leaves none."
     )
     source = "docs/runner-semantics.md, Slots and prefix reuse"
     hears = (e.BatchDecoded,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at the positions."""
+        """Check the reported positions."""
         decoded, plan = record.event, self.recount.in_flight
         if not isinstance(decoded, e.BatchDecoded) or plan is None:
             return
         if decoded.code == e.INVALID and not decoded.positions:
-            return  # It was refused.
+            return  # The engine refused it.
         reported = dict(decoded.positions)
         if [part.slot for part in plan.parts] != [slot for slot, _ in decoded.positions]:
             expected = f"positions of slots {[part.slot for part in plan.parts]}"
@@ -197,7 +197,7 @@ class CellsRule(Rule):
 
 
 def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
-    """Return between which positions the last cell of a part's slot can be after a batch."""
+    """Return the lowest and the highest position that the last cell of a part's slot can have after a batch."""
     none, every = part.position - 1, part.position + len(part.inputs) - 1
     if part.pool or code in {e.NO_ROOM, e.INVALID}:
         return none, none
@@ -205,13 +205,14 @@ def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
 
 
 class TurnsRule(Rule):
-    """Who waits for whose rows."""
+    """The sequences that a batch leaves out."""
 
     name = "turns"
     says = (
-        "Every sequence that has inputs of a batch's kind is in the batch, and the kinds take turns: who generates is "
-        f"in every batch of tokens, a prompt misses at most {MAX_MISSED} batch in a row, counted anew in a new "
-        "context; texts that are pooled go first come, first served. Where anybody has inputs, a batch is planned."
+        "Every sequence with inputs of a batch's kind is in the batch, and the kinds take turns: a generating "
+        f"sequence is in every token batch; a prompt waits at most {MAX_MISSED} batch in a row (the count restarts "
+        "when the context is new); pooled texts go first come, first served. While any sequence has inputs, a batch "
+        "is planned."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.CellsLost)
@@ -219,13 +220,13 @@ class TurnsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._missed: dict[int, int] = {}
-        """How many batches in a row a sequence with inputs was not in."""
+        """How many batches in a row have left out each sequence with inputs."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at who is not in a batch."""
+        """Check which sequences a batch leaves out."""
         plan = record.event
         if isinstance(plan, e.CellsLost):
-            # A sequence that waited for a token may begin with a row of numbers now: it waits for another batch.
+            # A sequence that waited for a token may begin with a row of numbers now, so it waits for another batch.
             self._missed = {}
         if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
             return
@@ -240,16 +241,16 @@ class TurnsRule(Rule):
                 continue
             if pools and request.pool:
                 if request.number < max(there):
-                    yield self._left_out(record.n, request, "who came first")
+                    yield self._left_out(record.n, request, "which came first")
                 continue
             missed = self._missed[request.number] = before.get(request.number, 0) + 1
             if type(request.inputs[min(slot.useful, len(request.inputs) - 1)]) is kind:
-                yield self._left_out(record.n, request, "who has inputs of this kind")
+                yield self._left_out(record.n, request, "which has inputs of this kind")
             elif missed > MAX_MISSED:
-                yield self._left_out(record.n, request, f"who missed {missed - 1} before")
+                yield self._left_out(record.n, request, f"which missed {missed - 1} before")
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether anybody waits for a batch that is not planned."""
+        """Check that no sequence waits for a batch that is not planned."""
         recount = self.recount
         if recount.in_flight is None and not recount.stands_still:
             ready = [slot.sequence for slot in recount.slots if self._is_ready(slot.sequence)]
@@ -264,12 +265,12 @@ class TurnsRule(Rule):
 
 
 class AbortsRule(Rule):
-    """When a batch is ended early."""
+    """The batches that are ended early."""
 
     name = "aborts"
     says = (
-        "A batch is ended early, once, where a sequence ended that has several rows in it, but of two in a row that "
-        "others are in one comes to its end."
+        "A batch is ended early, once, if a sequence ends that has several rows in it; but of two batches in a row "
+        "that other sequences are in, one is completed."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (e.SequenceFinished, e.AbortRequested)
@@ -277,10 +278,10 @@ class AbortsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: tuple[int, int] | None = None
-        """The record of an end, and the batch that is to end for it."""
+        """The record of an end, and the batch that has to end early because of it."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at an end, and at what is made of it."""
+        """Check an end and the abort that follows from it."""
         match record.event:
             case e.SequenceFinished(sequence=number):
                 if self._is_due(number):
@@ -290,20 +291,20 @@ class AbortsRule(Rule):
                 self._owed = None
                 plan = self.recount.in_flight
                 if not self._is_due(number) or self.recount.is_live(number) or plan is None or plan.batch != batch:
-                    expected = "an end of a batch for a prefill of who ended, not twice, not again where others are"
+                    expected = "a batch ended for a prefill of an ended sequence, once, not again with others"
                     yield self.violation(record.n, expected, f"of batch {batch} for sequence {number}")
             case _:
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether a prefill that nobody waits for is still computed."""
+        """Check that no prefill is still computed for an ended sequence."""
         if self._owed is not None and self.recount.in_flight is not None and not self.recount.stands_still:
             n, batch = self._owed
             yield self.violation(n, f"an early end of batch {batch}", "none")
         self._owed = None
 
     def _is_due(self, number: int) -> bool:
-        """Return whether a batch that has rows of this sequence is to end early, if the sequence ended."""
+        """Return whether a batch with rows of this sequence has to end early if the sequence has ended."""
         plan = self.recount.in_flight
         if plan is None or self.recount.aborting:
             return False

@@ -1,7 +1,7 @@
-"""Rules of what is folded from a session: its statistics, its state, and the digest that closes its log.
+"""Rules of the values folded from a session: its statistics, its state, and the digest that closes its log.
 
-The rule that holds here: a figure is counted from other records than the fold counts it from, wherever there are two
-that tell it. A token sampled, say, is a token that something was made of.
+The rule that holds here: a figure is counted from other records than those the fold counts, wherever the log has it
+twice. For example, the sampled tokens are counted from the records of their effects.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from reenact.runtime.log.codec import SCHEMA
 _EVERYTHING: Final = (*get_args(e.GivenEvent), *get_args(e.DerivedEvent))
 
 _ROUNDED: Final = 1.125
-"""A median is told to within an eighth, and never too small."""
+"""A reported median is at most an eighth above the exact one, and never below it."""
 
 _EXACT: Final = 1e-9
-"""By how much of itself a mean may differ that is computed in another order."""
+"""The largest relative difference between two means that were computed in different orders."""
 
 _UNITS: Final = {
     "queue_time": 1e9,
@@ -32,7 +32,7 @@ _UNITS: Final = {
     "rows_per_batch": 1.0,
     "sequences_per_batch": 1.0,
 }
-"""The figures of many values, each with its unit."""
+"""The figures that summarise many values, each with its unit."""
 
 
 _COUNTED: Final = (
@@ -49,12 +49,12 @@ _COUNTED: Final = (
     "preempted",
     "aborted",
 )
-"""What is counted one by one, by the names of `reenact.actors.metrics.Statistics`."""
+"""The figures that count single occurrences, named as in `reenact.actors.metrics.Statistics`."""
 
 
 @define
 class Since:
-    """When what happened to one request, in nanoseconds."""
+    """The times of one request's milestones, in nanoseconds."""
 
     received: int
     assigned: int | None = None
@@ -63,7 +63,7 @@ class Since:
 
 @define
 class Values:
-    """Many values, each of them kept."""
+    """A collection of values, each of them kept."""
 
     unit: float
     all: list[int] = Factory(list)
@@ -77,11 +77,11 @@ class Values:
         self.largest = max(self.largest, value)
 
     def misfit(self, told: Distribution, *, wholly: bool) -> str | None:
-        """Return what figures should be in place of those that are told; None if they are right.
+        """Return the correct figures if the given ones are wrong; None if they are right.
 
         Args:
             told: The figures.
-            wholly: Look at the median and its like too, for which all values are sorted.
+            wholly: Check the percentiles too, for which all values are sorted.
         """
         n = len(self.all)
         mean, largest = (self.total / n / self.unit, self.largest / self.unit) if n else (0.0, 0.0)
@@ -102,10 +102,10 @@ def _close(one: float, other: float) -> bool:
 
 
 class StatisticsRule(Rule):
-    """What a session amounts to."""
+    """The statistics of a session."""
 
     name = "statistics"
-    says = "The statistics that are folded from the records equal their recount, whenever a request has ended."
+    says = "Whenever a request has ended, the statistics folded from the records equal their recount."
     source = "docs/runner-semantics.md, Result"
     hears = _EVERYTHING
 
@@ -116,7 +116,7 @@ class StatisticsRule(Rule):
         self._values = {name: Values(unit) for name, unit in _UNITS.items()}
         self._since: dict[int, Since] = {}
         self._ended: list[int] = []
-        """Requests that ended in this fact."""
+        """The requests that ended in this fact."""
         self._lost = False
         """Whether nothing can be compared any more."""
 
@@ -135,7 +135,7 @@ class StatisticsRule(Rule):
             yield from self._compared(record.n, wholly=True)
 
     def settle(self) -> Iterator[Violation]:
-        """Compare what was counted where a request ended."""
+        """Compare both counts if a request ended."""
         if self._ended and not self._lost:
             yield from self._compared(self.recount.n, wholly=False)
         for number in self._ended:
@@ -199,7 +199,7 @@ class StatisticsRule(Rule):
 
     def _compared(self, n: int, *, wholly: bool) -> Iterator[Violation]:
         if self.recount.failed:
-            return  # What an actor that raised owes is in no record.
+            return  # No record contains what an actor that raised still owed.
         told, recount = self._metrics.statistics(), self.recount
         live = [request for request in recount.requests.values() if not request.ended]
         due: dict[str, Any] = {
@@ -223,12 +223,12 @@ class StatisticsRule(Rule):
 
 
 class DigestRule(Rule):
-    """What is folded."""
+    """The state folded from the records."""
 
     name = "digest"
     says = (
-        "The state that is folded from the records is what they come to: who has which slot, with how many cells of "
-        "use, who waits, and what is in flight; and its digest is the one in SessionClosed."
+        "The state folded from the records equals their recount: the sequence in each slot and its useful cells, the "
+        "waiting requests, and the batch in flight; and its digest is the one in SessionClosed."
     )
     source = "ARCHITECTURE.md, sections 2 and 4"
     hears = _EVERYTHING
@@ -250,12 +250,12 @@ class DigestRule(Rule):
                 yield self.violation(record.n, f"digest {digest}", f"digest {record.event.digest}")
         try:
             self._kernel.fold(record)
-        except Exception as error:  # noqa: BLE001  # whatever the actors raise, it is the log that is strange
+        except Exception as error:  # noqa: BLE001  # whatever the actors raise, the fault is in the log
             self._lost = True
             yield self.violation(record.n, "a record that the state can take", description(error))
 
     def settle(self) -> Iterator[Violation]:
-        """Compare the folded state with what was counted."""
+        """Compare the folded state with the recount."""
         batcher, recount = self._kernel.state.batcher, self.recount
         if self._lost or batcher is None or recount.stands_still:
             return

@@ -1,7 +1,7 @@
-"""A rule about what lies beside a log: the numbers of its rows.
+"""A rule about a file beside a log: the numbers of its rows.
 
-The rule that holds here: it is the one that reads something else than records, and only where that is at hand. Where
-there is no file at all nothing is broken: no decision needs it.
+The rule that holds here: this rule alone reads something other than records, and only where the file is at hand. A
+missing file breaks nothing, because no decision needs it.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ class NumbersRule(Rule):
 
     name = "numbers"
     says = (
-        "The numbers of each row that a prompt has lie beside the log, in the order in which the log names them first, "
-        "and have the digest that it names."
+        "The numbers of each row in a prompt are in the file beside the log, in the order in which the log first "
+        "names the rows, and they have the digest by which the log names them."
     )
     source = "ARCHITECTURE.md, 4"
     hears = (e.SessionOpened, e.PromptTokenized)
@@ -25,7 +25,7 @@ class NumbersRule(Rule):
     _rows: RowsFile | None = None
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Read the rows that a prompt is the first to have."""
+        """Read the rows that this prompt is the first to contain."""
         event = record.event
         if isinstance(event, e.SessionOpened) and self.recount.log is not None:
             self._rows = RowsFile(self.recount.log, event.context.n_embd)

@@ -1,6 +1,6 @@
 """Rules of one sequence: its inputs, its shifts, its tokens, its reader, its vector.
 
-The rule that holds here: the amounts are written as docs/runner-semantics.md writes them, not as the actors do.
+The rule that holds here: the formulas are those of docs/runner-semantics.md, not those of the actors.
 """
 
 import math
@@ -15,17 +15,17 @@ from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import count, inputs, sequences
 
 _EXACT: Final = 1e-9
-"""How far a value of a vector of length 1 may be from what is computed in another order."""
+"""The largest difference between two values of a vector of length 1 that were computed in different orders."""
 
 
 class InputsRule(Rule):
-    """What a sequence has evaluated."""
+    """The inputs of a sequence."""
 
     name = "inputs"
     says = (
-        "A sequence has the inputs of its prompt, of one that is too long the first num_keep and the last ones, then "
-        "each token that it emits, and never more than n_ctx; it asks for num_predict tokens at most, and having said "
-        "one it goes on, pauses or ends."
+        "A sequence has the inputs of its prompt (if that is too long, the first num_keep and the last ones), then "
+        "each token that it emits, and never more than n_ctx; it asks for at most num_predict tokens, and after each "
+        "token it goes on, pauses or ends."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (
@@ -41,11 +41,11 @@ class InputsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: dict[int, int] = {}
-        """Of each sequence that is to go on, the record by which it is."""
+        """For each sequence that has to go on, the number of the record that requires it."""
         self._truncated: set[int] = set()
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what a sequence asks for."""
+        """Check the inputs that a sequence queues."""
         match record.event:
             case e.PromptTokenized(sequence=number):
                 if self.recount.is_live(number):
@@ -70,7 +70,7 @@ class InputsRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at who said something and neither goes on nor ends."""
+        """Check that each sequence that emitted a token goes on, pauses or ends."""
         for number, n in self._owed.items():
             if not {BATCHER, sequence_name(number)} & self.recount.failed:
                 yield self.violation(n, f"sequence {number} goes on, pauses or ends", "nothing of it in this fact")
@@ -104,9 +104,9 @@ class ShiftsRule(Rule):
 
     name = "shifts"
     says = (
-        "A context is shifted when the next input would not fit and the request allows it: "
-        "max(max((n_ctx - keep) / 2, 1) - (n_ctx - length), 0) inputs behind num_keep go, in the cells too where they "
-        "are moved."
+        "A context is shifted when the next input would not fit and the request allows it: max(max((n_ctx - keep) / "
+        "2, 1) - (n_ctx - length), 0) inputs after num_keep are dropped; where cells are moved, they are dropped from "
+        "the cells too."
     )
     source = "docs/runner-semantics.md, Context shift"
     hears = (e.ContextShifted, e.InputsDropped, e.BatchPlanned)
@@ -114,10 +114,10 @@ class ShiftsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: dict[int, int] = {}
-        """Of each sequence that is shifted, the record by which it is."""
+        """For each sequence that is shifted, the number of the record that shifts it."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a shift, and at what is done to the cells."""
+        """Check a shift and its effect on the cells."""
         match record.event:
             case e.ContextShifted() as shifted:
                 if shifted.sequence in self._owed:
@@ -143,7 +143,7 @@ class ShiftsRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether a context was shifted whose inputs were not dropped."""
+        """Check that the inputs of every shifted context were dropped."""
         for number, n in self._owed.items():
             if BATCHER not in self.recount.failed:
                 yield self.violation(n, f"inputs of sequence {number} dropped", "none in this fact")
@@ -163,12 +163,12 @@ class ShiftsRule(Rule):
 
 
 class TokensRule(Rule):
-    """What becomes of a sampled token."""
+    """The fate of each sampled token."""
 
     name = "tokens"
     says = (
         "Every sampled token is emitted, completes a stop string, ends the text, or is dropped because its sequence "
-        "ended: one of them, once, with its index, which counts from 0."
+        "ended: exactly one of these, once, with its index, which counts from 0."
     )
     source = "docs/runner-semantics.md, Sampling"
     hears = (e.BatchDecoded, e.TokenEmitted, e.StopMatched, e.EogSampled, e.TokenDropped)
@@ -177,10 +177,10 @@ class TokensRule(Rule):
         super().__init__(recount)
         self._n = 0
         self._sampled: dict[int, tuple[int, e.Sample]] = {}
-        """Of each sequence the token that is not accounted for yet, with its index."""
+        """For each sequence the token that is not accounted for yet, with its index."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what is sampled, and at what is made of it."""
+        """Check the sampled tokens and the records made of them."""
         match record.event:
             case e.BatchDecoded(samples=samples):
                 self._n = record.n
@@ -195,12 +195,12 @@ class TokensRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether a token is not accounted for."""
+        """Check that every token is accounted for."""
         if self._sampled:
             excused = BATCHER in self.recount.failed
             lost = {number for number in self._sampled if sequence_name(number) not in self.recount.failed}
             if lost and not excused:
-                yield self.violation(self._n, f"something made of the tokens of {sequences(lost)}", "nothing")
+                yield self.violation(self._n, f"a record of the tokens of {sequences(lost)}", "none")
             self._sampled.clear()
 
     def _accounted(
@@ -224,12 +224,12 @@ class TokensRule(Rule):
 
 
 class ReadersRule(Rule):
-    """Who does not read on."""
+    """The pauses of readers."""
 
     name = "readers"
     says = (
-        "A sequence pauses if its reader does not read on, and only then; it asks for no token until the reader does, "
-        "and then it goes on at once. If the time for that is over, it gives up its slot, and only then."
+        "A sequence pauses if its reader has paused, and only then; it asks for no token until the reader resumes, and "
+        "then it goes on at once. If it pauses longer than max_pause, it gives up its slot, and only then."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (
@@ -245,12 +245,12 @@ class ReadersRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: dict[int, int] = {}
-        """Of each sequence that is to go on, the record by which it is."""
+        """For each sequence that has to go on, the number of the record that requires it."""
         self._expired: tuple[int, int] | None = None
-        """The record by which a sequence is to give up its slot, and the sequence."""
+        """The number of the record that makes a sequence give up its slot, and the sequence."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a pause, its end, and at who goes on."""
+        """Check a pause, its end, and the sequences that go on."""
         match record.event:
             case e.ReaderResumed(sequence=number):
                 if self.recount.is_live(number) and self.recount.request(number).paused:
@@ -279,7 +279,7 @@ class ReadersRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at who was to go on, and did not."""
+        """Check that each sequence that has to go on did so."""
         for number, n in self._owed.items():
             if sequence_name(number) not in self.recount.failed:
                 yield self.violation(n, f"sequence {number} goes on, as its reader does", "it does not")
@@ -294,12 +294,12 @@ class ReadersRule(Rule):
 
 
 class VectorsRule(Rule):
-    """What becomes of a text that is pooled."""
+    """The evaluation of pooled texts."""
 
     name = "vectors"
     says = (
-        "A text that is pooled is evaluated whole, and alone where neighbours would change it; its embedding has the "
-        "first values of its vector, as many as asked for, and length 1, or 0 for a vector of zeros."
+        "A pooled text is evaluated whole, and alone where neighbours would change it; its embedding consists of as "
+        "many of the first values of its vector as were asked for, and has length 1, or 0 for a vector of zeros."
     )
     source = "docs/runner-semantics.md, Embeddings"
     hears = (e.BatchPlanned, e.BatchDecoded, e.EmbeddingComputed)
@@ -309,7 +309,7 @@ class VectorsRule(Rule):
         self._vectors: dict[int, tuple[float, ...]] = {}
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at texts in a batch, at vectors, and at embeddings."""
+        """Check texts in a batch, vectors, and embeddings."""
         match record.event:
             case e.BatchPlanned(parts=parts):
                 for part in parts:
@@ -324,7 +324,7 @@ class VectorsRule(Rule):
                 if len(due) != len(actual) or any(
                     abs(one - other) > _EXACT for one, other in zip(due, actual, strict=True)
                 ):
-                    yield self.violation(record.n, _told(due), _told(actual))
+                    yield self.violation(record.n, _shown(due), _shown(actual))
             case _:
                 pass
 
@@ -337,7 +337,7 @@ class VectorsRule(Rule):
 
 
 def _unit(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Return values divided by their Euclidean length; scaled first, so that no square is out of range."""
+    """Return the values divided by their Euclidean length; they are scaled first, so that no square is out of range."""
     largest = max(map(abs, values), default=0.0)
     if not largest:
         return values
@@ -346,6 +346,6 @@ def _unit(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(value / length for value in scaled)
 
 
-def _told(values: tuple[float, ...]) -> str:
+def _shown(values: tuple[float, ...]) -> str:
     shown = ", ".join(f"{value:.6g}" for value in values[:4])
     return f"{count(len(values), 'value')} [{shown}{', …' if values[4:] else ''}]"

@@ -1,6 +1,6 @@
-"""Rules of a session as a whole: its records, the ends of its requests, and who is concerned when something fails.
+"""Rules of a session as a whole: its records, the ends of its requests, and the effects of failures.
 
-The rule that holds here: an end is held against the record that it follows from, never against what an actor would say.
+The rule that holds here: an end is checked against the record from which it follows, never against an actor.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ GIVEN: Final = frozenset(get_args(e.GivenEvent))
 
 _SECOND: Final = 1_000_000_000
 _MOST_FACTS: Final = 2
-"""That may come after the first one behind a time that is over, each a second after the one before. An event loop that
-was blocked may have one of them before it hands over the time."""
+"""How many facts, each a second after the one before, may follow the first one after a time is up. A blocked event loop
+may have one of them before it delivers the timeout."""
 
 _SAMPLED: Final = (e.BatchDecoded,)
 _CAUSES: Final[dict[type[e.Event], tuple[type[e.Event], ...]]] = {
@@ -55,22 +55,22 @@ _CAUSES: Final[dict[type[e.Event], tuple[type[e.Event], ...]]] = {
     e.BatchFailed: _SAMPLED,
     e.TokenDropped: _SAMPLED,
 }
-"""What a derived event may follow from. What is not here (a slot given out, a plan) follows from a given one."""
+"""The possible causes of derived events. An event missing here (a slot assignment, a plan) follows from a given one."""
 
 
 class RecordsRule(Rule):
-    """The log's own order."""
+    """The order of the log's records."""
 
     name = "records"
     says = (
         "Records are numbered from 0 without a gap; a derived one follows from a record of the same fact and sequence "
-        "that can lead to it, at the fact's time; time never goes back, and nothing follows the close."
+        "that can cause it, at the fact's time; time never goes back, and nothing follows the close."
     )
     source = "ARCHITECTURE.md, sections 2 and 4"
     hears = (*get_args(e.GivenEvent), *get_args(e.DerivedEvent))
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at the envelope, and at what the record follows from."""
+        """Check the record's number, time and cause."""
         n, recount = record.n, self.recount
         if n != recount.n + 1:
             yield self.violation(n, f"record {recount.n + 1}", f"record {n}")
@@ -107,7 +107,7 @@ class EndsRule(Rule):
     """One end for each request."""
 
     name = "ends"
-    says = "Every request that came, and no other, ends exactly once; nothing is decided for it afterwards."
+    says = "Every request that was received, and no other, ends exactly once; nothing is decided for it afterwards."
     source = "docs/runner-semantics.md, Ends"
     hears = (
         e.RequestReceived,
@@ -132,7 +132,7 @@ class EndsRule(Rule):
     )
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at whether the request is there."""
+        """Check that the record's request is live."""
         match record.event:
             case e.SessionClosed():
                 for number, request in self.recount.requests.items():
@@ -145,22 +145,22 @@ class EndsRule(Rule):
                 number = getattr(event, "sequence", 0)
                 came = 1 <= number <= self.recount.n_requests
                 if not came or (record.cause is not None and not self.recount.is_live(number)):
-                    what = "that has ended" if came else "that never came"
+                    what = "that has ended" if came else "that was never received"
                     yield self.violation(
                         record.n, "a request that is live", f"{type(event).__name__} of request {number} {what}"
                     )
 
 
 class ReasonsRule(Rule):
-    """Why a request ended."""
+    """The reasons of ends."""
 
     name = "reasons"
-    says = "An end has the reason that its cause gives, and counts the prompt's and the sampled tokens."
+    says = "An end has the reason that follows from its cause, and the counts of the prompt's and the sampled tokens."
     source = "docs/runner-semantics.md, Ends"
     hears = (e.SequenceFinished,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at an end."""
+        """Check an end."""
         end = record.event
         if not isinstance(end, e.SequenceFinished):
             return
@@ -175,7 +175,7 @@ class ReasonsRule(Rule):
             yield self.violation(record.n, _counted(*due), _counted(end.n_prompt, end.n_sampled))
 
     def _due(self, request: RecountedRequest, cause: e.Event | None) -> tuple[str, str | None]:
-        """Return the reason of an end, and the stop string."""
+        """Return the expected reason of an end, and the stop string."""
         match cause:
             case e.CancelRequested():
                 return "cancelled", None
@@ -190,8 +190,8 @@ class ReasonsRule(Rule):
                 return "error", None
 
     def _due_to_batch(self, request: RecountedRequest) -> tuple[str, str | None]:
-        said = e.TokenEmitted | e.StopMatched | e.EogSampled | e.EmbeddingComputed
-        mine = (one for one in self.recount.fact if isinstance(one, said) and one.sequence == request.number)
+        made = e.TokenEmitted | e.StopMatched | e.EogSampled | e.EmbeddingComputed
+        mine = (one for one in self.recount.fact if isinstance(one, made) and one.sequence == request.number)
         match next(mine, None):
             case None:
                 return "error", None
@@ -215,12 +215,12 @@ def _counted(n_prompt: int, n_sampled: int) -> str:
 
 
 class CancelsRule(Rule):
-    """Who leaves."""
+    """The ends of requests that are cancelled or late."""
 
     name = "cancels"
     says = (
-        "Who leaves, or is late, has ended before anything else happens: after that at most the batch in flight is "
-        "evaluated for it, and no batch is planned with a request that has ended."
+        "A request that is cancelled, or whose deadline has passed, ends before anything else happens: after that at "
+        "most the batch in flight is evaluated for it, and no batch is planned with a request that has ended."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (e.CancelRequested, e.DeadlineExpired, e.SequenceFinished, e.BatchPlanned)
@@ -228,10 +228,10 @@ class CancelsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: tuple[int, int] | None = None
-        """A record by which a request is to end, and the request."""
+        """The number of the record that makes a request end, and the request."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at who left, and at who is in a batch."""
+        """Check a cancelled or late request, and the requests in a batch."""
         match record.event:
             case e.CancelRequested(sequence=number) | e.DeadlineExpired(sequence=number):
                 if self.recount.is_live(number) and sequence_name(number) not in self.recount.failed:
@@ -248,7 +248,7 @@ class CancelsRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether who left has ended."""
+        """Check that a cancelled or late request has ended."""
         if self._owed is not None:
             n, number = self._owed
             self._owed = None
@@ -256,12 +256,12 @@ class CancelsRule(Rule):
 
 
 class OverdueRule(Rule):
-    """Whose time is over."""
+    """The times that are up."""
 
     name = "overdue"
     says = (
-        "A time that is over is a fact before the session has gone on for three facts, each a second after the one "
-        "before: a deadline ends its request, and max_pause the hold of a paused sequence on its slot."
+        "A time that is up becomes a fact before the session has gone on for three facts, each a second after the one "
+        "before: a deadline ends its request, and max_pause ends a paused sequence's claim to its slot."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (*get_args(e.GivenEvent), e.SequencePaused, e.SequenceResumed, e.SequenceFinished)
@@ -269,14 +269,14 @@ class OverdueRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._due: list[tuple[int, int, str]] = []
-        """A heap: when the time of a request is over, in nanoseconds, and what then is a fact."""
+        """A heap of times, in nanoseconds, each with its request and the event that is due then."""
         self._owed: dict[tuple[int, str], int] = {}
-        """What is yet to be a fact of which request, and by when."""
+        """For each request and each event that is due, the time by which it is."""
         self._over: dict[tuple[int, str], tuple[int, int]] = {}
-        """Of those whose time is over: facts since then, each a second after the one before, and when the last was."""
+        """For those whose time is up: the facts since then, each a second after the last, and when the last came."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what begins, at what is a fact, and at the time."""
+        """Check new times, the facts that settle them, and the current time."""
         if record.cause is None:
             yield from self._pass(record)
         match record.event:
@@ -316,12 +316,12 @@ class OverdueRule(Rule):
 
 
 class FailuresRule(Rule):
-    """Who is concerned by a failure."""
+    """The effects of failures."""
 
     name = "failures"
     says = (
-        "A decode that failed, and was not ended early on purpose, ends the sequences of its batch, a token that "
-        "cannot be had its sequence, a failed engine everybody: each with that error, and nobody else."
+        "A failed decode that was not ended early on purpose ends the sequences of its batch, a token that cannot be "
+        "sampled ends its sequence, and a failed engine ends all requests: each with that error, and no others."
     )
     source = "docs/runner-semantics.md, Faults"
     hears = (e.BatchDecoded, e.BatchFailed, e.EngineFailed, e.ActorFailed, e.SequenceFinished)
@@ -330,11 +330,11 @@ class FailuresRule(Rule):
         super().__init__(recount)
         self._n = 0
         self._batch: tuple[int, tuple[int, ...], str] | None = None
-        """What the batch that failed is to end, and the kind of error."""
+        """The number of the failed batch, the sequences that it ends, and the kind of error."""
         self._owed: set[int] = set()
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a failure and at whom it ends."""
+        """Check a failure and the ends that follow from it."""
         match record.event:
             case e.BatchDecoded() as decoded:
                 self._n = record.n
@@ -359,7 +359,7 @@ class FailuresRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether everybody concerned has ended."""
+        """Check that all sequences concerned have ended."""
         if self._batch is not None and not self.recount.stands_still:
             yield self.violation(self._n, _failed(self._batch), "no end of its sequences")
         if self._owed:
@@ -391,15 +391,15 @@ class FailuresRule(Rule):
 
 
 class ActorsRule(Rule):
-    """Whoever raises."""
+    """Actors that raise."""
 
     name = "actors"
-    says = "No actor raises, whatever it is told."
+    says = "No actor raises, whatever it receives."
     source = "ARCHITECTURE.md, section 2"
     hears = (e.ActorFailed,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at who raised."""
+        """Report an actor that raised."""
         if isinstance(record.event, e.ActorFailed):
             yield self.violation(record.n, f"{record.event.failed} decides", f"it raised {record.event.error}")
 

@@ -1,6 +1,6 @@
-"""Rules of slots and of the queue before them: who gets one, with what in its cells, and what stays there.
+"""Rules of slots and of the queue before them: which request gets one, what it reuses, and what stays in the cells.
 
-The rule that holds here: what a new sequence reuses is compared, input by input, with what the engine's cells hold.
+The rule that holds here: what a new sequence reuses is compared, input by input, with the content of the cells.
 """
 
 from bisect import bisect_left, insort
@@ -15,19 +15,19 @@ from reenact.replay.render.values import count
 
 
 class SlotsRule(Rule):
-    """What a slot is given out with."""
+    """The content of a slot when it is assigned."""
 
     name = "slots"
     says = (
-        "A slot has one sequence, until that ends or makes room; it is given out between batches, empty or with a "
-        "beginning of what the sequence has, never moved and never all of it, in its own cells or in those of a slot "
-        "that the next batch copies."
+        "A slot has one sequence, until that ends or makes room; it is assigned between batches, and what it reuses "
+        "is either nothing or a beginning of the sequence's inputs, never moved and never all of them, in its own "
+        "cells or in those of a slot that the next batch copies."
     )
     source = "docs/runner-semantics.md, Slots and prefix reuse"
     hears = (e.SlotAssigned, e.SlotReleased, e.SequencePreempted, e.SlotYielded, e.BatchPlanned)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at who gets or leaves a slot, and at which slots are copied."""
+        """Check which sequence gets or leaves a slot, and which slots are copied."""
         match record.event:
             case e.SlotAssigned() as assigned:
                 yield from self._assigned(record.n, assigned)
@@ -48,7 +48,7 @@ class SlotsRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether who ended has left."""
+        """Check that every ended sequence has left its slot."""
         for request in self.recount.just_ended:
             if request.slot is not None and BATCHER not in self.recount.failed:
                 yield self.violation(self.recount.n, f"slot {request.slot} released", f"sequence {request.number}")
@@ -71,18 +71,18 @@ class SlotsRule(Rule):
 
 
 class KeptRule(Rule):
-    """What stays in a slot that is released."""
+    """What stays in a released slot."""
 
     name = "kept"
     says = (
-        "A slot that is released keeps the evaluated inputs that are wholly part of the visible text, and no cell that "
-        "was moved."
+        "A released slot keeps the evaluated inputs that are wholly part of the visible text, and no cell that was "
+        "moved."
     )
     source = "docs/runner-semantics.md, After a stop string"
     hears = (e.SlotReleased,)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at a released slot."""
+        """Check a released slot."""
         released, end = record.event, self.recount.cause(record)
         if not isinstance(released, e.SlotReleased) or not isinstance(end, e.SequenceFinished):
             return
@@ -94,19 +94,20 @@ class KeptRule(Rule):
 
 
 class PlacesRule(Rule):
-    """Whose turn it is."""
+    """The order in which requests get slots."""
 
     name = "places"
     says = (
-        "Slots go by priority, then first come, first served, and nobody overtakes; where none is free, the youngest "
-        "of the lowest priority makes room for a higher one; no slot stays free, and no lower one in it, meanwhile. "
-        "Only while another request's prompt is evaluated that begins alike does one wait with a slot kept free for it."
+        "Slots go by priority, then first come, first served, and no request overtakes another; where none is free, "
+        "the youngest sequence of the lowest priority makes room for a higher one; meanwhile no slot stays free or "
+        "with a lower priority. A request waits, with a slot kept free for it, only while a prompt that begins alike "
+        "is evaluated."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (e.SlotAssigned, e.SequencePreempted, e.BatchPlanned)
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at who gets a slot, who loses one, and who was passed over."""
+        """Check which sequence gets a slot, which one loses it, and which one was passed over."""
         match record.event:
             case e.SlotAssigned(sequence=sequence):
                 n_kept = yield from self._in_turn(record.n, sequence)
@@ -116,13 +117,13 @@ class PlacesRule(Rule):
                 n_kept = yield from self._in_turn(record.n, preempted.by)
                 chosen = self._youngest_below(self.recount.request(preempted.by))
                 if self._n_free > n_kept or chosen != preempted.sequence:
-                    expected = "nobody" if self._n_free > n_kept or chosen is None else f"sequence {chosen}"
+                    expected = "no sequence" if self._n_free > n_kept or chosen is None else f"sequence {chosen}"
                     yield self.violation(record.n, f"{expected} makes room", f"sequence {preempted.sequence}")
             case _:
                 yield from self._passed_over(record.n)
 
     def settle(self) -> Iterator[Violation]:
-        """Look at who waits although a slot could be had."""
+        """Check that no sequence waits although it could have a slot."""
         if self.recount.in_flight is None and not self.recount.stands_still:
             yield from self._passed_over(self.recount.n)
 
@@ -131,7 +132,7 @@ class PlacesRule(Rule):
         return sum(slot.sequence is None for slot in self.recount.slots)
 
     def _in_turn(self, n: int, sequence: int) -> Generator[Violation, None, int]:
-        """Look at whose turn it is, and return how many before it wait with a slot kept free."""
+        """Check whose turn it is, and return how many requests before it wait with a slot kept free."""
         n_kept = 0
         for one in self.recount.in_turn:
             if one.number == sequence:
@@ -140,7 +141,7 @@ class PlacesRule(Rule):
                 yield self.violation(n, f"sequence {one.number} in turn", f"sequence {sequence}")
                 return n_kept
             n_kept += 1
-        yield self.violation(n, "nobody in turn", f"sequence {sequence}")
+        yield self.violation(n, "no sequence in turn", f"sequence {sequence}")
         return n_kept
 
     def _youngest_below(self, request: RecountedRequest) -> int | None:
@@ -168,13 +169,14 @@ class PlacesRule(Rule):
 
 
 class QueueRule(Rule):
-    """How many wait."""
+    """The length of the queue."""
 
     name = "queue"
     says = (
-        "A request is queued where fewer wait than may, not counting those that get a slot at once and, of those that "
-        "had one, as many as there are slots, else the last in turn is refused that had none: the one that came, or "
-        "one that waits; who is queued is told how many are ahead, and leaves the queue if it ends in it."
+        "A request is queued if fewer than max_waiting wait, not counting those that get a slot at once nor, among "
+        "those that had a slot before, as many as there are slots; otherwise the last in turn that never had a slot "
+        "is refused: the new request, or one that waits. A queued request carries the number ahead, and leaves the "
+        "queue if it ends."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (e.RequestReceived, e.RequestQueued, e.RequestRejected, e.RequestDisplaced, e.RequestWithdrawn)
@@ -182,12 +184,12 @@ class QueueRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._owed: tuple[int, int] | None = None
-        """The record of a request that came, and the request."""
+        """The number of the record of a new request, and the request."""
         self._leaver: int | None = None
-        """The request that has no place in the queue for that."""
+        """The request that loses its place in the queue to the new one."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what becomes of a request that came."""
+        """Check the answer to a new request."""
         match record.event:
             case e.RequestReceived(sequence=number) as received:
                 self._owed, self._leaver = (record.n, number), self._last(received)
@@ -195,7 +197,7 @@ class QueueRule(Rule):
                 due = self._owed and (self._leaver, self._owed[1], "overloaded")
                 actual = displaced.sequence, displaced.by, displaced.failure.kind
                 if due != actual or self.recount.stands_still:
-                    yield self.violation(record.n, f"(who leaves, for whom, why) {due}", f"{actual}")
+                    yield self.violation(record.n, f"(displaced request, new request, reason) {due}", f"{actual}")
                 self._leaver = None
             case e.RequestWithdrawn(sequence=number):
                 if not self.recount.request(number).waits:
@@ -212,7 +214,7 @@ class QueueRule(Rule):
                 pass
 
     def settle(self) -> Iterator[Violation]:
-        """Look at whether a request that came has a place, or was refused."""
+        """Check that a new request was queued or refused."""
         owed, self._owed = self._owed, None
         if BATCHER in self.recount.failed:
             return
@@ -229,16 +231,16 @@ class QueueRule(Rule):
 
     @property
     def _refusal(self) -> str | None:
-        """Why a request is refused now; None where it is not."""
+        """The kind of error with which a request is refused now; None if it is not."""
         recount = self.recount
         if recount.stands_still:
             return "internal_error" if BATCHER in recount.failed else "engine_broken"
         return None if self._leaver is None or self._owed is None or self._leaver != self._owed[1] else "overloaded"
 
     def _last(self, received: e.RequestReceived) -> int | None:
-        """Return the last in turn if more would wait than may: slots are given out one by one, and then taken.
+        """Return the last in turn if too many would wait once slots are assigned: the free ones, then those taken.
 
-        Who had a slot before is not turned away, but takes a place where more of them wait than there are slots.
+        A request that had a slot before is not refused, but takes a place where more of them wait than there are slots.
         """
         recount = self.recount
         limit, n_slots = (0 if recount.header is None else recount.header.limits.max_waiting), len(recount.slots)
@@ -246,7 +248,7 @@ class QueueRule(Rule):
             return None
         came = RecountedRequest(number=received.sequence, options=received.options)
         if len(recount.waiting) > limit + 3 * n_slots:
-            return came.number  # More than can: those that may, those that had a slot, go, and lose theirs.
+            return came.number  # More than can: max_waiting, those that had a slot, and those that get or lose it.
         held = [recount.request(slot.sequence).options.priority for slot in recount.slots if slot.sequence is not None]
         queue = list(recount.in_turn)
         insort(queue, came, key=lambda one: one.turn)
@@ -268,7 +270,7 @@ class QueueRule(Rule):
 
 
 def _n_going(queue: list[RecountedRequest], held: list[int], n_free: int) -> int:
-    """Return the number in a queue that get a slot at once: a free one, or that of a lower priority among ``held``."""
+    """Return how many of a queue get a slot at once: a free one, or one of a lower priority among ``held``."""
     heapify(held)
     for number, one in enumerate(queue[n_free:], n_free):
         if not held or held[0] >= one.options.priority:

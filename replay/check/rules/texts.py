@@ -1,7 +1,7 @@
-"""Rules of texts: what goes out of what was sampled, and what never does.
+"""Rules of texts: which part of the sampled text is emitted, and which never is.
 
-The rule that holds here: a text is found from all bytes of a sequence at once, matched byte by byte and decoded as a
-whole, and not piece by piece from what is held.
+The rule that holds here: a text is computed from all bytes of a sequence at once, matched byte by byte and decoded as a
+whole, and not piece by piece from the held bytes.
 """
 
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ _REPLACED = "\ufffd"
 
 @define(kw_only=True)
 class RecountedText:
-    """All bytes of one sequence, and what became of them."""
+    """All bytes of one sequence, and how far they were emitted."""
 
     stops: tuple[bytes, ...] = ()
     data: bytearray = Factory(bytearray)
     ends: list[int] = Factory(list)
-    """Where each token's bytes end."""
+    """The offset at which each token's bytes end."""
     gone: int = 0
-    """So many bytes went out, or never will."""
+    """How many bytes were emitted, or never will be."""
     since: int = 0
-    """How many had gone out when these stop strings came to be."""
+    """How many bytes had been emitted when these stop strings took effect."""
     looked: int = 0
-    """A stop string that ends up to here was looked for."""
+    """The offset up to which ends of stop strings have been searched for."""
     texts: list[str] = Factory(list)
-    """What went out."""
+    """The emitted texts."""
     cut: int | None = None
-    """Where a stop string cuts the text."""
+    """The offset at which a stop string cuts the text."""
 
     def add(self, piece: bytes) -> None:
         """Add the bytes of a token."""
@@ -40,7 +40,7 @@ class RecountedText:
         self.ends.append(len(self.data))
 
     def stop(self) -> tuple[int, bytes] | None:
-        """Return where the stop string begins that is complete first, of several the longest, and which it is."""
+        """Return the offset and the bytes of the stop string that is complete first; of several, the longest."""
         if self.stops:
             for end in range(self.looked + 1, len(self.data) + 1):
                 if self.data.endswith(self.stops, self.since, end):
@@ -50,12 +50,12 @@ class RecountedText:
         return None
 
     def held(self) -> int:
-        """Return how many of the last bytes are to be held: the beginning of a stop string, or else of a character."""
+        """Return how many of the last bytes must be held: the beginning of a stop string, or else of a character."""
         begun = max((_begun(self.data, one, self.since) for one in self.stops), default=0)
         return begun or _incomplete(self.data)
 
     def brought(self) -> tuple[int, ...]:
-        """Return how many of the bytes that have not gone out each of the last tokens brought."""
+        """Return, for each of the last tokens, how many of the bytes not yet emitted it contributed."""
         last = len(self.ends)
         while last and self.ends[last - 1] > self.gone:
             last -= 1
@@ -63,7 +63,7 @@ class RecountedText:
         return tuple(end - start for start, end in zip(starts, self.ends[last:], strict=False))
 
     def hidden(self, cut: int) -> int:
-        """Return how many tokens before the last are not, or not wholly, before ``cut``."""
+        """Return how many tokens before the last one do not lie wholly before ``cut``."""
         earlier = self.ends[:-1]
         count = 0
         while count < len(earlier) and earlier[-1 - count] > cut:
@@ -72,7 +72,7 @@ class RecountedText:
 
 
 def _begun(data: bytearray, stop: bytes, since: int) -> int:
-    """Return how many bytes at the end of ``data`` are the beginning of a stop string that is not complete."""
+    """Return how many bytes at the end of ``data`` are the beginning of an incomplete stop string."""
     last = data[-1:]
     length = stop.rfind(last, 0, len(stop) - 1) + 1 if last else 0
     while length and not data.endswith(stop[:length], since):
@@ -81,12 +81,12 @@ def _begun(data: bytearray, stop: bytes, since: int) -> int:
 
 
 def _incomplete(data: bytearray) -> int:
-    """Return how many bytes at the end of ``data`` are the beginning of a character that bytes to come can complete."""
+    """Return how many bytes at the end of ``data`` are the beginning of a character that later bytes can complete."""
     for length in range(1, min(len(data), 3) + 1):
         tail = bytes(data[-length:])
         if tail[0] < 0x80:  # noqa: PLR2004  # a character of one byte
             return 0
-        # Of what can follow the first bytes of a character, one of these two always can.
+        # One of these two can always follow the first bytes of a character.
         for filler in (b"\x80", b"\xbf"):
             for n_more in range(1, 4 - length + 1):
                 if _is_character(tail + filler * n_more):
@@ -102,13 +102,13 @@ def _is_character(data: bytes) -> bool:
 
 
 class TextRule(Rule):
-    """What goes out."""
+    """The emitted text."""
 
     name = "text"
     says = (
-        "What goes out is the sampled bytes as text, up to the stop string that is complete first, of two the one that "
-        "starts earlier; held is exactly the beginning of a stop string or of a character, and goes out at any other "
-        "end."
+        "The emitted text is the sampled bytes decoded, up to the stop string that is complete first, or of two the "
+        "one that starts earlier; exactly the beginning of a stop string or of a character is held, and any end other "
+        "than a stop string emits it."
     )
     source = "docs/runner-semantics.md, Text"
     hears = (
@@ -126,7 +126,7 @@ class TextRule(Rule):
         self._pieces: dict[int, bytes] = {}
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Look at what goes out."""
+        """Check the emitted texts."""
         match record.event:
             case e.BatchDecoded(samples=samples):
                 self._pieces = {sample.sequence: sample.piece for sample in samples}
@@ -146,7 +146,7 @@ class TextRule(Rule):
                 pass
 
     def _of(self, number: int) -> RecountedText:
-        """Return what a sequence said, with its next piece."""
+        """Return the text of a sequence, with its next piece added."""
         said = self._said.setdefault(number, RecountedText())
         said.add(self._pieces.pop(number, b""))
         return said
@@ -195,20 +195,20 @@ def _decoded(data: bytearray) -> str:
 
 
 class StopsRule(Rule):
-    """What never goes out."""
+    """The stop strings, which are never emitted."""
 
     name = "stops"
-    says = "No text that went out holds a stop string of its request."
+    says = "No emitted text contains a stop string of its request."
     source = "docs/runner-semantics.md, Text"
     hears = (e.RequestReceived, e.SequenceForked, e.TokenEmitted, e.StopMatched, e.SequenceFinished)
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._texts: dict[int, list[str]] = {}
-        """Of each live request that has stop strings, what went out since."""
+        """For each live request with stop strings, the texts emitted since."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
-        """Gather what goes out, and look at the whole at the end."""
+        """Collect the emitted texts, and check the whole text at the end."""
         match record.event:
             case e.TokenEmitted(sequence=number, text=text) | e.StopMatched(sequence=number, text=text):
                 if number in self._texts:
@@ -223,8 +223,8 @@ class StopsRule(Rule):
             case e.SequenceFinished() as end if end.sequence in self._texts:
                 whole = "".join([*self._texts.pop(end.sequence), end.text])
                 for stop in self.recount.request(end.sequence).options.stop:
-                    # U+FFFD stands for bytes that are none of its own.
+                    # U+FFFD replaces bytes that are not valid, so it is no evidence of a stop string.
                     if stop in whole and _REPLACED not in stop:
-                        yield self.violation(record.n, f"no {quoted(stop)} in what went out", quoted(whole))
+                        yield self.violation(record.n, f"no {quoted(stop)} in the emitted text", quoted(whole))
             case _:
                 pass
