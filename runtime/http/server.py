@@ -19,6 +19,7 @@ import trio
 from attrs import frozen
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
+from starlette.types import ASGIApp
 
 from reenact.runtime.http.application import app
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
@@ -101,16 +102,33 @@ async def serve_until(
 
         nursery.start_soon(watch)
         application = app(models, origins=serving.origins, keys=serving.keys)
-        config = _config(listener)
 
-        async def answer(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            await hypercorn_serve(
-                cast("Any", application), config, shutdown_trigger=ending.wait, mode="asgi", task_status=task_status
-            )
+        async def answer_all(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            await answer(application, listener, ending, task_status=task_status)
             nursery.cancel_scope.cancel()
 
-        await nursery.start(answer)
+        await nursery.start(answer_all)
         task_status.started()
+
+
+async def answer(
+    application: ASGIApp,
+    listener: socket.socket,
+    ending: trio.Event,
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer requests by an application until ``ending`` is set and what is under way has had its grace time.
+
+    Args:
+        application: Answers them.
+        listener: A socket that listens; hypercorn closes it.
+        ending: Set when no more are taken.
+        task_status: Told when requests are answered.
+    """
+    await hypercorn_serve(
+        cast("Any", application), _config(listener), shutdown_trigger=ending.wait, mode="asgi", task_status=task_status
+    )
 
 
 @asynccontextmanager

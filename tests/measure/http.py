@@ -1,0 +1,116 @@
+"""What HTTP costs, on SmolLM2: tokens a second and the time to the first token, beside the same runtime in process.
+
+``make measure-http``. The clients are in the server's process, so what they read counts as HTTP's price too.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import trio
+
+from reenact.runtime import Runtime
+from reenact.runtime.http import app
+from reenact.runtime.http.server import answer, listening
+from tests.helpers.serving import post
+from tests.model.scenarios import smollm2
+
+N_CLIENTS = 8
+N_TOKENS = 64
+N_ROUNDS = 5
+N_FIRSTS = 20
+
+Ask = Callable[[int, int], Awaitable[float]]
+"""Asks with a seed for so many tokens, and returns when the first one came, on trio's clock."""
+
+
+def _prompt(seed: int) -> str:
+    return f"This is story number {seed}. Once upon a time"
+
+
+def in_process(runtime: Runtime) -> Ask:
+    """Return what asks the runtime itself."""
+
+    async def ask(seed: int, n_tokens: int) -> float:
+        first = 0.0
+        async with runtime.stream(_prompt(seed), seed=seed, num_predict=n_tokens) as stream:
+            async for _ in stream:
+                first = first or trio.current_time()
+        return first
+
+    return ask
+
+
+def over_http(port: int) -> Ask:
+    """Return what asks the server on a port."""
+
+    async def ask(seed: int, n_tokens: int) -> float:
+        body = {"model": "m", "raw": True, "prompt": _prompt(seed), "options": {"seed": seed, "num_predict": n_tokens}}
+        stream = await post(port, "/api/generate", body)
+        first, last = 0.0, b""
+        while not last.endswith(b"0\r\n\r\n"):
+            part = await stream.receive_some()
+            first = first or trio.current_time()
+            last = (last + part)[-8:]
+        await stream.aclose()
+        return first
+
+    return ask
+
+
+async def rate(ask: Ask, start: int) -> float:
+    """Return tokens a second of clients beside one another."""
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for seed in range(start, start + N_CLIENTS):
+            nursery.start_soon(ask, seed, N_TOKENS)
+    return N_CLIENTS * N_TOKENS / (trio.current_time() - begun)
+
+
+async def first(ask: Ask, seed: int) -> float:
+    """Return milliseconds from a request to its first token."""
+    begun = trio.current_time()
+    return (await ask(seed, 1) - begun) * 1000
+
+
+async def measure(log: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Return rates and times to the first token of both ways, in turns."""
+    found: dict[str, tuple[list[float], list[float]]] = {"in process": ([], []), "over HTTP": ([], [])}
+    listener = listening("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    ending = trio.Event()
+    async with smollm2(log, n_slots=N_CLIENTS) as runtime, trio.open_nursery() as nursery:
+
+        async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            await answer(app({"m": runtime}), listener, ending, task_status=task_status)
+
+        await nursery.start(serve)
+        ways = {"in process": in_process(runtime), "over HTTP": over_http(port)}
+        # Each time other prompts, so that neither way finds the other's in the cells.
+        for number in range(N_ROUNDS):
+            for i, (name, ask) in enumerate(ways.items()):
+                found[name][0].append(await rate(ask, 1000 + 100 * number + 10 * i))
+        for number in range(N_FIRSTS):
+            for i, (name, ask) in enumerate(ways.items()):
+                found[name][1].append(await first(ask, 5000 + 2 * number + i))
+        ending.set()
+    return found
+
+
+def main() -> int:
+    """Print both ways, and HTTP's share of the rate."""
+    with TemporaryDirectory() as folder:
+        found = trio.run(measure, Path(folder) / "http.jsonl")
+    rates = {name: median(rates) for name, (rates, _) in found.items()}
+    firsts = {name: median(times) for name, (_, times) in found.items()}
+    for name in found:
+        print(f"{name:<10}  {rates[name]:6.1f} tokens/s at {N_CLIENTS} clients, first token in {firsts[name]:6.1f} ms")
+    share, later = rates["over HTTP"] / rates["in process"], firsts["over HTTP"] - firsts["in process"]
+    print(f"over HTTP {share:.3f} of the rate, and {later:+.1f} ms to the first token")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
