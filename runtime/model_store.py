@@ -51,6 +51,11 @@ class StoredModel:
     parameter_size: str = ""
     quantization: str = ""
 
+    @property
+    def header_name(self) -> str | None:
+        """What a log's header calls it; None for its file's name, which says nothing of a blob."""
+        return self.name if self.store == "ollama" else None
+
 
 def full_name(name: str) -> str:
     """Return a model's name with its tag, in lower case."""
@@ -89,13 +94,13 @@ def named_model(written: str | os.PathLike[str]) -> StoredModel:
     raise InvalidRequest("model", f"{shown(os.fspath(written))} is neither a file nor a model that is here; {cure}")
 
 
-def model_file(written: Path | None) -> Path:
-    """Return the file of the model that a person means, or of the installed one.
+def chosen(written: Path | None) -> StoredModel:
+    """Return the model that a person means, or the installed one.
 
     Raises:
         InvalidRequest: There is none.
     """
-    return installed_model() if written is None else named_model(written).path
+    return installed() if written is None else named_model(written)
 
 
 def _stem(path: Path) -> str:

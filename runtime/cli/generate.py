@@ -10,6 +10,7 @@ from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.cli.display import Display
+from reenact.runtime.model_store import StoredModel
 from reenact.runtime.runtime import Runtime
 
 Errors = list[ReenactError | None]
@@ -19,7 +20,7 @@ Errors = list[ReenactError | None]
 class Job:
     """What is to be generated, how, and where it shows."""
 
-    model: Path
+    model: StoredModel
     prompts: list[str]
     display: Display
     log: Path | None
@@ -52,7 +53,12 @@ def generate(job: Job) -> Errors:
 
 
 async def _generate(job: Job, errors: Errors) -> None:
-    engine = llama_engine(job.model, on_progress=job.display.loading, on_warning=job.display.warn)
+    engine = llama_engine(
+        job.model.path,
+        name=job.model.header_name,
+        on_progress=job.display.loading,
+        on_warning=job.display.warn,
+    )
     with job.display:
         async with (
             open_runtime(engine, log=job.log, max_waiting=len(job.prompts), **job.settings) as runtime,

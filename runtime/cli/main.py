@@ -17,7 +17,7 @@ from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.actors.options import OPTION_NAMES, Options
 from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
 from reenact.runtime.engine.protocol import Determinism
-from reenact.runtime.model_store import model_file
+from reenact.runtime.model_store import chosen
 from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _generate(parsed: argparse.Namespace) -> int:
     Options(**{"seed": 0, **options})
     if options.get("logprobs") and not parsed.json:
         raise InvalidRequest("logprobs", "they are told in JSON: add --json")
-    model = model_file(parsed.model)
+    model = chosen(parsed.model)
     from reenact.runtime.cli.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
     from reenact.runtime.cli.generate import Job, generate  # trio and llama.cpp
 
@@ -246,7 +246,7 @@ def _generate(parsed: argparse.Namespace) -> int:
 
 def _probe(parsed: argparse.Namespace) -> int:
     """Probe a model in full; what comes out is no failure, whatever it is."""
-    model = model_file(parsed.model)
+    model = chosen(parsed.model).path
     from reenact.runtime.cli.probe import ProbeRequest, probed, show_findings, show_json  # rich, trio and llama.cpp
 
     findings = probed(ProbeRequest(model=model, n_threads=parsed.n_threads, seconds=parsed.limit))

@@ -70,9 +70,8 @@ class ServedModel:
             time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
             called = _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
             log = self.log_folder / f"{time}-{called}-{session}.jsonl"
-        # A blob's name is its digest, which says nothing to people.
-        name = self.name if self.stored.store == "ollama" else None
-        engine = llama_engine(self.stored.path, name=name) if self.engine is None else self.engine()
+        stored = self.stored
+        engine = llama_engine(stored.path, name=stored.header_name) if self.engine is None else self.engine()
         sources = evolve(sources, session=lambda: session)
         return open_runtime(engine, log=log, n_ctx=self.n_ctx, sources=sources, **self.settings)
 

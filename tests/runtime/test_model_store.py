@@ -1,15 +1,12 @@
 """Models by their names, in stores that are made here."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from reenact.actors.errors import InvalidRequest
 from reenact.runtime.model_store import StoredModel, full_name, named_model, stored_models
-
-DIGEST = "ab" * 32
-CONFIG = "cd" * 32
+from tests.helpers.models.store import DIGEST, ollama
 
 
 @pytest.fixture
@@ -18,20 +15,6 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path
-
-
-def ollama(stores: Path, name: str, *, digest: object = f"sha256:{DIGEST}") -> Path:
-    """Put a model into ollama's store; return its file."""
-    blobs = stores / "ollama" / "blobs"
-    blobs.mkdir(parents=True, exist_ok=True)
-    (blobs / f"sha256-{DIGEST}").write_bytes(b"GGUF")
-    described = {"model_family": "llama", "model_type": "135M", "file_type": "Q4_0"}
-    (blobs / f"sha256-{CONFIG}").write_text(json.dumps(described))
-    manifest = stores / "ollama" / "manifests" / name
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": digest}
-    manifest.write_text(json.dumps({"config": {"digest": f"sha256:{CONFIG}"}, "layers": [{}, layer]}))
-    return blobs / f"sha256-{DIGEST}"
 
 
 def huggingface(stores: Path, repository: str, file: str) -> Path:

@@ -27,6 +27,7 @@ from reenact.runtime.user_cache import FOLDER_NAME
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.minilm import minilm
 from tests.helpers.models.quantised import quantised, requantised
+from tests.helpers.models.store import ollama
 from tests.helpers.models.tiny import LETTERS, tiny
 from tests.helpers.sessions import read_fields
 
@@ -494,3 +495,17 @@ def test_ctrl_c_ends_a_probe(cache: Path) -> None:
     assert 130 == code
     assert "reenact: interrupted" == out.splitlines()[-1].split("\x1b[2K")[-1]
     assert ("Traceback" in out, "same" in out, (cache / "probes").exists()) == (False, False, False)
+
+
+@pytest.mark.model
+def test_a_model_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of ollama's store finds its blob, and the log's header has the name."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    blob = ollama(tmp_path, "registry.ollama.ai/library/small/latest")
+    blob.unlink()
+    blob.symlink_to(default_model.installed_model())
+    log = tmp_path / "log.jsonl"
+    assert 0 == run(capsys, "generate", "--model", "small", "--log", log, "--num-predict", "1", "x")[0]
+    assert "small:latest" == read_fields(log)[0]["model"]["name"]
