@@ -2,16 +2,24 @@
 
 The rules (docs/runner-semantics.md section 2, "Faults"):
 
+* `apply_operations` says what copies, trims and shifts do to cells, of whatever kind. Three places say it for
+  themselves, on purpose: llama.cpp does it (`runtime/llama/context.py`), `runtime/engine/scripted.py` stands in for it,
+  and `replay/check/recount.py` is what both are held against.
 * An outcome that contradicts the plan is no fact: our picture of the cells would be wrong from then on.
 * A return code is an outcome like any other; `failure` says whose fault it is.
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
 from attrs import frozen
 
 from reenact.actors.errors import Failure, InternalError
 from reenact.actors.inputs import Input
+
+CellsT = TypeVar("CellsT")
+"""What is known of the cells of a slot: themselves, or how many they are."""
+CellT = TypeVar("CellT")
 
 # ---------------------------------------------------------------- what a batch is to do
 
@@ -75,6 +83,46 @@ class BatchPlanned:
     def operations(self) -> tuple[Operation, ...]:
         """What is done to cells before the rows, in this order."""
         return (*self.copies, *self.trims, *self.shifts)
+
+    @property
+    def slots(self) -> frozenset[int]:
+        """The slots that it has to do with."""
+        sources = (copy.source for copy in self.copies)
+        return frozenset((*(part.slot for part in self.parts), *(one.slot for one in self.operations), *sources))
+
+
+def apply_operations(
+    cells: Mapping[int, CellsT], planned: BatchPlanned, remove: Callable[[CellsT, slice], CellsT]
+) -> dict[int, CellsT]:
+    """Return what each slot holds once a batch has copied, trimmed and shifted, and before its rows.
+
+    Args:
+        cells: What each slot holds before.
+        planned: The batch.
+        remove: Returns what is left of the cells of a slot without some of them, such as `without`.
+    """
+    after = dict(cells)
+    for operation in planned.operations:
+        match operation:
+            case Copy(source=source, slot=slot):
+                after[slot] = after[source]
+            case Trim(slot=slot, length=length):
+                after[slot] = remove(after[slot], slice(length, None))
+            case Shift(slot=slot, keep=keep, discard=discard):
+                after[slot] = remove(after[slot], slice(keep, keep + discard))
+    return after
+
+
+def without(cells: list[CellT], removed: slice) -> list[CellT]:
+    """Return a slot's cells without some of them."""
+    left = list(cells)
+    del left[removed]
+    return left
+
+
+def n_without(n_cells: int, removed: slice) -> int:
+    """Return how many of a slot's cells are left without some of them."""
+    return n_cells - len(range(n_cells)[removed])
 
 
 # ---------------------------------------------------------------- what came of it

@@ -22,6 +22,7 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.batch import apply_operations, n_without
 from reenact.actors.errors import InternalError, LogNotComparable
 from reenact.actors.header import ContextFacts
 from reenact.runtime.engine.driver import Driver
@@ -78,28 +79,20 @@ class _Cells:
 
     def __init__(self, context: ContextFacts) -> None:
         self._context = context
-        self._lengths = [0] * context.n_slots
+        self._lengths: dict[int, int] = {}
+        self.lose()
 
     def takes(self, planned: e.BatchPlanned) -> bool:
         """Return whether there are the slots of a plan.
 
         What else an engine refuses it may refuse for reasons of its own: that is a fact.
         """
-        slots = [part.slot for part in planned.parts]
-        slots += [slot for copy in planned.copies for slot in (copy.source, copy.slot)]
-        slots += [trim.slot for trim in planned.trims] + [shift.slot for shift in planned.shifts]
-        return all(0 <= slot < self._context.n_slots for slot in slots)
+        return planned.slots <= self._lengths.keys()
 
     def operate(self, planned: e.BatchPlanned) -> int:
         """Copy, trim and shift, and return the code that follows from the plan."""
-        lengths = self._lengths
-        for copy in planned.copies:
-            lengths[copy.slot] = lengths[copy.source]
-        for trim in planned.trims:
-            lengths[trim.slot] = min(lengths[trim.slot], trim.length)
-        for shift in planned.shifts:
-            lengths[shift.slot] = max(lengths[shift.slot] - shift.discard, 0)
-        return code_before(planned, [lengths[part.slot] for part in planned.parts], self._context)
+        self._lengths = apply_operations(self._lengths, planned, n_without)
+        return code_before(planned, [self._lengths[part.slot] for part in planned.parts], self._context)
 
     def length(self, slot: int) -> int:
         """Return how many cells a slot has in use."""
@@ -112,7 +105,7 @@ class _Cells:
 
     def lose(self) -> None:
         """Let all slots be empty."""
-        self._lengths = [0] * self._context.n_slots
+        self._lengths = dict.fromkeys(range(self._context.n_slots), 0)
 
 
 def facts_of(entries: Iterable[Entry]) -> Facts:

@@ -192,13 +192,11 @@ def is_valid(planned: BatchPlanned, context: ContextFacts) -> bool:
     docs/llama-cpp.md section 5).
     """
     slots = [part.slot for part in planned.parts]
-    touched = [number for copy in planned.copies for number in (copy.source, copy.slot)]
-    touched += [trim.slot for trim in planned.trims] + [shift.slot for shift in planned.shifts]
     return (
         sum(len(part.inputs) for part in planned.parts) <= context.n_batch
         and all(part.inputs for part in planned.parts)
         and len({kind_of(one) for part in planned.parts for one in part.inputs}) <= 1
-        and all(0 <= slot < context.n_slots for slot in (*slots, *touched))
+        and all(0 <= slot < context.n_slots for slot in planned.slots)
         and len(set(slots)) == len(slots)
         and all(copy.source != copy.slot for copy in planned.copies)
         and all(trim.length >= 0 for trim in planned.trims)

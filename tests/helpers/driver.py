@@ -6,6 +6,7 @@ from typing import Any, TypeVar, Unpack
 from attrs import evolve as changed
 
 from reenact.actors import events as e
+from reenact.actors.batch import apply_operations, without
 from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions, options_of
@@ -167,14 +168,14 @@ class Driver:
 
     def _operate(self, planned: e.BatchPlanned) -> None:
         """Copy, trim and shift cells."""
-        for copy in planned.copies:
-            self.cells[copy.slot] = list(self.cells[copy.source])
-        for trim in planned.trims:
-            assert trim.length <= len(self.cells[trim.slot]), "there are no such cells to keep"
-            del self.cells[trim.slot][trim.length :]
-        for shift in planned.shifts:
-            assert len(self.cells[shift.slot]) == self.context.n_ctx, "the context is not full"
-            del self.cells[shift.slot][shift.keep : shift.keep + shift.discard]
+        after = apply_operations(dict(enumerate(self.cells)), planned, self._removed)
+        self.cells = [list(after[number]) for number in range(self.context.n_slots)]
+
+    def _removed(self, cells: list[Input], removed: slice) -> list[Input]:
+        is_shift = removed.stop is not None
+        assert not is_shift or len(cells) == self.context.n_ctx, "the context is not full"
+        assert removed.start <= len(cells), "there are no such cells to keep"
+        return without(cells, removed)
 
     def run(self) -> None:
         """Carry out batches until none is planned."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from reenact.actors import events as e
+from reenact.actors.batch import apply_operations, n_without
 from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
 from reenact.replay.render.values import inputs, sequences
@@ -124,30 +125,18 @@ class PositionsRule(Rule):
         plan = record.event
         if not isinstance(plan, e.BatchPlanned):
             return
-        lengths: dict[int, int | None] = {}
-        for copy in plan.copies:
-            lengths[copy.slot] = self._length(copy.source, lengths)
         for trim in plan.trims:
             useful = self.recount.slot(trim.slot).useful
             if trim.length < useful:
                 yield self.violation(
                     record.n, f"the first {useful} cells of slot {trim.slot} kept", f"trimmed to {trim.length}"
                 )
-            before = self._length(trim.slot, lengths)
-            if before is None:
-                lengths[trim.slot] = None if trim.length else 0
-            else:
-                lengths[trim.slot] = min(trim.length, before)
-        for shift in plan.shifts:
-            before = self._length(shift.slot, lengths)
-            lengths[shift.slot] = None if before is None else before - shift.discard
+        lengths = apply_operations({number: self._length(number) for number in plan.slots}, plan, _n_left)
         for part in plan.parts:
-            yield from self._part(record.n, part, self._length(part.slot, lengths))
+            yield from self._part(record.n, part, lengths[part.slot])
 
-    def _length(self, number: int, lengths: dict[int, int | None]) -> int | None:
+    def _length(self, number: int) -> int | None:
         """Return the number of a slot's cells in use; None where it is unknown."""
-        if number in lengths:
-            return lengths[number]
         slot = self.recount.slot(number)
         return len(slot.cells) if slot.known else None
 
@@ -194,6 +183,13 @@ class CellsRule(Rule):
                 due = f"position {low}" if low == high else f"position {low} to {high}"
                 expected = f"slot {part.slot} at {due}"
                 yield self.violation(record.n, expected, f"position {last}", first=self.recount.planned_at)
+
+
+def _n_left(n_cells: int | None, removed: slice) -> int | None:
+    """Return the number of cells that are left; None where it is unknown."""
+    if n_cells is None:
+        return 0 if removed == slice(0, None) else None
+    return n_without(n_cells, removed)
 
 
 def _last_positions(part: e.Part, code: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
+from reenact.actors.batch import apply_operations, without
 from reenact.actors.batcher import Batcher
 from reenact.actors.inputs import Input
 from reenact.actors.options import options_of
@@ -88,12 +89,9 @@ class MadeUpModel(ScriptedEngine):
 
     def cells_before(self, planned: e.BatchPlanned | None) -> list[list[Cell]]:
         """Return what each slot holds once a batch has copied, trimmed and moved cells."""
-        kept = self._cells
-        self._cells = [list(cells) for cells in kept]
-        if planned is not None:
-            self._operate(planned)
-        found, self._cells = self._cells, kept
-        return found  # type: ignore[return-value]  # they are what `_evaluated` returns
+        cells = dict(enumerate(self._cells))
+        after = cells if planned is None else apply_operations(cells, planned, without)
+        return list(after.values())  # type: ignore[arg-type]  # they are what `_evaluated` returns
 
     def abort(self, batch: int) -> None:
         """Do nothing: whether a batch that is to be aborted comes to its end is for the program to say."""
