@@ -157,13 +157,13 @@ def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
     """Return the numerics that a session on this file could have had, but for those named."""
     from attrs import evolve as changed
 
-    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent
+    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
     from reenact.runtime.llama.modelfile import read_model_file
 
     types = read_model_file(model, lambda _doing, _fraction: None).matrix_types
     # Logs come from other machines too, which may take another type for V.
     kinds = [Hardware(type_v=kind) for kind in ("f16", "q8_0")]
-    found = [*(independent(types, kind) for kind in kinds), fastest(types, kinds[0])]
+    found = [*(schedule_independent(types, kind) for kind in kinds), fastest(types, kinds[0])]
     found += [changed(one, repack=not one.repack) for one in found]
     caches = [changed(besides, type_k=one.type_k, type_v=one.type_v, flash_attn=one.flash_attn) for one in found]
     return [one for one in dict.fromkeys([*caches, *found]) if one != besides]

@@ -1,1 +1,1 @@
-"""The engine that computes, with llama.cpp."""
+"""Computes with llama.cpp."""

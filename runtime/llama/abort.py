@@ -1,10 +1,11 @@
-"""The flag by which a decode in progress is ended from another thread.
+"""Ends a decode in progress from another thread, by a flag.
 
-llama.cpp asks a callback before each node of its graph. Here the callback is libc's ``strlen`` and the flag is its
-string, which has one character or none: so a decode of any length ends within milliseconds, and nobody waits for Python
-or the GIL (docs/llama-cpp.md section 4).
+llama.cpp calls a callback before each node of its graph. Here the callback is libc's ``strlen`` and the flag is its
+string, which has one character or none: so a decode of any length ends within milliseconds, and no thread waits for
+Python or the GIL (docs/llama-cpp.md section 4).
 
-An abort is for one batch. One that comes before its decode counts, one that comes after it does not touch the next.
+An abort is for one batch. If it comes before the batch's decode it counts; if it comes later it does not affect the
+next batch.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ _SET: Final = b"\1"
 
 
 class AbortFlag:
-    """The flag, and the context that heeds it; it must outlive that."""
+    """The flag, and the context that reads it; the flag must outlive the context."""
 
     def __init__(self) -> None:
         self._context: Any = None
@@ -28,21 +29,21 @@ class AbortFlag:
         self._strlen = ctypes.cast(ctypes.CDLL(None).strlen, bindings.ggml_abort_callback)
 
     def attach(self, context: Any) -> None:
-        """Serve a new context, of which nothing was asked yet."""
+        """Serve a new context, for which no abort was asked yet."""
         self._context, self._asked, self._heeded = context, None, False
 
     def ask(self, batch: int) -> None:
-        """Let the decode of a batch end; from any thread."""
-        # In this order, and `arm` in the other one: whoever is last sees what the other did.
+        """Ask the decode of a batch to end; from any thread."""
+        # `arm` writes and reads these in the opposite order: whichever runs last sees the other's write.
         self._asked = batch
         self._flag[0] = _SET
 
     def arm(self, batch: int, *, heeded: bool) -> None:
-        """Make ready for the decode of a batch, in the thread that decodes.
+        """Prepare the flag for the decode of a batch, in the thread that decodes.
 
         Args:
             batch: Its number.
-            heeded: Whether it may be ended at all.
+            heeded: Whether the decode may be ended at all.
         """
         self._flag[0] = _CLEAR
         if self._asked == batch:

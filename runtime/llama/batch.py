@@ -1,8 +1,8 @@
-"""The rows of a batch as llama.cpp takes them.
+"""Fills a ``llama_batch`` with the rows of a plan.
 
-The arrays of a ``llama_batch`` are filled through numpy, each row with one sequence id: that costs 0.03 us a token,
-against 0.4 field by field (docs/llama-cpp.md section 5). A batch has tokens or rows of numbers; the other pointer is
-NULL, by which llama.cpp tells the two apart.
+The arrays of a ``llama_batch`` are filled through numpy, each row with one sequence id: this takes 0.03 us for a token,
+against 0.4 field by field (docs/llama-cpp.md section 5). A batch has tokens or rows of numbers, and the pointer to the
+other kind is NULL, which is how llama.cpp distinguishes the two.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ _KINDS: Final[dict[str, Any]] = {field[0]: field[1] for field in llama_cpp.llama
 
 
 class Rows:
-    """A llama_batch, filled anew for each plan.
+    """A llama_batch that is filled anew for each plan.
 
     Args:
-        n_batch: Rows at most.
-        width: Numbers in a row that stands for a token; 0 where the model takes none.
+        n_batch: The most rows it can hold.
+        width: The count of numbers in a row; 0 if the model takes no rows of numbers.
     """
 
     def __init__(self, n_batch: int, width: int) -> None:
@@ -41,13 +41,13 @@ class Rows:
         self._point("seq_id", self._slot_pointers)
         self._point("logits", self._outputs)
 
-    def fits(self, planned: BatchPlanned, numbers: Numbers) -> bool:
-        """Return whether every row of numbers is as wide as the model's; llama.cpp would read beyond it."""
+    def accepts(self, planned: BatchPlanned, numbers: Numbers) -> bool:
+        """Return whether every row of numbers has the model's width; llama.cpp would read beyond a shorter one."""
         size = self._width * NUMBER_SIZE
         return all(len(numbers.get(row, b"")) == size > 0 for part in planned.parts for row in rows_of(part.inputs))
 
     def fill(self, planned: BatchPlanned, numbers: Numbers) -> Any:
-        """Return the batch with the plan's rows, which have been found to fit; it is valid until the next call."""
+        """Return the batch with the plan's rows, which `accepts` must have checked; it is valid until the next call."""
         end = 0
         for part in planned.parts:
             start, end = end, end + len(part.inputs)
@@ -61,7 +61,7 @@ class Rows:
             self._point("token", self._tokens)
             self._point("embd", None)
         else:
-            # One that was beyond float32 is infinite; the logits will tell.
+            # A number beyond float32 is infinite; the logits will show it.
             self._numbers = np.frombuffer(b"".join(numbers[row] for row in rows_of(inputs)), "<f4").astype(np.float32)
             self._point("embd", self._numbers)
             self._point("token", None)
@@ -69,5 +69,5 @@ class Rows:
         return self._batch
 
     def _point(self, name: str, array: "np.ndarray[Any, Any] | None") -> None:
-        """Let a field of the batch point to an array, which must outlive the call that reads it, or to nothing."""
+        """Point a field of the batch at an array, which must outlive the call that reads it, or at NULL."""
         setattr(self._batch, name, ctypes.cast(0 if array is None else array.ctypes.data, _KINDS[name]))

@@ -1,13 +1,13 @@
-"""llama.cpp as the rest of the runtime sees it: the only module that imports ``llama_cpp``.
+"""Binds llama.cpp for the rest of the runtime: the only module that imports ``llama_cpp``.
 
-Tested against the exact version that pyproject.toml pins: signatures move between minor versions.
+It is tested against the exact version that pyproject.toml pins, because signatures change between minor versions.
 
 The rules that hold here:
 
-* Short calls go through a second handle on the library that keeps the GIL (`ShortCalls`); decoding, loading and
-  compiling must not.
-* llama.cpp has one log for the process. It comes here instead of going to stderr, once `listen` was called, and what
-  was said last tells why a call failed.
+* Short calls use a second handle on the library that keeps the GIL (`ShortCalls`); decoding, loading and compiling
+  must not keep it.
+* llama.cpp has one log for the process. After `listen` its lines come here instead of stderr, and the last ones give
+  the reason why a call failed.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ _SPINS: Final = "GOMP_SPINCOUNT"
 
 @contextmanager
 def _spinning_briefly() -> Iterator[None]:
-    """Let the threads of libgomp, which reads this when it is loaded, soon sleep while they wait for each other.
+    """Make the threads of libgomp sleep soon while they wait for each other; it reads this when it is loaded.
 
-    Threads that spin for long take the CPU from those that they wait for, where other programs use it too
-    (``make measure-waiting``). What the user set counts, and who is started by this process sees no change.
+    On a busy machine, threads that spin for long take the CPU from the threads that they wait for
+    (``make measure-waiting``). A user's own setting takes precedence, and child processes see no change.
     """
     if _SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:
         yield
@@ -86,18 +86,18 @@ _SHORT: Final = (
     "llama_vocab_is_eog",
 )
 
-_MAX_SAID: Final = 64
+_MAX_LOGGED: Final = 64
 _PIECE_ROOM: Final = 64
-"""Bytes that nearly every piece has room in."""
+"""Bytes that are enough for nearly every piece."""
 
-_said: Final[deque[bytes]] = deque(maxlen=_MAX_SAID)
-"""What llama.cpp said last."""
+_logged: Final[deque[bytes]] = deque(maxlen=_MAX_LOGGED)
+"""The last texts that llama.cpp logged."""
 
 
 class ShortCalls:
-    """Calls of microseconds, through a handle that keeps the GIL.
+    """Calls of a few microseconds, through a handle that keeps the GIL.
 
-    A call that gives the GIL away has to get it back from a busy event loop, which took up to 1.6 ms (docs/llama-cpp.md
+    A call that releases the GIL has to get it back from a busy event loop, which took up to 1.6 ms (docs/llama-cpp.md
     section 4).
     """
 
@@ -114,10 +114,10 @@ class ShortCalls:
 
 
 def bind(signatures: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Any]:
-    """Return calls of ggml that the bindings leave out; libllama has loaded the libraries that hold them.
+    """Return calls of ggml that the bindings lack; libllama has loaded the libraries that contain them.
 
     Args:
-        signatures: What each call returns, and what it takes.
+        signatures: The return type of each call, and the types of its arguments.
     """
     library = ctypes.CDLL(library_path())
     calls = {}
@@ -128,14 +128,14 @@ def bind(signatures: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Any
 
 
 def library_path() -> str:
-    """Return where libllama lies; what it loads with it lies beside it."""
+    """Return the path of libllama; the libraries that it loads are in the same folder."""
     path: str = bindings._lib._name  # the bindings keep the path nowhere else
     return path
 
 
 @cache
 def library_sha256() -> str:
-    """Return the digest of the library that computes: builds of one version can differ."""
+    """Return the digest of the library that computes, because builds of one version can differ."""
     libraries = {path.resolve() for path in Path(library_path()).parent.glob("*ggml-cpu*")}
     digest = hashlib.sha256()
     for path in sorted(libraries or {Path(library_path())}):
@@ -144,26 +144,26 @@ def library_sha256() -> str:
 
 
 def listen() -> None:
-    """Take what llama.cpp would print, from now on (llama_log_set)."""
+    """Receive llama.cpp's log from now on, instead of having it printed (llama_log_set)."""
     llama_cpp.llama_log_set(_listener, ctypes.c_void_p(0))
 
 
 def forget_complaints() -> None:
-    """Forget what llama.cpp said so far, so that `complaint` speaks of what comes next."""
-    _said.clear()
+    """Forget the log so far, so that `complaint` reports only what comes next."""
+    _logged.clear()
 
 
 def complaint() -> str:
-    """Return the reason that llama.cpp gave: its first line that speaks of an error, or else the last."""
-    lines = [line.strip() for line in text_of(b"".join(_said)).splitlines() if line.strip()]
+    """Return the reason that llama.cpp logged: the first line that contains "error", or else the last line."""
+    lines = [line.strip() for line in text_of(b"".join(_logged)).splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line]
     return (errors or lines[-1:] or ["llama.cpp gives no reason"])[0]
 
 
 def piece_of(vocabulary: Any, token: int, *, special: bool = False) -> bytes:
-    """Return a token's bytes, which can end in the middle of a character; a special token has none unless asked for."""
+    """Return a token's bytes, which can end within a character; a special token has some only where ``special``."""
     piece, length = b"", -_PIECE_ROOM
-    while length < 0:  # as long as it says, by a negative length, how much room it wants
+    while length < 0:  # a negative length is the room that it needs
         buffer = ctypes.create_string_buffer(-length)
         length = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, -length, 0, special)
         piece = buffer.raw[: max(length, 0)]
@@ -171,14 +171,14 @@ def piece_of(vocabulary: Any, token: int, *, special: bool = False) -> bytes:
 
 
 def text_of(raw: bytes) -> str:
-    """Return what llama.cpp says as text."""
+    """Return bytes from llama.cpp as text."""
     return raw.decode("utf-8", "replace").strip()
 
 
 def _listen(_level: int, text: bytes, _data: object) -> None:
-    """Take a piece of the log; called from llama.cpp's own threads too."""
-    _said.append(text)
+    """Take a part of the log; called from llama.cpp's own threads too."""
+    _logged.append(text)
 
 
 _listener = llama_cpp.llama_log_callback(_listen)
-"""The callback itself; llama.cpp holds no reference to it."""
+"""Keeps the callback alive; llama.cpp holds no reference to it."""

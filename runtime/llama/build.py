@@ -1,4 +1,4 @@
-"""What computes here: llama.cpp's version, what it was compiled for, and the CPU."""
+"""Describes what computes here: llama.cpp's version, the features it was compiled for, and the CPU."""
 
 import platform
 from contextlib import suppress
@@ -11,7 +11,7 @@ from reenact.runtime.llama.bindings import bindings, library_sha256, llama_cpp, 
 
 @cache
 def engine_facts() -> EngineFacts:
-    """Return what computes here."""
+    """Return the facts of the build and the machine."""
     return EngineFacts(
         name="llama.cpp",
         versions={"llama-cpp-python": llama_cpp.__version__, "llama.cpp": text_of(bindings.llama_version())},

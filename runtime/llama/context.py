@@ -1,12 +1,12 @@
-"""One context of llama.cpp: its cells, and one step of a batch.
+"""One context of llama.cpp: holds its cells and executes batches in it.
 
 The rules that hold here:
 
-* llama.cpp aborts the process on some batches; `is_valid` looks first, and so do the few checks that only this module
-  can make.
-* What a step depends on is in its plan and its drawings; what llama.cpp keeps beside the cells (a copy or a shift that
-  it applies at the next decode) never outlives the step that would show it.
-* Short calls go through a second handle on the library that keeps the GIL; decoding must not.
+* llama.cpp aborts the process on some batches. So `is_valid` checks each batch first, and this module adds the few
+  checks that need the model.
+* A step depends only on its plan and its drawings. What llama.cpp keeps beside the cells (a copy or a shift that it
+  applies at the next decode) is carried out before any step that would notice.
+* Short calls use a second handle on the library that keeps the GIL; decoding must not keep it.
 """
 
 import ctypes
@@ -32,8 +32,8 @@ _BEYOND: Final = 2**30
 """A position that no cell has."""
 
 OnRow = Callable[[int, Part, Weights, Sample], None]
-"""Shown each row of logits that a token was drawn from, with its number in the batch; it is valid until the call
-returns."""
+"""Called with each row of logits that a token was drawn from, and its number in the batch; the row is valid until the
+call returns."""
 
 
 class Evaluator:
@@ -41,10 +41,10 @@ class Evaluator:
 
     Args:
         model: The model, which must outlive it.
-        file: What its file says.
-        settings: What is asked of the context.
-        basis: What results rest on.
-        abort_flag: By which a decode in progress is ended.
+        file: Its file's metadata.
+        settings: The settings asked for.
+        basis: The policy and numerics that results rest on.
+        abort_flag: The flag that ends a decode in progress.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Evaluator:
         self._abort_flag = abort_flag
         self._abort_flag.attach(self._context)
         self._shifted = False
-        """Whether cells were shifted that llama.cpp has not moved yet."""
+        """Whether llama.cpp has yet to carry out a shift."""
         self._copied = False
-        """Whether slots were copied as a whole that llama.cpp has not copied yet."""
-        # llama_kv_cache::state_write leaves out cells that are outside of a sliding window now, and not after a trim.
+        """Whether llama.cpp has yet to carry out a copy of a whole slot."""
+        # llama_kv_cache::state_write leaves out cells outside of a sliding window, which a trim can bring back into it.
         self._picks = llama_cpp.llama_model_n_swa(model) == 0
-        """Whether cells in use can be copied by themselves."""
+        """Whether the cells in use can be copied without the rest of the slot."""
         # llama_kv_cache::seq_add aborts the process where a token has several positions.
         self._mends_heads = llama_cpp.llama_model_rope_type(model) not in SEVERAL_POSITIONS
-        """Whether cells are as before after a batch that did not come to its end; if not, none is aborted."""
+        """Whether the cells can be restored after a batch that was cut short; if not, no batch is aborted."""
         self._rows = Rows(self.facts.n_batch, self.facts.n_embd)
         self._calls = ShortCalls()
         vocabulary = llama_cpp.llama_model_get_vocab(model)
@@ -72,10 +72,10 @@ class Evaluator:
         self.on_row: OnRow | None = None
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
-        """Change the cells, decode, draw or pool."""
-        if not self._takes(planned, numbers):
+        """Change the cells, decode, and draw or pool."""
+        if not self._accepts(planned, numbers):
             return refused(planned)
-        self._arrange(planned)
+        self._move_cells(planned)
         code = self._decode(planned, numbers)
         samples, vectors, row = [], [], -1
         for part in planned.parts if code == 0 else ():
@@ -99,7 +99,7 @@ class Evaluator:
         )
 
     def use_threads(self, n_threads: int) -> None:
-        """Compute with so many threads from now on."""
+        """Compute with this number of threads from now on."""
         llama_cpp.llama_set_n_threads(self._context, n_threads, n_threads)
 
     def close(self) -> None:
@@ -111,26 +111,26 @@ class Evaluator:
     def _pools(self) -> bool:
         return self.facts.pooling != "none"
 
-    def _takes(self, planned: BatchPlanned, numbers: Numbers) -> bool:
+    def _accepts(self, planned: BatchPlanned, numbers: Numbers) -> bool:
         """Return whether a batch may be handed to this model's context.
 
-        Generating and pooling are two kinds of contexts; and a text that is not pooled whole gives a wrong vector.
+        A context either generates or pools, and a text that is pooled in parts gives a wrong vector.
         """
         return (
             is_valid(planned, self.facts)
-            and self._rows.fits(planned, numbers)
+            and self._rows.accepts(planned, numbers)
             and all(part.pool == self._pools and not (part.pool and part.draw is not None) for part in planned.parts)
         )
 
     def _last(self, slot: int) -> int:
-        """Return the last position in a slot's cells, -1 for none."""
+        """Return the last position in a slot's cells, or -1 if they are empty."""
         return self._calls.llama_memory_seq_pos_max(self._memory, slot) if self._memory else -1
 
-    def _arrange(self, planned: BatchPlanned) -> None:
+    def _move_cells(self, planned: BatchPlanned) -> None:
         """Copy, trim and shift cells.
 
-        llama.cpp notes copies of whole slots and shifts, and carries them out when it next decodes, copies first, which
-        is the order of the plan.
+        llama.cpp notes shifts and copies of whole slots, and carries them out when it next decodes: copies first, as
+        the plan does.
         """
         if not self._memory:
             return
@@ -148,10 +148,10 @@ class Evaluator:
             self._shifted = True
 
     def _copy(self, copy: Copy) -> None:
-        """Copy the cells in use, or a whole slot where that is faster, into one that is empty.
+        """Copy the cells in use, or the whole slot where that is faster, into an empty slot.
 
-        With a stream a slot llama.cpp copies whole slots or aborts the process (llama_memory_seq_cp), and that later:
-        what is to be copied after that cannot be copied before it.
+        Where each slot has a stream of its own, llama_memory_seq_cp copies whole slots (or aborts the process), and
+        does so at the next decode. A copy that comes after such a copy must not be made before it.
         """
         n_cells = self._last(copy.source) + 1
         if self._copied or self._shifted or not self._picks or n_cells * PICKED_CELL >= self.facts.n_ctx_seq:
@@ -164,13 +164,13 @@ class Evaluator:
             llama_cpp.llama_state_seq_set_data(self._context, cells, size, copy.slot)
 
     def _decode(self, planned: BatchPlanned, numbers: Numbers) -> int:
-        """Hand the rows to llama_decode, which encodes where there is no memory, and return its code."""
+        """Return llama_decode's code for the rows; it encodes them if the model has no memory."""
         if not planned.parts:
             return 0
         lengths = [self._last(part.slot) + 1 for part in planned.parts]
         if code := code_before(planned, lengths, self.facts):
             return code
-        # An abort while cells are moved would leave them half moved, to be moved once more (llama_kv_cache::update).
+        # An abort during a shift would leave some cells moved and then move them again (llama_kv_cache::update).
         self._abort_flag.arm(planned.batch, heeded=self._mends_heads and not self._shifted)
         code = int(llama_cpp.llama_decode(self._context, self._rows.fill(planned, numbers)))
         self._shifted = self._copied = False
@@ -179,17 +179,17 @@ class Evaluator:
         return code
 
     def _mend_heads(self, planned: BatchPlanned) -> None:
-        """Let the search for free cells begin anew in each slot of a batch that did not come to its end.
+        """Restart the search for free cells in each slot of a batch that was cut short.
 
-        llama_kv_cache::prepare gives a stream the head of another one, which stays where no rows of the slot were
-        evaluated; later rows would then lie in another order, by which attention rounds. A move of no cells
-        (llama_kv_cache::seq_add beyond the last position) sets the head back.
+        llama_kv_cache::prepare gives a stream the head of another one, and a slot whose rows were not evaluated keeps
+        it. Its later rows would then take cells in another order, and attention rounds by that order. A move of no
+        cells (llama_kv_cache::seq_add beyond the last position) resets the head.
         """
         for part in planned.parts:
             self._calls.llama_memory_seq_add(self._memory, part.slot, _BEYOND, -1, 1)
 
     def _vector(self, part: Part) -> Vector:
-        """Return the vector that was pooled from a text, or from a ranking its scores."""
+        """Return the vector that was pooled from a text, or the scores of a ranking model."""
         ranks = self.facts.pooling == "rank"
         width = (llama_cpp.llama_model_n_cls_out if ranks else llama_cpp.llama_model_n_embd_out)(self._model)
         pointer = self._calls.llama_get_embeddings_seq(self._context, part.slot)

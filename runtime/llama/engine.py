@@ -1,10 +1,10 @@
 """The engine that computes: llama.cpp, on the CPU.
 
 Owns the model. `reenact.runtime.llama.determinism.policy` decides what is promised of its results; an `Evaluator` has
-its cells and does its steps.
+its cells and executes its batches.
 
-The rule that holds here: of all engines of a process one is loaded at a time. Whether matrices are multiplied by tiles
-is decided once for all of them, and what llama.cpp says of a failure comes from the one that is being loaded.
+The rule that holds here: engines of one process are loaded one at a time. Whether matrices are multiplied by tiles is
+decided once for all of them, and a reason that llama.cpp logs must belong to the engine that is being loaded.
 """
 
 import os
@@ -27,7 +27,13 @@ from reenact.runtime.llama.bindings import listen, llama_cpp
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.context import Evaluator, OnRow
 from reenact.runtime.llama.determinism.cache_types import fastest_v
-from reenact.runtime.llama.determinism.numerics import Hardware, independent, obstacle, possible, settle
+from reenact.runtime.llama.determinism.numerics import (
+    Hardware,
+    clamp_to_process,
+    fix_for_process,
+    known_obstacle,
+    schedule_independent,
+)
 from reenact.runtime.llama.determinism.policy import Findings, promise
 from reenact.runtime.llama.determinism.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.llama.determinism.trial import OnWarning, Tried, repacks
@@ -47,9 +53,9 @@ class LlamaEngine:
 
     Args:
         path: The model's file.
-        name: What the log's header calls it; the file's name if not given.
-        on_progress: Told how loading goes; what it raises ends it.
-        on_warning: Called with what llama.cpp dies of on this machine, when that is found out; structlog's by default.
+        name: Its name in the log's header; the file's name if not given.
+        on_progress: Called as loading goes on; an exception from it ends loading.
+        on_warning: Called with a warning if llama.cpp turns out to die on this machine; structlog's by default.
     """
 
     computes = True
@@ -76,7 +82,7 @@ class LlamaEngine:
         """Held from loading to closing."""
 
     def load(self, settings: ContextSettings) -> Loaded:
-        """Take the file's digest, try the weights in a child, load and probe them, make the context."""
+        """Take the file's digest, try the weights in a child process, load and probe them, make the context."""
         self._take()
         try:
             with _LOADING:
@@ -86,17 +92,17 @@ class LlamaEngine:
             raise
 
     def probe(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
-        """Compare all ways to schedule, keep what is found for whoever opens the model after this, and close.
+        """Compare all ways to schedule, keep the findings for later runs of the model, and close.
 
         An `abort` of the batch `reenact.runtime.llama.determinism.probe.BATCH` ends it.
 
         Args:
             n_threads: Threads that compute.
-            seconds: How long it may take, loading apart; None for as long as it takes.
-            on_case: Told how it goes; what it raises ends it.
+            seconds: How long it may take, without loading; None for as long as it takes.
+            on_case: Called before each case; an exception from it ends the probe.
 
         Raises:
-            OSError, InvalidRequest, EngineBroken: As `load`; EngineBroken also where it was aborted.
+            OSError, InvalidRequest, EngineBroken: As `load`; EngineBroken also if it was aborted.
         """
         self._take()
         try:
@@ -135,11 +141,11 @@ class LlamaEngine:
         return self._vocabulary.tokenize(text, after=after)
 
     def compile(self, options: Options) -> str | None:
-        """Return the grammar in force, once it and the vocabulary are ready to be followed."""
+        """Return the grammar in force, and prepare the vocabulary for following it."""
         draws = self._loaded().draws
         grammar = grammar_in_force(options)
         if grammar is not None:
-            _ = draws.texts  # Now, and not while others wait for a draw.
+            _ = draws.texts  # Made now, so that no draw has to wait for it.
         return grammar
 
     def render(self, messages: Iterable[Message]) -> Rendered:
@@ -148,18 +154,18 @@ class LlamaEngine:
         return self._render(messages)
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
-        """Change the cells, decode, draw or pool."""
+        """Change the cells, decode, and draw or pool."""
         return self._loaded().step(planned, drawings, numbers)
 
     def watch(self, on_row: OnRow | None) -> None:
-        """Have each row of logits shown that a token is drawn from, also of later contexts; None ends that."""
+        """Pass each row of logits that a token is drawn from to ``on_row``, in later contexts too; None ends that."""
         self._on_row = on_row
         if self._evaluator is not None:
             self._evaluator.on_row = on_row
 
     @property
     def draws(self) -> Sampler:
-        """What draws from the rows of the last batch; only while one is shown."""
+        """The sampler of the rows of the last batch; valid only during a call of `watch`'s function."""
         return self._loaded().draws
 
     def abort(self, batch: int) -> None:
@@ -189,14 +195,14 @@ class LlamaEngine:
         return read_model_file(self._path, self._on_progress)
 
     def _machine(self, file: ModelFile, n_threads: int, wished: Numerics) -> Hardware:
-        """Return what can be had for a file: nothing of it is computed here before a child has computed with it."""
+        """Return what this machine can do with a file; a child process computes with the file before this one does."""
         engine = engine_facts()
         tried = Tried(n_threads=n_threads, tiled=wished.tiled)
         repacked = repacks(file, engine, tried, self._on_progress, self._on_warning)
         return Hardware(repacks=repacked, type_v=fastest_v(file.head_size, engine))
 
     def _probed(self, file: ModelFile, n_threads: int, numerics: Numerics) -> dict[str, Probed]:
-        """Return what a probe finds, or found before."""
+        """Return the findings of a probe, or of an earlier one."""
         key = probe_key(file.sha256, engine_facts(), numerics, n_threads)
         found = kept_probe(key, SECONDS_AT_LOAD)
         if found is not None:
@@ -211,8 +217,9 @@ class LlamaEngine:
     def _findings(self, n_threads: int, *, seconds: float | None, on_case: OnCase) -> Findings:
         file = self._file()
         types = file.matrix_types
-        machine = self._machine(file, n_threads, possible(independent(types, Hardware()), types, Hardware()))
-        numerics = possible(independent(types, machine), types, machine)
+        wished = clamp_to_process(schedule_independent(types, Hardware()), types, Hardware())
+        machine = self._machine(file, n_threads, wished)
+        numerics = clamp_to_process(schedule_independent(types, machine), types, machine)
         found: dict[str, Probed] = {}
         if not file.pools:
             found = self._probe(file, n_threads, numerics, seconds=seconds, thorough=True, on_case=on_case)
@@ -224,7 +231,7 @@ class LlamaEngine:
             n_threads=n_threads,
             numerics=numerics,
             probe=found,
-            obstacle=None if file.pools else obstacle(file.matrix_types),
+            obstacle=None if file.pools else known_obstacle(file.matrix_types),
             facts=promise(file, settings, machine, lambda _: found).facts,
         )
 
@@ -250,8 +257,8 @@ class LlamaEngine:
         )
 
     def _have_model(self, file: ModelFile, numerics: Numerics) -> None:
-        """Load the weights for these numerics, unless they are loaded so already."""
-        settle(numerics)
+        """Load the weights for these numerics, unless they are loaded for them already."""
+        fix_for_process(numerics)
         if self._model is not None and self._repacked == numerics.repack:
             return
         self._drop_model()

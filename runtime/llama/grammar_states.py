@@ -1,16 +1,16 @@
-"""What may come next in a text that has the form of a grammar: states, made when they are first asked for.
+"""Tracks what may come next in a text that must match a grammar, in states that are made on first use.
 
 The rules that hold here:
 
-* A state stands for all ways in which a text so far can be read, and is a function of the grammar and the text. Ways
-  that go on alike are one: rules that are gone into at the same place share where they lead back to, so constants that
-  begin alike, and recursion that can be read in many ways, cost no more than what they differ in.
-* What following a grammar costs is a count of the ways in its states (usual are 5 to 50 in one), and no clock's affair.
-  Beyond `MAX_WAYS_HERE` in one state, or `MAX_WORK` for one token, it is given up (`TooCostly`), on any machine alike,
-  whatever is kept of states.
-* A state is named when a byte leads to it, and made when a byte is to lead on from it. A token costs what its own bytes
-  lead to, and one that is looked for what the vocabulary's do.
-* What is kept of states is a cache, which can be made anew from the text.
+* A state represents all ways to read a text so far, and is a function of the grammar and the text. Ways with the same
+  continuation are one: rules that are entered at the same place share the place that they return to. So constants with
+  a common beginning, and recursion that can be read in many ways, cost only what they differ in.
+* The cost of following a grammar is a count of the ways in its states (usually 5 to 50 in one), and not a time. Beyond
+  `MAX_WAYS_HERE` in one state, or `MAX_WORK` for one token, following ends (`TooCostly`): at the same place on any
+  machine, whatever states are kept.
+* A state gets its number when a byte leads to it, and its edges when a byte is to lead on from it. Testing a token
+  costs the states of its own bytes; looking for the allowed tokens costs those of the vocabulary's bytes.
+* The states that are kept are a cache, which can be made anew from the text.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ START: Final = 1
 """The state of the empty text."""
 
 MAX_WORK: Final = 700_000
-"""What one token may cost: ways that are gone along in the states that it leads through, or that are looked through for
-the tokens that are allowed. It takes up to 0.25 s and 50 MB where nothing is kept. 64 KB of constants cost half."""
+"""The most that one token may cost, in ways followed: in the states on its path, or in all states visited to find the
+tokens that are allowed. It takes up to 0.25 s and 50 MB if no states are kept. 64 KB of constants cost half of it."""
 
 MAX_WAYS_HERE: Final = 4 * MAX_WAYS
-"""Ways in one state: a text goes on in several ways at once, so there may be more than from one place."""
+"""The most ways in one state: a text may be read in several ways at once, so a state may have more than one place."""
 
 _OF_EACH: Final = 16
-"""What making a state, or naming one, costs besides."""
+"""The fixed cost of making a state, or of numbering one."""
 
 _ALL_BYTES: Final = 256
 _ROOM: Final = 16
@@ -46,17 +46,17 @@ _UNKNOWN: Final = -1
 _OF_GRAMMAR: Final = 8192
 _SET_BYTES: Final = 400
 _WAY_BYTES: Final = 100
-"""Bytes that the states of a grammar take at first, a set of ways, and each way in it; roughly, and at most."""
+"""Rough upper bounds of the bytes that a grammar's states take at first, a set of ways, and each way in it."""
 
 _Way = tuple[int, int]
-"""A node, and where the rule that it is in leads back to: a context by its number, or the beginning of a rule that is
-being gone into, as `_pending` numbers it."""
+"""A node, and where its rule returns to: the number of a context, or `_pending`'s number for a rule that is just being
+entered."""
 
 _Exits = dict[tuple[int, int], set[_Way]]
 """Ways by the lowest and the highest byte that lead to them."""
 
 _OVER: Final[_Way] = (-1, -1)
-"""Where the root leads back to: the end of the text."""
+"""Where the root returns to: the end of the text."""
 _OUTERMOST: Final = 0
 """The context of the root."""
 
@@ -66,28 +66,28 @@ class TooCostly(Exception):
 
 
 class TokenWork:
-    """What one token may cost."""
+    """The budget of one token."""
 
     def __init__(self) -> None:
         self.left = MAX_WORK
         self.least = 0
-        """What is to be left of it."""
+        """The least that must remain."""
         self.paid: set[int] = {DEAD}
-        """States whose making is counted already."""
+        """States whose making has been charged."""
         self._named: set[int] = set()
 
     def take(self, ways: int) -> None:
-        """Take what something costs.
+        """Charge a cost.
 
         Raises:
-            TooCostly: So much is not left.
+            TooCostly: The budget is exceeded.
         """
         self.left -= ways
         if self.left < self.least:
             raise TooCostly
 
     def unpaid(self, names: list[int]) -> list[int]:
-        """Return those that are not counted yet; from now on they are."""
+        """Return the names that have not been charged yet, and mark them as charged."""
         new = [name for name in names if name not in self._named]
         self._named.update(new)
         return new
@@ -95,7 +95,7 @@ class TokenWork:
 
 @define
 class Memory:
-    """The bytes that are kept of several grammars together, roughly."""
+    """Roughly the bytes that the states of several grammars take together."""
 
     used: int = 0
 
@@ -105,7 +105,7 @@ class GrammarStates:
 
     Args:
         automaton: The grammar's.
-        memory: Where what is kept is counted.
+        memory: Counts the bytes that are kept.
     """
 
     def __init__(self, automaton: Compact, memory: Memory | None = None) -> None:
@@ -118,32 +118,32 @@ class GrammarStates:
         self._begin()
 
     def _begin(self) -> None:
-        """Know the states of two texts: of one that is refused, and of the empty one."""
+        """Begin with two states: that of a refused text, and that of the empty text."""
         self._grow(self._automaton.size + _OF_GRAMMAR - self.size)
         self._edges: dict[int, list[Edge]] = {}
-        """Of nodes that were looked at."""
+        """The edges of the nodes visited so far."""
         self._contexts: list[frozenset[_Way]] = [frozenset([_OVER])]
         self._context_numbers: dict[frozenset[_Way], int] = {self._contexts[0]: _OUTERMOST}
         self._kernels: list[frozenset[_Way]] = [frozenset(), frozenset([(self._automaton.root, _OUTERMOST)])]
         self._numbers = {kernel: number for number, kernel in enumerate(self._kernels)}
         self._costs = np.zeros(_ROOM, np.int64)
-        """What it cost to make each state; 0 where it is still to be made."""
+        """The cost of making each state; 0 if it is yet to be made."""
         self._rows = np.zeros(_ROOM, np.int32)
-        """Of each state that is made, its row in the tables."""
+        """The row of each state in the tables, once the state is made."""
         self._exits: list[_Exits] = [{}]
-        """By row: the ways from a state by the bytes that lead there."""
+        """By row: the ways out of a state, by the bytes that lead to them."""
         self._following: States = np.full((_ROOM, len(self._first)), _UNKNOWN, np.int32)
-        """By row and class of bytes: the state behind."""
+        """By row and class of bytes: the next state."""
         self._prices = np.zeros(self._following.shape, np.int32)
-        """Likewise: what it cost to name that."""
+        """By row and class of bytes: the cost of numbering that state."""
         self._may_end: set[int] = set()
 
     def forget(self, but: Iterable[int]) -> list[int]:
-        """Forget all states but some, and return the numbers that these have from now on."""
+        """Forget all states except some, and return the new numbers of these."""
         kernels, contexts = self._kernels, self._contexts
         self._begin()
         now = {_OVER[1]: _OVER[1], _OUTERMOST: _OUTERMOST}
-        """The numbers of contexts, by those that they had."""
+        """The new numbers of contexts by their old ones."""
 
         def adopted(ways: frozenset[_Way]) -> frozenset[_Way]:
             return frozenset((node, now[context]) for node, context in ways)
@@ -163,10 +163,10 @@ class GrammarStates:
         return numbers
 
     def after(self, state: int, text: bytes) -> int:
-        """Return the state behind a text.
+        """Return the state after a text.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         work = TokenWork()
         for byte in text:
@@ -183,16 +183,16 @@ class GrammarStates:
         """Return whether a text may end here.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         self._make(state, work or TokenWork())
         return state in self._may_end
 
     def next(self, states: States, texts: npt.NDArray[np.uint8], work: TokenWork) -> States:
-        """Return the state behind each of ``states``, none of which is dead, and a byte of its own.
+        """Return the next state for each of ``states``, none of which is dead, and its own byte.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         if not len(states):
             return states
@@ -215,7 +215,7 @@ class GrammarStates:
         return following
 
     def _make(self, state: int, work: TokenWork) -> None:
-        """Find the ways from a state by the bytes that lead on."""
+        """Find the ways out of a state, by the bytes that lead to them."""
         if state in work.paid:
             return
         work.paid.add(state)
@@ -242,7 +242,7 @@ class GrammarStates:
             self._may_end.add(state)
 
     def _name(self, row: int, of: int, work: TokenWork) -> None:
-        """Find the state behind a class of bytes."""
+        """Find the next state for a class of bytes."""
         exits, byte = self._exits[row], self._first[of]
         found = [ways for (low, high), ways in exits.items() if low <= byte <= high]
         price = len(exits) + (_OF_EACH + sum(map(len, found)) if found else 1)
@@ -253,11 +253,11 @@ class GrammarStates:
     def _closure(
         self, kernel: frozenset[_Way], work: TokenWork
     ) -> tuple[list[tuple[int, int, int, int]], dict[int, set[_Way]], bool]:
-        """Go into rules, and out of them, as far as the next byte.
+        """Enter and leave rules, as far as the next byte.
 
         Returns:
-            The edges by which a byte is read, each with the context of its node; the contexts
-            that are new, by the numbers that they have in these; and whether the text may end.
+            The edges that read a byte, each with the context of its node; the new contexts, by the numbers that these
+            edges use for them; and whether the text may end.
         """
         automaton, known = self._automaton, self._edges
         seen: set[_Way] = set()
@@ -275,7 +275,7 @@ class GrammarStates:
             if way == _OVER:
                 may_end = True
             elif node in automaton.ends:
-                # Of a rule that is gone into only here it was the empty text, which was passed by already.
+                # A rule that is being entered here matched the empty text, which `nullable` has covered already.
                 back = self._contexts[context] if context >= 0 else ()
                 work.take(len(back))
                 todo.extend(back)
@@ -299,7 +299,7 @@ class GrammarStates:
         return edges, pending, may_end
 
     def _settled(self, pending: dict[int, set[_Way]], work: TokenWork) -> dict[int, int]:
-        """Return the contexts' own numbers. No rule begins with itself, so there is one to begin with."""
+        """Return the final numbers of the contexts. No rule begins with itself, so some context depends on no other."""
         numbers: dict[int, int] = {}
         todo = list(pending)
         while todo:
@@ -313,7 +313,7 @@ class GrammarStates:
         return numbers
 
     def _context(self, ways: set[_Way], numbers: dict[int, int], work: TokenWork) -> int:
-        """Return the number of a context: what is at the end of its rule leads back to where that one does."""
+        """Return the number of a context. A way at the end of its rule is replaced by the ways that rule returns to."""
         own: set[_Way] = set()
         for node, context in ways:
             number = context if context >= 0 else numbers[context]
@@ -350,10 +350,10 @@ class GrammarStates:
 
 
 def _pending(start: int) -> int:
-    """Return the number of the context that a rule is gone into with, for as long as it is not settled."""
+    """Return the provisional number of the context of a rule that is being entered."""
     return -2 - start
 
 
 def _doubled(some: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
-    """Return an array with room for twice as much."""
+    """Return an array of twice the length."""
     return np.concatenate([some, np.full_like(some, fill)])

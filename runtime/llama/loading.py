@@ -1,13 +1,12 @@
-"""How a GGUF file becomes a context, and what the log's header says of both.
+"""Loads a GGUF file, makes its context, and describes both for the log's header.
 
 The rules that hold here:
 
-* Whatever the policy, a slot has a stream of its own. How numbers are rounded says
-  `reenact.runtime.llama.determinism.numerics`; cells are moved only where results may depend on the schedule.
-* A text that is pooled is never chunked, because it may attend to all of itself: an embedding model's batches and
-  ubatches hold a whole context.
-* A model that cannot give single cells back, or that wants an encoder first, is refused: what is asked of an engine
-  rests on both.
+* Under any policy, each slot has a stream of its own. `reenact.runtime.llama.determinism.numerics` decides how numbers
+  are rounded; cells are moved only if results may depend on the schedule.
+* A text that is pooled is never split into chunks, because each token may attend to all of it: batches and ubatches of
+  an embedding model have room for a whole context.
+* A model that cannot free single cells, or that needs an encoder first, is refused: the runtime relies on both.
 """
 
 import ctypes
@@ -37,19 +36,19 @@ _POOLINGS: Final = {
 
 @frozen(kw_only=True)
 class Basis:
-    """What results rest on."""
+    """The policy and numerics that results rest on."""
 
     policy: Policy
     numerics: Numerics
 
 
 def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
-    """Return the model, on the CPU; its owner frees it.
+    """Return the model, loaded for the CPU; the caller must free it.
 
     Args:
         path: Its file.
-        on_progress: Told how it goes; what it raises ends loading and is raised here.
-        repack: Lay weights out anew for other kernels.
+        on_progress: Called as loading goes on; an exception from it ends loading and is raised here.
+        repack: Rearrange the weights for faster kernels.
 
     Raises:
         EngineBroken: llama.cpp cannot load it.
@@ -69,7 +68,7 @@ def load_model(path: Path, on_progress: OnProgress, *, repack: bool) -> Any:
     parameters.progress_callback = callback = bindings.llama_progress_callback(progress)
     forget_complaints()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
-    del callback  # Alive until here: llama.cpp called it.
+    del callback  # It had to live until here: llama.cpp called it.
     if raised:
         if model is not None:
             llama_cpp.llama_model_free(model)
@@ -83,17 +82,17 @@ def check_served(model: Any) -> None:
     """Refuse a model of a kind that this engine cannot serve.
 
     Raises:
-        InvalidRequest: It is recurrent (``llama_memory_seq_rm`` takes all or nothing), or it has an encoder (without
-            whose output ``llama_decode`` is not to be called).
+        InvalidRequest: It is recurrent (``llama_memory_seq_rm`` removes all cells or none), or it has an encoder
+            (``llama_decode`` must not be called without its output).
     """
     if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
-        raise InvalidRequest("model", "it is recurrent, and cells of such a model cannot be given back one by one")
+        raise InvalidRequest("model", "it is recurrent, and such a model cannot free single cells")
     if llama_cpp.llama_model_has_encoder(model):
         raise InvalidRequest("model", "it has an encoder beside its decoder, which is not supported")
 
 
 def model_facts(model: Any, file: ModelFile, name: str | None) -> ModelFacts:
-    """Return what the log's header says of the model, under this name or its file's."""
+    """Return the model's facts for the log's header, under this name or its file's."""
     description = ctypes.create_string_buffer(256)
     llama_cpp.llama_model_desc(model, description, len(description))
     name = name or os.fsencode(file.path.name).decode(errors="backslashreplace")
@@ -106,26 +105,26 @@ _FLASH_ATTN: Final = {
     "auto": bindings.LLAMA_FLASH_ATTN_TYPE_AUTO,
 }
 
-_TOLD: Final = frozenset(
+_IN_OTHER_FIELDS: Final = frozenset(
     {"n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "kv_unified", "type_k", "type_v", "flash_attn_type"}
     | {"pooling_type"}
 )
-"""Parameters that `ContextFacts` tells by themselves, as read back or by name."""
+"""Parameters that have fields of their own in `ContextFacts`."""
 
 SEVERAL_POSITIONS: Final = frozenset(
     {bindings.LLAMA_ROPE_TYPE_MROPE, bindings.LLAMA_ROPE_TYPE_IMROPE, bindings.LLAMA_ROPE_TYPE_VISION}
 )
-"""How models turn positions that want several for a row of numbers; llama_decode would read beyond the one it gets."""
+"""Kinds of RoPE that need several positions for a row of numbers; llama_decode would read beyond the one it gets."""
 
 
 def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: Basis) -> tuple[Any, ContextFacts]:
-    """Return a context, which its owner frees, and its parameters as read back.
+    """Return a context, which the caller must free, and its parameters as read back from it.
 
     Args:
         model: The model.
-        file: What its file says.
-        settings: What is asked.
-        basis: What was chosen.
+        file: Its file's metadata.
+        settings: The settings asked for.
+        basis: The policy and numerics chosen.
 
     Raises:
         EngineBroken: llama.cpp cannot make it.
@@ -135,7 +134,7 @@ def make_context(model: Any, file: ModelFile, settings: ContextSettings, basis: 
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = settings.n_slots * padded(settings.n_ctx)
     parameters.n_batch = n_batch
-    # More rows than n_ubatch abort the process in a model that attends both ways.
+    # A model that attends both ways aborts the process on a batch of more rows than n_ubatch.
     parameters.n_ubatch = settings.n_ubatch or (n_batch if file.pools else min(n_batch, _MAX_UBATCH))
     parameters.n_seq_max = settings.n_slots
     parameters.n_threads = parameters.n_threads_batch = settings.n_threads
@@ -160,7 +159,7 @@ def _facts(
     independent = basis.policy == "schedule-independent"
     n_ctx, n_ctx_seq = settings.n_ctx, llama_cpp.llama_n_ctx_seq(context)
     if file.pools or llama_cpp.llama_model_rope_type(model) == bindings.LLAMA_ROPE_TYPE_NONE:
-        # Positions may be looked up in a table as long as the trained context; ggml_get_rows aborts the process beyond.
+        # Positions may be looked up in a table of the trained length; beyond it ggml_get_rows aborts.
         trained = llama_cpp.llama_model_n_ctx_train(model)
         n_ctx, n_ctx_seq = min(n_ctx, trained), min(n_ctx_seq, trained)
     return ContextFacts(
@@ -181,27 +180,28 @@ def _facts(
 
 
 def _given(parameters: Any) -> dict[str, str]:
-    """Return what else a context is made with, by llama.cpp's names; pointers say nothing."""
+    """Return the other parameters of a context, by llama.cpp's names, without pointers."""
     plain = (bool, int, float)
-    values = {name: getattr(parameters, name) for name, *_ in parameters._fields_}
-    return {name: f"{value}" for name, value in values.items() if name not in _TOLD and isinstance(value, plain)}
+    names = (name for name, *_ in parameters._fields_ if name not in _IN_OTHER_FIELDS)
+    values = {name: getattr(parameters, name) for name in names}
+    return {name: f"{value}" for name, value in values.items() if isinstance(value, plain)}
 
 
 def _known(values: dict[str, int], name: str) -> int:
-    """Return a value of llama.cpp's by its name in a header, which may hold any."""
+    """Return llama.cpp's value for a name in a header, which may contain any name."""
     if name not in values:
         raise EngineBroken(f"the numerics of a context can be {' or '.join(values)}, and not {name[:40]!r}")
     return values[name]
 
 
 def _whole_texts(settings: ContextSettings) -> int:
-    """Return the rows of a batch that holds any text whole."""
+    """Return the count of rows that a batch needs to hold any text whole."""
     rows = max(settings.n_batch, padded(settings.n_ctx))
-    # If n_seq_max does not divide n_ubatch, the process is aborted (llm_graph_context::build_pooling, in the reserve).
+    # llm_graph_context::build_pooling aborts the process, at the reserve, if n_seq_max does not divide n_ubatch.
     return -(-rows // settings.n_slots) * settings.n_slots
 
 
 def _shift(context: Any, *, independent: bool) -> Literal["move", "evaluate"]:
-    """Return how room is made: cells that were moved are no function of their tokens, so only where that is allowed."""
+    """Return how a full slot makes room: moved cells depend on more than their tokens, which must be allowed."""
     memory = llama_cpp.llama_get_memory(context)
     return "evaluate" if independent or not memory or not llama_cpp.llama_memory_can_shift(memory) else "move"

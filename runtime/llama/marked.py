@@ -1,12 +1,12 @@
-"""Strings that know which of their characters come from messages.
+"""Provides strings that track which of their characters come from messages.
 
-A template is a program: it trims, slices, upper-cases, compares and encodes what it is given. `Marked` is a string for
-it. It looks like the plain text in every question that a template asks (its length, what it begins with, whether it is
-equal), and whatever joins strings in C (``join``, ``%``, ``json.dumps``) takes the marks along, because they stand in
-the string itself: two halves of surrogate pairs, which no text in UTF-8 can hold.
+A template is a program: it trims, slices, upper-cases, compares and encodes its arguments. `Marked` is a string for
+it. Every question that a template can ask (its length, its beginning, whether it equals another) is answered for the
+plain text, and code in C that joins strings (``join``, ``%``, ``json.dumps``) carries the marks along, because they are
+characters of the string: two halves of surrogate pairs, which no text in UTF-8 can contain.
 
-The rule that holds here: a character of a message is never taken for one of the template. Where a method does not tell
-which part of a string its result is, all of it counts as a message's. Where marks would get lost it raises.
+The rule that holds here: a character of a message never passes for one of the template. If a method does not reveal
+which part of a string its result is, all of the result counts as a message's. If marks would be lost it raises.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any, Final, Self, SupportsIndex
 
 OPEN: Final = "\ud800"
 CLOSE: Final = "\ud801"
-"""What stands around the characters of a message."""
+"""The marks around the characters of a message."""
 
 _MARKS: Final = re.compile(f"[{OPEN}{CLOSE}]")
 _WORD: Final = re.compile(r"[\w-]+")
@@ -27,7 +27,7 @@ SAID: Final = re.compile(rb"\x01+")
 _OWN: Final = b"\0"
 _SAID: Final = b"\1"
 
-_TELLING: Final = (
+_ASKING: Final = (
     *("count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit"),
     *("isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "rfind", "rindex"),
     *("startswith", "__contains__", "__eq__", "__ge__", "__gt__", "__le__", "__lt__", "__ne__"),
@@ -41,7 +41,7 @@ _CHANGING: Final = (
 """Methods whose result is no part of the string."""
 
 
-class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
+class Marked(str):  # noqa: SLOT000  # it caches its properties
     """A string with marks in it."""
 
     @cached_property
@@ -95,7 +95,7 @@ class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
         return type(self)(str.__mod__(self, values))
 
     def encode(self, *_args: object, **_names: object) -> bytes:
-        """Refuse: bytes hold no marks, so whoever makes text of them again hides whose it is."""
+        """Refuse: bytes contain no marks, so text decoded from them again would have lost its origin."""
         raise ValueError("marks are not encoded")
 
     def lstrip(self, chars: str | None = None, /) -> Self:
@@ -123,7 +123,7 @@ class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
         return self._parts(self.plain.split(_plain(sep), maxsplit), _plain(sep))
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Self]:  # type: ignore[override]
-        """Return the parts between separators; the last ones first where there may not be so many."""
+        """Return the parts between separators, split from the right."""
         return self._parts(self.plain.rsplit(_plain(sep), maxsplit), _plain(sep))
 
     def splitlines(self, keepends: bool = False) -> list[Self]:  # type: ignore[override]  # noqa: FBT001, FBT002  # str's
@@ -132,27 +132,27 @@ class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
         return lines if keepends else [line[: len(line.plain.splitlines()[0])] for line in lines]
 
     def partition(self, sep: str, /) -> tuple[Self, Self, Self]:
-        """Return what stands before a separator, it, and what stands behind it."""
+        """Return the text before a separator, the separator, and the text after it."""
         before, between, behind = self._parts(self.plain.partition(_plain(sep)), "")
         return before, between, behind
 
     def rpartition(self, sep: str, /) -> tuple[Self, Self, Self]:
-        """Return what stands before the last separator, it, and what stands behind it."""
+        """Return the text before the last separator, the separator, and the text after it."""
         before, between, behind = self._parts(self.plain.rpartition(_plain(sep)), "")
         return before, between, behind
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Self:
-        """Put another text wherever one stands."""
+        """Replace each occurrence of a text by another one."""
         if not old:
             return self._changed(self.plain.replace(old, _plain(new), count))
         return type(self)(str.join(new, self.split(old, count)))
 
     def join(self, parts: Iterable[str], /) -> Self:
-        """Join others by this one."""
+        """Join strings with this one between them."""
         return type(self)(str.join(self, parts))
 
     def _parts(self, parts: Iterable[str], sep: str | None) -> list[Self]:
-        """Find parts of the text, which follow one another with a separator between them; None is any blanks."""
+        """Return consecutive parts of the text, marked; ``sep`` lies between them, None for any whitespace."""
         plain, said, start, found = self.plain, self.said, 0, []
         for part in parts:
             if sep is None:
@@ -163,14 +163,14 @@ class Marked(str):  # noqa: SLOT000  # it keeps what it was once asked
         return found
 
     def _changed(self, text: str) -> Self:
-        """Return a text that was made of this one."""
+        """Return a text that was made from this one, marked."""
         said = self.said
         if len(text) != len(said):
             said = (_SAID if any(said) else _OWN) * len(text)
         return type(self)(_marked(text, said))
 
 
-def _telling(name: str) -> Callable[..., Any]:
+def _asking(name: str) -> Callable[..., Any]:
     ask = getattr(str, name)
 
     def method(self: Marked, *args: object) -> object:
@@ -183,26 +183,26 @@ def _changing(name: str) -> Callable[..., Any]:
     change = getattr(str, name)
 
     def method(self: Marked, *args: object) -> Marked:
-        return self._changed(change(self.plain, *map(_plain, args)))  # it is a method of the class
+        return self._changed(change(self.plain, *map(_plain, args)))  # a method of the class
 
     return method
 
 
-for _name in _TELLING:
-    setattr(Marked, _name, _telling(_name))
+for _name in _ASKING:
+    setattr(Marked, _name, _asking(_name))
 for _name in _CHANGING:
     setattr(Marked, _name, _changing(_name))
 
 
 def _plain(value: Any) -> Any:
-    """Return an argument as ``str``'s own methods take it."""
+    """Return an argument as ``str``'s own methods need it."""
     if isinstance(value, Marked):
         return value.plain
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _marked(text: str, said: bytes) -> str:
-    """Return a text with marks around what comes from messages."""
+    """Return a text with marks around the characters that come from messages."""
     runs, end = [], 0
     for run in SAID.finditer(said):
         runs += [text[end : run.start()], OPEN, text[run.start() : run.end()], CLOSE]
@@ -211,12 +211,12 @@ def _marked(text: str, said: bytes) -> str:
 
 
 def noticed(value: Any) -> Any:
-    """Return a string as what it is: marked if there is a mark in it."""
+    """Return a string as `Marked` if it contains a mark."""
     return Marked(value) if type(value) is str and OPEN in value else value
 
 
 def of_a_message(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let what a filter makes of nothing but a message's text be a message's, though it knows no marks."""
+    """Wrap a filter so that what it makes from a message's text alone counts as a message's."""
 
     @wraps(call)
     def calling(*args: Any, **named: Any) -> Any:
@@ -233,7 +233,7 @@ def of_a_message(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def marked(value: Any) -> Any:
-    """Return what a message holds, at any depth, with all of its text marked."""
+    """Return a value of a message with all of its text marked, at any depth."""
     match value:
         case str():
             return Marked(f"{OPEN}{value}{CLOSE}") if value else value
@@ -248,7 +248,7 @@ def marked(value: Any) -> Any:
 def marked_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message with its text marked.
 
-    A role that is one word is no text: templates make markers of it (``<|user|>``).
+    A role that is one word does not count as text: templates make markers from it (``<|user|>``).
     """
     return {
         name: item if name == "role" and isinstance(item, str) and _WORD.fullmatch(item) else marked(item)

@@ -1,15 +1,16 @@
-"""Grammars over a vocabulary: one follows each sequence, and says which tokens it allows next.
+"""Applies grammars to a vocabulary: follows each sequence's grammar and finds the tokens that it allows next.
 
 The rules that hold here:
 
-* What is kept for a sequence is a cache of its history: looked at before each use, and made anew where it is not a
-  beginning of that history.
-* Tokens are their bytes, and a token is allowed where the grammar can go on behind all of them: also in the middle of a
-  character, and never where no character can come of it.
-* A token without text is never allowed, unless it ends the generation: the name of a control token is no text.
-* What is kept of grammars is bounded by what it takes. First states are forgotten, but for the places of the sequences
-  that are followed; grammars only where those alone take too much: sixty of the largest. Those are checked anew.
-* Nothing here asks llama.cpp or a clock. What can be followed, and at what cost, follows from the grammar and the text.
+* The place kept for a sequence is a cache of its history. It is compared with the history before each use, and found
+  anew unless it belongs to a beginning of that history.
+* A token is its bytes, and it is allowed if the grammar can continue after all of them. It may end within a character,
+  but only if that can become a character.
+* A token without text is never allowed unless it ends the generation: the name of a control token is not text.
+* The memory for grammars is bounded. States are forgotten first, except the places of the sequences that are followed.
+  Whole grammars go only if those places alone take too much, as with sixty of the largest; they are checked anew.
+* Nothing here depends on llama.cpp or a clock. Whether a text can be followed, and its cost, depend on the grammar and
+  the text.
 """
 
 from collections import OrderedDict
@@ -28,20 +29,20 @@ Weights = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
 _MAX_FOLLOWED: Final = 256
-"""Sequences whose place is kept. Finding it anew takes some microseconds for each byte of the text."""
+"""The most sequences whose place is kept. Finding a place anew takes some microseconds for each byte of the text."""
 
 _MAX_KEPT: Final = 192 * 2**20
-"""Roughly the bytes of states kept. They are 0.1 MB for most grammars."""
+"""Roughly the most bytes of states that are kept. Most grammars take 0.1 MB."""
 
 _MAX_OF_ONE: Final = 48 * 2**20
-"""Likewise, of one grammar; one token adds up to as much again."""
+"""The same for one grammar; one token adds up to as much again."""
 
 
 class Pieces:
-    """The texts of a vocabulary's tokens as a tree: a node for every beginning of one.
+    """The texts of a vocabulary's tokens as a tree, with a node for every prefix.
 
     Args:
-        pieces: Of each token; None where it ends the generation.
+        pieces: The text of each token; None if it ends the generation.
     """
 
     def __init__(self, pieces: Sequence[bytes | None]) -> None:
@@ -49,11 +50,11 @@ class Pieces:
         self._ends = np.array([token for token, piece in enumerate(pieces) if piece is None], np.int64)
         lengths = np.array([len(piece or b"") for piece in pieces], np.int64)
         self._texts = np.flatnonzero(lengths)
-        """The tokens that have one."""
+        """The tokens that have a text."""
         every = np.frombuffer(b"".join(piece or b"" for piece in pieces), np.uint8)
         begins = np.cumsum(lengths) - lengths
         self._node = np.zeros(len(pieces), np.int64)
-        """Where each token's text ends."""
+        """The node at which each token's text ends."""
         bytes_, first, count = [np.zeros(1, np.uint8)], [], []
         tokens, depth, n_nodes, n_before = self._texts, 0, 1, 0
         while len(tokens):
@@ -69,17 +70,17 @@ class Pieces:
         count.append(np.zeros(n_nodes - n_before, np.int64))
         first.append(np.zeros(n_nodes - n_before, np.int64))
         self._byte, self._first, self._count = np.concatenate(bytes_), np.concatenate(first), np.concatenate(count)
-        """Of each node: its byte, its first child, and how many there are, one after the other."""
+        """Of each node: its byte, its first child, and the count of its children, which are consecutive."""
 
     def of(self, token: int) -> bytes | None:
-        """Return a token's text; None where it ends the generation."""
+        """Return a token's text; None if it ends the generation."""
         return self._pieces[token]
 
     def allowed(self, states: GrammarStates, state: int) -> Tokens:
         """Return the tokens that may come next, ascending.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         work = TokenWork()
         found = np.zeros(len(self._byte), np.bool_)
@@ -99,7 +100,7 @@ class Grammars:
     """The grammars of the sequences of one context; only in the compute thread.
 
     Args:
-        pieces: Returns the vocabulary's, which are asked for only if a grammar is followed.
+        pieces: Returns the vocabulary's pieces; called only once a grammar is followed.
     """
 
     def __init__(self, pieces: Callable[[], Pieces]) -> None:
@@ -109,10 +110,10 @@ class Grammars:
         self._followed: OrderedDict[int, _Followed] = OrderedDict()
 
     def follow(self, sequence: int, grammar: str, sampled: Sequence[int]) -> "Place | None":
-        """Return the place of a grammar after what was sampled; None where it refuses some of that.
+        """Return a grammar's place after the sampled tokens; None if it refuses one of them.
 
         Raises:
-            TooCostly: It cannot be followed so far.
+            TooCostly: Following it this far costs too much.
         """
         if (states := self._states_of(grammar)) is None:
             return None
@@ -144,14 +145,14 @@ class Grammars:
         return self._states[grammar]
 
     def _forget(self, grammar: str) -> None:
-        """Keep of a grammar no more than the places of the sequences that it follows."""
+        """Forget a grammar's states, except the places of the sequences that it follows."""
         states = self._states[grammar]
         followed = [one for one in self._followed.values() if one.states is states]
         for one, place in zip(followed, states.forget([one.state for one in followed]), strict=True):
             one.state = place
 
     def _make_room(self) -> None:
-        """Forget states, those first that were not looked at for longest; and whole grammars if that is not enough."""
+        """Forget the states that were unused longest, and whole grammars if that is not enough."""
         for grammar in list(self._states):
             if self._memory.used > _MAX_KEPT // 2:
                 self._forget(grammar)
@@ -174,7 +175,7 @@ class Place:
         """Return whether a token may come next.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         piece = self.pieces.of(token)
         if piece is None:
@@ -185,7 +186,7 @@ class Place:
         """Return the tokens that may come next, ascending.
 
         Raises:
-            TooCostly: It cannot be told.
+            TooCostly: Finding out costs too much.
         """
         return self.pieces.allowed(self.states, self.state)
 
@@ -197,11 +198,11 @@ class _Followed:
     states: GrammarStates
     state: int = START
     history: Sequence[int] = ()
-    """The list that was followed last; it only grows."""
+    """The list that was followed last, which only grows."""
     accepted: list[int] = field(factory=list)
 
     def leads_to(self, sampled: Sequence[int]) -> bool:
-        """Return whether it has accepted a beginning of what was sampled and nothing else."""
+        """Return whether the tokens accepted so far are a beginning of the sampled ones."""
         if len(sampled) < len(self.accepted):
             return False
         return self.history is sampled or list(sampled[: len(self.accepted)]) == self.accepted

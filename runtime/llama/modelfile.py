@@ -1,10 +1,10 @@
-"""What a model's file says of itself before it is loaded: its digest, the types of its matrices, what it is for.
+"""Reads a model file's metadata before it is loaded: its digest, the types of its matrices, its kind.
 
 The rules that hold here:
 
-* Nothing is loaded: ggml reads the head of the file. The rest is read once the head says that it is a model.
-* The digest of a file is kept by its path, size and time of change (`reenact.runtime.user_cache`), because reading all
-  of a large one takes longer than loading it.
+* Nothing is loaded: ggml reads the head of the file. The rest is read only if the head is a model's.
+* The digest of a file is kept by its path, size and time of change (`reenact.runtime.user_cache`), because reading a
+  large file as a whole takes longer than loading it.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from reenact.runtime.regular import opened
 from reenact.runtime.user_cache import keep_sha256, kept_sha256
 
 OnProgress = Callable[[str, float], None]
-"""Told what is being done and how much of it, from 0 to 1; called in the thread that loads."""
+"""Called with what is being done and how much of it is done, from 0 to 1, in the thread that loads."""
 
 _HASH_BLOCK: Final = 1 << 22
 _MAX_DIMENSIONS: Final = 4
@@ -32,9 +32,9 @@ _MAX_DIMENSIONS: Final = 4
 _UINT32, _BOOL, _STRING = 4, 7, 8
 """gguf_type"""
 _LOOKED_UP: Final = frozenset({"position_embd.weight", "token_types.weight"})
-"""Tables of rows that are added, and never multiplied (ggml_get_rows)."""
+"""Tables whose rows are added and never multiplied (ggml_get_rows)."""
 _TOKENS, _OUTPUT = "token_embd.weight", "output.weight"
-"""The first one is looked up too; it is also multiplied where there is no second one."""
+"""The first one is such a table too; it is also multiplied if there is no second one."""
 
 
 @frozen(kw_only=True)
@@ -46,27 +46,27 @@ class ModelFile:
     """Bytes."""
     sha256: str
     matrix_types: frozenset[str]
-    """Of the matrices that are multiplied, by ggml's names."""
+    """The types of the matrices that are multiplied, by ggml's names."""
     pooling_type: int | None
-    """What it says of pooling; None where it says nothing."""
+    """The kind of pooling; None if the file does not name one."""
     is_causal: bool
-    """Whether a token attends to those before it only."""
+    """Whether a token attends only to the tokens before it."""
     head_size: int | None
-    """Numbers of the V of a head; None where it says nothing that holds for all layers."""
+    """The count of numbers in a head's V; None if the file has no value for all layers."""
 
     @property
     def pools(self) -> bool:
-        """Whether it is for embeddings: it says how to pool, or that it attends both ways."""
+        """Whether it is for embeddings: it names a kind of pooling, or attends both ways."""
         return bool(self.pooling_type) or not self.is_causal
 
 
 def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
-    """Return what a file says of itself.
+    """Return a file's metadata.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
         InvalidRequest: It is not a GGUF file.
-        EngineBroken: It begins like one, and cannot be read.
+        EngineBroken: It begins like a GGUF file, and ggml cannot read it.
     """
     with opened(path, "a model is mapped into memory, which only a file can be: save it to one") as file:
         if file.read(4) != b"GGUF":
@@ -78,25 +78,25 @@ def read_model_file(path: Path, on_progress: OnProgress) -> ModelFile:
                 file.seek(0)
                 sha256 = _digest(file, status.st_size, on_progress)
                 keep_sha256(path, status, sha256)
-            architecture = _said(head, "general.architecture", _STRING)
+            architecture = _value(head, "general.architecture", _STRING)
             name = "" if architecture is None else text_of(architecture)
             return ModelFile(
                 path=path,
                 size=status.st_size,
                 sha256=sha256,
                 matrix_types=frozenset(_matrix_types(head)),
-                pooling_type=_said(head, f"{name}.pooling_type", _UINT32),
-                is_causal=_said(head, f"{name}.attention.causal", _BOOL) is not False,
+                pooling_type=_value(head, f"{name}.pooling_type", _UINT32),
+                is_causal=_value(head, f"{name}.attention.causal", _BOOL) is not False,
                 head_size=_head_size(head, name),
             )
 
 
 @contextmanager
 def _head(path: Path) -> Iterator[Any]:
-    """Let ggml read the head of a file.
+    """Have ggml read the head of a file.
 
     Raises:
-        EngineBroken: It cannot.
+        EngineBroken: It cannot read it.
     """
     calls = _calls()
     listen()
@@ -130,16 +130,16 @@ def _matrix_types(head: Any) -> Iterator[str]:
 
 
 def _head_size(head: Any, name: str) -> int | None:
-    own: int | None = _said(head, f"{name}.attention.value_length", _UINT32)
+    own: int | None = _value(head, f"{name}.attention.value_length", _UINT32)
     width, n_heads = (
-        _said(head, f"{name}.embedding_length", _UINT32),
-        _said(head, f"{name}.attention.head_count", _UINT32),
+        _value(head, f"{name}.embedding_length", _UINT32),
+        _value(head, f"{name}.attention.head_count", _UINT32),
     )
     return own or (width // n_heads if width and n_heads else None)
 
 
-def _said(head: Any, key: str, kind: int) -> Any:
-    """Return the value of a key, or None where there is none of this kind."""
+def _value(head: Any, key: str, kind: int) -> Any:
+    """Return the value of a key, or None if it has none of this type."""
     calls = _calls()
     i = calls["gguf_find_key"](head, key.encode())
     if i < 0 or calls["gguf_get_kv_type"](head, i) != kind:
@@ -156,7 +156,7 @@ class _Parameters(ctypes.Structure):
 
 @cache
 def _calls() -> dict[str, Any]:
-    """Return the calls that read a file's head."""
+    """Return ggml's calls that read a file's head."""
     pointer, number, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "gguf_init_from_file": (pointer, (text, _Parameters)),

@@ -1,15 +1,16 @@
-"""Draws: one token from one row of logits.
+"""Draws one token from one row of logits.
 
 The rules that hold here:
 
-* A draw is a function of the row, of the `Drawing` and of the token's index; what is kept is only a cache of these.
+* A draw is a function of the row, the `Drawing` and the token's index; everything that is kept is a cache.
 * The order is llama.cpp's (``common_params_sampling::samplers``): grammar, penalties, top_k, typical_p, top_p, min_p,
   temperature, and last a fresh generator for every draw, keyed by `draw_key`.
-* A grammar is tested on the one token that was drawn without it. Only where it refuses that one, another is drawn, with
-  another key, from those that it allows (docs/llama-cpp.md section 5).
-* A grammar accepts tokens only when the next draw shows them in its history, and none before that, because a drawn
-  token may be dropped.
-* A grammar that can be followed in too many ways ends its sequence and no other, by a count that is the same anywhere.
+* A token is first drawn without the grammar. Only if the grammar refuses it, another one is drawn, with another key,
+  from the tokens that the grammar allows (docs/llama-cpp.md section 5).
+* A grammar accepts a token when the next draw's history contains it, and not before, because a drawn token may be
+  dropped.
+* A grammar that can be followed in too many ways ends its own sequence only, by a count that is the same on any
+  machine.
 * Log-probabilities are those of the raw row.
 """
 
@@ -32,23 +33,23 @@ from reenact.runtime.llama.grammar_states import TooCostly
 from reenact.runtime.llama.matcher import Grammars, Pieces, Tokens, Weights
 
 _MAX_CHAINS: Final = 64
-"""Sampler chains kept, one for each combination of options in use; making one costs microseconds."""
+"""Sampler chains that are kept, one for each combination of options; making one takes microseconds."""
 
 _COLDEST: Final = 1e-30
 """Below this temperature the likeliest token is taken: dividing by it leaves the range of a float."""
 
 _MOST: Final = 1e6
-"""A penalty takes no logit further from 0, likewise."""
+"""A penalty moves no logit further from 0, for the same reason."""
 
 _ROOM: Final = 256
-"""Bytes that nearly every piece has room in."""
+"""Bytes that are enough for nearly every piece."""
 
 _NEGLIGIBLE: Final = 80.0
-"""So far below the largest logit a probability is nothing. ``llama_sampler_typical_apply`` makes NaN of nothing."""
+"""A logit this far below the largest has probability 0, which ``llama_sampler_typical_apply`` turns into NaN."""
 
 
 class Candidates:
-    """A llama_token_data_array with room for so many tokens, filled through numpy."""
+    """A llama_token_data_array of a fixed capacity, filled through numpy."""
 
     def __init__(self, room: int, calls: ShortCalls) -> None:
         self._memory = np.zeros(room, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -64,7 +65,7 @@ class Candidates:
         size = len(tokens) if isinstance(tokens, np.ndarray) else 1
         self._ids[:size] = tokens
         self.weights[:size] = weights
-        self._array.data = self._data  # A sampler may have put its own in its place.
+        self._array.data = self._data  # A sampler may have replaced it.
         self._array.size = size
         self._array.selected = -1
         self._array.sorted = False
@@ -126,13 +127,13 @@ class Sampler:
         )
 
     def logits(self, row: int) -> Weights:
-        """Return a row of the batch that was decoded last, as it lies in memory until the next one."""
+        """Return a row of the batch that was decoded last; it lies in llama.cpp's memory until the next decode."""
         address = ctypes.cast(self._calls.llama_get_logits_ith(self._context, row), ctypes.c_void_p).value
         logits: Weights = np.ctypeslib.as_array((ctypes.c_float * self._n_vocab).from_address(address))
         return logits
 
     def piece(self, token: int) -> bytes:
-        """Return a token's bytes, a special token's text among them; none for one that ends the generation."""
+        """Return a token's bytes: the text of a special token, and no bytes for one that ends the generation."""
         piece = self._pieces.get(token)
         if piece is None:
             eog = self._calls.llama_vocab_is_eog(self._vocabulary, token)
@@ -141,7 +142,7 @@ class Sampler:
 
     @cached_property
     def texts(self) -> Pieces:
-        """The pieces of the vocabulary, of which special ones have none. Making them takes 0.1 s, in any thread."""
+        """The pieces of the vocabulary; special tokens have no text in it. Takes 0.1 s to make, in any thread."""
         buffer = create_string_buffer(_ROOM)
 
         def text(token: int) -> bytes | None:
@@ -153,7 +154,7 @@ class Sampler:
         return Pieces([text(token) for token in range(self._n_vocab)])
 
     def close(self) -> None:
-        """Free all samplers; before the context and the model."""
+        """Free all samplers, which must happen before the context and the model are freed."""
         for chain in self._chains.values():
             llama_cpp.llama_sampler_free(chain)
         self._chains.clear()
@@ -161,7 +162,7 @@ class Sampler:
     # ------------------------------------------------------------ choosing
 
     def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | Literal["grammar", "cost"]:
-        """Return the token drawn; or why there is none: the grammar allows none, or has too many ways."""
+        """Return the token drawn, or the reason for having none: the grammar allows none, or has too many ways."""
         options, index = drawing.options, part.draw or 0
         weights = self._penalised(logits, drawing)
         key = draw_key(options.seed, index)
@@ -180,11 +181,11 @@ class Sampler:
             return "cost"
         if not len(allowed):
             return "grammar"
-        # With the key of the first draw those tokens would be favoured that lie where the refused one lay.
+        # The key of the first draw would favour the tokens near the refused one.
         return self._pick(allowed, weights[allowed], options, draw_key(options.seed, index, attempt=1))
 
     def _sample(self, row: int, options: Options, key: int) -> int:
-        """Draw from a row as it is; the same as `_pick`, and a little faster."""
+        """Draw from an unchanged row; gives the same token as `_pick`, a little faster."""
         calls, chain = self._calls, self._chain(options)
         calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_dist(key))
         token: int = calls.llama_sampler_sample(chain, self._context, row)
@@ -206,7 +207,7 @@ class Sampler:
         return self._candidates.selected
 
     def _chain(self, options: Options) -> Any:
-        """Return the sampler chain for these options, without its generator."""
+        """Return the sampler chain of these options, without a generator."""
         key = _Chain(options.top_k, options.typical_p, options.top_p, options.min_p, options.temperature)
         chain = self._chains.get(key)
         if chain is None:
@@ -217,9 +218,10 @@ class Sampler:
         return chain
 
     def _penalised(self, logits: Weights, drawing: Drawing) -> Weights:
-        """Return the logits after penalties, as ``llama_sampler_penalties_apply`` makes them; the row is left alone.
+        """Return the logits after penalties, as ``llama_sampler_penalties_apply`` makes them; the row is not changed.
 
-        The same in numpy, because llama.cpp's sampler has a memory: after a shown history of 64 tokens this is faster.
+        Done in numpy, because llama.cpp's sampler would have to be given the history first: with 64 tokens of history
+        numpy is faster.
         """
         options = drawing.options
         repeat = np.float32(options.repeat_penalty)
@@ -236,10 +238,10 @@ class Sampler:
         weights[tokens] = np.where(np.isfinite(before), np.clip(after, -_MOST, _MOST), before)
         return weights
 
-    # ------------------------------------------------------------ telling
+    # ------------------------------------------------------------ log-probabilities
 
     def _likely(self, logits: Weights, token: int, count: int) -> tuple[float | None, tuple[Likely, ...]]:
-        """Return the log-probabilities of ``token`` and of the ``count`` likeliest ones; none that is not finite."""
+        """Return the log-probabilities of ``token`` and of the ``count`` likeliest tokens, without infinite ones."""
         with np.errstate(invalid="ignore"):
             raised = logits.astype(np.float64) - np.float64(logits.max())
             logprobs = raised - np.log(np.exp(raised).sum())
@@ -266,7 +268,7 @@ class _Chain:
     temperature: float
 
     def build(self, calls: ShortCalls) -> Any:
-        """Make the chain, in llama.cpp's usual order; what would change nothing is left out."""
+        """Make the chain, in llama.cpp's usual order, without samplers that would change nothing."""
         chain = calls.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         if self.top_k > 0:
             calls.llama_sampler_chain_add(chain, calls.llama_sampler_init_top_k(min(self.top_k, 2**31 - 1)))
@@ -281,7 +283,7 @@ class _Chain:
 
 
 def _window(drawing: Drawing, length: int) -> list[int]:
-    """Return the last ``length`` tokens, the prompt's included; rows of numbers are passed over."""
+    """Return the last ``length`` tokens, including the prompt's; rows of numbers do not count."""
     if length == 0:
         return []
     window = list(drawing.sampled[-length:])

@@ -1,13 +1,13 @@
-"""Chats as a model's own template puts them.
+"""Renders chats with a model's own template.
 
-A template is a program that came with the model (Jinja in a sandbox): whatever it raises concerns the messages it was
-given, and nobody else. It can ask the clock (``strftime_now``), so what it returns is a fact, not something to render
-again.
+A template is a program that comes with the model (Jinja in a sandbox): an exception from it fails the request whose
+messages it was given, and no other. It can read the clock (``strftime_now``), so its text is a fact that is recorded
+and never rendered again.
 
-The rule that holds here: text of messages is text. A special token is parsed where the template wrote it, and nowhere
-else; so is a user-defined one that the template writes as a marker. A template is rendered twice: with the messages as
-they are, which is the text, and with their text marked (`reenact.runtime.llama.marked`), which tells whose each
-character is.
+The rule that holds here: text of messages is text. A special token is parsed only where the template itself wrote it,
+and the same is true of a user-defined token that the template uses as a marker. A template is rendered twice: with the
+messages as they are, which gives the text, and with their text marked (`reenact.runtime.llama.marked`), which shows
+where each character comes from.
 """
 
 import json
@@ -33,13 +33,13 @@ from reenact.runtime.llama.vocabulary import Vocabulary
 Render = Callable[[Iterable[Message]], Rendered]
 
 _MARKER: Final = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
-"""What a user-defined token looks like that is a marker, and no word and no blanks."""
+"""The form of a user-defined token that is a marker, not a word or whitespace."""
 
 _ROLES: Final = (
     *(("system", "user", "assistant", "user"), ("user", "assistant", "user", "assistant"), ("user",)),
     *(("user", "assistant", "tool"), ("system", "user", "assistant", "tool", "assistant")),
 )
-"""Chats that a template is tried with, for all that it writes itself; it may refuse some."""
+"""Chats that a template is tried with, to collect all text of its own; it may refuse some."""
 
 _CUT: Final = re.compile(rb"\x01")
 
@@ -84,20 +84,20 @@ def said_runs(
     control_texts: Iterable[str],
     markers: Iterable[str] = (),
 ) -> tuple[tuple[int, int], ...]:
-    """Return which runs of characters in ``text`` come from messages and would be taken for special tokens.
+    """Return the runs of characters in ``text`` that come from messages and would be taken for special tokens.
 
-    Two of them meet within a marker, which would be found in one.
+    A marker is divided between two adjacent runs, because llama.cpp would find it within one run.
 
     Args:
-        text: What the template makes of the messages.
-        put: What renders the template.
+        text: The text that the template makes of the messages.
+        put: Renders the template.
         messages: The messages.
-        control_texts: What special tokens look like.
-        markers: What those look like that the template writes and that are found in any text.
+        control_texts: The texts of special tokens.
+        markers: The texts of user-defined tokens that the template writes; llama.cpp finds these in any text.
 
     Raises:
-        InvalidRequest: The template looks into its messages in a way that marks in them change, and one of them holds
-            the text of a special token.
+        InvalidRequest: Marks in the messages change what the template writes, and a message contains the text of a
+            special token.
     """
     try:
         put_marked = Marked(put([marked_message(message) for message in messages]))
@@ -109,7 +109,7 @@ def said_runs(
     for found in (*control_texts, *markers):
         if any(found.casefold() in one for one in said):
             reason = (
-                f"they hold the text of the special token {found}, and the model's chat template hides where it goes"
+                f"they contain the text of the special token {found}, and the model's chat template hides where it goes"
             )
             raise InvalidRequest("messages", reason)
     return ()
@@ -118,7 +118,7 @@ def said_runs(
 def _forged(
     text: str, said: bytes, control_texts: Iterable[str], markers: Iterable[str]
 ) -> tuple[tuple[int, int], ...]:
-    """Return the runs of messages' text that take part in what looks like a special token; a marker is in two runs."""
+    """Return the runs of messages' text that form a part of a special token's text; a marker is in two runs."""
     taking_part, cuts = bytearray(len(text)), bytearray(len(text))
     for start, end in _places(text, control_texts):
         taking_part[start:end] = b"\1" * (end - start)
@@ -131,7 +131,7 @@ def _forged(
 
 
 def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Return the places of these in a text."""
+    """Return the beginning and end of each occurrence of these in a text."""
     for one in found:
         start = text.find(one)
         while start >= 0:
@@ -140,7 +140,7 @@ def _places(text: str, found: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 def _written(put: Callable[[list[Any]], str]) -> str:
-    """Return the text that a template writes itself, around messages of the usual roles."""
+    """Return the text that a template itself writes around messages of the usual roles."""
     written = []
     for roles in _ROLES:
         with suppress(Exception):  # as above
@@ -178,12 +178,12 @@ def _put(template: Callable[[], Any], texts: dict[str, Any], messages: list[Any]
 
 
 def _refuse(message: str) -> None:
-    """Raise what a template has to say."""
+    """Raise a template's own error."""
     raise ValueError(message)
 
 
 class _Code(CodeGenerator):
-    """Code in which strings that are joined stay marked."""
+    """Generates code that keeps strings marked when it joins them."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2's name
         """Write ``a ~ b``."""
@@ -195,7 +195,7 @@ class _Code(CodeGenerator):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """What a chat template may use, as other runtimes have it."""
+    """The environment of a chat template, with the filters and extensions that other runtimes have."""
 
     code_generator_class = _Code
 
@@ -207,12 +207,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """Join what is put out."""
+        """Join the parts of the output."""
         joined: str = noticed("".join(parts))
         return joined
 
     def call(self, context: Any, called: Any, /, *args: Any, **named: Any) -> Any:
-        """Call what a template calls."""
+        """Call a function for a template."""
         return noticed(super().call(context, called, *args, **named))
 
 
@@ -223,6 +223,6 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,  # noqa: FBT001, FBT002  # likewise
 ) -> str:
-    """Return a value as JSON; HTML's characters stay, which jinja2's own filter escapes."""
+    """Return a value as JSON, without escaping the characters of HTML as jinja2's own filter does."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ensure_ascii else text

@@ -1,13 +1,13 @@
-"""A model's vocabulary: from texts to tokens.
+"""Tokenizes texts with a model's vocabulary.
 
 The rules that hold here:
 
-* A prompt begins once: BOS and the space that SentencePiece puts before a text come at its beginning, and a BOS that is
-  written there is the one that is added. A text that goes on from something else has neither.
-* Behind a special token llama.cpp puts that space too, and so do models' own tokenisers. It stays, be the token of the
-  same text or of a chat that goes on.
-* Special tokens are parsed, but for the runs of a `Rendered` that messages said.
-* A SentencePiece vocabulary must have a token for each byte: llama.cpp aborts the process at a character that has none.
+* A prompt begins once: BOS, and the space that SentencePiece puts before a text, come only at the prompt's beginning. A
+  BOS that is written there replaces the one that would be added. A text that continues another one gets neither.
+* After a special token llama.cpp puts that space too, and so do models' own tokenizers. It is kept, both within a text
+  and where a chat continues after such a token.
+* Special tokens are parsed, except in the runs of a `Rendered` that come from messages (`Rendered.said`).
+* A SentencePiece vocabulary must have a token for each byte: llama.cpp aborts the process at a byte that has none.
 """
 
 from functools import cached_property
@@ -22,17 +22,17 @@ _CONTROL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATT
 """Attributes of the tokens that llama.cpp finds in a text only where special tokens are parsed."""
 
 _APART: Final = "\U0010fffd"
-"""A character that no vocabulary joins to others: what stands behind it is tokenised as if it went on from a text."""
+"""A character that no vocabulary joins to others: the text after it is tokenized as if it continued another text."""
 
 
 _BYTES: Final = (*range(0xC0), *range(0xC2, 0xF5))
-"""All that occur in UTF-8."""
+"""All bytes that occur in UTF-8."""
 
 _ASCII: Final = frozenset(map(chr, range(0x80)))
-"""The characters that are the bytes which they are written with."""
+"""The characters that UTF-8 writes as one byte of the same value."""
 
 UNKNOWN: Final = "\U0010fffe"
-"""A character for which a vocabulary hardly has a token."""
+"""A character that hardly any vocabulary has a token for."""
 
 
 class Vocabulary:
@@ -42,7 +42,7 @@ class Vocabulary:
         vocabulary: llama.cpp's.
 
     Raises:
-        InvalidRequest: It has no token for some byte, and llama.cpp wants one.
+        InvalidRequest: It lacks a token for some byte, and llama.cpp needs one.
     """
 
     def __init__(self, vocabulary: Any) -> None:
@@ -54,7 +54,7 @@ class Vocabulary:
         self._check_bytes()
 
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
-        """Return the tokens of a text that goes on from an input, or that a prompt begins with."""
+        """Return the tokens of a text that continues after an input, or that begins a prompt."""
         parts = [(text, True)] if isinstance(text, str) else text.parts()
         if after is None and len(parts) == 1:
             [(part, parsed)] = parts
@@ -67,7 +67,7 @@ class Vocabulary:
         return Tokenized(tokens=tuple(tokens), bos_added=bos_added)
 
     def text(self, token: int) -> str:
-        """Return a special token as text; nothing where the vocabulary has none (llama_vocab_get_text would abort)."""
+        """Return the text of a special token, or "" for a token that does not exist (llama_vocab_get_text aborts)."""
         if token < 0:
             return ""
         text: bytes = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
@@ -75,17 +75,17 @@ class Vocabulary:
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
-        """What those tokens look like that are found only where special tokens are parsed."""
+        """The texts of the tokens that llama.cpp finds only where special tokens are parsed."""
         return self._texts(_CONTROL)
 
     @cached_property
     def user_defined_texts(self) -> tuple[str, ...]:
-        """What those tokens look like that are found in any text."""
+        """The texts of the tokens that llama.cpp finds in any text."""
         return self._texts(llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def _check_bytes(self) -> None:
         if llama_cpp.llama_vocab_type(self._vocabulary) != llama_cpp.LLAMA_VOCAB_TYPE_SPM:
-            return  # Other kinds have a token for what is unknown, or leave it out.
+            return  # Other kinds have a token for unknown characters, or leave them out.
         texts = {self.text(token) for token in range(llama_cpp.llama_vocab_n_tokens(self._vocabulary))}
         missing = [byte for byte in _BYTES if f"<0x{byte:02X}>" not in texts and chr(byte) not in texts & _ASCII]
         if missing:
@@ -111,19 +111,19 @@ class Vocabulary:
         return [*tokens, self.eos] if after is None and self._adds_eos else tokens
 
     def _is_special(self, one: Input) -> bool:
-        """Return whether an input is a token that llama.cpp looks for before it tokenises the text around it."""
+        """Return whether an input is a token that llama.cpp looks for before it tokenizes the text around it."""
         return isinstance(one, int) and self._is(_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED, one)
 
     def _is(self, kinds: int, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & kinds)
 
     def _going_on(self, text: str, *, parsed: bool) -> list[int]:
-        """Return the tokens of a text that goes on from something."""
+        """Return the tokens of a text that continues another one."""
         return self._tokens(_APART * bool(self._n_apart) + text, special=False, parsed=parsed)[self._n_apart :]
 
     @cached_property
     def _n_apart(self) -> int:
-        """How many tokens the space and the character are that keep a text apart; 0 where no space is put."""
+        """The count of tokens of `_APART` and the space before it; 0 if the vocabulary puts no space."""
         if llama_cpp.llama_vocab_type(self._vocabulary) != llama_cpp.LLAMA_VOCAB_TYPE_SPM:
             return 0
         tokens = self._tokens(_APART, special=False, parsed=False)
@@ -135,7 +135,7 @@ class Vocabulary:
         tokens = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, special, parsed)
         if count < 0:
-            # The one failure llama_tokenize knows is too little room, and it tells how much it wants.
+            # llama_tokenize fails only for want of room, and returns the room that it needs.
             tokens = (llama_cpp.llama_token * -count)()
             count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, -count, special, parsed)
         return list(tokens[:count])

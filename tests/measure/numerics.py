@@ -20,7 +20,7 @@ from reenact.actors.header import Numerics, Policy
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.llama.build import engine_facts
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
 from reenact.runtime.llama.modelfile import read_model_file
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models.here import numerics_here
@@ -36,7 +36,7 @@ def numerics_of(name: str, choice: str) -> Numerics:
     types = read_model_file(file_of(name), lambda _doing, _fraction: None).matrix_types
     if choice == "fastest":
         return fastest(types, Hardware())
-    return independent(types, Hardware(type_v=choice.removeprefix("V in ")))
+    return schedule_independent(types, Hardware(type_v=choice.removeprefix("V in ")))
 
 
 def measured(name: str, choice: str) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""What is promised of llama.cpp's results, and how that is known."""
+"""Decides what the engine promises of llama.cpp's results, and finds out whether it can."""

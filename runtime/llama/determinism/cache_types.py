@@ -1,12 +1,12 @@
-"""Which type the V cells have where results must not depend on the schedule: the one this machine attends fastest with.
+"""Measures which type of V cells is faster on this machine, for results that must not depend on the schedule.
 
 The rules that hold here:
 
-* K in q8_0 beside V in f16 or in q8_0 rounds the same under any schedule (docs/llama-cpp.md section 2). Which is faster
-  is a matter of the CPU: where it has AVX512-FP16, llama.cpp leaves V in f16 of heads below 128 numbers to a scalar
-  loop, which takes ten times as long; elsewhere f16 is the faster one.
-* It is measured, by llama.cpp's own attention on made-up cells, once for a build, a CPU and a size of heads, and kept.
-  f16 gives way only where it takes far longer, so that a noisy machine measures the same as an idle one.
+* K in q8_0 with V in f16 or in q8_0 rounds the same under any schedule (docs/llama-cpp.md section 2). The CPU decides
+  which is faster: with AVX512-FP16, llama.cpp handles V in f16 of heads below 128 numbers in a scalar loop, which takes
+  ten times as long; elsewhere f16 is faster.
+* The times are measured with llama.cpp's own attention on made-up cells, once for each build, CPU and size of heads,
+  and the result is kept. q8_0 is taken only if f16 takes far longer, so that a noisy machine decides like an idle one.
 """
 
 import ctypes
@@ -26,11 +26,11 @@ TypeV = Literal["f16", "q8_0"]
 _FAR_LONGER: Final = 1.5
 _N_TRIES: Final = 5
 _N_ROWS, _N_CELLS, _N_HEADS = 8, 256, 4
-"""Of the attention that is measured: as of eight sequences that generate."""
+"""The size of the attention that is measured, like that of eight sequences that generate."""
 _LARGEST: Final = 1024
-"""Numbers of a head: no model has more, and a damaged file may claim any number."""
+"""The most numbers in a head: no model has more, and a damaged file may claim any count."""
 _BLOCK: Final = 32
-"""Numbers of a block of q8_0: a head that is no multiple of it cannot be kept so."""
+"""Numbers in a block of q8_0; a head must be a multiple of it."""
 _GGML_TYPES: Final[dict[TypeV, int]] = {"f16": 1, "q8_0": 8}
 _F32, _Q8_0 = 0, 8
 """ggml_type"""
@@ -38,11 +38,11 @@ _KIND: Final = "attention"
 
 
 def fastest_v(head_size: int | None, engine: EngineFacts) -> TypeV:
-    """Return the type of V that is fastest beside K in q8_0.
+    """Return the type of V that is fastest with K in q8_0.
 
     Args:
-        head_size: Numbers of a head's V; None where the file does not say.
-        engine: What computes here.
+        head_size: The count of numbers in a head's V; None if the file does not have it.
+        engine: The facts of the build and the machine.
     """
     if head_size is None or head_size % _BLOCK or head_size > _LARGEST:
         return "f16"
@@ -58,7 +58,7 @@ def fastest_v(head_size: int | None, engine: EngineFacts) -> TypeV:
 
 
 def keep_v(type_v: TypeV, head_size: int, engine: EngineFacts) -> None:
-    """Keep this type as the fastest one."""
+    """Record this type as the fastest one."""
     user_cache.write(_KIND, _key(head_size, engine), {"type_v": type_v})
 
 
@@ -74,7 +74,7 @@ class _Parameters(ctypes.Structure):
 
 
 def _attention(kind: TypeV, head_size: int) -> float:
-    """Return the seconds of one attention, the shortest of some."""
+    """Return the seconds that one attention takes: the shortest of several tries."""
     ggml = _ggml()
     room = 8 * head_size * _N_HEADS * (_N_CELLS + 4 * _N_ROWS) + (1 << 22)
     context = ggml["ggml_init"](_Parameters(mem_size=room, mem_buffer=None, no_alloc=False))
@@ -97,7 +97,7 @@ def _attention(kind: TypeV, head_size: int) -> float:
 
 @cache
 def _ggml() -> dict[str, Any]:
-    """Return the calls that compute one attention."""
+    """Return ggml's calls that compute one attention."""
     pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "ggml_init": (pointer, (_Parameters,)),

@@ -1,17 +1,17 @@
-"""Which settings make results independent of the schedule, by what a model's file holds.
+"""Chooses the settings that make results independent of the schedule, by the types of a model's matrices.
 
-The rules (docs/llama-cpp.md section 2), each for one cause by which another schedule gives other bits:
+The rules (docs/llama-cpp.md section 2), one for each cause of bits that differ between schedules:
 
-* Attention: flash attention, and K quantised, so that neither the split of the KV range by thread nor the tiled kernel
-  is ever taken: both want K and V of one type of floats. Which type V has is a matter of speed
-  (`reenact.runtime.llama.determinism.cache_types`). A stream for each slot is set in `reenact.runtime.llama.loading`.
-* Weights whose repacked kernels round otherwise by the number of rows: they are not repacked.
-* Weights that are multiplied by tiles from 8 rows on: no tiles. llama.cpp asks that once a process, from the
-  environment, so the first model decides for all.
+* Attention: flash attention and a quantized K. Then llama.cpp never splits the KV range by threads and never takes the
+  tiled kernel, because both need K and V of the same type of floats. The type of V is a matter of speed
+  (`reenact.runtime.llama.determinism.cache_types`). `reenact.runtime.llama.loading` gives each slot its own stream.
+* Weights whose repacked kernels round differently by the number of rows: they are not repacked.
+* Weights that are multiplied by tiles from 8 rows on: no tiles. llama.cpp reads that setting from the environment once
+  in a process, so the first model decides for all.
 * Matrices of floats, and of IQ4_NL: no setting helps, because a lone row is multiplied by another kernel.
 
-What costs nothing for a file is left at the fastest. What llama.cpp dies of on this machine is never chosen
-(`reenact.runtime.llama.determinism.trial`).
+A setting that makes no difference to a file's results keeps its fastest value. A setting with which llama.cpp dies on
+this machine is never chosen (`reenact.runtime.llama.determinism.trial`).
 """
 
 import os
@@ -24,7 +24,7 @@ from attrs import evolve as changed
 from reenact.actors.header import Numerics
 
 TILES_NAME: Final = "GGML_CPU_TILED_MM"
-"""The environment variable by which ggml decides (ggml_tiled_matmul_enabled)."""
+"""The environment variable that ggml reads for it (ggml_tiled_matmul_enabled)."""
 
 _TILED: Final = frozenset(
     # ggml_tiled_supported
@@ -32,14 +32,14 @@ _TILED: Final = frozenset(
     | {"iq4_xs"}
 )
 _REPACKED: Final = frozenset({"q2_K", "q4_K", "q5_K", "mxfp4"})
-"""Types that are repacked on x86-64 (ggml_repack_get_optimal_repack_type), but for Q4_0: its kernels agree."""
+"""Types that are repacked on x86-64 (ggml_repack_get_optimal_repack_type), except Q4_0, whose kernels agree."""
 _LONE: Final = frozenset({"f16", "bf16", "f32", "iq4_nl"})
-"""Types of which a lone row is multiplied by another kernel (``reenact probe`` shows it)."""
+"""Types of matrices that multiply a lone row by another kernel (``reenact probe`` shows it)."""
 
 
 @define
 class _Process:
-    """What holds for all models of this process."""
+    """The setting that holds for all models of this process."""
 
     tiled: bool | None = None
     """Whether it multiplies by tiles; None before the first model."""
@@ -50,53 +50,53 @@ _PROCESS: Final = _Process()
 
 @frozen(kw_only=True)
 class Hardware:
-    """What a file can have, and what is fastest for it, on this machine and build."""
+    """The abilities of this machine and build for one file."""
 
     repacks: bool = True
-    """Whether llama.cpp computes with weights that are repacked, instead of ending the process."""
+    """Whether llama.cpp computes with repacked weights; if not, they would end the process."""
     type_v: str = "f16"
-    """The type of V that is fastest beside K in q8_0."""
+    """The type of V that is fastest with K in q8_0."""
 
 
-def independent(types: Collection[str], machine: Hardware) -> Numerics:
-    """Return the fastest settings under which results do not depend on the schedule, as far as is known."""
+def schedule_independent(types: Collection[str], machine: Hardware) -> Numerics:
+    """Return the fastest settings under which results do not depend on the schedule, as far as this module knows."""
     repack = machine.repacks and _REPACKED.isdisjoint(types)
     return Numerics(type_k="q8_0", type_v=machine.type_v, flash_attn="enabled", repack=repack, tiled=False)
 
 
 def fastest(types: Collection[str], machine: Hardware) -> Numerics:
-    """Return llama.cpp's fastest settings, as far as this process has them."""
+    """Return llama.cpp's fastest settings, as far as this process can have them."""
     tiled = not _TILED.isdisjoint(types) and _PROCESS.tiled is not False and os.environ.get(TILES_NAME) != "0"
     return Numerics(type_k="f16", type_v="f16", flash_attn="auto", repack=machine.repacks, tiled=tiled)
 
 
-def obstacle(types: Collection[str]) -> str | None:
-    """Return why no settings make results independent of the schedule; None where nothing is known against it."""
+def known_obstacle(types: Collection[str]) -> str | None:
+    """Return the reason why no settings make results independent of the schedule; None if none is known."""
     if lone := sorted(_LONE.intersection(types)):
-        return f"a lone row is multiplied otherwise by its matrices in {', '.join(lone)}, whatever the settings"
+        return f"a lone row is multiplied differently by its matrices in {', '.join(lone)}, whatever the settings"
     if not _allows(types, tiled=False):
         return (
             f"its matrices in {', '.join(sorted(_TILED.intersection(types)))} are multiplied by tiles in this process,"
-            f" as a model before it wanted: open this one first, or set {TILES_NAME}=0 in the environment"
+            f" because of a model opened before: open this one first, or set {TILES_NAME}=0 in the environment"
         )
     return None
 
 
-def possible(numerics: Numerics, types: Collection[str], machine: Hardware) -> Numerics:
+def clamp_to_process(numerics: Numerics, types: Collection[str], machine: Hardware) -> Numerics:
     """Return these settings as far as this process and machine can have them."""
     tiled = numerics.tiled if _allows(types, tiled=numerics.tiled) else not numerics.tiled
     return changed(numerics, tiled=tiled, repack=numerics.repack and machine.repacks)
 
 
 def _allows(types: Collection[str], *, tiled: bool) -> bool:
-    """Return whether this process can multiply by tiles, or without them, as far as it matters to these types."""
+    """Return whether this process can multiply by tiles, or without; true if it does not matter to these types."""
     return _TILED.isdisjoint(types) or _PROCESS.tiled in {None, tiled}
 
 
-def settle(numerics: Numerics) -> None:
-    """Let the whole process multiply by tiles or not, if no model did so before.
+def fix_for_process(numerics: Numerics) -> None:
+    """Fix whether this process multiplies by tiles, unless an earlier model has fixed it.
 
-    ggml reads the environment at its first computation, whatever the model.
+    ggml reads the environment at its first computation, for all models.
     """
     if _PROCESS.tiled is None:
         _PROCESS.tiled = numerics.tiled

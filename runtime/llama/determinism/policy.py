@@ -1,12 +1,12 @@
-"""What is promised of a model's results, and the numerics that the promise rests on.
+"""Decides what is promised of a model's results, and the numerics that keep the promise.
 
 The rules that hold here:
 
-* "auto" and "schedule-independent" take the fastest settings under which, as far as is known of the file's types,
-  nothing depends on the schedule; then a probe is asked. What it finds counts: where bits differ the first one gives
-  way to "recorded-schedule", and the second one is refused. A probe that ran out of time changes nothing.
-* A text that is pooled is alone in its batch where nothing may change its vector; no probe is needed for that.
-* A session that is executed again has the policy and the numerics of its log, as far as this process can have them.
+* "auto" and "schedule-independent" take the fastest settings under which no known effect makes results of the file's
+  types depend on the schedule. Then a probe tests them. If it finds different bits, "auto" takes "recorded-schedule"
+  and "schedule-independent" is refused. A probe that runs out of time changes nothing.
+* Where a text's vector must depend on the text only, the text is alone in its batch; that needs no probe.
+* A session that is executed again gets the policy and the numerics of its log, as far as this process can provide them.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,22 @@ from attrs import frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import DeterminismFacts, EngineFacts, Numerics, Policy, Probed
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, obstacle, possible
+from reenact.runtime.llama.determinism.numerics import (
+    Hardware,
+    clamp_to_process,
+    fastest,
+    known_obstacle,
+    schedule_independent,
+)
 from reenact.runtime.llama.modelfile import ModelFile
 
 Ask = Callable[[Numerics], dict[str, Probed]]
-"""Probes a model under these numerics."""
+"""Probes the model under these numerics."""
 
 
 @frozen
 class Promise:
-    """What is promised, and the numerics that keep it."""
+    """A policy, and the numerics that keep it."""
 
     facts: DeterminismFacts
     numerics: Numerics
@@ -34,32 +40,32 @@ class Promise:
 
 @frozen(kw_only=True)
 class Findings:
-    """What a probe in full came to, and what follows."""
+    """The results of a full probe, and the policy that follows from them."""
 
     file: ModelFile
     engine: EngineFacts
     n_threads: int
     numerics: Numerics
-    """Those under which it was probed."""
+    """The numerics that were probed."""
     probe: dict[str, Probed]
-    """Each case; none for a model that pools."""
+    """The result of each case; empty for a model that pools."""
     obstacle: str | None
-    """What is known against results that do not depend on the schedule, whatever the probe says."""
+    """A known reason why results depend on the schedule, whatever the probe found; None if there is none."""
     facts: DeterminismFacts
-    """What "auto" takes here."""
+    """The policy that "auto" takes here."""
 
 
 def promise(file: ModelFile, settings: ContextSettings, machine: Hardware, ask: Ask) -> Promise:
-    """Return what can be promised.
+    """Return the policy that can be promised.
 
     Args:
-        file: What the model's file says.
-        settings: What is asked.
-        machine: What this machine can do.
+        file: The metadata of the model's file.
+        settings: The settings asked for.
+        machine: The abilities of this machine.
         ask: Probes the model.
 
     Raises:
-        InvalidRequest: Not what was asked for by name; it names ``determinism``.
+        InvalidRequest: The policy asked for by name is impossible here; the error names ``determinism``.
     """
     promised = _promised(file, settings, machine, ask)
     if machine.repacks:
@@ -71,19 +77,20 @@ def promise(file: ModelFile, settings: ContextSettings, machine: Hardware, ask: 
 def _promised(file: ModelFile, settings: ContextSettings, machine: Hardware, ask: Ask) -> Promise:
     asked, types = settings.determinism, file.matrix_types
     if settings.numerics is not None and asked != "auto":
-        return _promise(asked, asked, possible(settings.numerics, types, machine), "as recorded")
+        return _promise(asked, asked, clamp_to_process(settings.numerics, types, machine), "as recorded")
     if asked == "recorded-schedule":
         return _promise(asked, asked, fastest(types, machine), "it was asked for")
     if file.pools:
-        numerics = changed(fastest(types, machine), repack=independent(types, machine).repack)
+        numerics = changed(fastest(types, machine), repack=schedule_independent(types, machine).repack)
         return _promise(asked, "schedule-independent", numerics, "a text is alone in its batch")
-    against = obstacle(types)
+    against = known_obstacle(types)
     found: dict[str, Probed] = {}
     if against is None:
-        found = ask(independent(types, machine))
+        numerics = schedule_independent(types, machine)
+        found = ask(numerics)
         differing = [case for case, outcome in found.items() if outcome == "differs"]
         if not differing:
-            return _promise(asked, "schedule-independent", independent(types, machine), _reason(found), found)
+            return _promise(asked, "schedule-independent", numerics, _reason(found), found)
         against = f"a probe found other bits {differing[0]}"
     if asked == "schedule-independent":
         cure = 'determinism="auto" takes "recorded-schedule" here'
@@ -92,7 +99,7 @@ def _promised(file: ModelFile, settings: ContextSettings, machine: Hardware, ask
 
 
 def _reason(found: dict[str, Probed]) -> str:
-    """Say what a promise rests on, where a probe found no difference."""
+    """Return the reason for a promise, where a probe found no difference."""
     if "same" in found.values() and "not tried" not in found.values():
         return "a probe found no other bits"
     return "nothing is known against it" + ("; the probe's time ran out" if found else "")

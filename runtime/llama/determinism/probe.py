@@ -1,14 +1,15 @@
-"""The probe: does this model, on this build and machine, give the same bits under another schedule?
+"""Probes whether a model, on this build and machine, gives the same bits under another schedule.
 
 The rules that hold here:
 
-* The same inputs are evaluated in several ways, one for each cause of a difference that is known (docs/llama-cpp.md
-  section 2), and the last row of logits is compared with that of the first way. Equal checksums prove nothing about
-  other inputs; unequal ones prove that nothing can be promised.
-* A probe may have a time limit, because a large model takes minutes: what is not expected to end in time is not tried,
-  and told as that. The cheapest ways come first.
-* What no sequence can come upon (one thread instead of one, more cells than the model has positions) is left out.
-* What was found is kept, by all that it depends on. What a later probe does not try stays as it was found before.
+* The same inputs are evaluated in several ways, one for each known cause of a difference (docs/llama-cpp.md section 2),
+  and the last row of logits is compared with that of the first way. Equal checksums prove nothing about other inputs;
+  unequal ones prove that nothing can be promised.
+* A probe may have a time limit, because a large model takes minutes: a case that is not expected to end in time is
+  reported as "not tried". The cheapest cases come first.
+* A case that no session can meet is left out: one thread instead of one, more cells than the model has positions.
+* The findings are kept under everything that they depend on. A case that a later probe does not try keeps its earlier
+  finding.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,51 +29,51 @@ from reenact.runtime.engine.row_numbers import NO_NUMBERS
 from reenact.runtime.llama.context import Evaluator
 
 SECONDS_AT_LOAD: Final = 10.0
-"""What a probe may take when a model is opened for the first time: about as long as loading it from a disk."""
+"""The most time for a probe when a model is opened for the first time: about as long as loading it from a disk."""
 
 BATCH: Final = 0
-"""The number of every batch of a probe: an abort of it ends all that are yet to come."""
+"""The number of every batch of a probe, so that an abort of it ends all later ones too."""
 
 _KIND: Final = "probes"
 _N_SLOTS: Final = 8
 _SLOT: Final = 3
-"""The slot that is looked at: it has neighbours on both sides."""
+"""The slot that is compared; it has neighbours on both sides."""
 _SHORT, _WIDE, _DEEP, _END = 24, 72, 512, 8
-"""Inputs of a short prompt, of one wider than a tile, of a deep one; and how many come one by one at its end."""
+"""Lengths of a short prompt, of one wider than a tile, of a deep one, and of its end that is evaluated one by one."""
 
 _DRAWING: Final = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=(), sampled=())
 
 Make = Callable[[ContextSettings], Evaluator]
 """Makes a context of the model with the numerics in question."""
 OnCase = Callable[[str, float], None]
-"""Told what is being compared, and how much of the whole is done; what it raises ends the probe."""
+"""Called with the name of the next case and the part that is done, from 0 to 1; an exception from it ends the probe."""
 
 
 @frozen(kw_only=True)
 class _Way:
-    """A way to evaluate the first inputs, up to ``length``, into the probed slot."""
+    """A way to evaluate the first ``length`` inputs into the probed slot."""
 
     length: int
     chunk: int = _DEEP
     lone: int = 0
-    """So many inputs at the end are evaluated one by one."""
+    """The count of inputs at the end that are evaluated one by one."""
     n_neighbours: int = 0
-    """Sequences that have a row in each of these batches."""
+    """The count of other sequences with a row in each of these batches."""
     slot: int = _SLOT
     one_thread: bool = False
-    """Computed by one thread, not by as many as are asked for."""
+    """Computed by one thread, whatever the count asked for."""
     source: "_Way | None" = None
-    """What is before the end comes from another slot, which is filled in this way, by a copy that is trimmed."""
+    """The inputs before the lone ones come from another slot, filled in this way, by a copy that is then trimmed."""
     kept: int = 0
-    """So many cells stay as the way before left them."""
+    """The count of cells that stay as the way before left them."""
 
     @property
     def start(self) -> int:
-        """Cells that are there before its first batch."""
+        """The count of cells before its first batch."""
         return self.kept if self.source is None else self.length - self.lone
 
     def batches(self) -> Iterator[tuple[int, int]]:
-        """Return where the rows of each batch begin and end."""
+        """Return the beginning and end of each batch's rows."""
         lone_from = self.length - self.lone
         for begin in range(self.start, lone_from, self.chunk):
             yield begin, min(begin + self.chunk, lone_from)
@@ -81,7 +82,7 @@ class _Way:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Batches and rows that it evaluates, those of neighbours and of its source included."""
+        """The counts of its batches and rows, including those of neighbours and of its source."""
         n_batches, n_rows = (0, 0) if self.source is None else self.source.size
         for begin, end in self.batches():
             n_batches, n_rows = n_batches + 1, n_rows + end - begin + self.n_neighbours
@@ -109,7 +110,7 @@ _CASES: Final[dict[str, tuple[_Way, _Way]]] = {
         _Way(length=_DEEP + _END, lone=_END, kept=_DEEP, one_thread=True),
     ),
 }
-"""What is compared: the first way of each case is done once for all that share it."""
+"""The two ways that each case compares; a first way is evaluated once for all cases that share it."""
 
 CASES: Final = tuple(_CASES)
 
@@ -117,18 +118,18 @@ CASES: Final = tuple(_CASES)
 def probe(
     make: Make, n_vocab: int, n_threads: int, *, seconds: float | None, thorough: bool, on_case: OnCase
 ) -> dict[str, Probed]:
-    """Return what each case came to.
+    """Return the result of each case.
 
     Args:
         make: Makes contexts.
-        n_vocab: Tokens of the vocabulary.
-        n_threads: Threads that are to be used.
+        n_vocab: The count of tokens in the vocabulary.
+        n_threads: The count of threads to use.
         seconds: How long it may take; None for as long as it takes.
         thorough: Go on after the first difference.
-        on_case: Told how it goes.
+        on_case: Called before each case.
 
     Raises:
-        EngineBroken: There is no context to be had, or it was aborted.
+        EngineBroken: No context can be made, or the probe was aborted.
     """
     found: dict[str, Probed] = {
         name: "not tried" for name, (_, way) in _CASES.items() if n_threads > 1 or not way.one_thread
@@ -157,14 +158,15 @@ def probe(
 
 @define
 class _Clock:
-    """How long it may still take, and what a batch costs."""
+    """The time limit, and the time that a batch takes."""
 
     ends: float | None
     batch: float = 0.0
-    """Seconds of a batch beside those of its rows: the weights have to be read once."""
+    """Seconds for a batch apart from its rows, mostly for reading the weights once."""
     row: float = 0.0
+    """Seconds for each row."""
     is_measured: bool = False
-    """Whether these two were."""
+    """Whether these two have been measured."""
 
     @property
     def is_over(self) -> bool:
@@ -172,15 +174,15 @@ class _Clock:
         return self.ends is not None and monotonic() >= self.ends
 
     def measure(self, take: Callable[[int], object]) -> None:
-        """Measure what a batch costs, if there is a limit.
+        """Measure the time that a batch takes, if there is a limit.
 
         Args:
-            take: Evaluates a batch of so many rows.
+            take: Evaluates a batch of the given number of rows.
         """
         if self.ends is None or self.is_measured:
             return
         taken = []
-        for n_rows in (1, 1, _END):  # The first one of all gets the weights from the disk.
+        for n_rows in (1, 1, _END):  # The first batch of all reads the weights from the disk.
             started = monotonic()
             if not self.is_over:
                 take(n_rows)
@@ -205,17 +207,17 @@ class _Prober:
         self._evaluator = evaluator
         self._n_threads = n_threads
         self._clock = clock
-        # Any tokens do; these are spread over the vocabulary.
+        # Any tokens will do; these are spread over the vocabulary.
         self._tokens = tuple((7919 * i + 104729) % n_vocab for i in range(_DEEP + _END))
         self._lengths = [0] * evaluator.facts.n_slots
         self._first: dict[_Way, int | None] = {}
 
     def has_room(self, way: _Way) -> bool:
-        """Return whether a slot holds so many cells: a model may have fewer positions."""
+        """Return whether a slot has enough cells: a model may have fewer positions."""
         return way.length <= self._evaluator.facts.n_ctx_seq
 
     def compare(self, first: _Way, other: _Way) -> Probed:
-        """Return whether both ways give the same row of logits; neither way is tried where the time does not allow."""
+        """Return whether both ways give the same row of logits; a way is not tried if there is not enough time."""
         self._clock.measure(lambda n_rows: self._evaluate(_Way(length=n_rows)))
         if first not in self._first:
             if not self._clock.allows(first, self._n_threads):
@@ -233,7 +235,7 @@ class _Prober:
         self._evaluator.close()
 
     def _evaluate(self, way: _Way) -> int | None:
-        """Return the checksum of the last row; None where llama.cpp cannot evaluate the batch.
+        """Return the checksum of the last row; None if llama.cpp cannot evaluate a batch.
 
         Raises:
             EngineBroken: It was aborted.
@@ -270,11 +272,11 @@ class _Prober:
         return BatchPlanned(batch=BATCH, copies=copies, trims=trims, shifts=(), parts=tuple(parts))
 
 
-# ---------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------- findings that are kept
 
 
 def kept_probe(key: str, seconds: float) -> dict[str, Probed] | None:
-    """Return what earlier probes found; None where another one might find more, because it has more time."""
+    """Return the findings of earlier probes; None if another one might find more, because it has more time."""
     known = _kept(key)
     if known is None:
         return None
@@ -284,11 +286,11 @@ def kept_probe(key: str, seconds: float) -> dict[str, Probed] | None:
 
 
 def keep_probe(key: str, found: dict[str, Probed], seconds: float | None) -> dict[str, Probed]:
-    """Keep what a probe found, and return all that is known now.
+    """Keep a probe's findings, and return them together with the earlier ones.
 
     Args:
-        key: By `probe_key`.
-        found: What it found.
+        key: From `probe_key`.
+        found: Its findings.
         seconds: How long it was allowed to take; None for no limit.
     """
     earlier = _kept(key)
@@ -301,7 +303,7 @@ def keep_probe(key: str, found: dict[str, Probed], seconds: float | None) -> dic
 
 
 def _kept(key: str) -> tuple[dict[str, Probed], float | None] | None:
-    """Return what is kept and the most time that any probe had for it; None for what no program like this wrote."""
+    """Return the kept findings and the longest time limit of their probes; None if they are not in this form."""
     values: dict[str, Any] = user_cache.read(_KIND, key) or {}
     found, seconds = values.get("probe"), values.get("seconds", False)
     if not isinstance(found, dict) or not found or not set(found) <= set(CASES):
@@ -312,7 +314,7 @@ def _kept(key: str) -> tuple[dict[str, Probed], float | None] | None:
 
 
 def probe_key(sha256: str, engine: EngineFacts, numerics: Numerics, n_threads: int) -> str:
-    """Return all that a probe's outcome depends on, as text."""
+    """Return everything that a probe's findings depend on, as text."""
     values = {
         "sha256": sha256,
         "engine": asdict(engine),

@@ -1,18 +1,18 @@
-"""A model's first batches, in a process of their own: what kills llama.cpp there does not kill the application.
+"""Tries a model's first batches in a child process, so that a crash of llama.cpp does not kill the application.
 
 The rules that hold here:
 
 * The first time that a file is opened on a build and a machine, with these threads and tiles, a child process loads it,
   tokenizes a character that it does not know, and decodes a row, eight rows and 64 rows, with either policy's cells.
-  The verdict is kept, and costs nothing then.
-* Only a child that says it is done has computed. A verdict is kept of such a child, and of nothing else.
-* Repacked weights are blamed only where a signal of the CPU's or of ``abort`` ends a child that lays weights out or
-  decodes. A second child does without (``use_extra_bufts``), and where that one computes, nothing is repacked here from
-  then on. Where it dies too the file is refused.
-* What a child raises is raised here, so that a file on which llama.cpp fails is not opened a second time. Who ends a
-  child from outside (for want of memory, say) ends the opening of the file, by an error.
-* Where no child can be started, or Python fails in it, nothing is known: a warning tells so, and the application goes
-  on. Whoever installs llama.cpp (``python -m reenact.runtime.llama.determinism.trial``) does not.
+  The verdict is kept, and from then on costs nothing.
+* A trial has succeeded only if the child reports that it is done. Only the verdict of such a trial is kept.
+* Repacked weights are blamed only if a signal of the CPU or of ``abort`` ends a child that lays out weights or decodes.
+  A second child does without them (``use_extra_bufts``). If that one computes, the file is not repacked on this machine
+  any more; if it dies too, the file is refused.
+* An error that a child raises is raised here, so that a file on which llama.cpp fails is not opened a second time. If
+  a child is killed from outside (for want of memory, say), opening the file fails with an error.
+* If no child can be started, or Python fails in it, the verdict is unknown: a warning reports it, and the application
+  goes on. An installation (``python -m reenact.runtime.llama.determinism.trial``) fails instead.
 """
 
 import json
@@ -34,57 +34,56 @@ from attrs import evolve as changed
 from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.runtime import user_cache
 
-if TYPE_CHECKING:  # Whoever asks whether llama.cpp computes does not load it.
+if TYPE_CHECKING:  # The parent of a trial does not load llama.cpp.
     from reenact.actors.header import EngineFacts
     from reenact.runtime.llama.context import Evaluator
     from reenact.runtime.llama.modelfile import ModelFile, OnProgress
 
 OnWarning = Callable[[str], None]
-"""Told once what llama.cpp dies of here, and what is done about it."""
+"""Called once with the reason why llama.cpp dies here, and the consequence."""
 
 FLAGS: Final = "CMAKE_ARGS=\"-DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'\""
-"""With these flags llama.cpp's AMX code is compiled rightly by gcc up to 12.3 (docs/llama-cpp.md section 7)."""
+"""With these flags gcc up to 12.3 compiles llama.cpp's AMX code correctly (docs/llama-cpp.md section 7)."""
 
 COMPUTES, DIES, NOT_KNOWN = 0, 3, 4
-"""Exit codes of ``python -m reenact.runtime.llama.determinism.trial``; Python itself ends with others where it
-fails."""
+"""Exit codes of ``python -m reenact.runtime.llama.determinism.trial``; Python itself ends with others if it fails."""
 
 _KIND: Final = "trials"
 _N_SLOTS, _N_ROWS, _N_CTX = 8, 64, 256
 _CRASHES: Final = frozenset({"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT"})
-"""What a process does to itself; other signals come from outside."""
+"""Signals that a process causes itself; others come from outside."""
 _LAYS_OUT, _DECODES = "lays out the weights of", "decodes"
 _COMPUTING: Final = frozenset({_LAYS_OUT, _DECODES})
-"""What a child is at when its weights, as they are repacked or not, can be what ends it."""
+"""The stages at which repacked weights can be the cause of a child's end."""
 _START: Final = "import json, sys; asked = json.loads(sys.argv[1]); sys.path[:] = asked['sys_path'];"
 _COMMAND: Final = f"{_START} from reenact.runtime.llama.determinism.trial import main; main(asked)"
 _FOLDERS: Final = re.compile(r"\S*/(?=[^/\s]+:\d+: )")
-"""Of the source file that an assertion names: they were those of the machine that compiled it."""
+"""The folders of the source file that an assertion names, which are those of the machine that compiled it."""
 
 
 @frozen(kw_only=True)
 class Tried:
-    """How a session computes, as far as other code of llama.cpp's runs then."""
+    """The settings of a session that decide which of llama.cpp's code runs."""
 
     n_threads: int
     tiled: bool
-    """Matrices are multiplied by tiles, which holds for a whole process."""
+    """Whether matrices are multiplied by tiles, which holds for a whole process."""
 
 
 @frozen(kw_only=True)
 class _End:
-    """How a child ended that did not say it was done."""
+    """The end of a child that did not report that it was done."""
 
     how: str
-    """What ended it: a signal's name, or words."""
+    """The cause: a signal's name, or words."""
     doing: str = "starts with"
-    """What it was at."""
-    said: str = ""
-    """What it wrote of that."""
+    """Its stage, as a verb."""
+    reason: str = ""
+    """The reason that it wrote to standard error."""
 
     @property
     def crashed(self) -> bool:
-        """Whether llama.cpp died of itself."""
+        """Whether llama.cpp crashed."""
         return self.how in _CRASHES
 
     @property
@@ -92,21 +91,21 @@ class _End:
         """Whether a signal came from outside."""
         return self.how.startswith("SIG") and not self.crashed
 
-    def told(self, name: object) -> str:
-        """Say it of a file."""
-        said = f" ({self.said})" if self.said else ""
+    def describe(self, name: object) -> str:
+        """Return a clause about a file."""
+        reason = f" ({self.reason})" if self.reason else ""
         if self.crashed:
-            return f"llama.cpp dies of {self.how}{said} when it {self.doing} {name}"
-        return f"the process that {self.doing} {name} {'was ended by ' if self.killed else ''}{self.how}{said}"
+            return f"llama.cpp dies of {self.how}{reason} when it {self.doing} {name}"
+        return f"the process that {self.doing} {name} {'was ended by ' if self.killed else ''}{self.how}{reason}"
 
 
 def repacks(
     file: "ModelFile", engine: "EngineFacts", tried: Tried, on_progress: "OnProgress", on_warning: OnWarning
 ) -> bool:
-    """Return whether llama.cpp computes with the file's weights repacked; where that is not known, whether it may.
+    """Return whether llama.cpp computes with the file's weights repacked; if that is unknown, whether it may try.
 
     Raises:
-        InvalidRequest, EngineBroken: As a child did; EngineBroken also where llama.cpp dies either way, or is killed.
+        InvalidRequest, EngineBroken: As in a child; EngineBroken also if llama.cpp dies either way, or is killed.
     """
     facts = {"sha256": file.sha256, "engine": asdict(engine), "tried": asdict(tried)}
     key = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS).decode()
@@ -121,9 +120,9 @@ def repacks(
     if end is not None and (end.crashed or end.killed):
         raise EngineBroken(_refusal(file.path, end, engine))
     if end is not None:
-        on_warning(f"whether llama.cpp computes with {file.path.name} is not known: {end.told('it')}")
+        on_warning(f"whether llama.cpp computes with {file.path.name} is not known: {end.describe('it')}")
     elif first is not None:
-        died = changed(first, said="").told(file.path.name)
+        died = changed(first, reason="").describe(file.path.name)
         on_warning(f"{died} with repacked weights, so they are not repacked, which is slower. {_cure()}")
     if end is None:
         user_cache.write(_KIND, key, {"repacks": repacked})
@@ -131,31 +130,31 @@ def repacks(
 
 
 def _refusal(path: Path, end: _End, engine: "EngineFacts") -> str:
-    died = end.told(path)
+    died = end.describe(path)
     if end.killed:
         memory = "; there may be too little memory for it" if end.how == "SIGKILL" else ""
-        return f"{died}{memory}: nothing is known of it, so open it again"
+        return f"{died}{memory}: so the trial has no result; open the file again"
     if end.doing not in _COMPUTING:
         return f"{died}: the file is damaged, or of a kind that this llama.cpp does not know"
     return f"{died}, with repacked weights and without. It was compiled for: {engine.system_info}. {_cure()}"
 
 
 def _cure() -> str:
-    """Return the line that compiles llama.cpp anew."""
+    """Return the command that compiles llama.cpp anew."""
     package = f"llama-cpp-python=={version('llama-cpp-python')}"
     return f"To compile it anew: {FLAGS} pip install --force-reinstall --no-deps --no-cache-dir {package}"
 
 
 def _tried(path: Path, tried: Tried, *, repack: bool, on_progress: "OnProgress") -> _End | None:
-    """Let a child open a file and decode; return how it ended, or None where it was done.
+    """Have a child open a file and decode; return its end, or None if it was done.
 
     Raises:
-        InvalidRequest, EngineBroken: As the child did.
+        InvalidRequest, EngineBroken: As in the child.
     """
     asked = {"path": os.fsencode(path.resolve()).hex(), "tried": asdict(tried), "repack": repack}
-    told: dict[str, Any] = {"doing": "starts with"}
+    reported: dict[str, Any] = {"doing": "starts with"}
     try:
-        errors = TemporaryFile()  # noqa: SIM115  # what is raised below is not of the file
+        errors = TemporaryFile()  # noqa: SIM115  # an OSError below has other causes
     except OSError as error:
         return _not_started(error)
     with errors:
@@ -166,28 +165,28 @@ def _tried(path: Path, tried: Tried, *, repack: bool, on_progress: "OnProgress")
         with child:
             try:
                 for message in _messages(child.stdout or ()):
-                    told |= message
-                    on_progress("trying", told.get("fraction", 0.0))
+                    reported |= message
+                    on_progress("trying", reported.get("fraction", 0.0))
             except BaseException:
                 child.kill()
                 raise
         errors.seek(0)
-        said = errors.read()[-4096:].decode(errors="replace").split("\n")
-    if raised := told.get("raised"):
+        lines = errors.read()[-4096:].decode(errors="replace").split("\n")
+    if raised := reported.get("raised"):
         raise InvalidRequest(**raised) if "field" in raised else EngineBroken(raised["reason"])
-    if told.get("done"):
+    if reported.get("done"):
         return None
-    return _End(how=_how(child.returncode), doing=told["doing"], said=_reason(said))
+    return _End(how=_how(child.returncode), doing=reported["doing"], reason=_reason(lines))
 
 
 def _started(asked: dict[str, Any], errors: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start a child, in a session of its own: Ctrl-C is for the application.
+    """Start a child, in a process session of its own, so that Ctrl-C reaches the application only.
 
-    It imports from where this process does, and from no other place: not from the folder that it happens to be in. A
-    debugger that ggml would start when it aborts is not started.
+    It imports from the same places as this process, and not from the current folder. The debugger that ggml would start
+    when it aborts is turned off.
 
     Raises:
-        OSError: There is no Python to start, or no process to be had.
+        OSError: There is no Python to start, or no process can be made.
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise OSError("there is no Python beside this program")
@@ -208,7 +207,7 @@ def _not_started(error: OSError) -> _End:
 
 
 def _how(code: int) -> str:
-    """Say what an exit code means."""
+    """Return the meaning of an exit code."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -228,14 +227,14 @@ def _messages(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _reason(lines: list[str]) -> str:
-    """Return the last line that tells of an assertion, or else the last one that says something."""
-    said = [line.strip() for line in lines if line.strip()]
-    asserted = [line for line in said if "GGML_ASSERT" in line]
-    return _FOLDERS.sub("", (asserted or said or [""])[-1])
+    """Return the last line that reports an assertion, or else the last one with text."""
+    texts = [line.strip() for line in lines if line.strip()]
+    asserted = [line for line in texts if "GGML_ASSERT" in line]
+    return _FOLDERS.sub("", (asserted or texts or [""])[-1])
 
 
 def _show() -> int:
-    """Try the installed build on the installed model, print how it went, and return the exit code for it."""
+    """Try the installed build on the installed model, print the verdict, and return its exit code."""
     from reenact.runtime.cli.default_model import installed_model
     from reenact.runtime.terminal import print_block
 
@@ -245,9 +244,9 @@ def _show() -> int:
         print_block("llama.cpp computes.\n")
         return COMPUTES
     if end.crashed:
-        print_block(f"{end.told(path.name)}.\n")
+        print_block(f"{end.describe(path.name)}.\n")
         return DIES
-    print_block(f"Whether llama.cpp computes is not known: {end.told(path.name)}.\n")
+    print_block(f"Whether llama.cpp computes is not known: {end.describe(path.name)}.\n")
     return NOT_KNOWN
 
 
@@ -255,7 +254,7 @@ def _show() -> int:
 
 
 def main(asked: dict[str, Any]) -> None:
-    """Open a file, decode, and print how it goes, a JSON object a line."""
+    """Open a file, decode, and print each stage as a JSON object on a line."""
     from contextlib import suppress
 
     with suppress(ImportError, OSError, ValueError):
@@ -284,7 +283,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     from reenact.runtime.llama.build import engine_facts
     from reenact.runtime.llama.context import Evaluator
     from reenact.runtime.llama.determinism.cache_types import fastest_v
-    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, settle
+    from reenact.runtime.llama.determinism.numerics import Hardware, fastest, fix_for_process, schedule_independent
     from reenact.runtime.llama.loading import Basis, check_served, load_model
     from reenact.runtime.llama.modelfile import read_model_file
     from reenact.runtime.llama.vocabulary import UNKNOWN, Vocabulary
@@ -295,8 +294,9 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     _print(doing="attends for")
     machine = Hardware(type_v=fastest_v(file.head_size, engine_facts()))
     types = file.matrix_types
-    numerics = [changed(of(types, machine), repack=repack, tiled=tried.tiled) for of in (independent, fastest)]
-    settle(numerics[0])
+    choices = (schedule_independent(types, machine), fastest(types, machine))
+    numerics = [changed(one, repack=repack, tiled=tried.tiled) for one in choices]
+    fix_for_process(numerics[0])
     _print(doing="loads")
     model = load_model(file.path, lambda _, fraction: _print(doing=_LAYS_OUT, fraction=fraction), repack=repack)
     check_served(model)
@@ -310,7 +310,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
         try:
             evaluator = Evaluator(model, file, settings, basis, AbortFlag())
         except EngineBroken as error:
-            refused.append(error)  # The session may want the other one.
+            refused.append(error)  # The session may use the other one.
             continue
         _print(doing=_DECODES, fraction=1.0)
         _decode(evaluator, pools=file.pools)
@@ -320,7 +320,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
 
 
 def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
-    """Decode a row, then a row of each of eight sequences, then 64 rows of one."""
+    """Decode one row, then a row for each of eight sequences, then 64 rows of one sequence."""
     from reenact.actors.batch import BatchPlanned, Part, Trim
     from reenact.actors.options import Options
     from reenact.runtime.engine.protocol import Drawing

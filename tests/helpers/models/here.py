@@ -12,7 +12,7 @@ from reenact.actors.header import Numerics
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.determinism.cache_types import TypeV, fastest_v, keep_v
-from reenact.runtime.llama.determinism.numerics import Hardware, independent
+from reenact.runtime.llama.determinism.numerics import Hardware, schedule_independent
 from reenact.runtime.llama.modelfile import read_model_file
 from reenact.runtime.user_cache import FOLDER_NAME
 
@@ -20,7 +20,7 @@ from reenact.runtime.user_cache import FOLDER_NAME
 def numerics_here(path: Path) -> Numerics:
     """Return the numerics under which a file's results do not depend on the schedule."""
     file = read_model_file(path, lambda _doing, _fraction: None)
-    return independent(file.matrix_types, Hardware(type_v=fastest_v(file.head_size, engine_facts())))
+    return schedule_independent(file.matrix_types, Hardware(type_v=fastest_v(file.head_size, engine_facts())))
 
 
 def add_type_v(parser: ArgumentParser) -> None:

@@ -475,7 +475,7 @@ ENGINE: Final = [
     Planted(
         "trims before copies",
         "Cells are removed from a slot before another one is copied to it.",
-        "reenact.runtime.llama.context:Evaluator._arrange",
+        "reenact.runtime.llama.context:Evaluator._move_cells",
         mistakes.trimmed_first,
     ),
     Planted(

@@ -363,7 +363,7 @@ def test_what_is_known_against_a_model_is_told(capsys: pytest.CaptureFixture[str
     lines = out.splitlines()
     assert 0 == code
     assert "  one by one                       differs" in lines
-    known = "known against it: a lone row is multiplied otherwise by its matrices in f16, whatever the settings"
+    known = "known against it: a lone row is multiplied differently by its matrices in f16, whatever the settings"
     assert [known, 'determinism="auto" takes recorded-schedule here, for what is known against it'] == lines[-2:]
 
 

@@ -136,7 +136,9 @@ def test_a_template_that_hides_whose_text_is_whose(hidden: str) -> None:
         return said_runs(put(messages), put, messages, SPECIAL)
 
     assert () == runs("S > a")
-    with pytest.raises(InvalidRequest, match=r"they hold the text of the special token </s>, .* hides where it goes"):
+    with pytest.raises(
+        InvalidRequest, match=r"they contain the text of the special token </s>, .* hides where it goes"
+    ):
         runs("a</S>")
 
 
@@ -192,7 +194,7 @@ def test_a_template_that_sees_marks() -> None:
     for content, refused in (("a", False), ("a<s>", True)):
         messages: Any = [{"role": "user", "content": content}]
         if refused:
-            with pytest.raises(InvalidRequest, match="they hold the text of the special token <s>"):
+            with pytest.raises(InvalidRequest, match="they contain the text of the special token <s>"):
                 said_runs(put(messages), put, messages, SPECIAL)
         else:
             assert () == said_runs(put(messages), put, messages, SPECIAL)

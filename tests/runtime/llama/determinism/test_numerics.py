@@ -2,7 +2,13 @@
 
 import pytest
 
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, obstacle, possible
+from reenact.runtime.llama.determinism.numerics import (
+    Hardware,
+    clamp_to_process,
+    fastest,
+    known_obstacle,
+    schedule_independent,
+)
 from tests.helpers.subprocesses import fresh
 
 SMOLLM2 = {"q4_1", "q8_0"}
@@ -16,7 +22,7 @@ Q6_K = {"q6_K", "q8_0"}
 )
 def test_weights_are_repacked_where_it_changes_nothing(types: set[str], repack: bool) -> None:
     """Of the types whose repacked kernels round by the number of rows not one is repacked; all others are."""
-    assert repack == independent(types, Hardware()).repack
+    assert repack == schedule_independent(types, Hardware()).repack
     assert fastest(types, Hardware()).repack
 
 
@@ -24,7 +30,7 @@ def test_weights_are_repacked_where_it_changes_nothing(types: set[str], repack: 
 @pytest.mark.parametrize("types", [SMOLLM2, Q6_K, Q4_K_M, {"f16"}])
 def test_attention_never_splits_or_tiles(types: set[str], type_v: str) -> None:
     """Whatever the types, flash attention is on and K quantised, V has the machine's type, and nothing is tiled."""
-    numerics = independent(types, Hardware(type_v=type_v))
+    numerics = schedule_independent(types, Hardware(type_v=type_v))
     assert ("q8_0", type_v, "enabled", False) == (
         numerics.type_k,
         numerics.type_v,
@@ -38,18 +44,25 @@ def test_attention_never_splits_or_tiles(types: set[str], type_v: str) -> None:
 )
 def test_floats_cannot_be_helped(types: set[str], named: str) -> None:
     """Matrices of which a lone row is multiplied otherwise are an obstacle, which names their types and no others."""
-    against = obstacle(types)
+    against = known_obstacle(types)
     assert against is not None
     assert f"by its matrices in {named}, whatever the settings" in against
 
 
 def test_nothing_is_known_against_other_types() -> None:
     """Where settings help there is no obstacle."""
-    assert [None] * 3 == [obstacle(types) for types in (SMOLLM2, {"q4_0"}, {"q5_1"})]
+    assert [None] * 3 == [known_obstacle(types) for types in (SMOLLM2, {"q4_0"}, {"q5_1"})]
 
 
 TOLD = """
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, obstacle, possible, settle
+from reenact.runtime.llama.determinism.numerics import (
+    Hardware,
+    clamp_to_process,
+    fastest,
+    fix_for_process,
+    known_obstacle,
+    schedule_independent,
+)
 
 k, plain = {"q4_K", "q6_K", "q8_0"}, {"q8_0"}
 
@@ -58,9 +71,9 @@ def state():
     return {
         "environment": __import__("os").environ.get("GGML_CPU_TILED_MM"),
         "fastest": fastest(k, Hardware()).tiled,
-        "independent": possible(independent(k, Hardware()), k, Hardware()).tiled,
-        "obstacle": obstacle(k),
-        "plain": obstacle(plain),
+        "independent": clamp_to_process(schedule_independent(k, Hardware()), k, Hardware()).tiled,
+        "obstacle": known_obstacle(k),
+        "plain": known_obstacle(plain),
     }
 
 
@@ -77,7 +90,9 @@ def test_a_process_has_settled_nothing_before_its_first_model() -> None:
 def test_tiles_once_are_tiles_for_good() -> None:
     """After a model that took tiles they are an obstacle to those that would do without, and no matter to others."""
     before, after = fresh(
-        TOLD + "settle(fastest(k, Hardware())); settle(independent(k, Hardware())); told.append(state())"
+        TOLD
+        + "fix_for_process(fastest(k, Hardware())); fix_for_process(schedule_independent(k, Hardware()));"
+        + "told.append(state())"
     )
     assert before["obstacle"] is None
     assert ("1", True, True, None) == (after["environment"], after["fastest"], after["independent"], after["plain"])
@@ -88,7 +103,9 @@ def test_tiles_once_are_tiles_for_good() -> None:
 def test_no_tiles_once_are_none_for_good() -> None:
     """After a model without tiles there are none at the fastest either, whatever that model's types."""
     _, after = fresh(
-        TOLD + "settle(independent(plain, Hardware())); settle(fastest(k, Hardware())); told.append(state())"
+        TOLD
+        + "fix_for_process(schedule_independent(plain, Hardware())); fix_for_process(fastest(k, Hardware()));"
+        + "told.append(state())"
     )
     expected = {"environment": "0", "fastest": False, "independent": False, "obstacle": None, "plain": None}
     assert expected == after
@@ -96,7 +113,7 @@ def test_no_tiles_once_are_none_for_good() -> None:
 
 def test_the_environment_may_forbid_tiles() -> None:
     """Who sets the variable to 0 has none at the fastest, and so no obstacle after that."""
-    before, after = fresh(TOLD + "settle(fastest(k, Hardware())); told.append(state())", tiles="0")
+    before, after = fresh(TOLD + "fix_for_process(fastest(k, Hardware())); told.append(state())", tiles="0")
     assert (False, None) == (before["fastest"], before["obstacle"])
     assert (False, None) == (after["fastest"], after["obstacle"])
 
@@ -104,6 +121,6 @@ def test_the_environment_may_forbid_tiles() -> None:
 def test_what_llama_cpp_dies_of_is_never_chosen() -> None:
     """Where repacked weights end the process they are left out of every choice, of a recorded session's too."""
     machine = Hardware(repacks=False)
-    chosen = [independent(SMOLLM2, machine), fastest(SMOLLM2, machine)]
-    chosen.append(possible(fastest(SMOLLM2, Hardware()), SMOLLM2, machine))
+    chosen = [schedule_independent(SMOLLM2, machine), fastest(SMOLLM2, machine)]
+    chosen.append(clamp_to_process(fastest(SMOLLM2, Hardware()), SMOLLM2, machine))
     assert [False] * 3 == [numerics.repack for numerics in chosen]

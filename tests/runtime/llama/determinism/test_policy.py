@@ -8,7 +8,7 @@ from attrs import evolve as changed
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics, Probed
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
 from reenact.runtime.llama.determinism.policy import Promise, promise
 from reenact.runtime.llama.modelfile import ModelFile
 
@@ -33,7 +33,7 @@ def promised(
 
     def ask(probed: Numerics) -> dict[str, Probed]:
         assert found is not None, "nothing is to be probed"
-        assert independent(file.matrix_types, Hardware()) == probed
+        assert schedule_independent(file.matrix_types, Hardware()) == probed
         return found
 
     return promise(file, settings, Hardware(), ask)
@@ -53,7 +53,7 @@ def test_without_a_difference_nothing_depends_on_the_schedule(
 ) -> None:
     """That is promised where a probe finds no difference, also where it ran out of time; the reason says which."""
     made = promised(QUANTISED, asked, found)
-    assert (independent(TYPES, Hardware()), "schedule-independent") == (made.numerics, made.facts.policy)
+    assert (schedule_independent(TYPES, Hardware()), "schedule-independent") == (made.numerics, made.facts.policy)
     assert (asked, found, verdict, reason) == (
         made.facts.asked,
         made.facts.probe,

@@ -17,7 +17,7 @@ from reenact.runtime.llama.abort import AbortFlag
 from reenact.runtime.llama.bindings import llama_cpp
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.context import Evaluator
-from reenact.runtime.llama.determinism.numerics import Hardware, fastest, independent, settle
+from reenact.runtime.llama.determinism.numerics import Hardware, fastest, fix_for_process, schedule_independent
 from reenact.runtime.llama.determinism.probe import (
     _CASES,
     BATCH,
@@ -58,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(path: Path, numerics: Numerics) -> Iterator[Any]:
     """Give what makes contexts of a model."""
     file = read_model_file(path, silent)
-    settle(numerics)
+    fix_for_process(numerics)
     model = load_model(path, silent, repack=numerics.repack)
     basis = Basis(policy="schedule-independent", numerics=numerics)
     yield lambda settings: Evaluator(model, file, settings, basis, AbortFlag())
@@ -120,7 +120,7 @@ def test_no_more_cells_than_positions(tmp_path: Path, n_positions: int, cases: l
 def test_what_cannot_be_evaluated_is_not_the_same(tmp_path: Path) -> None:
     """Where llama.cpp refuses a batch, here for tokens that are none, there are no bits to compare."""
     path = tiny(tmp_path / "tiny.gguf", n_positions=64)
-    with opened(path, independent({"q8_0"}, Hardware())) as make:
+    with opened(path, schedule_independent({"q8_0"}, Hardware())) as make:
         found = probe(make, 10**6, 1, seconds=None, thorough=True, on_case=silent)
     assert {"not tried"} == set(found.values())
 
@@ -146,7 +146,7 @@ def test_without_time_nothing_is_tried() -> None:
     """A limit of 0 seconds leaves every case as not tried, and no batch is evaluated."""
     evaluators: list[Evaluator] = []
     cells: list[int] = []
-    with opened(installed_model(), independent({"q4_1", "q8_0"}, Hardware())) as make:
+    with opened(installed_model(), schedule_independent({"q4_1", "q8_0"}, Hardware())) as make:
 
         def watched(settings: ContextSettings) -> Evaluator:
             evaluators.append(make(settings))
@@ -260,7 +260,7 @@ def test_what_no_probe_wrote_is_not_known(cache: Path, values: dict[str, Any]) -
 
 def test_another_model_machine_setting_or_thread_is_another_probe() -> None:
     """A verdict is kept by all that it depends on."""
-    engine, numerics = engine_facts(), independent({"q8_0"}, Hardware())
+    engine, numerics = engine_facts(), schedule_independent({"q8_0"}, Hardware())
     keys = {
         probe_key("a", engine, numerics, 2),
         probe_key("b", engine, numerics, 2),
@@ -370,11 +370,11 @@ from pathlib import Path
 from attrs import evolve as changed
 
 from reenact.runtime.llama.modelfile import read_model_file
-from reenact.runtime.llama.determinism.numerics import Hardware, independent
+from reenact.runtime.llama.determinism.numerics import Hardware, schedule_independent
 from tests.runtime.llama.determinism.test_probe import probed, silent
 
 path, name = Path(arguments[0]), arguments[1]
-numerics = changed(independent(read_model_file(path, silent).matrix_types, Hardware()), **{name: True})
+numerics = changed(schedule_independent(read_model_file(path, silent).matrix_types, Hardware()), **{name: True})
 told = probed(path, numerics=numerics, thorough=False)
 """
 
