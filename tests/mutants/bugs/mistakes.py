@@ -341,7 +341,7 @@ def row_before(original: Any) -> Any:
 
         self.draws.draw = before
         try:
-            return original(self, planned, drawings)
+            return original(self, planned, drawings, numbers)
         finally:
             del self.draws.draw
 
@@ -378,18 +378,18 @@ def first_chain(original: Any) -> Any:
 def trimmed_first(original: Any) -> Any:
     """Remove cells before others are copied to their place."""
 
-    def arrange(self: Any, planned: e.BatchPlanned) -> None:
+    def move_cells(self: Any, planned: e.BatchPlanned) -> None:
         original(self, changed(planned, copies=(), shifts=()))
         original(self, changed(planned, trims=()))
 
-    return arrange
+    return move_cells
 
 
 def one_position_on(original: Any) -> Any:
     """Let the rows of the second sequence in a batch stand one further on."""
 
-    def fill(self: Any, planned: e.BatchPlanned) -> Any:
-        batch = original(self, planned)
+    def fill(self: Any, planned: e.BatchPlanned, numbers: Any) -> Any:
+        batch = original(self, planned, numbers)
         start = len(planned.parts[0].inputs)
         self._positions[start : sum(len(part.inputs) for part in planned.parts)] += 1
         return batch
