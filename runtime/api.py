@@ -1,10 +1,8 @@
 """How a session is opened: settings checked, model loaded, header written, tasks started; and how it is left."""
 
 import os
-import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,10 +14,10 @@ from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
 from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Loaded, not_a_time
+from reenact.runtime.engine.session_header import session_header
 from reenact.runtime.engine_thread import Compute, ComputeThread, InPlace
 from reenact.runtime.extra import missing
 from reenact.runtime.ki_protection import protected_context
-from reenact.runtime.log.codec import FORMAT, SCHEMA
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
@@ -252,20 +250,10 @@ def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **cal
 
 
 def _header(loaded: Loaded, limits: Limits, sources: Sources) -> e.SessionOpened:
-    return e.SessionOpened(
-        format=FORMAT,
-        schema=SCHEMA,
+    return session_header(
+        loaded,
         session=sources.session(),
         opened_at=sources.wall_clock().isoformat(),
-        reenact=version("reenact"),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        engine=loaded.engine,
-        model=loaded.model,
-        context=loaded.context,
         limits=limits,
-        policies=POLICIES | loaded.policies,
-        rules={},
-        determinism=loaded.determinism,
-        parent=None,
+        policies=POLICIES,
     )

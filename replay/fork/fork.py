@@ -13,9 +13,7 @@ The rules that hold here:
 """
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +35,7 @@ from reenact.replay.look.texts import Texts, texts_of
 from reenact.replay.render.values import count
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
-from reenact.runtime.log.codec import FORMAT, SCHEMA
+from reenact.runtime.engine.session_header import session_header
 from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.log.rows import rows_in
 from reenact.runtime.log.writer import Journal
@@ -281,19 +279,14 @@ def _determinism(header: e.SessionOpened, notes: tuple[str, ...]) -> Determinism
 def _header(parent: _Parent, loaded: Loaded, notes: tuple[str, ...]) -> e.SessionOpened:
     """Return the child's header: the parent's, with what is so now."""
     header = parent.header
-    return changed(
-        header,
-        format=FORMAT,
-        schema=SCHEMA,
+    return session_header(
+        loaded,
         session=Sources().session(),
-        reenact=version("reenact"),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        engine=loaded.engine,
-        model=loaded.model,
-        context=loaded.context,
+        opened_at=header.opened_at,
+        limits=header.limits,
+        policies=header.policies,
+        rules=header.rules,
         determinism=_determinism(header, notes),
-        policies=header.policies | loaded.policies,
         parent=Parent(session=header.session, n=parent.cut),
     )
 

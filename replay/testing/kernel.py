@@ -26,6 +26,7 @@ they end. A log of your own is held against the same rules by `reenact.replay.ch
 from collections.abc import Collection, Sequence
 from typing import Final, Literal
 
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
@@ -36,7 +37,8 @@ from reenact.actors.options import Options
 from reenact.replay.check.rule import Violation
 from reenact.replay.check.runner import RULES, Checks
 from reenact.runtime.engine.driver import Driver
-from reenact.runtime.log.codec import FORMAT, SCHEMA
+from reenact.runtime.engine.protocol import Loaded
+from reenact.runtime.engine.session_header import session_header
 
 FACT_TIME: Final = 1_000_000
 """Nanoseconds from one fact to the next, where nobody says when it happened."""
@@ -52,23 +54,16 @@ def header_of(context: ContextFacts, *, max_waiting: int) -> e.SessionOpened:
         context: The context.
         max_waiting: Requests that may wait for a slot.
     """
-    return e.SessionOpened(
-        format=FORMAT,
-        schema=SCHEMA,
-        session="test",
-        opened_at="2026-01-01T00:00:00Z",
-        reenact="0",
-        python="3",
-        platform="none",
+    loaded = Loaded(
         engine=EngineFacts(name="random", versions={}, system_info="", cpu="", library_sha256=""),
         model=ModelFacts(name="random", size=0, sha256="", description=""),
         context=context,
-        limits=Limits(max_waiting=max_waiting, max_reader_lag=MAX_READER_LAG),
-        policies={},
-        rules={},
         determinism=DeterminismFacts(asked="auto", policy="schedule-independent", reason="", probe={}),
-        parent=None,
+        policies={},
     )
+    limits = Limits(max_waiting=max_waiting, max_reader_lag=MAX_READER_LAG)
+    header = session_header(loaded, session="test", opened_at="2026-01-01T00:00:00Z", limits=limits, policies={})
+    return changed(header, reenact="0", python="3", platform="none")  # The same on every machine.
 
 
 def context_of(
