@@ -1,1 +1,1 @@
-"""The form that a text is to have: GBNF and JSON Schemas, read and checked without llama.cpp."""
+"""Reads and checks GBNF grammars and JSON Schemas, without llama.cpp."""

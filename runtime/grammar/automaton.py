@@ -1,13 +1,13 @@
-"""Grammars as automata over bytes.
+"""Turns grammars into automata over bytes.
 
 The rules that hold here:
 
-* An automaton reads UTF-8 and nothing else: overlong forms, surrogates and code points beyond 10FFFF are in no range,
-  so no text that it allows holds bytes that are no character, and no beginning of one can be anything else.
-* What it takes to make one is counted while it is made, and bounded: every node, edge and group, every byte of a
-  text, and every range of a class, each time that a repetition has it written out.
-* Texts that begin alike are a tree, so as many constants as a grammar can hold are followed as one is.
-* Characters beyond ASCII are read by rules of their own, one for each class, however often the class is repeated.
+* An automaton reads only valid UTF-8: overlong forms, surrogates and code points beyond 10FFFF are in no range. So
+  every text that it allows consists of characters, and every beginning can become such a text.
+* The cost of making an automaton is counted while it is made, and bounded: every node, edge and group, every byte of a
+  text and every range of a class counts once for each time that a repetition writes it out.
+* Texts with a common beginning form a tree, so any number of constants is followed as fast as one.
+* Each class of characters beyond ASCII has one rule of its own, however often the class is repeated.
 """
 
 from array import array
@@ -20,14 +20,14 @@ from attrs import define, field, frozen
 from reenact.runtime.grammar.gbnf import Class, GrammarError, Group, Item, Ranges, Reference, Repetition, Text
 
 MAX_STEPS: Final = 200_000
-"""Steps that a grammar may come to. To make and check so many takes 0.15 s, and to keep them 2 MB."""
+"""The most steps in a grammar. Making and checking that many takes 0.15 s, and keeping them takes 2 MB."""
 
 EMPTY: Final = -1
 CALL: Final = -2
 
 Edge = tuple[int, int, int]
-"""From a node on: a lowest and a highest byte, and the node behind them; or `EMPTY`, 0, and the node behind; or `CALL`,
-the beginning of a rule, and the node behind that rule."""
+"""An edge from a node: a lowest and a highest byte, and the next node; or `EMPTY`, 0, and the next node; or `CALL`, the
+start of a rule, and the node after that rule."""
 
 _ALL_BYTES: Final = 256
 _ASCII: Final = 0x7F
@@ -37,28 +37,29 @@ _LENGTHS: Final = ((0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, 0x10FFFF))
 
 @frozen(eq=False)
 class Compact:
-    """An automaton as it is kept: ten times smaller than it is while it is made."""
+    """An automaton in the form that is kept: ten times smaller than while it is made."""
 
     root: int
-    """Where a text begins."""
+    """The node where a text begins."""
     ends: frozenset[int]
-    """Where rules end."""
+    """The nodes where rules end."""
     nullable: frozenset[int]
-    """The beginnings of rules that the empty text has the form of."""
+    """The starts of rules that match the empty text."""
     classes: tuple[int, ...]
-    """The first byte of each class of bytes that lead to the same everywhere."""
+    """The first byte of each class of bytes that are equivalent in all nodes."""
     _edges: "array[int]"
+    """The edges of all nodes, three numbers for each."""
     _begins: "array[int]"
-    """Of each node and of what is behind the last, where its edges begin in ``_edges``, three numbers each."""
+    """The index of each node's first edge in ``_edges``, and after the last node the count of all edges."""
 
     @property
     def size(self) -> int:
-        """Roughly the bytes that it takes."""
+        """Roughly the bytes that it takes in memory."""
         return 4 * (len(self._edges) + len(self._begins)) + 64 * (len(self.ends) + len(self.nullable))
 
     @property
     def n_edges(self) -> int:
-        """How many edges it has."""
+        """The count of its edges."""
         return len(self._edges) // 3
 
     def edges(self, node: int) -> list[Edge]:
@@ -69,33 +70,33 @@ class Compact:
 
 @define
 class Automaton:
-    """A grammar's rules as nodes with edges, while it is made and checked."""
+    """A grammar's rules as nodes with edges, while they are made and checked."""
 
     edges: list[list[Edge]] = field(factory=list)
-    """Of each node. The end of a rule has none."""
+    """The edges of each node. The end of a rule has none."""
     starts: dict[str, int] = field(factory=dict)
-    """Where each rule of the grammar begins."""
+    """The start of each rule of the grammar."""
     ends: set[int] = field(factory=set)
-    """Where rules end."""
+    """The nodes where rules end."""
     nullable: set[int] = field(factory=set)
-    """The beginnings of rules that the empty text has the form of."""
+    """The starts of rules that match the empty text."""
     cuts: set[int] = field(factory=lambda: {0})
-    """Bytes that something else follows than those before them: from one of them to the next all lead to the same."""
+    """The first bytes of classes: all bytes from one of them up to the next are equivalent in all nodes."""
     _classes: dict[Ranges, int] = field(factory=dict)
     _texts: dict[tuple[int, int], int] = field(factory=dict)
-    """Behind a node and a byte that texts go on from."""
+    """The node after a node and a byte, within texts."""
     steps: int = 0
-    """What it came to so far."""
+    """The cost so far."""
     _rule: str = ""
     """The rule that is being added."""
 
     @property
     def root(self) -> int:
-        """Where a text begins."""
+        """The node where a text begins."""
         return self.starts["root"]
 
     def compact(self) -> Compact:
-        """Return it as it is kept."""
+        """Return the automaton in the form that is kept."""
         return Compact(
             root=self.root,
             ends=frozenset(self.ends),
@@ -112,25 +113,25 @@ class Automaton:
         return len(self.edges) - 1
 
     def end(self) -> int:
-        """Return a new end of a rule."""
+        """Return a new node that ends a rule."""
         node = self.node()
         self.ends.add(node)
         return node
 
     def add_rule(self, name: str, body: Group) -> None:
-        """Let a rule be read from where it begins.
+        """Add a rule at its start.
 
         Raises:
-            GrammarError: The grammar comes to too much.
+            GrammarError: The grammar is too large.
         """
         self._rule = name
         self.add(self.starts[name], body, self.end())
 
     def add(self, node: int, item: Item, then: int) -> None:
-        """Let an item be read from ``node`` on, and lead to ``then``.
+        """Add an item that is read at ``node`` and leads to ``then``.
 
         Raises:
-            GrammarError: The grammar comes to too much.
+            GrammarError: The grammar is too large.
         """
         match item:
             case Text():
@@ -162,7 +163,7 @@ class Automaton:
             )
 
     def _add_text(self, node: int, text: bytes, then: int) -> None:
-        """Let a text be read; what it has in common with others from the same node on is there once."""
+        """Add a text; it shares its beginning with other texts at the same node."""
         for byte in text[:-1]:
             self._count(1)
             if (following := self._texts.get((node, byte))) is None:
@@ -225,7 +226,7 @@ class Automaton:
         return start
 
     def _add_bytes(self, node: int, low: bytes, high: bytes, then: int) -> None:
-        """Let the bytes of a character from ``low`` to ``high`` be read, which have one length."""
+        """Add the characters from ``low`` to ``high``, whose bytes have the same length."""
         if len(low) == 1:
             self._link(node, low[0], high[0], then)
             return
@@ -250,10 +251,10 @@ class Automaton:
 
 
 def automaton_of(rules: Mapping[str, Group]) -> Automaton:
-    """Return the automaton of rules, all of which refer to rules that are there.
+    """Return the automaton of rules, which must refer only to one another.
 
     Raises:
-        GrammarError: They come to too much.
+        GrammarError: They are too large.
     """
     made = Automaton()
     for name in rules:
@@ -264,7 +265,7 @@ def automaton_of(rules: Mapping[str, Group]) -> Automaton:
 
 
 def _of_one_length(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """Yield a range of characters in parts, each of which has one length in UTF-8 and no surrogates."""
+    """Yield a range of characters in parts, each of one length in UTF-8 and without surrogates."""
     for shortest, longest in _LENGTHS:
         first, last = max(low, shortest), min(high, longest)
         if first <= last:

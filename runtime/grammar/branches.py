@@ -1,10 +1,10 @@
-"""The branches of a ``oneOf``: whether no value fits two of them.
+"""Checks that no value fits two branches of a ``oneOf``.
 
 The rules that hold here:
 
-* They exclude each other by types, constants, bounds of numbers, or a property that all of their objects require. A
-  schema that excludes values by anything else is taken to fit all values of its type.
-* The time is linear in what is looked at, but for sorting, and what is looked at is counted.
+* Branches exclude each other by types, constants, bounds of numbers, or a property that all of their objects require. A
+  schema that excludes values in any other way is taken to allow all values of its type.
+* Apart from sorting, the time is linear in the count of schemas, constants and names, which is bounded.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,16 +17,16 @@ from reenact.runtime.grammar.json_text import Shape
 from reenact.runtime.grammar.ranges import Bound
 
 MAX_LOOKED: Final = 50_000
-"""Schemas, constants and names that are looked at, in all branches of a schema together: a quarter of a second."""
+"""The most schemas, constants and names in all branches of a schema together: they take a quarter of a second."""
 
 _WHOLE: Final = ("array", "boolean", "null", "number", "object", "string")
 _End = tuple[Any, ...]
-"""Where values end: their type, and below all, a value, or above all."""
+"""An end of a range of values: their type, and 0 for below all, 1 with a value, or 2 for above all."""
 _Span = tuple[_End, _End]
 
 
 class TooManyError(Exception):
-    """There is more to be looked at than may be."""
+    """The branches have too many schemas, constants and names."""
 
 
 @define
@@ -34,7 +34,7 @@ class Branches:
     """Compares branches."""
 
     targets: Mapping[str, Shape]
-    """What each ``$ref`` leads to."""
+    """The shape that each ``$ref`` leads to."""
     _left: int = field(default=MAX_LOOKED, init=False)
 
     def exclude(self, branches: Iterable[Shape]) -> bool:
@@ -48,7 +48,7 @@ class Branches:
         return self._apart(shapes, but="object") and (len(objects) < 2 or self._differ(objects))  # noqa: PLR2004
 
     def _plain(self, shape: Shape) -> list[Shape]:
-        """Return the shapes that are behind references and alternatives."""
+        """Return the shapes that references and alternatives lead to."""
         plain, seen, todo = list[Shape](), set[str](), [shape]
         while todo:
             one = todo.pop()
@@ -65,7 +65,7 @@ class Branches:
         return plain
 
     def _differ(self, objects: list[list[Shape]]) -> bool:
-        """Return whether the objects of the branches have values apart in a property that all require."""
+        """Return whether the branches' objects exclude each other by a property that all of them require."""
         for name in sorted(set.intersection(*(set(one.get("required", ())) for held in objects for one in held))):
             shapes = [[plain for one in held for plain in self._plain(one["properties"][name])] for held in objects]
             if self._apart(shapes):
@@ -73,7 +73,7 @@ class Branches:
         return False
 
     def _apart(self, shapes: list[list[Shape]], but: str = "") -> bool:
-        """Return whether no value fits two of them, whatever objects may be if they are left out."""
+        """Return whether no value fits two of the branches, without values of the type ``but``."""
         spans = list[_Span]()
         for shape in shapes:
             spans += _joined([span for one in shape for span in _spans(one) if span[0][0] != but])
@@ -85,7 +85,7 @@ def _may_be_object(shape: Shape) -> bool:
 
 
 def _spans(shape: Shape) -> Iterator[_Span]:
-    """Yield from where to where the values of a shape go."""
+    """Yield the ranges of a shape's values."""
     kind = shape.get("type")
     if "enum" in shape:
         for value in shape["enum"]:
@@ -101,14 +101,14 @@ def _spans(shape: Shape) -> Iterator[_Span]:
 
 
 def _end(bound: Bound | int | None, none: int) -> _End:
-    """Return the end of numbers that a bound makes; of a decimal the double, as which a validator has it."""
+    """Return the end that a bound gives to numbers; a decimal counts as the double that a validator compares."""
     if bound is None:
         return "number", none
     return "number", 1, bound if isinstance(bound, int) else float(bound.value)
 
 
 def _of_constant(value: object) -> _Span:
-    """Return the values that equal a constant: 1 equals 1.0, and ``true`` neither. Of lists and objects: all."""
+    """Return the values that equal a constant, for a list or an object all of its type. 1 equals 1.0, but not true."""
     match value:
         case bool():
             end: _End = ("boolean", 1, value)
@@ -125,7 +125,7 @@ def _of_constant(value: object) -> _Span:
 
 
 def _joined(spans: list[_Span]) -> list[_Span]:
-    """Return spans, those that meet as one."""
+    """Return spans in order, and join those that overlap."""
     joined = list[_Span]()
     for low, high in sorted(spans):
         if joined and low <= joined[-1][1]:

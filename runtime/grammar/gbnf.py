@@ -1,15 +1,16 @@
-"""Grammars in GBNF: reading them.
+"""Reads grammars in GBNF.
 
 The rules that hold here:
 
-* What is read means what it means to llama.cpp, or it is refused with the line. Nothing is silently something else:
-  llama.cpp takes ``{0,3000}`` for ``*``, a NUL for the end of the grammar, and ``[]`` and ``[^]`` for the empty text.
-* Characters are Unicode's: none is beyond 10FFFF, none is half a surrogate pair, and none is NUL.
-* Groups in groups and the counts of repetitions are bounded here. What repetitions come to once they are written out is
-  counted where that is done (`reenact.runtime.grammar.automaton`).
+* A grammar means the same as to llama.cpp, or it is refused with the number of the line. What llama.cpp silently takes
+  for something else is refused: ``{0,3000}`` is ``*`` to it, a NUL ends the grammar, and ``[]`` and ``[^]`` are the
+  empty text.
+* Characters are those of Unicode: none is beyond 10FFFF, none is half a surrogate pair, and none is NUL.
+* The nesting of groups and the counts of repetitions are bounded here; `reenact.runtime.grammar.automaton` bounds the
+  size of repetitions that are written out.
 
 A grammar is a function of its text alone: tokens in angle brackets, which depend on the vocabulary, are refused.
-What its rules come to is for `reenact.runtime.grammar.soundness`.
+`reenact.runtime.grammar.soundness` checks that its rules make sense.
 """
 
 import sys
@@ -20,16 +21,16 @@ from typing import Final
 from attrs import define, frozen
 
 MAX_DEPTH: Final = 100
-"""Groups in groups: reading them recurs."""
+"""The deepest nesting of groups, because the reader is recursive."""
 
 MAX_REPEAT: Final = 2000
-"""A repetition's count stays below it, as in llama.cpp."""
+"""A repetition's count must be below it, as in llama.cpp."""
 
 Ranges = tuple[tuple[int, int], ...]
-"""Characters, from one code point to another, ascending and apart."""
+"""Ranges of characters by their first and last code points, ascending and disjoint."""
 
 ALL: Final[Ranges] = ((0x1, 0xD7FF), (0xE000, 0x10FFFF))
-"""All characters that a text may hold."""
+"""All characters that a text may contain."""
 
 _SHOWN: Final = 40
 _SPACE: Final = " \t"
@@ -38,40 +39,40 @@ _HEX: Final = {"x": 2, "u": 4, "U": 8}
 
 
 class GrammarError(Exception):
-    """What is wrong with a grammar."""
+    """A grammar is wrong, or cannot be followed."""
 
 
 @frozen
 class Text:
-    """Characters, one after the other."""
+    """A sequence of characters."""
 
     codes: tuple[int, ...]
 
 
 @frozen
 class Class:
-    """One character of some."""
+    """Any one of several characters."""
 
     ranges: Ranges
 
 
 @frozen
 class Reference:
-    """What a rule of this name allows."""
+    """A reference to a rule by its name."""
 
     name: str
 
 
 @frozen
 class Group:
-    """One of several sequences."""
+    """Any one of several sequences."""
 
     alternatives: tuple[tuple["Item", ...], ...]
 
 
 @frozen
 class Repetition:
-    """An item, so many times one after the other."""
+    """An item that is repeated from ``low`` to ``high`` times, or without end."""
 
     item: "Item"
     low: int
@@ -85,10 +86,10 @@ def read(grammar: str) -> dict[str, Group]:
     """Return a grammar's rules by their names.
 
     Raises:
-        GrammarError: It is none; the error says where.
+        GrammarError: It is not a grammar; the error names the line.
     """
     if "\0" in grammar:
-        raise GrammarError("it holds a NUL character, where llama.cpp would take it to end")
+        raise GrammarError("it contains a NUL character, which llama.cpp would take for its end")
     return _Reader(grammar).read()
 
 
@@ -110,10 +111,10 @@ class _Reader:
                 raise self._error("'::=' is missing")
             self._skip(lines=True)
             if name in rules:
-                raise GrammarError(f"rule {name!r} is there twice")
+                raise GrammarError(f"rule {name!r} is defined twice")
             rules[name] = self._alternatives()
             if self.at < len(self.text) and self.text[self.at] not in "\r\n":
-                raise self._error("what is that")
+                raise self._error("unexpected text")
             self._skip(lines=True)
         return rules
 
@@ -130,14 +131,14 @@ class _Reader:
             sign = self.text[self.at]
             if sign in "*+?{":
                 if not items or _is_nothing(items[-1]):
-                    raise self._error("nothing is there to be repeated")
+                    raise self._error("there is nothing to repeat")
                 if isinstance(last := items[-1], Repetition) and isinstance(last.item, Repetition):
                     raise self._error("more than two repetitions follow each other")
                 items.append(Repetition(items.pop(), *self._count()))
             elif sign in '"[.(' or _is_word(sign):
                 items.append(self._item(sign))
             elif sign in "<!":
-                raise self._error("tokens are not taken here; write their text in quotes")
+                raise self._error("tokens are not supported; write their text in quotes")
             else:
                 break
             self._skip(lines=self.depth > 0)
@@ -158,7 +159,7 @@ class _Reader:
     def _group(self) -> Group:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self._error(f"more than {MAX_DEPTH} groups stand in each other")
+            raise self._error(f"groups are nested more than {MAX_DEPTH} deep")
         self._skip(lines=True)
         group = self._alternatives()
         if not self._take(")"):
@@ -185,19 +186,19 @@ class _Reader:
         return Class(ranges)
 
     def _characters(self, end: str) -> Iterator[int]:
-        """Take characters as far as ``end``, and it too."""
+        """Take characters up to and including ``end``."""
         while not self._take(end):
             if self.at >= len(self.text):
                 raise self._error(f"{end} is missing")
             yield self._character(nul=end == "]")
 
     def _character(self, *, nul: bool) -> int:
-        """Take a character; NUL only where it may stand, in a class, to which it adds nothing."""
+        """Take a character; NUL is allowed only in a class, where it adds nothing."""
         code = self._code()
         if code > sys.maxunicode:
             raise self._error("there is no character beyond \\U0010FFFF")
         if 0xD800 <= code <= 0xDFFF or (code == 0 and not nul):  # noqa: PLR2004  # the surrogates
-            raise self._error("no text holds a NUL or half a surrogate pair")
+            raise self._error("no text contains a NUL or half a surrogate pair")
         return code
 
     def _code(self) -> int:
@@ -213,7 +214,7 @@ class _Reader:
         digits = self.text[self.at : self.at + _HEX[escape]]
         self.at += len(digits)
         if len(digits) < _HEX[escape] or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
-            raise self._error(f"\\{escape} wants {_HEX[escape]} hexadecimal digits")
+            raise self._error(f"\\{escape} needs {_HEX[escape]} hexadecimal digits")
         return int(digits, 16)
 
     def _count(self) -> tuple[int, int | None]:
@@ -275,7 +276,7 @@ class _Reader:
 
 
 def without(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:
-    """Return the part of ``ranges``, ascending and apart, that is not in ``others``."""
+    """Return the part of ``ranges``, which must be ascending and disjoint, that is not in ``others``."""
     rest: list[tuple[int, int]] = []
     holes = deque(_joined(others))
     for begin, end in ranges:
@@ -294,7 +295,7 @@ def without(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield ranges, ascending, those that meet as one."""
+    """Yield ranges in ascending order, and join those that touch."""
     last: tuple[int, int] | None = None
     for low, high in sorted(ranges):
         if last is not None and low <= last[1] + 1:
@@ -308,7 +309,7 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _is_nothing(item: Item) -> bool:
-    """Return whether nothing is left of an item that could be repeated."""
+    """Return whether an item is empty, so that there is nothing to repeat."""
     return item == Text(()) or (isinstance(item, Repetition) and item.high == 0)
 
 

@@ -1,7 +1,7 @@
-"""The form that a request asks its text to have, as the grammar in force.
+"""Finds the grammar in force for a request.
 
-The rule that holds here: what is accepted follows from the request alone. No engine, no model and no machine accepts
-another grammar or another schema than the next one.
+The rule that holds here: the request alone decides whether its grammar or schema is accepted. All engines, models and
+machines accept the same ones.
 """
 
 import json
@@ -14,16 +14,16 @@ from reenact.runtime.grammar.json_schema import SchemaError, distinct, grammar_o
 from reenact.runtime.grammar.soundness import check
 
 _TOO_LARGE: Final = (
-    "the schema comes to more than can be followed; ask for fewer properties, alternatives or constants, or for lower"
+    "the schema is too large to be followed; ask for fewer properties, alternatives or constants, or for lower"
     " minLength, maxLength, minItems, maxItems and counts in patterns"
 )
 
 
 def grammar_in_force(options: Options) -> str | None:
-    """Return the grammar that a request asks for, in GBNF: as given, or made of its format; None without either.
+    """Return the grammar that a request asks for, in GBNF: as given, or made from its format; None without either.
 
     Raises:
-        InvalidRequest: It cannot be followed; it names ``grammar`` or ``format``.
+        InvalidRequest: It cannot be followed; the error names ``grammar`` or ``format``.
     """
     name, grammar = ("format", options.format) if options.grammar is None else ("grammar", options.grammar)
     if grammar is None:
@@ -36,9 +36,9 @@ def grammar_in_force(options: Options) -> str | None:
     except RecursionError:
         raise InvalidRequest(name, "the schema is nested too deeply") from None
     except GrammarError as error:
-        # Of a schema's grammar its caller has seen no line.
+        # The caller of a schema has never seen the lines of its grammar.
         raise InvalidRequest(name, _TOO_LARGE if name == "format" else str(error)) from error
     except (SchemaError, ValueError) as error:
-        # A schema's own words stand in it, which json.loads lets be half a surrogate pair.
+        # The message quotes the schema, and json.loads accepts half surrogate pairs in it.
         raise InvalidRequest(name, str(error).encode("utf-8", "backslashreplace").decode()) from None
     return grammar

@@ -1,14 +1,14 @@
-"""JSON Schemas as grammars: what of them is kept.
+"""Checks JSON Schemas and turns them into grammars.
 
 The rules that hold here:
 
-* A schema is kept or refused: what cannot be kept is an error that names the place and what to do instead. Only notes
-  for people (``title``, ``description`` and the like) are left out.
-* ``oneOf`` is kept as ``anyOf`` is, where no value fits two of its branches (`reenact.runtime.grammar.branches`).
-* Nothing is fetched: a ``$ref`` is a JSON pointer into the schema itself, and may recur. A schema with a name of its
-  own (``$id``) below the root would be another place for it to point into, and is refused.
-* What is kept is copied in few words, a *shape*, that `reenact.runtime.grammar.json_text` writes: each ``$ref`` under a
-  name of its own, each type by itself, bounds as numbers.
+* A schema is enforced as a whole or refused: the error names the place and what to do instead. Only notes for people
+  (``title``, ``description`` and the like) are ignored.
+* ``oneOf`` is handled as ``anyOf`` if no value fits two of its branches (`reenact.runtime.grammar.branches`).
+* Nothing is fetched: a ``$ref`` is a JSON pointer into the schema itself, and may be recursive. A schema with an
+  ``$id`` below the root is refused, because references within it would point into that schema.
+* A schema is reduced to a *shape* of few keywords, from which `reenact.runtime.grammar.json_text` writes the grammar:
+  each ``$ref`` gets a name, each type is separate, and bounds are numbers.
 """
 
 import json
@@ -29,7 +29,7 @@ from reenact.runtime.grammar.patterns import PatternError, string_of
 from reenact.runtime.grammar.ranges import MAX_DIGITS, Bound, numbers
 
 MAX_DEPTH: Final = 64
-"""Schemas in schemas, also by way of ``$ref``: reading them recurs."""
+"""The deepest nesting of schemas, also through ``$ref``, because reading them is recursive."""
 
 _MAX_SHOWN: Final = 60
 _OUT: Final = "leave it out and check the answer"
@@ -56,8 +56,8 @@ _PREFIX: Final = (
 )
 _POINT: Final = "give each schema a place in $defs, and write #/$defs/..."
 _ID: Final = (
-    "$id changes what the references below it mean, which cannot be kept; leave it out, and write references from the"
-    " root of the schema"
+    "$id changes the meaning of the references below it, which cannot be enforced; leave it out, and write references"
+    " from the root of the schema"
 )
 _NOTHING_IF_FALSE: Final = frozenset(("uniqueItems", "nullable", *_DRAFT_4))
 _CURES: Final = {
@@ -76,14 +76,14 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 class SchemaError(Exception):
-    """What is wrong with a schema, and where."""
+    """A schema is wrong or cannot be enforced; the error names the place."""
 
 
 def grammar_of(schema: object) -> str:
     """Return the grammar, in GBNF, of the texts that fit a schema.
 
     Raises:
-        SchemaError: It is no schema, or one that is not kept.
+        SchemaError: It is not a schema, or cannot be enforced.
     """
     guard = _Guard(schema)
     root = guard.copy(schema, "$")
@@ -95,26 +95,26 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of a schema that is given as text.
 
     Raises:
-        SchemaError: It has a name twice, of which a reader takes the one or the other.
+        SchemaError: It has a name twice, and readers differ in which one counts.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise SchemaError(f"{_shown(twice)} is there twice in one object; leave one of them out")
+        raise SchemaError(f"{_shown(twice)} appears twice in one object; leave one of them out")
     return found
 
 
 @define
 class _Guard:
-    """Copies a schema as shapes, and refuses what would not be kept."""
+    """Copies a schema as shapes, and refuses what cannot be enforced."""
 
     schema: object
     targets: dict[str, Shape] = field(factory=dict)
-    """What each ``$ref`` leads to, by its new name."""
+    """The shape that each ``$ref`` leads to, by its new name."""
     _places: dict[str, str] = field(factory=dict)
     """The new name of each place that a ``$ref`` leads to."""
-    _choices: list[tuple[str, list[Shape]]] = field(factory=list)  # Each ``oneOf``: where, and its branches.
+    _choices: list[tuple[str, list[Shape]]] = field(factory=list)  # Each ``oneOf``: its place and its branches.
     _depth: int = 0
 
     def copy(self, schema: object, at: str) -> Shape:
@@ -134,14 +134,14 @@ class _Guard:
         }
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise SchemaError(f"at {at}: more than {MAX_DEPTH} schemas stand in each other")
+            raise SchemaError(f"at {at}: schemas are nested more than {MAX_DEPTH} deep")
         found = next((name for name in _INSTEAD if name in given), None)
         copied = self._typed(given, at) if found is None else self._instead(found, given, at)
         self._depth -= 1
         return copied
 
     def check(self, root: Shape) -> None:
-        """Refuse what only shows once everything is copied."""
+        """Refuse errors that can be found only once everything is copied."""
         self._check_references()
         self._check_ends(root)
         branches = Branches(self.targets)
@@ -150,7 +150,7 @@ class _Guard:
                 if branches.exclude(shapes):
                     continue
             except TooManyError:
-                raise SchemaError(f"at {at}: what oneOf has is too much to be compared; use anyOf") from None
+                raise SchemaError(f"at {at}: the branches of oneOf are too large to be compared; use anyOf") from None
             raise SchemaError(f"at {at}: a value may fit two branches of oneOf; {_APART}")
 
     def _check_references(self) -> None:
@@ -159,33 +159,35 @@ class _Guard:
             TopologicalSorter({name: _behind(shape) for name, shape in self.targets.items()}).prepare()
         except CycleError as error:
             at = next(at for at, name in self._places.items() if name in error.args[1])
-            raise SchemaError(f"at {at}: it leads to itself with no property and no item in between") from None
+            raise SchemaError(f"at {at}: it leads to itself without a property or an item in between") from None
 
     def _check_ends(self, root: Shape) -> None:
-        """Refuse a schema of which no value is finite."""
+        """Refuse a schema that no finite value fits."""
         ending = set[str]()
         while new := {name for name, shape in self.targets.items() if name not in ending and _ends(shape, ending)}:
             ending |= new
         if not _ends(root, ending):
             at = next(at for at, name in self._places.items() if name not in ending)
-            raise SchemaError(f"at {at}: each value holds another one, without end; {_END}")
+            raise SchemaError(f"at {at}: each value contains another one, without end; {_END}")
 
     # ------------------------------------------------------------ without a type
 
     def _instead(self, name: str, given: Shape, at: str) -> Shape:
-        """Copy a keyword that says everything by itself."""
+        """Copy a keyword that defines a schema by itself."""
         value, types = given[name], given.get("type") if name in {"const", "enum"} else None
         if others := sorted(set(given) - {name} - ({"type"} if types is not None else set())):
-            raise SchemaError(f"at {at}: {name} and {others[0]} together cannot be kept; {_CURES.get(others[0], _OUT)}")
+            raise SchemaError(
+                f"at {at}: {name} and {others[0]} together cannot be enforced; {_CURES.get(others[0], _OUT)}"
+            )
         if name == "$ref":
             return self._reference(value, at)
         if name != "const" and (not isinstance(value, list) or not value):
-            raise SchemaError(f"at {at}: {name} wants a list with something in it")
+            raise SchemaError(f"at {at}: {name} must be a list that is not empty")
         if name in {"const", "enum"}:
             return _literals([value] if name == "const" else value, types, at)
         copies = [self.copy(one, f"{at}.{name}[{index}]") for index, one in enumerate(value)]
         if name == "allOf" and len(copies) > 1:
-            raise SchemaError(f"at {at}: allOf of more than one schema cannot be kept; merge them")
+            raise SchemaError(f"at {at}: allOf of more than one schema cannot be enforced; merge them")
         if name == "oneOf":
             self._choices.append((at, copies))
         return copies[0] if len(copies) == 1 else {"anyOf": copies}
@@ -203,7 +205,7 @@ class _Guard:
                 if target is not self.schema and isinstance(target, Mapping) and isinstance(target.get("$id"), str):
                     raise SchemaError(f"at {at}: $ref {pointer!r} leads through an $id: {_ID}")
                 target = found[0]
-            name = self._places[place] = f"ref{len(self._places)}"  # No other rule is called so.
+            name = self._places[place] = f"ref{len(self._places)}"  # No other rule has such a name.
             self.targets[name] = self.copy(target, place)
         return {"$ref": self._places[place]}
 
@@ -216,32 +218,34 @@ class _Guard:
         implied = [kind for kind, known in _OF_TYPE.items() if known & words and kind != "number"]
         types = _types(given["type"], at) if "type" in given else implied
         if len(implied) > 1 and "type" not in given:
-            raise SchemaError(f"at {at}: {' and '.join(sorted(words))} are of unequal types; name the type")
+            raise SchemaError(f"at {at}: {' and '.join(sorted(words))} belong to different types; name the type")
         if others := sorted(words.difference(*(_OF_TYPE[kind] for kind in types))):
-            kept = f"kept for {' or '.join(types)}" if types else "kept"
-            raise SchemaError(f"at {at}: {others[0]} cannot be {kept}; {_CURES.get(others[0], _OUT)}")
+            enforced = f"enforced for {' or '.join(types)}" if types else "enforced"
+            raise SchemaError(f"at {at}: {others[0]} cannot be {enforced}; {_CURES.get(others[0], _OUT)}")
         by = {"object": self._object, "array": self._array, "string": _string, "integer": _integer, "number": _number}
         copies: list[Shape] = [
             by[kind](own, at) if (own := {word: given[word] for word in words & _OF_TYPE[kind]}) else {"type": kind}
             for kind in types
         ]
         if "type" not in given:
-            copies[0]["untyped"] = True  # What is of another type fits too, which tells in a oneOf.
+            copies[0]["untyped"] = True  # Values of other types fit too, which matters in a oneOf.
         return copies[0] if len(copies) == 1 else {"anyOf": copies}
 
     def _object(self, own: Shape, at: str) -> Shape:
         properties, required = own.get("properties", {}), own.get("required", [])
         more = own.get("additionalProperties", "properties" not in own)
         if not isinstance(properties, Mapping):
-            raise SchemaError(f"at {at}: properties wants an object, got {_shown(properties)}")
+            raise SchemaError(f"at {at}: properties must be an object, got {_shown(properties)}")
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise SchemaError(f"at {at}: required wants a list of names, got {_shown(required)}")
+            raise SchemaError(f"at {at}: required must be a list of names, got {_shown(required)}")
         if missing := [name for name in required if name not in properties]:
             raise SchemaError(f"at {at}: {missing[0]!r} is required and not among the properties; list it there too")
         for name in properties:
             _check_text(name, at)
         if properties and not isinstance(more, bool):
-            raise SchemaError(f"at {at}: properties and a schema as additionalProperties cannot both be kept; {_OUT}")
+            raise SchemaError(
+                f"at {at}: properties and a schema as additionalProperties cannot both be enforced; {_OUT}"
+            )
         if not properties and more is True:
             return {"type": "object"}
         copied = {
@@ -261,7 +265,7 @@ class _Guard:
             items = self.copy(items, f"{at}[]")
             return {"type": "array", "items": items, "minItems": low, "maxItems": high}
         if not isinstance(prefix, list) or not prefix:
-            raise SchemaError(f"at {at}: prefixItems wants a list with something in it, got {_shown(prefix)}")
+            raise SchemaError(f"at {at}: prefixItems must be a list that is not empty, got {_shown(prefix)}")
         if not low <= len(prefix) <= (len(prefix) if high is None else high) or own.get("items", False) is not False:
             raise SchemaError(f"at {at}: {_PREFIX.format(len(prefix))}")
         return {"type": "array", "prefixItems": [self.copy(one, f"{at}[{i}]") for i, one in enumerate(prefix)]}
@@ -270,18 +274,20 @@ class _Guard:
 def _string(own: Shape, at: str) -> Shape:
     if "format" in own:
         if own["format"] not in FORMATS or len(own) > 1:
-            raise SchemaError(f"at {at}: format {_shown(own['format'])} cannot be kept; {_FORMAT}")
+            raise SchemaError(f"at {at}: format {_shown(own['format'])} cannot be enforced; {_FORMAT}")
         return {"type": "string", "format": own["format"]}
     if "pattern" in own:
         if len(own) > 1:
-            raise SchemaError(f"at {at}: pattern and a length together cannot be kept; write ^.{{1,9}}$ for the length")
+            raise SchemaError(
+                f"at {at}: pattern and a length together cannot be enforced; write the length as ^.{{1,9}}$"
+            )
         if not isinstance(own["pattern"], str):
-            raise SchemaError(f"at {at}: pattern wants a regular expression, got {_shown(own['pattern'])}")
+            raise SchemaError(f"at {at}: pattern must be a regular expression, got {_shown(own['pattern'])}")
         _check_text(own["pattern"], at)
         try:
             string_of(own["pattern"], "char")
         except PatternError as error:
-            raise SchemaError(f"at {at}: the pattern cannot be kept: {error}") from None
+            raise SchemaError(f"at {at}: the pattern cannot be enforced: {error}") from None
         return {"type": "string", "pattern": own["pattern"]}
     low, high = _counts(own, "minLength", "maxLength", at)
     return {"type": "string", "minLength": low, "maxLength": high}
@@ -300,10 +306,10 @@ def _bounds(own: Shape, at: str) -> tuple[Bound | None, Bound | None]:
 
 def _decimal(value: object, name: str, at: str) -> Decimal:
     if isinstance(value, bool) and name in _DRAFT_4:
-        raise SchemaError(f"at {at}: {name} is a number in itself since draft 6; write it in place of {_DRAFT_4[name]}")
+        raise SchemaError(f"at {at}: {name} is itself a number since draft 6; write it in place of {_DRAFT_4[name]}")
     if type(value) is not int and (type(value) is not float or not math.isfinite(value)):
-        raise SchemaError(f"at {at}: {name} wants a number, got {_shown(value)}")
-    # A fraction is the decimal that was written; a whole number is the double that integers are compared with.
+        raise SchemaError(f"at {at}: {name} must be a number, got {_shown(value)}")
+    # A fraction counts as the decimal that was written, a whole number as the double that integers are compared with.
     return Decimal(value) if value % 1 == 0 else Decimal(repr(value))
 
 
@@ -347,7 +353,7 @@ def _literals(values: list[Any], types: object, at: str) -> Shape:
 
 
 def _behind(shape: Shape) -> list[str]:
-    """Return the references that are reached from a shape with no property and no item in between."""
+    """Return the references that a shape leads to without a property or an item in between."""
     found, todo = list[str](), [shape]
     while todo:
         one = todo.pop()
@@ -358,7 +364,7 @@ def _behind(shape: Shape) -> list[str]:
 
 
 def _ends(shape: Shape, ending: Collection[str]) -> bool:
-    """Return whether a value of a shape is finite where those behind these references may be."""
+    """Return whether a shape has a finite value, given that these references have one."""
     match shape:
         case {"$ref": name}:
             return name in ending
@@ -375,7 +381,7 @@ def _ends(shape: Shape, ending: Collection[str]) -> bool:
 
 
 def _within(target: object, key: str) -> tuple[Any] | None:
-    """Return the value that a step of a JSON pointer leads to, in a tuple; None where there is none."""
+    """Return the value that a step of a JSON pointer leads to, in a tuple; None if there is none."""
     if isinstance(target, list) and re.fullmatch("0|[1-9][0-9]{0,5}", key) and int(key) < len(target):
         return (target[int(key)],)
     return (target[key],) if isinstance(target, Mapping) and key in target else None
@@ -398,7 +404,7 @@ def _counts(own: Shape, least: str, most: str, at: str) -> tuple[int, int | None
     low, high = own.get(least, 0), own.get(most)
     for name, value in ((least, low), (most, high)):
         if name in own and (type(value) is not int or not 0 <= value < MAX_REPEAT):
-            raise SchemaError(f"at {at}: {name} wants a whole number below {MAX_REPEAT}, got {_shown(value)}; {_OUT}")
+            raise SchemaError(f"at {at}: {name} must be a whole number below {MAX_REPEAT}, got {_shown(value)}; {_OUT}")
     if high is not None and high < low:
         raise SchemaError(f"at {at}: {least} {low} is more than {most} {high}")
     return low, high

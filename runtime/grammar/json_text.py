@@ -1,12 +1,13 @@
-"""Grammars of JSON texts, written from schemas that `reenact.runtime.grammar.json_schema` has passed.
+"""Writes grammars of JSON texts from schemas that `reenact.runtime.grammar.json_schema` has checked.
 
 The rules that hold here:
 
-* Every text that is written fits its schema, but not the reverse: the properties come in the schema's order, and none
-  that it does not list; at most one space stands where JSON allows white space, because small models loop in more.
-* An escape in a string is one character, and never half a surrogate pair; no control character stands as itself.
-* A day exists: leap years are known. Times and offsets are those of RFC 3339, with no leap seconds, because a day need
-  not have one.
+* Every text of a grammar fits its schema, but some texts that fit are excluded: the properties come in the schema's
+  order, and only those that it lists; at most one space is written where JSON allows white space, because small models
+  loop in more.
+* An escape in a string is one character, and never half a surrogate pair; control characters are always escaped.
+* Every date exists, with February 29 in leap years only. Times and offsets are those of RFC 3339 without leap seconds,
+  because few days have one.
 """
 
 import json
@@ -20,13 +21,13 @@ from reenact.runtime.grammar.patterns import string_of
 from reenact.runtime.grammar.ranges import Bound, integers, numbers
 
 Shape = dict[str, Any]
-"""A schema in the few words that are written: ``schemas`` has more on them."""
+"""A checked schema, reduced to few keywords; `reenact.runtime.grammar.json_schema` makes it."""
 
 _MAX_TITLE: Final = 20
 _MAX_STEM: Final = 40
-"""Characters of a rule's name before its number, from the end: names of rules deep in a schema do not grow."""
+"""The last characters of a hint that a rule's name keeps, so that names deep in a schema do not grow."""
 _MAX_LENGTH: Final = 16
-"""Digits of a whole number that has no bound."""
+"""The most digits of a whole number without a bound."""
 _WHOLE: Final = '("0" | [1-9] [0-9]{0,15})'
 _POSITIVE: Final = f'{_WHOLE} ("." [0-9]{{1,16}})? ([eE] [-+]? [0-9]{{1,2}})?'
 _HEX_CODE: Final = "([0-9abcefABCEF] [0-9a-fA-F] | [dD] [0-7]) [0-9a-fA-F]{2}"
@@ -72,7 +73,7 @@ def json_grammar(root: Shape, targets: Mapping[str, Shape]) -> str:
 
     Args:
         root: The shape.
-        targets: What the references in shapes lead to, by their names: ``ref0`` and on.
+        targets: The shapes that references lead to, by their names: ``ref0``, ``ref1`` and so on.
     """
     writer = _Writer()
     writer.write("root", root)
@@ -87,15 +88,15 @@ class _Writer:
     def __init__(self) -> None:
         self.rules: dict[str, str] = {}
         self._numbers: dict[str, count[int]] = {}
-        """What is put behind the next name of each stem."""
+        """The next number for each stem of a name."""
 
     def write(self, name: str, shape: Shape) -> None:
         """Write the rule of this name."""
-        self.rules[name] = ""  # Nobody else takes the name.
+        self.rules[name] = ""  # Reserves the name.
         self.rules[name] = self._body(shape, name)
 
     def _rule(self, shape: Shape, hint: str) -> str:
-        """Return the name of a shape's rule, which is like ``hint`` where it is not there yet."""
+        """Return the name of a shape's rule; a new rule is named after ``hint``."""
         if "$ref" in shape:
             return str(shape["$ref"])
         if not set(shape) - {"type", "untyped"}:
@@ -105,7 +106,7 @@ class _Writer:
         return name
 
     def _named(self, hint: str) -> str:
-        """Return a name that no rule has; all are longer than those of ``_PRIMITIVES`` and of references, by a dash."""
+        """Return an unused name. It has a dash, unlike the names of references and most of ``_PRIMITIVES``."""
         stem = re.sub("[^a-zA-Z0-9-]+", "-", hint)[-_MAX_STEM:]
         numbers = self._numbers.setdefault(stem, count())
         return next(name for number in numbers if (name := f"{stem}-{number}" if number else stem) not in self.rules)
@@ -158,10 +159,10 @@ class _Writer:
         return f'"[" space {body if low else f"({body})?"} "]" space'
 
     def _object(self, properties: Mapping[str, Shape], required: set[str], name: str) -> str:
-        """Return an object whose properties come in this order, each one that is not required or not.
+        """Return an object whose properties come in this order; those that are not required may be left out.
 
-        Rules for what may stand from each property on keep the grammar as long as the schema, however many may be
-        left out: one where nothing stands before, and one where something does.
+        Each property has two rules for the rest of the object from there on, one if no property came before and one if
+        some did. So the grammar's length is proportional to the schema's, however many properties may be left out.
         """
         first = following = '""'
         for title, shape in reversed(list(properties.items())):
@@ -183,7 +184,7 @@ class _Writer:
 
 
 def _literal(value: object) -> str:
-    """Return a JSON value as itself; what is not ASCII is not escaped."""
+    """Return GBNF for a JSON value; characters beyond ASCII are not escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -193,7 +194,7 @@ def _times(low: int, high: int | None) -> str:
 
 
 def _whole_ends(low: int | None, high: int | None) -> tuple[int, int]:
-    """Return both ends of a range of whole numbers; one that is open goes on to numbers of 16 digits or more."""
+    """Return both ends of a range of whole numbers; an open end allows at least all numbers of 16 digits."""
     length = max([_MAX_LENGTH, *(len(str(abs(end))) for end in (low, high) if end is not None)])
     most = 10**length - 1
     return -most if low is None else low, most if high is None else high

@@ -1,14 +1,15 @@
-r"""Regular expressions of JSON Schemas, as GBNF of JSON strings.
+r"""Translates regular expressions of JSON Schemas to GBNF of JSON strings.
 
 The rules that hold here:
 
-* A pattern is kept or refused, with the place in it and what to write instead.
-* What is kept is what ECMA-262 (by characters, as its flag ``u`` reads), Python and Rust read alike. Where they differ
-  in what characters there are, the texts are those that fit for all of them: ``\w``, ``\d`` and ``\s`` are ASCII, what
-  they leave out is ASCII too, and ``.`` is what no reader takes for the end of a line.
-* A pattern is searched for, so what ``^`` and ``$`` do not bind may stand between other characters.
-* Characters stand in the text as themselves, or behind a backslash where JSON has a short escape for them. Control
-  characters that have none are not written.
+* A pattern is supported as a whole or refused; the error names the place in it and what to write instead.
+* Supported are the patterns that ECMA-262 (with its flag ``u``), Python and Rust read alike. Where they differ in the
+  characters of a class, the texts are those that match for all of them: ``\w``, ``\d`` and ``\s`` are ASCII, their
+  opposites are ASCII too, and ``.`` excludes every character that some reader takes for the end of a line.
+* A pattern may match anywhere in the string, so other characters may come before and after it unless ``^`` and ``$``
+  bind it.
+* A character is written as itself, or with a backslash where JSON has a short escape for it. Control characters
+  without a short escape are not written.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from attrs import define
 from reenact.runtime.grammar.gbnf import ALL, MAX_REPEAT, Ranges, without
 
 MAX_DEPTH: Final = 40
-"""Groups in groups."""
+"""The deepest nesting of groups."""
 
 _ASCII: Final = ((0x01, 0x7F),)
 _LINE_ENDS: Final = ((0x0A, 0x0A), (0x0D, 0x0D), (0x85, 0x85), (0x2028, 0x2029))
@@ -31,7 +32,7 @@ _SETS: Final[dict[str, Ranges]] = {
 _SET_ESCAPES: Final = frozenset(rf"\{sign}" for sign in "dDwWsS")
 _NOT_SPACE: Final = ((0x09, 0x0D), (0x1C, 0x20))
 _SHORT: Final = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '"', 0x5C: "\\"}
-"""The characters that JSON has a short escape for, and wants one for."""
+"""The characters that must be escaped in JSON and have a short escape."""
 _NOT_ITSELF: Final = ((0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F))
 _CONTROLS: Final = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 _HEX: Final = {"x": 2, "u": 4}
@@ -41,18 +42,18 @@ _SHOWN: Final = 20
 
 
 class PatternError(Exception):
-    """What is wrong with a pattern, or cannot be kept of it."""
+    """A pattern is wrong, or not supported."""
 
 
 def string_of(pattern: str, char: str) -> str:
-    """Return, in GBNF, what stands between the quotes of a JSON string in which a pattern is found.
+    """Return GBNF for the text between the quotes of a JSON string that a pattern matches.
 
     Args:
         pattern: The pattern.
-        char: The expression of any character.
+        char: The GBNF expression for any character.
 
     Raises:
-        PatternError: It is none, or not kept.
+        PatternError: It is not a pattern, or not supported.
     """
     reader = _Reader(pattern, char)
     found = reader.whole()
@@ -71,7 +72,7 @@ class _Reader:
     depth: int = 0
 
     def whole(self) -> str:
-        """Return all alternatives, each with what may stand before and behind it."""
+        """Return all alternatives, each with the characters that may come before and after it."""
         found = []
         while True:
             before = "" if self._take("^") else f"{self.char}*"
@@ -92,9 +93,9 @@ class _Reader:
     def _item(self) -> str:
         sign = self.pattern[self.at]
         if sign in "^$":
-            raise self.error(f"{sign} is kept only at an end of the pattern or of one of its outermost alternatives")
+            raise self.error(f"{sign} is supported only at an end of the pattern or of an outermost alternative")
         if sign in "*+?{":
-            raise self.error(f"nothing is there to be repeated; write \\{sign}")
+            raise self.error(f"there is nothing to repeat; write \\{sign}")
         self.at += 1
         if sign == "(":
             return self._group()
@@ -109,11 +110,11 @@ class _Reader:
     def _group(self) -> str:
         if self._take("?") and not self._take(":"):
             if self.pattern.startswith(("P<", "<"), self.at) and not self.pattern.startswith(("<=", "<!"), self.at):
-                raise self.error("a group's name is not written alike for all; write ( )")
-            raise self.error("of groups only ( ) and (?: ) are kept")
+                raise self.error("named groups are written differently by different readers; write ( )")
+            raise self.error("only the groups ( ) and (?: ) are supported")
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.error(f"more than {MAX_DEPTH} groups stand in each other")
+            raise self.error(f"groups are nested more than {MAX_DEPTH} deep")
         found = [self._sequence()]
         while self._take("|"):
             found.append(self._sequence())
@@ -123,7 +124,7 @@ class _Reader:
         return f"({' | '.join(one or chr(34) * 2 for one in found)})"
 
     def _counted(self, item: str) -> str:
-        """Return an item with its count behind it, if there is one; that it is lazy changes no text."""
+        """Return an item with its count, if it has one; a lazy count allows the same texts."""
         sign = self.pattern[self.at : self.at + 1]
         if sign not in {"*", "+", "?", "{"}:
             return item
@@ -131,8 +132,8 @@ class _Reader:
         count = self._bounds() if sign == "{" else sign
         self._take("?")
         if self.pattern[self.at : self.at + 1] in {"*", "+", "?", "{"}:
-            raise self.error("a count stands behind a count; write a group around the first")
-        # Of an item that is empty by itself no count makes more.
+            raise self.error("a count follows a count; write a group around the first")
+        # Repeating an empty item gives nothing.
         return "" if item in {'""', '("")'} else f"{item}{count}"
 
     def _bounds(self) -> str:
@@ -169,7 +170,7 @@ class _Reader:
             if self.at >= len(self.pattern):
                 raise self.error("] is missing; write \\[ for the character")
             if self.pattern.startswith("[", self.at) or self.pattern.startswith(_SET_SIGNS, self.at):
-                raise self.error("not all read this alike; write a backslash before it")
+                raise self.error("different readers take this differently; write a backslash before it")
             escaped |= {self.pattern[self.at : self.at + 2]} & _SET_ESCAPES
             low = self._member()
             if self.pattern.startswith("-", self.at) and not self.pattern.startswith("-]", self.at):
@@ -203,14 +204,14 @@ class _Reader:
             code = self._hex(_HEX[sign])
         elif sign and (sign in _SIGNS or (not sign.isalnum() and sign.isascii() and sign.isprintable())):
             if sign in "<>":
-                raise self.error(f"\\{sign} is a word's end to some; write {sign} without the backslash")
+                raise self.error(f"\\{sign} is the end of a word to some readers; write {sign} without the backslash")
             code = ord(sign)
         elif sign in {"b", "B"} and not in_class:
-            raise self.error("a word's end is not kept; write the characters beside it")
+            raise self.error("the end of a word is not supported; write the characters next to it")
         elif sign.isdigit():
-            raise self.error("what an earlier group found is not kept; write it out")
+            raise self.error("a reference to an earlier group is not supported; write its text out")
         else:
-            raise self.error(f"\\{sign} is not kept; write the characters in brackets")
+            raise self.error(f"\\{sign} is not supported; write the characters in brackets")
         return ((code, code),)
 
     def _hex(self, length: int) -> int:
@@ -220,11 +221,11 @@ class _Reader:
             raise self.error(f"{length} hexadecimal digits are missing")
         code = int(digits, 16)
         if 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004  # the surrogates
-            raise self.error(f"\\u{digits} is half a character to some; write the character itself")
+            raise self.error(f"\\u{digits} is half a character to some readers; write the character itself")
         return code
 
     def _written(self, ranges: Ranges) -> str:
-        """Return one of these characters as it stands in a JSON string."""
+        """Return GBNF for one of these characters as JSON strings have it."""
         plain = without(without(ALL, without(ALL, ranges)), _NOT_ITSELF)
         short = "".join(sign for code, sign in _SHORT.items() if any(low <= code <= high for low, high in ranges))
         found = [_bracketed(plain)] if plain else []
@@ -232,7 +233,7 @@ class _Reader:
             signs = _bracketed(sorted((ord(sign), ord(sign)) for sign in short))
             found.append(f'"\\\\" {signs}')
         if not found:
-            raise self.error("there is no character that it can write here")
+            raise self.error("no character is left that JSON can write here")
         return found[0] if len(found) == 1 and plain else f"({' | '.join(found)})"
 
     def _take(self, text: str) -> bool:
@@ -242,7 +243,7 @@ class _Reader:
         return True
 
     def error(self, reason: str) -> PatternError:
-        """Return an error that names where it was found."""
+        """Return an error that names its place."""
         rest = self.pattern[self.at : self.at + _SHOWN]
         return PatternError(f"{reason}, " + (f"at {rest!r}" if rest else "at its end"))
 

@@ -1,10 +1,10 @@
-"""Numbers between two bounds, in GBNF.
+"""Writes GBNF for the numbers between two bounds.
 
 The rules that hold here:
 
-* Every number that is written lies between its bounds, as decimals and as the doubles that they are read as: near a
-  bound no number has more digits than a double tells apart.
-* ``-0`` is not written, and no exponent.
+* Every number of the grammar lies between its bounds, both as a decimal and as the double that a reader makes of it: it
+  has no more digits than a double distinguishes.
+* There is no ``-0`` and no exponent.
 """
 
 from decimal import Decimal
@@ -13,29 +13,29 @@ from typing import Final
 from attrs import frozen
 
 MAX_DIGITS: Final = 15
-"""Decimal digits that a double tells apart."""
+"""Decimal digits that a double distinguishes."""
 
 
 @frozen
 class Bound:
-    """How far numbers go."""
+    """A bound of numbers."""
 
     value: Decimal
     included: bool = True
 
     @property
     def whole(self) -> int:
-        """The digits before the point, as a number; of a number that is not negative."""
+        """The digits before the point, as a number; only for a bound that is not negative."""
         return int(self.value)
 
     @property
     def fraction(self) -> str:
-        """The digits behind the point, as far as they are not 0."""
+        """The digits after the point, without zeros at the end."""
         return format(self.value, "f").partition(".")[2].rstrip("0")
 
 
 def alternatives(found: list[str]) -> str:
-    """Return one of several expressions as one expression."""
+    """Return an expression for any one of several expressions."""
     return found[0] if len(found) == 1 else f"({' | '.join(found)})"
 
 
@@ -46,11 +46,11 @@ def integers(low: int, high: int) -> str:
 
 
 def numbers(low: Bound | None, high: Bound | None) -> str | None:
-    """Return the numbers of `MAX_DIGITS` digits at most from ``low`` to ``high``, or None if there are none.
+    """Return the numbers of at most `MAX_DIGITS` digits from ``low`` to ``high``, or None if there are none.
 
     Args:
-        low: Where they begin; None for the lowest.
-        high: Where they end; None for the highest. One end at least is given.
+        low: The lower bound; None for the lowest number.
+        high: The upper bound; None for the highest number. At least one of the two is given.
     """
     zero, most = Decimal(0), Decimal(10**MAX_DIGITS - 1)
     places = MAX_DIGITS - max(len(str(abs(end.whole))) for end in (low, high) if end is not None)
@@ -70,7 +70,7 @@ def _naturals(low: int, high: int) -> list[str]:
     """Return the whole numbers from ``low`` to ``high``, neither of which is negative."""
     found: list[str] = []
     whole: list[int] = []
-    """Lengths of which there are all numbers."""
+    """The lengths of which all numbers are in the range."""
     for length in range(len(str(low)), len(str(high)) + 1):
         first, last = 10 ** (length - 1) if length > 1 else 0, 10**length - 1
         if length > 1 and low <= first and last <= high:
@@ -83,7 +83,7 @@ def _naturals(low: int, high: int) -> list[str]:
 
 
 def _of_one_length(low: str, high: str) -> list[str]:
-    """Return the digits from ``low`` to ``high``, which are as long as each other."""
+    """Return the digits from ``low`` to ``high``, which have the same length."""
     if not low.strip("0") and not high.strip("9"):
         return [_digits("0-9", len(low))]
     if not low[1:]:
@@ -126,7 +126,7 @@ def _between(low: Bound, high: Bound, places: int) -> list[str]:
 
 @frozen
 class _Edge:
-    """A bound's digits behind the point, as far as they are still to be matched."""
+    """The digits of a bound after the point that are still to be matched."""
 
     digits: str
     included: bool
@@ -137,12 +137,12 @@ class _Edge:
         return not self.digits and self.included
 
     def after(self) -> "_Edge":
-        """Return the edge that the digits behind the first one have."""
+        """Return the edge without its first digit."""
         return _Edge(self.digits[1:], self.included)
 
 
 def _decimals(whole: list[str], low: _Edge | None, high: _Edge | None, places: int) -> list[str]:
-    """Return numbers with one of these before the point, and behind it what lies between the edges."""
+    """Return the numbers with one of ``whole`` before the point, and after it digits between the edges."""
     before = alternatives([one if one[0] in '["' else f'"{one}"' for one in whole])
     behind = _more(low, high, places)
     if not behind:
@@ -157,7 +157,7 @@ def _may_end(low: _Edge | None, high: _Edge | None) -> bool:
 
 
 def _more(low: _Edge | None, high: _Edge | None, places: int) -> list[str]:
-    """Return one digit or more, so many at most, between the edges."""
+    """Return one digit or more, at most ``places``, between the edges."""
     if not places:
         return []
     if low is not None and low.reached:

@@ -1,13 +1,13 @@
-"""Grammars in GBNF: whether their rules come to something.
+"""Checks that a grammar in GBNF can be followed and has texts.
 
 The rules that hold here:
 
-* A grammar that passes can be followed: every rule that it names is there, and none begins with itself, whatever may
-  be empty before it.
-* A grammar has texts: one that only never ends, or only the empty text fits, is refused; and what leads to no end is
-  taken out, so that each beginning of a text that is allowed is the beginning of a whole one.
-* By no rule a text can go on in more than `MAX_WAYS` ways.
-* All takes time and memory linear in what the grammar comes to, which is bounded (`reenact.runtime.grammar.automaton`).
+* A grammar that passes can be followed: every rule that it names exists, and none begins with itself, even after items
+  that may be empty.
+* A grammar that passes has texts: it is refused if no text is finite, or if only the empty text matches. Branches that
+  lead to no end are removed, so every beginning that is allowed is the beginning of a whole text.
+* At no place can a text continue in more than `MAX_WAYS` ways.
+* The checks take time and memory linear in the grammar's size, which is bounded (`reenact.runtime.grammar.automaton`).
 """
 
 from collections import OrderedDict, defaultdict
@@ -21,21 +21,21 @@ from reenact.runtime.grammar.automaton import CALL, EMPTY, Automaton, Compact, E
 from reenact.runtime.grammar.gbnf import GrammarError, Group, Item, Reference, Repetition, read
 
 MAX_WAYS: Final = 20_000
-"""Ways in which a text can go on at one place."""
+"""The most ways in which a text can continue at one place."""
 
 _MAX_COUNTED: Final = 300_000
-"""Ways that are counted one by one, from places where they meet again: 0.15 s."""
+"""The most ways that are counted one by one, where the upper bound does not suffice: 0.15 s."""
 
 _MAX_KEPT: Final = 128 * 2**20
-"""Bytes of the automata that are kept: those of sixty of the largest grammars, or of ten thousand usual ones."""
+"""The most bytes of automata that are kept: enough for sixty of the largest grammars, or ten thousand usual ones."""
 
 _OF_EACH: Final = 2048
-"""Bytes that each takes besides."""
+"""The fixed bytes of each."""
 
 
 @define
 class _Automata:
-    """Automata, so that whoever draws by a grammar finds made what its request has made, in another thread."""
+    """A cache of automata, shared by the thread that checks a request and the thread that draws for it."""
 
     _made: OrderedDict[str, Compact] = field(factory=OrderedDict)
     _size: int = 0
@@ -64,10 +64,10 @@ _AUTOMATA: Final = _Automata()
 
 
 def check(grammar: str) -> Compact:
-    """Return the automaton of a grammar that can be followed, and that a text can have the form of.
+    """Return the automaton of a grammar.
 
     Raises:
-        GrammarError: There is none; the error says why.
+        GrammarError: The grammar cannot be followed, or has no texts; the error gives the reason.
     """
     return _AUTOMATA.of(grammar)
 
@@ -79,7 +79,7 @@ def _automaton(grammar: str) -> Compact:
     for name, body in rules.items():
         for other in _references(body):
             if other not in rules:
-                raise GrammarError(f"rule {name!r} wants a rule {other!r}, which is not there")
+                raise GrammarError(f"rule {name!r} refers to a rule {other!r}, which does not exist")
     automaton = automaton_of(rules)
     _, automaton.nullable = _ending(automaton, by_bytes=False)
     _check_beginnings(automaton)
@@ -100,15 +100,15 @@ def _references(item: Item) -> Iterator[str]:
 
 
 def _ending(automaton: Automaton, *, by_bytes: bool) -> tuple[set[int], set[int]]:
-    """Return the nodes from which the end of their rule can be reached, and those where a rule begins.
+    """Return the nodes from which the end of their rule can be reached, and the starts of rules among them.
 
     Args:
         automaton: The nodes.
-        by_bytes: Bytes may be read on the way; if not, only what may be empty is passed.
+        by_bytes: Whether bytes may be read on the way; if not, only empty items are passed.
     """
     before: list[list[int]] = [[] for _ in automaton.edges]
     calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    """Where a rule is gone into, before the node behind it; and where that rule begins."""
+    """By the node after a call: the node of the call and the start of the rule that it calls."""
     begins: set[int] = set(automaton.starts.values())
     for node, edges in enumerate(automaton.edges):
         for low, high, then in edges:
@@ -136,10 +136,10 @@ def _ending(automaton: Automaton, *, by_bytes: bool) -> tuple[set[int], set[int]
 
 
 def _prune(automaton: Automaton) -> None:
-    """Take out what leads to no end; refuse a grammar that no text ever ends in, or only the empty one."""
+    """Remove branches that lead to no end; refuse a grammar without a finite text, or with only the empty text."""
     ending, _ = _ending(automaton, by_bytes=True)
     if automaton.root not in ending:
-        raise GrammarError("no text that ends has its form: a rule always wants itself again")
+        raise GrammarError("no finite text matches: a rule always needs itself again")
     if len(ending) < len(automaton.edges):
         for node, edges in enumerate(automaton.edges):
             automaton.edges[node] = [
@@ -153,11 +153,11 @@ def _prune(automaton: Automaton) -> None:
             new = {then, high} - seen if low == CALL else {then} - seen
             seen |= new
             todo += new
-    raise GrammarError("only the empty text has its form")
+    raise GrammarError("only the empty text matches")
 
 
 def _check_beginnings(automaton: Automaton) -> None:
-    """Refuse a rule that begins with itself: reading nothing it would be gone into for ever."""
+    """Refuse a rule that begins with itself: it would be entered for ever without reading a byte."""
     named = set(automaton.starts.values())
     begins = {start: _first(automaton, start) & named for start in named}
     users: dict[int, list[int]] = defaultdict(list)
@@ -191,7 +191,7 @@ def _first(automaton: Automaton, start: int) -> set[int]:
 
 
 def _check_ways(automaton: Automaton) -> None:
-    """Refuse a grammar by which a text can go on in too many ways, whatever it was so far."""
+    """Refuse a grammar by which a text can continue in too many ways at some place."""
     if sum(map(len, automaton.edges)) <= MAX_WAYS:
         return
     at_most: dict[int, int] = {}
@@ -205,12 +205,12 @@ def _check_ways(automaton: Automaton) -> None:
 
 
 def _may_branch(edges: list[Edge]) -> bool:
-    """Return whether more than one way may go on from a node; a byte is one."""
+    """Return whether a node may have more than one way out; a single edge with bytes is one."""
     return len(edges) != 1 or edges[0][0] < 0
 
 
 def _at_most(automaton: Automaton, begin: int, known: dict[int, int]) -> int:
-    """Return a number that the ways from a node on do not exceed: those that meet again count each."""
+    """Return an upper bound of the ways out of a node: ways that meet again are counted several times."""
     todo = [begin]
     while todo:
         node = todo[-1]
@@ -225,7 +225,7 @@ def _at_most(automaton: Automaton, begin: int, known: dict[int, int]) -> int:
 
 
 def _ways(automaton: Automaton, begin: int) -> int:
-    """Return the ways from a node on, or more than `MAX_WAYS`."""
+    """Return the count of the ways out of a node, or some number above `MAX_WAYS`."""
     ways, seen, todo = 0, {begin}, [begin]
     while todo and ways <= MAX_WAYS:
         node = todo.pop()
@@ -237,7 +237,7 @@ def _ways(automaton: Automaton, begin: int) -> int:
 
 
 def _following(automaton: Automaton, node: int) -> Iterator[int]:
-    """Yield the nodes that can be reached from one by reading nothing."""
+    """Yield the nodes that a node leads to without a byte."""
     for low, high, then in automaton.edges[node]:
         if low == CALL:
             yield high
@@ -246,7 +246,7 @@ def _following(automaton: Automaton, node: int) -> Iterator[int]:
 
 
 def _in_cycle(begins: Mapping[int, set[int]], left: set[int]) -> int:
-    """Return a rule that begins with itself: every one of those that are ``left`` leads to one."""
+    """Return a rule that begins with itself; each of the rules ``left`` leads to one."""
     start = min(left)
     seen: set[int] = set()
     while start not in seen:

@@ -177,7 +177,7 @@ async def test_a_scripted_engine_refuses_the_schemas_that_a_real_one_does(
 ) -> None:
     """So an application's tests see the error that its users would."""
     async with scripted_runtime(["a"]) as runtime:
-        with pytest.raises(InvalidRequest, match="cannot be kept") as raised:
+        with pytest.raises(InvalidRequest, match="cannot be enforced") as raised:
             await runtime.complete("p", format=schema)
     assert "format" == raised.value.field
 
@@ -243,7 +243,7 @@ async def test_a_refused_request_is_a_fact(scripted_runtime: OpenScripted, sessi
     ids = ["a", "b", "c", "d", "\\ud800", None, "e", None, None]
     fields = ["top_k", "grammar", "prompt", "prompt", "request_id", "request_id", "messages", "texts", "texts"]
     assert [(name, "invalid_request", field) for name, field in zip(ids, fields, strict=True)] == refused(session_log)
-    assert "rule 'root' wants a rule 'x'" in of(session_log, "RequestRefused")[1]["failure"]["reason"]
+    assert "rule 'root' refers to a rule 'x'" in of(session_log, "RequestRefused")[1]["failure"]["reason"]
     assert b"secret" not in session_log.read_bytes()
 
 

@@ -28,29 +28,35 @@ def nested(depth: int) -> dict[str, Any]:
     [
         ({"type": "strin"}, 'at $: there is no type "strin"; there are object, array,'),
         ({"properties": {"a": {"type": ["string", 5]}}}, "at $.a: there is no type 5"),
-        ({"type": "string", "properties": {}}, "at $: properties cannot be kept for string"),
-        ({"type": "array", "items": {"type": "object", "minItems": 1}}, "at $[]: minItems cannot be kept for object"),
+        ({"type": "string", "properties": {}}, "at $: properties cannot be enforced for string"),
+        (
+            {"type": "array", "items": {"type": "object", "minItems": 1}},
+            "at $[]: minItems cannot be enforced for object",
+        ),
         ({"properties": {"a": 5}}, "at $.a: expected a schema, got 5"),
         ({"properties": {"a": False}}, "at $.a: no value fits false; leave it out"),
-        ({"propertys": {}}, "at $: propertys cannot be kept"),
-        ({"properties": {"a": {"$id": "a.json"}}}, "at $.a: $id changes what the references below it mean"),
+        ({"propertys": {}}, "at $: propertys cannot be enforced"),
+        ({"properties": {"a": {"$id": "a.json"}}}, "at $.a: $id changes the meaning of the references below it"),
         ({"$ref": "#/$defs/A", "$defs": {"A": {"$id": "a.json", "type": "null"}}}, "at $/$defs/A: $id changes"),
         (
             {"properties": {"a": {}}, "additionalProperties": {"type": "null"}},
-            "at $: properties and a schema as additionalProperties cannot both be kept; leave it out",
+            "at $: properties and a schema as additionalProperties cannot both be enforced; leave it out",
         ),
-        ({"properties": []}, "at $: properties wants an object"),
-        ({"properties": {}, "required": "a"}, "at $: required wants a list of names"),
+        ({"properties": []}, "at $: properties must be an object"),
+        ({"properties": {}, "required": "a"}, "at $: required must be a list of names"),
         ({"properties": {}, "required": ["a"]}, "at $: 'a' is required and not among the properties"),
-        ({"uniqueItems": True}, "at $: uniqueItems cannot be kept"),
-        ({"items": {}, "minLength": 1}, "of unequal types; name the type"),
-        ({"type": "array", "items": {}, "uniqueItems": True}, "at $: uniqueItems cannot be kept for array; leave it"),
+        ({"uniqueItems": True}, "at $: uniqueItems cannot be enforced"),
+        ({"items": {}, "minLength": 1}, "belong to different types; name the type"),
+        (
+            {"type": "array", "items": {}, "uniqueItems": True},
+            "at $: uniqueItems cannot be enforced for array; leave it",
+        ),
         ({"type": "array", "minItems": 3, "maxItems": 2}, "at $: minItems 3 is more than maxItems 2"),
-        ({"type": "array", "minItems": -1}, "at $: minItems wants a whole number below 2000, got -1"),
-        ({"type": "string", "maxLength": 2000}, "at $: maxLength wants a whole number below 2000, got 2000"),
+        ({"type": "array", "minItems": -1}, "at $: minItems must be a whole number below 2000, got -1"),
+        ({"type": "string", "maxLength": 2000}, "at $: maxLength must be a whole number below 2000, got 2000"),
         ({"type": "array", "items": False}, "at $[]: no value fits false; leave it out"),
         ({"items": [{}]}, "at $: a list as items is called prefixItems since draft 2020-12; write that"),
-        ({"prefixItems": []}, "at $: prefixItems wants a list with something in it"),
+        ({"prefixItems": []}, "at $: prefixItems must be a list that is not empty"),
         (
             {"prefixItems": [{}], "minItems": 2},
             "with prefixItems there are exactly these items; leave items out, and let minItems and maxItems allow 1",
@@ -63,22 +69,22 @@ def nested(depth: int) -> dict[str, Any]:
         ({"pattern": "\udc00"}, r"at $: \udc00 is half a surrogate pair; write the whole character"),
         (
             {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
-            'at $: each value holds another one, without end; require less, or allow {"type": "null"} there with anyOf',
+            'at $: each value contains another one, without end; require less, or allow {"type": "null"} there',
         ),
         (
             {"prefixItems": [{"$ref": "#/$defs/a"}]}
             | {"$defs": {"a": {"items": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}, "minItems": 1}}},
-            "at $/$defs/a: each value holds another one, without end",
+            "at $/$defs/a: each value contains another one, without end",
         ),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no whole number is at least 5 and at most 4"),
         (
             {"type": "integer", "exclusiveMinimum": 4, "exclusiveMaximum": 5},
             "no whole number is at least 5 and at most 4",
         ),
-        ({"type": "integer", "minimum": True, "maximum": 5}, "minimum wants a number, got true"),
+        ({"type": "integer", "minimum": True, "maximum": 5}, "minimum must be a number, got true"),
         ({"type": "integer", "maximum": 10**20}, "a bound has more than 20 digits; leave it out and check the answer"),
-        ({"type": "number", "minimum": "0"}, 'minimum wants a number, got "0"'),
-        ({"type": "number", "minimum": math.inf}, "minimum wants a number, got Infinity"),
+        ({"type": "number", "minimum": "0"}, 'minimum must be a number, got "0"'),
+        ({"type": "number", "minimum": math.inf}, "minimum must be a number, got Infinity"),
         ({"type": "integer", "minimum": 10**310}, "at $: a bound has more than 20 digits"),
         ({"type": "integer", "minimum": 10**310, "maximum": 0}, "at $: a bound has more than 20 digits"),
         ({"type": "number", "maximum": -(10**310)}, "the bounds have more than 15 digits together"),
@@ -92,39 +98,48 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "number", "exclusiveMaximum": -999999999999999}, "at $: no number of up to 15 digits"),
         (
             {"type": "integer", "minimum": 0, "exclusiveMinimum": True},
-            "exclusiveMinimum is a number in itself since draft 6; write it in place of minimum",
+            "exclusiveMinimum is itself a number since draft 6; write it in place of minimum",
         ),
         ({"type": "number", "minimum": 1e-9, "maximum": 1e9}, "the bounds have more than 15 digits together; leave it"),
-        ({"type": "integer", "multipleOf": 5}, "multipleOf cannot be kept for integer; use integer, or leave it out"),
-        ({"type": "string", "nullable": True}, 'nullable cannot be kept for string; use anyOf with {"type": "null"}'),
-        ({"anyOf": [{}], "nullable": True}, 'together cannot be kept; use anyOf with {"type": "null"}'),
-        ({"type": "string", "pattern": 5}, "at $: pattern wants a regular expression, got 5"),
+        (
+            {"type": "integer", "multipleOf": 5},
+            "multipleOf cannot be enforced for integer; use integer, or leave it out",
+        ),
+        (
+            {"type": "string", "nullable": True},
+            'nullable cannot be enforced for string; use anyOf with {"type": "null"}',
+        ),
+        ({"anyOf": [{}], "nullable": True}, 'together cannot be enforced; use anyOf with {"type": "null"}'),
+        ({"type": "string", "pattern": 5}, "at $: pattern must be a regular expression, got 5"),
         (
             {"items": {"type": "string", "pattern": r"\ba"}},
-            "at $[]: the pattern cannot be kept: a word's end is not kept",
+            "at $[]: the pattern cannot be enforced: the end of a word is not supported",
         ),
         (
             {"pattern": "a", "maxLength": 5},
-            "pattern and a length together cannot be kept; write ^.{1,9}$ for the length",
+            "pattern and a length together cannot be enforced; write the length as ^.{1,9}$",
         ),
         (
             {"$defs": {"a": {"$id": "a.json", "$defs": {"b": {}}}}, "$ref": "#/$defs/a/$defs/b"},
-            "at $: $ref '#/$defs/a/$defs/b' leads through an $id: $id changes what the references below it mean",
+            "at $: $ref '#/$defs/a/$defs/b' leads through an $id: $id changes the meaning of the references below it",
         ),
-        ({"$anchor": "a"}, "at $: $anchor cannot be kept; give each schema a place in $defs, and write #/$defs/..."),
-        ({"$dynamicAnchor": "a"}, "at $: $dynamicAnchor cannot be kept; give each schema a place in $defs"),
-        ({"$dynamicRef": "#a"}, "at $: $dynamicRef cannot be kept; use $ref"),
+        (
+            {"$anchor": "a"},
+            "at $: $anchor cannot be enforced; give each schema a place in $defs, and write #/$defs/...",
+        ),
+        ({"$dynamicAnchor": "a"}, "at $: $dynamicAnchor cannot be enforced; give each schema a place in $defs"),
+        ({"$dynamicRef": "#a"}, "at $: $dynamicRef cannot be enforced; use $ref"),
         ({"$ref": "#a"}, '$ref "#a" does not point into this schema; write #/$defs/...'),
         ({"$id": "https://a.example/a", "$ref": "https://a.example/a#/$defs/b"}, "does not point into this schema"),
         (
             {"type": "string", "format": "email"},
-            'format "email" cannot be kept; use one of date, time, date-time, uuid without a length, or leave it out',
+            'format "email" cannot be enforced; use one of date, time, date-time, uuid without a length, or leave it',
         ),
-        ({"type": "string", "format": "date", "minLength": 1}, 'format "date" cannot be kept; use one of date'),
-        ({"enum": []}, "enum wants a list with something in it"),
-        ({"anyOf": []}, "anyOf wants a list with something in it"),
-        ({"anyOf": [{}], "type": "string"}, "anyOf and type together cannot be kept"),
-        ({"allOf": [{}, {}]}, "allOf of more than one schema cannot be kept"),
+        ({"type": "string", "format": "date", "minLength": 1}, 'format "date" cannot be enforced; use one of date'),
+        ({"enum": []}, "enum must be a list that is not empty"),
+        ({"anyOf": []}, "anyOf must be a list that is not empty"),
+        ({"anyOf": [{}], "type": "string"}, "anyOf and type together cannot be enforced"),
+        ({"allOf": [{}, {}]}, "allOf of more than one schema cannot be enforced"),
         ({"enum": ["a", 1], "type": "string"}, '1 is not of the type "string"'),
         ({"const": True, "type": "integer"}, 'true is not of the type "integer"'),
         ({"$ref": "https://example.com/schema"}, "does not point into this schema"),
@@ -133,8 +148,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"prefixItems": [{"$ref": "#/prefixItems/1"}]}, "there is no '1'"),
         ({"prefixItems": [{"$ref": "#/prefixItems/00"}]}, "there is no '00'"),
         ({"$ref": 7}, "$ref 7 does not point into this schema"),
-        ({"$ref": "#"}, "at $: it leads to itself with no property and no item in between"),
-        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "at $: it leads to itself with no property and no item"),
+        ({"$ref": "#"}, "at $: it leads to itself without a property or an item in between"),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "at $: it leads to itself without a property or an item"),
         (
             {"items": {"$ref": "#/$defs/a"}}
             | {
@@ -143,9 +158,9 @@ def nested(depth: int) -> dict[str, Any]:
                     "b": {"oneOf": [{"$ref": "#/$defs/a"}]},
                 }
             },
-            "at $/$defs/a: it leads to itself with no property and no item in between",
+            "at $/$defs/a: it leads to itself without a property or an item in between",
         ),
-        (nested(100), "more than 64 schemas stand in each other"),
+        (nested(100), "schemas are nested more than 64 deep"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(schema: dict[str, Any], reason: str) -> None:
@@ -158,12 +173,12 @@ def test_what_cannot_be_kept_is_refused(schema: dict[str, Any], reason: str) -> 
 @pytest.mark.parametrize(
     ("pattern", "cure"),
     [
-        (r"^\<b\>$", r"\< is a word's end to some; write < without the backslash"),
-        (r"^[a\>]$", r"\> is a word's end to some; write > without the backslash"),
-        ("(?<n>a)", "a group's name is not written alike for all; write ( )"),
-        ("(?P<n>a)(?P<n>b)", "a group's name is not written alike for all; write ( )"),
-        ("(?<=a)b", "of groups only ( ) and (?: ) are kept"),
-        (r"\ud83d\ude00", r"\ud83d is half a character to some; write the character itself"),
+        (r"^\<b\>$", r"\< is the end of a word to some readers; write < without the backslash"),
+        (r"^[a\>]$", r"\> is the end of a word to some readers; write > without the backslash"),
+        ("(?<n>a)", "named groups are written differently by different readers; write ( )"),
+        ("(?P<n>a)(?P<n>b)", "named groups are written differently by different readers; write ( )"),
+        ("(?<=a)b", "only the groups ( ) and (?: ) are supported"),
+        (r"\ud83d\ude00", r"\ud83d is half a character to some readers; write the character itself"),
     ],
 )
 def test_a_pattern_that_not_all_read_alike_is_refused(pattern: str, cure: str) -> None:
@@ -243,12 +258,12 @@ def test_a_schema_that_is_too_large_says_so_in_its_own_words(schema: dict[str, A
     """And not in those of a grammar that nobody has written."""
     with pytest.raises(InvalidRequest) as caught:
         grammar_in_force(Options(seed=0, format=schema))
-    assert "the schema comes to more than can be followed; ask for fewer properties" in str(caught.value)
+    assert "the schema is too large to be followed; ask for fewer properties" in str(caught.value)
 
 
 def test_a_name_that_is_there_twice_is_refused() -> None:
     """In a schema that is given as text, of which a reader would take the last one."""
-    with pytest.raises(InvalidRequest, match='"type" is there twice in one object; leave one of them out'):
+    with pytest.raises(InvalidRequest, match='"type" appears twice in one object; leave one of them out'):
         grammar_in_force(Options(seed=0, format='{"items": {"type": "null", "title": "a", "type": "integer"}}'))
 
 
@@ -326,7 +341,9 @@ def test_a_one_of_that_is_too_much_is_refused() -> None:
     """What is looked at is counted, however often references lead to the same."""
     many = {"anyOf": [{"const": i} for i in range(2000)]}
     branches = [{"oneOf": [{"$ref": "#/$defs/many"}, {"type": "null"}]}] * 40
-    with pytest.raises(SchemaError, match=r"at \$\[[0-9]+\]: what oneOf has is too much to be compared; use anyOf"):
+    with pytest.raises(
+        SchemaError, match=r"at \$\[[0-9]+\]: the branches of oneOf are too large to be compared; use anyOf"
+    ):
         grammar_of({"prefixItems": branches, "$defs": {"many": many}})
 
 

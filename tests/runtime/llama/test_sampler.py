@@ -568,7 +568,7 @@ def test_a_schema_is_kept(bench: Bench, schema: dict[str, Any], fitting: list[st
         (
             Options(seed=0, format='{"type": "string", "minLength": 5000}'),
             "format",
-            "minLength wants a whole number below 2000",
+            "minLength must be a whole number below 2000",
         ),
     ],
 )
