@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, fields, frozen
 from attrs.validators import optional
 
 from reenact.actors.errors import InvalidRequest, reading, shown
@@ -153,6 +153,22 @@ def _as_tuple(value: object) -> object:
 
 
 @frozen(kw_only=True)
+class About:
+    """What is known of an option beside its type, default and bounds; the commands and the replay go by it."""
+
+    help: str
+    """What it does, in a line."""
+    fixed: str | None = None
+    """Why it cannot change in a fork; None where it can."""
+    tried: tuple[Any, ...] = ()
+    """Of an option that draws depend on: what people set, and the default."""
+
+
+def _about(help_text: str, *, fixed: str | None = None, tried: tuple[Any, ...] = ()) -> dict[str, About]:
+    return {"about": About(help=help_text, fixed=fixed, tried=tried)}
+
+
+@frozen(kw_only=True)
 class Options:
     """How a sequence generates.
 
@@ -160,47 +176,150 @@ class Options:
         InvalidRequest: A value of the wrong type or out of bounds; it names the field.
     """
 
-    seed: int = field(validator=_whole(0, MAX_INTEGER))
+    seed: int = field(
+        validator=_whole(0, MAX_INTEGER),
+        metadata=_about("key of the draws; drawn and recorded if not given", tried=(*range(10), 42, 123, 1234)),
+    )
     """What the draws are keyed by, with the token's index. Always recorded, also when the caller gave none."""
-    num_predict: int = field(default=-1, validator=_whole(-1, MAX_INTEGER))
+    num_predict: int = field(
+        default=-1,
+        validator=_whole(-1, MAX_INTEGER),
+        metadata=_about("tokens to sample at most; -1 for ten times what the context holds"),
+    )
     """Tokens to sample at most; -1 for ten times what the context holds."""
-    num_keep: int = field(default=4, validator=_whole(-1, MAX_INTEGER))
+    num_keep: int = field(
+        default=4,
+        validator=_whole(-1, MAX_INTEGER),
+        metadata=_about(
+            "inputs from the beginning that are kept when the context is full; -1 for the whole prompt",
+            fixed="what is kept was settled when the prompt came",
+        ),
+    )
     """Inputs from the beginning that are kept when the context is full; -1 for the whole prompt."""
-    stop: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_stops)
+    stop: tuple[str, ...] = field(
+        default=(),
+        converter=_as_tuple,
+        validator=_stops,
+        metadata=_about("a string that ends the text before it; may be given several times"),
+    )
     """Strings that end the text before them."""
-    temperature: float = field(default=0.8, converter=_as_float, validator=_number(0, 100))
+    temperature: float = field(
+        default=0.8,
+        converter=_as_float,
+        validator=_number(0, 100),
+        metadata=_about("divides the logits; 0 takes the likeliest token", tried=tuple(i / 20 for i in range(41))),
+    )
     """Divides the logits before the draw; 0 takes the likeliest token."""
-    top_k: int = field(default=40, validator=_whole(0, MAX_INTEGER))
+    top_k: int = field(
+        default=40,
+        validator=_whole(0, MAX_INTEGER),
+        metadata=_about("draw from so many likeliest tokens; 0 for all", tried=(0, 1, 5, 10, 20, 30, 40, 50, 64, 100)),
+    )
     """Draw from so many likeliest tokens; 0 for all."""
-    top_p: float = field(default=0.9, converter=_as_float, validator=_number(0, 1))
+    top_p: float = field(
+        default=0.9,
+        converter=_as_float,
+        validator=_number(0, 1),
+        metadata=_about(
+            "draw from the likeliest tokens of this probability together", tried=(0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+        ),
+    )
     """Draw from the likeliest tokens that have this probability together."""
-    min_p: float = field(default=0.0, converter=_as_float, validator=_number(0, 1))
+    min_p: float = field(
+        default=0.0,
+        converter=_as_float,
+        validator=_number(0, 1),
+        metadata=_about(
+            "draw from tokens at least this probable, relative to the likeliest", tried=(0.0, 0.01, 0.05, 0.1, 0.2)
+        ),
+    )
     """Draw from tokens at least this probable, relative to the likeliest."""
-    typical_p: float = field(default=1.0, converter=_as_float, validator=_number(0, 1))
+    typical_p: float = field(
+        default=1.0,
+        converter=_as_float,
+        validator=_number(0, 1),
+        metadata=_about("draw from the most typical tokens of this probability together", tried=(0.5, 0.9, 0.95, 1.0)),
+    )
     """Draw from the most typical tokens that have this probability together; 1 for all."""
-    repeat_last_n: int = field(default=64, validator=_whole(-1, MAX_INTEGER))
+    repeat_last_n: int = field(
+        default=64,
+        validator=_whole(-1, MAX_INTEGER),
+        metadata=_about(
+            "so many of the last tokens are penalised; 0 for none, -1 for a whole context", tried=(0, 64, -1)
+        ),
+    )
     """So many of the last tokens, the prompt's included, are penalised; 0 for none, -1 for as many as ``n_ctx``."""
-    repeat_penalty: float = field(default=1.0, converter=_as_float, validator=_above(0, 100))
+    repeat_penalty: float = field(
+        default=1.0,
+        converter=_as_float,
+        validator=_above(0, 100),
+        metadata=_about("divides the logits of such tokens", tried=(1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)),
+    )
     """Divides the logits of such tokens; 1 changes nothing."""
-    presence_penalty: float = field(default=0.0, converter=_as_float, validator=_number(-100, 100))
+    presence_penalty: float = field(
+        default=0.0,
+        converter=_as_float,
+        validator=_number(-100, 100),
+        metadata=_about("taken from the logits of tokens among them", tried=(0.0, 0.5, 1.0, 1.5)),
+    )
     """Taken from the logit of a token that is among them."""
-    frequency_penalty: float = field(default=0.0, converter=_as_float, validator=_number(-100, 100))
+    frequency_penalty: float = field(
+        default=0.0,
+        converter=_as_float,
+        validator=_number(-100, 100),
+        metadata=_about("taken from the logits of tokens as often as they are among them", tried=(0.0, 0.5, 1.0, 1.5)),
+    )
     """Taken from the logit of a token as often as it is among them."""
-    truncate: bool = field(default=True, validator=_yes_or_no)
+    truncate: bool = field(
+        default=True,
+        validator=_yes_or_no,
+        metadata=_about(
+            "shorten a prompt that is longer than the context; if not, it is an error",
+            fixed="it concerns the prompt, which came before",
+        ),
+    )
     """Shorten a prompt that is longer than the context; if not, it is an error."""
-    shift: bool = field(default=True, validator=_yes_or_no)
+    shift: bool = field(
+        default=True,
+        validator=_yes_or_no,
+        metadata=_about("drop inputs when the context is full, and go on; if not, end"),
+    )
     """Drop inputs when the context is full, and go on; if not, the sequence ends with ``context_full``."""
-    format: str | None = field(default=None, converter=_as_schema, validator=optional(_format))
+    format: str | None = field(
+        default=None,
+        converter=_as_schema,
+        validator=optional(_format),
+        metadata=_about(
+            "the form of the text: json, or a JSON Schema", fixed="the text so far need not have another form"
+        ),
+    )
     """ "json", or a JSON Schema, that the text is to have the form of."""
-    grammar: str | None = field(default=None, validator=optional(_grammar))
+    grammar: str | None = field(
+        default=None,
+        validator=optional(_grammar),
+        metadata=_about("the same as a grammar in GBNF", fixed="the text so far need not have another form"),
+    )
     """The same as a grammar in GBNF, with a rule ``root``."""
-    logprobs: bool = field(default=False, validator=_yes_or_no)
+    logprobs: bool = field(
+        default=False, validator=_yes_or_no, metadata=_about("tell in JSON how likely each token was")
+    )
     """Return the logarithm of each token's probability."""
-    top_logprobs: int = field(default=0, validator=_whole(0, MAX_TOP_LOGPROBS))
+    top_logprobs: int = field(
+        default=0, validator=_whole(0, MAX_TOP_LOGPROBS), metadata=_about("and so many likeliest tokens beside it")
+    )
     """And those of so many likeliest tokens beside it."""
-    priority: int = field(default=0, validator=_whole(-MAX_INTEGER, MAX_INTEGER))
+    priority: int = field(
+        default=0,
+        validator=_whole(-MAX_INTEGER, MAX_INTEGER),
+        metadata=_about("higher is admitted first", fixed="queue and slots are ordered by it already"),
+    )
     """Higher is admitted first, and takes the slot of a lower one where none is free."""
-    deadline: float | None = field(default=None, converter=_as_float, validator=optional(_number(0, MAX_DEADLINE)))
+    deadline: float | None = field(
+        default=None,
+        converter=_as_float,
+        validator=optional(_number(0, MAX_DEADLINE)),
+        metadata=_about("seconds after which a text ends with what it has", fixed="no deadline comes in a fork"),
+    )
     """Seconds, from when it is asked for, after which the sequence ends with what it has: what its grammar's check and
     the queue take is among them."""
     dimensions: int | None = field(default=None, validator=optional(_whole(1, MAX_INTEGER)))
@@ -213,7 +332,22 @@ class Options:
             raise InvalidRequest("top_logprobs", "logprobs is wanted with it")
 
 
-OPTION_NAMES = tuple(RequestOptions.__annotations__)
+def about(name: str) -> About:
+    """Return what is known of an option, by its name."""
+    known: About = OPTIONS[name].metadata["about"]
+    return known
+
+
+OPTIONS: "Final[Mapping[str, Attribute[Any]]]" = {one.name: one for one in fields(Options) if "about" in one.metadata}
+"""What a request can ask for, by name; `dimensions` is an argument of its own."""
+
+OPTION_NAMES: Final = tuple(OPTIONS)
+
+DRAW_OPTIONS: Final = tuple(name for name in OPTIONS if about(name).tried)
+"""The options that a draw depends on."""
+
+CHANGEABLE: Final = tuple(name for name in OPTIONS if about(name).fixed is None)
+"""The options that a fork may change."""
 
 
 def options_of(asked: RequestOptions, *, seed: Callable[[], int]) -> Options:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
+from reenact.actors.options import OPTIONS
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -183,6 +185,15 @@ def argument(written: str) -> str:
     raise argparse.ArgumentTypeError(f"its bytes are no text in {encoding}, the encoding of the locale{cure}")
 
 
+_KINDS: Final[dict[object, tuple[Callable[[str], object], str]]] = {
+    int: (int, "N"),
+    float: (float, "X"),
+    float | None: (float, "X"),
+    str | None: (argument, "TEXT"),
+}
+"""How an argument is read, and what stands for it in the help, by the type of an option."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of arguments that says what is wrong in one line."""
 
@@ -190,3 +201,21 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong with the arguments, and end the program."""
         tell(self.prog, f"{message} (see {self.prog} --help)")
         sys.exit(2)
+
+
+def add_option(parser: argparse._ActionsContainer, name: str, meaning: str) -> None:
+    """Add an option of a request under its own name; None where it is not given.
+
+    Args:
+        parser: A parser, or a group of one.
+        name: The option's.
+        meaning: Its help.
+    """
+    flag, kind = f"--{name.replace('_', '-')}", OPTIONS[name].type
+    if kind is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=meaning)
+    elif name == "stop":
+        parser.add_argument(flag, action="append", type=argument, metavar="TEXT", help=meaning)
+    else:
+        convert, metavar = _KINDS[kind]
+        parser.add_argument(flag, type=convert, metavar=metavar, help=meaning)

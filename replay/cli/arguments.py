@@ -5,9 +5,10 @@ The rule that holds here: an error in the arguments is one line on standard erro
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from reenact.runtime.terminal import Parser, argument, print_block
+from reenact.actors.options import CHANGEABLE, about
+from reenact.runtime.terminal import Parser, add_option, print_block
 
 if TYPE_CHECKING:
     from reenact.replay.look.show import At
@@ -18,26 +19,6 @@ exit codes:
   1  diverged, violated                      4  not comparable, or nothing there
   2  usage, or a file that cannot be read    5  a fault of this program
                                            130  Ctrl-C"""
-
-
-_CHANGEABLE: Final[dict[str, type]] = {
-    "seed": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "min_p": float,
-    "typical_p": float,
-    "repeat_last_n": int,
-    "repeat_penalty": float,
-    "presence_penalty": float,
-    "frequency_penalty": float,
-    "num_predict": int,
-    "stop": str,
-    "shift": bool,
-    "logprobs": bool,
-    "top_logprobs": int,
-}
-"""Options that a fork may change; `reenact.replay.fork.fork` says why the others may not."""
 
 
 class _Parser(Parser):
@@ -168,15 +149,9 @@ def _arguments_of_fork(fork: _Parser) -> None:
     fork.add_argument("--model", type=Path, metavar="MODEL", help="a file or a name; the recorded file unless given")
     fork.add_argument("--force", action="store_true", help="go on although build, machine or parameters differ")
     fork.add_argument("--json", action="store_true", help="print one JSON object")
-    options = fork.add_argument_group("options that may change", "as a request's own; see reenact generate --help")
-    for name, kind in _CHANGEABLE.items():
-        flag = f"--{name.replace('_', '-')}"
-        if kind is bool:
-            options.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
-        elif name == "stop":
-            options.add_argument(flag, action="append", type=argument, metavar="TEXT")
-        else:
-            options.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
+    options = fork.add_argument_group("options that may change", "each in place of the request's own")
+    for name in CHANGEABLE:
+        add_option(options, name, about(name).help)
     fork.epilog = (
         "What was generated until then is evaluated, not generated again; requests that came later are left out.\n\n"
         "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"

@@ -246,7 +246,8 @@ def _texts(args: argparse.Namespace) -> int:
 
 
 def _fork(args: argparse.Namespace) -> int:
-    from reenact.replay.fork.fork import CHANGEABLE, fork_log
+    from reenact.actors.options import CHANGEABLE
+    from reenact.replay.fork.fork import fork_log
     from reenact.replay.render.progress import progress
 
     changes = {name: getattr(args, name) for name in CHANGEABLE if getattr(args, name) is not None}

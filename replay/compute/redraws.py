@@ -12,12 +12,12 @@ The rules that hold here:
 from collections import Counter
 from collections.abc import Iterator
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve as changed
 
 from reenact.actors import events as e
-from reenact.actors.options import Options
+from reenact.actors.options import DRAW_OPTIONS, Options, about
 from reenact.replay.compute.execution import ExecutedRow, Execution, executed_records
 from reenact.replay.compute.machine import ModelHere
 from reenact.replay.compute.report import Cause
@@ -29,20 +29,6 @@ from reenact.runtime.log.rows import rows_in
 if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
 
-_VALUES: Final[dict[str, tuple[Any, ...]]] = {
-    "temperature": tuple(i / 20 for i in range(41)),
-    "top_k": (0, 1, 5, 10, 20, 30, 40, 50, 64, 100),
-    "top_p": (0.5, 0.7, 0.8, 0.9, 0.95, 1.0),
-    "min_p": (0.0, 0.01, 0.05, 0.1, 0.2),
-    "typical_p": (0.5, 0.9, 0.95, 1.0),
-    "repeat_penalty": (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5),
-    "presence_penalty": (0.0, 0.5, 1.0, 1.5),
-    "frequency_penalty": (0.0, 0.5, 1.0, 1.5),
-    "repeat_last_n": (0, 64, -1),
-}
-"""What people set, and the defaults."""
-
-_SEEDS: Final = (*range(10), 42, 123, 1234)
 _CHANCE: Final = 32
 """Seeds by which it is told what chance gives."""
 _FEW: Final = 4
@@ -122,12 +108,12 @@ class _Redraws:
         return self._machine.engine.draws.draw(row, part, changed(drawing, options=options)).token
 
     def _ways_from(self, options: Options) -> Iterator[tuple[str, Options]]:
-        for name, values in _VALUES.items():
-            for value in values:
+        for name in DRAW_OPTIONS:
+            for value in about(name).tried if name != "seed" else ():
                 if value != getattr(options, name):
                     yield f"{name} {value} in place of {getattr(options, name)}", changed(options, **{name: value})
         near = (options.seed + 1, max(options.seed - 1, 0))
-        for seed in dict.fromkeys((*near, *self._seeds, *_SEEDS)):
+        for seed in dict.fromkeys((*near, *self._seeds, *about("seed").tried)):
             if seed != options.seed:
                 yield f"seed {seed} in place of {options.seed}", changed(options, seed=seed)
 

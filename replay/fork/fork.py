@@ -15,7 +15,7 @@ The rules that hold here:
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from attrs import evolve as changed
 from attrs import frozen
@@ -24,7 +24,7 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.header import DeterminismFacts, Parent
-from reenact.actors.options import OPTION_NAMES, Options
+from reenact.actors.options import CHANGEABLE, OPTIONS, Options, about
 from reenact.actors.text import release
 from reenact.replay.compute.machine import OnProgress, chosen_model, fits, open_machine
 from reenact.replay.fold import NotInLog
@@ -40,18 +40,6 @@ from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.log.rows import rows_in
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.sources import Sources
-
-FIXED: Final = {
-    "num_keep": "what is kept was settled when the prompt came",
-    "truncate": "it concerns the prompt, which came before",
-    "format": "the text so far need not have another form",
-    "grammar": "the text so far need not have another form",
-    "priority": "queue and slots are ordered by it already",
-    "deadline": "no deadline comes in a fork",
-}
-"""Options that cannot change in a fork, and why."""
-
-CHANGEABLE: Final = tuple(name for name in OPTION_NAMES if name not in FIXED)
 
 
 @frozen(kw_only=True)
@@ -164,10 +152,10 @@ def fork(
 def _check(changes: Mapping[str, Any]) -> None:
     """Refuse what no sequence can go on with, before any file is read."""
     for name in changes:
-        if name in FIXED:
-            raise InvalidRequest(name, f"it cannot change in a fork: {FIXED[name]}")
-        if name not in CHANGEABLE:
+        if name not in OPTIONS:
             raise InvalidRequest(name, f"there is no such option; there are {', '.join(CHANGEABLE)}")
+        if (reason := about(name).fixed) is not None:
+            raise InvalidRequest(name, f"it cannot change in a fork: {reason}")
     Options(**{"seed": 0, "logprobs": "top_logprobs" in changes, **changes})
 
 

@@ -11,14 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from attrs import NOTHING, fields
+from attrs import NOTHING
 
 from reenact.actors.errors import InvalidRequest, ReenactError
-from reenact.actors.options import OPTION_NAMES, Options
+from reenact.actors.options import OPTION_NAMES, OPTIONS, Options, about
 from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
 from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.model_store import chosen
-from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
+from reenact.runtime.terminal import Parser, add_option, argument, prepare, tell, visible
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -31,30 +31,6 @@ example:
   replay run session.jsonl
 """
 
-_OPTION_HELP = {
-    "seed": "key of the draws; drawn and recorded if not given",
-    "num_predict": "tokens to sample at most; -1 for ten times what the context holds",
-    "num_keep": "inputs from the beginning that are kept when the context is full; -1 for the whole prompt",
-    "stop": "a string that ends the text before it; may be given several times",
-    "temperature": "divides the logits; 0 takes the likeliest token",
-    "top_k": "draw from so many likeliest tokens; 0 for all",
-    "top_p": "draw from the likeliest tokens of this probability together",
-    "min_p": "draw from tokens at least this probable, relative to the likeliest",
-    "typical_p": "draw from the most typical tokens of this probability together",
-    "repeat_last_n": "so many of the last tokens are penalised; 0 for none, -1 for a whole context",
-    "repeat_penalty": "divides the logits of such tokens",
-    "presence_penalty": "taken from the logits of tokens among them",
-    "frequency_penalty": "taken from the logits of tokens as often as they are among them",
-    "truncate": "shorten a prompt that is longer than the context; if not, it is an error",
-    "shift": "drop inputs when the context is full, and go on; if not, end",
-    "format": "the form of the text: json, or a JSON Schema",
-    "grammar": "the same as a grammar in GBNF",
-    "logprobs": "tell in JSON how likely each token was",
-    "top_logprobs": "and so many likeliest tokens beside it",
-    "priority": "higher is admitted first",
-    "deadline": "seconds after which a text ends with what it has",
-}
-_METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 _SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
 _FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
 """What an argument of the Python API is called in ``generate``."""
@@ -157,9 +133,8 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads that compute; by default one for each CPU: give fewer where others use them too",
     )
-    for option in fields(Options):
-        if option.name in OPTION_NAMES:
-            _add_option(generate, option)
+    for name, option in OPTIONS.items():
+        add_option(generate, name, _help(option))
     generate.add_argument(
         "--determinism",
         choices=get_args(Determinism),
@@ -196,23 +171,12 @@ def _add_probe(probe: argparse.ArgumentParser) -> None:
     probe.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _add_option(parser: argparse.ArgumentParser, option: "Attribute[Any]") -> None:
-    """Add an option of a request under its own name."""
-    flag = _FLAGS[option.name]
-    meaning = _OPTION_HELP[option.name]
+def _help(option: "Attribute[Any]") -> str:
+    """Return what an option does, and its default."""
+    meaning = about(option.name).help
     if option.type is bool:
-        meaning += f" (default: {'on' if option.default else 'off'})"
-    elif option.default not in {NOTHING, (), None}:
-        meaning += f" (default: {option.default})"
-    if option.type is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=meaning)
-    elif option.name == "stop":
-        parser.add_argument(flag, action="append", type=argument, metavar="TEXT", help=meaning)
-    else:
-        kind = next(kind for kind in (int, float, str) if option.type in {kind, kind | None})
-        parser.add_argument(
-            flag, type=argument if kind is str else kind, metavar=_METAVARS[kind.__name__], help=meaning
-        )
+        return f"{meaning} (default: {'on' if option.default else 'off'})"
+    return meaning if option.default in {NOTHING, (), None} else f"{meaning} (default: {option.default})"
 
 
 def _generate(parsed: argparse.Namespace) -> int:

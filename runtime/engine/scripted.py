@@ -19,7 +19,7 @@ from reenact.actors.batch import BatchDecoded, BatchPlanned, Likely, Part, Sampl
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input
-from reenact.actors.options import Options
+from reenact.actors.options import DRAW_OPTIONS, Options
 from reenact.runtime.engine.protocol import (
     ContextSettings,
     Determinism,
@@ -73,20 +73,6 @@ _ANY: Final[Script] = (
 PIECES: Final[Script] = (*_ANY, *_ANY, EOG)
 """What a made-up model says that is given no pieces: parts of characters and of stop strings are among it."""
 
-_SAMPLING: Final = (
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_last_n",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
-"""The options that a draw depends on."""
-
 _EOG_TOKEN: Final = 256
 
 _MAX_NAMED: Final = 5
@@ -107,7 +93,7 @@ def drawn(script: Script, row: int, index: int, options: Options) -> str | bytes
         index: Of the token.
         options: Of the request.
     """
-    by = [getattr(options, name) for name in _SAMPLING]
+    by = [getattr(options, name) for name in DRAW_OPTIONS]
     return script[crc32(repr((row, index, by)).encode()) % len(script)]
 
 

@@ -2,13 +2,23 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_GRAMMAR_BYTES, MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS
-from reenact.actors.options import OPTION_NAMES, Options, RequestOptions, options_of, utf8
+from reenact.actors.options import (
+    DRAW_OPTIONS,
+    OPTION_NAMES,
+    OPTIONS,
+    Options,
+    RequestOptions,
+    about,
+    options_of,
+    utf8,
+)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +132,28 @@ def test_every_option_has_a_default_but_the_seed() -> None:
     """The names a caller of a completion may use are the fields of the options but the one of embeddings."""
     fields = {name for name in dir(Options(seed=1)) if not name.startswith("_")}
     assert set(OPTION_NAMES) == fields - {"dimensions"}
+
+
+def test_the_arguments_of_a_request_are_the_options() -> None:
+    """What a caller may pass has the names and the order of the fields, and takes what these hold."""
+    assert OPTION_NAMES == tuple(RequestOptions.__annotations__)
+    taken = {name: kind for name, kind in RequestOptions.__annotations__.items() if kind != OPTIONS[name].type}
+    wider = {"seed": int | None, "stop": Iterable[str], "format": str | Mapping[str, Any] | None}
+    assert wider == taken
+
+
+def test_every_option_has_its_help() -> None:
+    """Each option says what it does, in other words than its name, and no two say the same."""
+    helps = [about(name).help for name in OPTION_NAMES]
+    assert (len(OPTION_NAMES), []) == (len(set(helps)), [text for text in helps if len(text) < 20])
+
+
+def test_what_is_tried_of_an_option_is_allowed() -> None:
+    """The values that a search for another draw goes through can be asked for, and the default is among them."""
+    for name in DRAW_OPTIONS:
+        for value in about(name).tried:
+            assert value == getattr(Options(**{"seed": 1, name: value}), name)
+        assert name == "seed" or OPTIONS[name].default in about(name).tried
 
 
 def test_the_defaults_are_ollamas() -> None:

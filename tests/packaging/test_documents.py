@@ -9,6 +9,7 @@ from attrs import has
 
 from reenact import replay, runtime
 from reenact.actors import batch, events
+from reenact.actors.options import OPTION_NAMES
 from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime import results
 
@@ -17,6 +18,7 @@ MAX_WIDTH = 120
 LINK = re.compile(r"\[[^\]]*\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
+CODE = re.compile(r"`(\w+)`")
 NAME = re.compile(r"`([A-Za-z]+)`")
 DIRECTIVE = re.compile(r"^\.\. auto\w+:: ([\w.]+)$", re.MULTILINE)
 
@@ -26,6 +28,13 @@ def documents(root: Path) -> dict[Path, str]:
     """Return the text of every document, by path."""
     paths = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
     return {path: path.read_text("utf-8") for path in sorted(paths)}
+
+
+def test_the_readme_lists_every_option_once(root: Path) -> None:
+    """The table of what a request can ask for has each option, and nothing else."""
+    table = (root / "README.md").read_text("utf-8").split("| options | what they do |\n")[1].split("\n\n")[0]
+    named = [name for row in table.splitlines()[1:] for name in CODE.findall(row.split("|")[1])]
+    assert sorted(OPTION_NAMES) == sorted(named)
 
 
 def test_no_link_is_broken(documents: dict[Path, str]) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError, InvalidRequest, LogCorrupt, LogNotComparable
+from reenact.actors.options import CHANGEABLE, OPTION_NAMES
 from reenact.replay import replay_log
 from reenact.replay.cli import main as cli
-from reenact.replay.cli.arguments import _CHANGEABLE
+from reenact.replay.cli.arguments import parsed
 from reenact.replay.fold import NotInLog
-from reenact.replay.fork.fork import CHANGEABLE, FIXED, Opened, OpenEngine, fork, fork_log
+from reenact.replay.fork.fork import Opened, OpenEngine, fork, fork_log
 from reenact.replay.fork.report import Forked
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.log.codec import SCHEMA, Fields, decode
@@ -103,8 +104,10 @@ def rows_differ(path: Path) -> list[int]:
 
 
 def test_the_command_offers_what_may_change() -> None:
-    """The command's flags are the options that a fork may change; it names them without loading what forks."""
-    assert sorted(_CHANGEABLE) == sorted(CHANGEABLE)
+    """The command takes each option that a fork may change, and no other."""
+    others = {"command", "log", "at", "out", "only", "model", "force", "json"}
+    arguments = vars(parsed(["fork", "session.jsonl", "--at", "1", "-o", "child.jsonl"]))
+    assert sorted(CHANGEABLE) == sorted(arguments.keys() - others)
 
 
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
@@ -299,7 +302,7 @@ def test_a_deadline_does_not_come(parent: Path, child: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        *(({name: 1}, name) for name in FIXED),
+        *(({name: 1}, name) for name in OPTION_NAMES if name not in CHANGEABLE),
         ({"colour": 1}, "colour"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_k": -1}, "top_k"),

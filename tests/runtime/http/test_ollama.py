@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from reenact.actors.options import OPTION_NAMES
+from reenact.runtime.http.ollama import requests
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import CHAT, client, lines
 
@@ -182,3 +184,8 @@ async def test_the_rest(scripted_runtime: OpenScripted, method: str, path: str, 
         response = await asking.request(method, path)
     assert status == response.status_code
     assert status == 200 or list(response.json()) == ["error"]
+
+
+def test_options_are_named_as_a_request_names_them() -> None:
+    """What is read of ``options`` goes to a runtime under the same names, each of which it knows."""
+    assert set() == {*requests._OPTIONS, *requests._ANY_BELOW_ZERO} - set(OPTION_NAMES)

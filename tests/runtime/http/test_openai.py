@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from reenact.actors.options import OPTION_NAMES
+from reenact.runtime.http.openai import requests
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import CHAT, client, events
 from tests.helpers.sessions import read_fields
@@ -209,3 +211,9 @@ async def test_models_are_listed(scripted_runtime: OpenScripted) -> None:
         ]
     assert (one, "m:latest", "model") == (same, one["id"], one["object"])
     assert [(404, "model_not_found")] * 2 == [(each.status_code, each.json()["error"]["code"]) for each in unknown]
+
+
+def test_options_get_the_names_of_a_request() -> None:
+    """Whatever a client gives of them, a runtime knows the names under which they reach it."""
+    given = dict.fromkeys(requests._COMMON, 1) | {"max_completion_tokens": 1, "stop": ["."]}
+    assert set() == requests._options(given).keys() - set(OPTION_NAMES)
