@@ -1,1 +1,1 @@
-"""What evaluates and draws: the protocol, and an engine that plays scripts."""
+"""Defines the engine's protocol, an engine that plays scripts, and the driver of kernel and engine."""

@@ -1,6 +1,6 @@
-"""Keyed draws: a draw's randomness is a function of (seed, token index, attempt).
+"""Computes the key of each draw: its randomness is a function of (seed, token index, attempt).
 
-So a draw does not depend on how many draws other sequences made before it, and it can be made again alone.
+So a draw does not depend on the draws of other sequences, and it can be repeated alone.
 """
 
 from typing import Final
@@ -17,9 +17,9 @@ def draw_key(seed: int, index: int, attempt: int = 0) -> int:
     of seed s), so the three are mixed with splitmix64's finaliser, one after the other.
 
     Args:
-        seed: The sequence's.
-        index: Of the token among the sequence's sampled tokens.
-        attempt: Counts redraws of the same token.
+        seed: The sequence's seed.
+        index: The token's index among the sequence's sampled tokens.
+        attempt: The count of earlier draws of the same token.
     """
     key = 0
     for value in (seed, index, attempt):

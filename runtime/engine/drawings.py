@@ -1,7 +1,7 @@
-"""How to draw for each sequence, kept from a session's records: live, and where a log is executed again.
+"""Collects the history that each sequence's draws depend on, from records: live, and when a log is executed again.
 
-The rule that holds here: a `Drawing` is a function of the records. What was truncated from a prompt is not in it, and
-neither is an end-of-generation token or one whose draw failed.
+The rule that holds here: a `Drawing` is a function of the records. It leaves out the truncated part of a prompt,
+end-of-generation tokens and tokens whose draw failed.
 """
 
 from attrs import define, field
@@ -14,13 +14,13 @@ from reenact.runtime.engine.protocol import Drawing
 
 @define
 class _Drawn:
-    """What a sequence's next draw depends on."""
+    """The history that a sequence's next draw depends on."""
 
     options: Options
     grammar: str | None = None
     prompt: tuple[Input, ...] = ()
     sampled: list[int] = field(factory=list)
-    """It only grows, and is always the same list, so that a grammar need not compare it."""
+    """Always the same list, which only grows, so that a grammar need not compare it."""
 
 
 class Drawings:
@@ -30,7 +30,7 @@ class Drawings:
         self._histories: dict[int, _Drawn] = {}
 
     def add(self, event: e.Event) -> None:
-        """Take up what a record says."""
+        """Add a record."""
         match event:
             case e.RequestReceived():
                 self._histories[event.sequence] = _Drawn(event.options)
@@ -50,10 +50,10 @@ class Drawings:
                 pass
 
     def of(self, planned: e.BatchPlanned) -> dict[int, Drawing]:
-        """Return how to draw for each sequence of a batch that a token is drawn for."""
+        """Return the drawing of each sequence of a batch that a token is drawn for."""
         return {part.sequence: self.one(part.sequence) for part in planned.parts if part.draw is not None}
 
     def one(self, sequence: int) -> Drawing:
-        """Return how to draw for a sequence."""
+        """Return the drawing of a sequence."""
         history = self._histories[sequence]
         return Drawing(options=history.options, grammar=history.grammar, prompt=history.prompt, sampled=history.sampled)

@@ -1,14 +1,15 @@
-"""How a kernel is driven: facts go in, records come out, and the batch in flight is known with how to draw for it.
+"""Drives a kernel: gives it facts, returns its records, and tracks the batch in flight with its drawings.
 
-Everything that drives a kernel does it by this one class: a session under trio, a fork, a request that is executed
-alone, facts that happen again, tests. The rules that hold here:
+All code that drives a kernel uses this class: a session under trio, a fork, a request that is executed alone, facts
+that are replayed, tests. The rules that hold here:
 
-* `Driver` decides nothing and waits for nothing. It has no engine: whoever drives calls `execute` for the batch in
-  flight, wherever an engine may be called, and gives what comes of it. So records can be written before the engine
-  works, and an outcome can be changed before it is given.
-* How to draw for a batch is settled when it is planned.
-* A fact that the kernel cannot take is a record all the same, and the last one: so a replay leads to it.
-* An engine that raises, or reports what no log may hold, has failed, and that is a fact like any other.
+* `Driver` decides nothing and waits for nothing. It has no engine: its caller runs `execute` for the batch in flight,
+  in whichever thread may call the engine, and gives the outcome to `Driver.give`. So records can be written before the
+  engine works, and an outcome can be changed before it is given.
+* The drawings of a batch are fixed when it is planned.
+* A fact that the kernel cannot take is recorded all the same, as the last record, so that a replay reaches it.
+* An engine that raises, or returns values that no log may contain, has failed, and its failure is a fact like any
+  other.
 """
 
 from attrs import field, frozen
@@ -24,7 +25,7 @@ from reenact.runtime.log.codec import recordable
 
 @frozen
 class Crossing:
-    """A batch to execute, and how to draw for the sequences in it."""
+    """A batch to execute, and the drawings of its sequences."""
 
     planned: e.BatchPlanned
     drawings: dict[int, Drawing]
@@ -32,11 +33,11 @@ class Crossing:
 
 @frozen
 class Worked:
-    """A fact, and all that followed from it."""
+    """A fact, and all records that followed from it."""
 
     records: list[e.Record]
     error: Exception | None = field(default=None)
-    """Why the kernel could not take the fact, which then is the only record; the session is over."""
+    """The reason why the kernel could not take the fact, which then is the only record; the session is over."""
 
     def checked(self) -> list[e.Record]:
         """Return the records.
@@ -46,23 +47,23 @@ class Worked:
         """
         if self.error is not None:
             fact = type(self.records[0].event).__name__
-            raise InternalError(f"{fact} cannot be worked off: {description(self.error)}") from self.error
+            raise InternalError(f"{fact} cannot be processed: {description(self.error)}") from self.error
         return self.records
 
 
 class Driver:
-    """A kernel, and what its driver knows of the batch in flight.
+    """A kernel and its batch in flight.
 
     Args:
-        kernel: The kernel; a new one unless given.
+        kernel: The kernel; a new one if not given.
     """
 
     def __init__(self, kernel: Kernel | None = None) -> None:
         self.kernel = kernel or Kernel()
         self.crossing: Crossing | None = None
-        """The batch in flight: the last one planned, if nothing was given yet of what became of it."""
+        """The batch in flight: the last one planned, until its outcome is given."""
         self.aborting = False
-        """Whether it is to end early."""
+        """Whether the batch in flight is to end early."""
         self._drawings = Drawings()
         self._n_records = 0
 
@@ -72,7 +73,7 @@ class Driver:
         return None if self.crossing is None else self.crossing.planned
 
     def give(self, given: e.GivenEvent) -> Worked:
-        """Hand a fact to the kernel, and return it with all that follows from it."""
+        """Give a fact to the kernel, and return it with all records that follow from it."""
         try:
             records = self.kernel.handle(given)
         except Exception as error:  # noqa: BLE001  # a bug of ours or of an engine; all is recorded
@@ -96,14 +97,14 @@ class Driver:
 
 
 def execute(engine: Engine, crossing: Crossing, numbers: Numbers = NO_NUMBERS) -> e.BatchDecoded | e.EngineFailed:
-    """Have an engine execute a batch, and return what became of it; it is yet to be given.
+    """Have an engine execute a batch, and return the outcome, which the caller must still give to the driver.
 
     Args:
         engine: The engine.
-        crossing: The batch.
-        numbers: Those of the batch's rows.
+        crossing: The batch and its drawings.
+        numbers: The numbers of the batch's rows.
     """
     try:
         return recordable(engine.step(crossing.planned, crossing.drawings, numbers))
-    except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
+    except Exception as error:  # noqa: BLE001  # an engine may raise anything; all of it is reported
         return e.EngineFailed(error=description(error))

@@ -1,10 +1,10 @@
-"""The numbers of rows: the core knows rows by their digests, and an engine that computes is given these with a plan.
+"""Holds the numbers of rows: the core has their digests only, and an engine gets the numbers with a plan.
 
 The rules that hold here:
 
-* Numbers are float32, little-endian, one after the other: what a digest is of, what a log keeps, what llama.cpp takes.
-* A session holds them as long as a sequence may have to evaluate them, the first time or again; cells that others reuse
-  need none.
+* Numbers are float32, little-endian, without gaps, in digests, in logs and for llama.cpp alike.
+* A session holds a row's numbers while a live sequence has the row, because the sequence may have to evaluate it again.
+  Cells that other sequences reuse need no numbers.
 """
 
 import sys
@@ -20,7 +20,7 @@ from reenact.actors.batch import BatchPlanned
 from reenact.actors.inputs import Row, rows_of
 
 Numbers = Mapping[Row, bytes]
-"""Rows with their numbers, as `packed` makes them."""
+"""The numbers of rows, as `packed` makes them."""
 
 NO_NUMBERS: Final[Numbers] = MappingProxyType({})
 
@@ -29,7 +29,7 @@ NUMBER_SIZE: Final = 4
 
 
 def packed(numbers: Iterable[float]) -> bytes:
-    """Return numbers as float32, little-endian; what is beyond it is infinite."""
+    """Return numbers as float32, little-endian; a number beyond its range becomes infinite."""
     values = array("f", numbers)
     if sys.byteorder == "big":
         values.byteswap()
@@ -43,27 +43,27 @@ def row_with(numbers: bytes) -> Row:
 
 @frozen
 class GivenRows:
-    """Rows that follow one another in a prompt, as a caller gave them."""
+    """Consecutive rows of a prompt, as a caller gave them."""
 
     rows: tuple[Row, ...]
     numbers: Numbers
 
 
 def given_rows(rows: Iterable[bytes]) -> GivenRows:
-    """Return rows by their numbers."""
+    """Return the rows that have these numbers, together with the numbers."""
     named = [(row_with(numbers), numbers) for numbers in rows]
     return GivenRows(tuple(row for row, _ in named), dict(named))
 
 
 def numbers_of(planned: BatchPlanned, numbers: Numbers) -> Numbers:
-    """Return those numbers that a batch is evaluated from.
+    """Return the numbers of a batch's rows.
 
     Args:
         planned: The batch.
-        numbers: Those of its rows, and of others.
+        numbers: The numbers of its rows and of others.
 
     Raises:
-        KeyError: A row has none.
+        KeyError: The numbers of a row are missing.
     """
     found: dict[Row, bytes] = {}
     for part in planned.parts:
@@ -73,7 +73,7 @@ def numbers_of(planned: BatchPlanned, numbers: Numbers) -> Numbers:
 
 
 class HeldNumbers(Mapping[Row, bytes]):
-    """The numbers of the rows that live sequences have."""
+    """The numbers of the rows of live sequences."""
 
     def __init__(self) -> None:
         self._numbers: dict[Row, bytes] = {}
@@ -98,12 +98,12 @@ class HeldNumbers(Mapping[Row, bytes]):
             return
         self._held[sequence] = numbers
         for row in numbers:
-            # Of equal rows the first numbers are held, for all sequences.
+            # Equal rows share the numbers that came first.
             self._numbers.setdefault(row, numbers[row])
             self._n_holders[row] = self._n_holders.get(row, 0) + 1
 
     def release(self, sequence: int) -> None:
-        """Let go of what only this sequence has; it has ended."""
+        """Drop the numbers that only this sequence has, because it has ended."""
         for row in self._held.pop(sequence, {}):
             self._n_holders[row] -= 1
             if not self._n_holders[row]:

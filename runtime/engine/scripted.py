@@ -1,12 +1,11 @@
-"""An engine that plays given pieces, vectors and return codes: for the tests of an application, and for our own.
+"""Provides an engine that plays given pieces, vectors and return codes, for tests of applications and of reenact.
 
-It keeps cells like a real one (positions are checked; cells are copied, trimmed and shifted), so that what it is asked
-matters. Its vocabulary: tokens 0 to 255 are the bytes of prompts, token 256 ends the text, and from 257 on come the
-script's pieces in the order of their first appearance.
+It has cells like a real engine (it checks positions, and copies, trims and shifts cells), so a wrong plan has effects.
+Its vocabulary: tokens 0 to 255 are the bytes of prompts, token 256 ends the text, and the script's pieces follow from
+257 in the order of their first appearance.
 
-Where it follows no script it is a made-up model, that answers anything: its tokens are `drawn` from a row that stands
-for what the cells hold, so a cell that is not what it is taken for changes the text. Nothing depends on ``hash``, which
-is another one in every process.
+Without a script it is a made-up model that answers any prompt: each token is `drawn` from a checksum of the cells, so a
+wrong cell changes the text. Nothing depends on ``hash``, which differs between processes.
 """
 
 import math
@@ -39,12 +38,12 @@ from reenact.runtime.grammar.in_force import grammar_in_force
 
 
 class Special(Enum):
-    """What a script may hold beside pieces."""
+    """Items of a script that are not pieces."""
 
     EOG = "eog"
     """An end-of-generation token."""
     NAN = "nan"
-    """Logits that hold a NaN."""
+    """Logits that contain a NaN."""
     DEAD_END = "dead end"
     """A grammar that allows no token."""
 
@@ -57,13 +56,13 @@ Script = Sequence[str | bytes | Special]
 Scripts = Script | Mapping[str, Script]
 """One script for every prompt, or one for each prompt by its text."""
 Faults = Mapping[int, int | Exception]
-"""Return codes of ``llama_decode``, or exceptions to raise, by the number of the batch; looked up when it comes."""
+"""Return codes of ``llama_decode``, or exceptions to raise, by the number of a batch; looked up when it comes."""
 Vectors = Mapping[str, Sequence[float]]
 """The vector of each text."""
 
 DrawsFrom = Literal["script", "history", "batch"]
-"""What a token follows from: its place in the script; or what the cells of its sequence hold ("history"); or that and
-the shapes of the batches in which they were evaluated ("batch"): how many rows the parts had, and in which order."""
+"""The basis of a token: its place in the script ("script"); or the cells of its sequence ("history"); or the cells and
+the shapes of the batches that evaluated them, which are the row counts of their parts in order ("batch")."""
 
 _ANY: Final[Script] = (
     *("a", "b", "ab ", "the ", ". "),
@@ -71,51 +70,53 @@ _ANY: Final[Script] = (
     *(b"\xc3", b"\xa9", "é", b"", b"\xff"),
 )
 PIECES: Final[Script] = (*_ANY, *_ANY, EOG)
-"""What a made-up model says that is given no pieces: parts of characters and of stop strings are among it."""
+"""The pieces of a made-up model that is given none; among them are parts of characters and of stop strings."""
 
 _EOG_TOKEN: Final = 256
 
 _MAX_NAMED: Final = 5
-"""Prompts that an error names; the rest are counted."""
+"""The most prompts that an error names; the rest are counted."""
 
 
 def row_of(cells: Iterable[object]) -> int:
-    """Return what stands for the row of logits behind these cells, and for its checksum."""
+    """Return a number in place of the row of logits after these cells, which is also the row's checksum."""
     return crc32(repr(list(cells)).encode())
 
 
 def drawn(script: Script, row: int, index: int, options: Options) -> str | bytes | Special:
-    """Return what a made-up model draws from a row: any of the script; what stands there more often comes more often.
+    """Return the piece that a made-up model draws from a row; one that is in the script more often comes more often.
 
     Args:
-        script: What there is to draw from.
-        row: As `row_of` returns it.
-        index: Of the token.
-        options: Of the request.
+        script: The pieces to draw from.
+        row: The row, as `row_of` returns it.
+        index: The index of the token.
+        options: The options of the request.
     """
     by = [getattr(options, name) for name in DRAW_OPTIONS]
     return script[crc32(repr((row, index, by)).encode()) % len(script)]
 
 
 class ScriptedEngine:
-    r"""Plays a script for each prompt; a script that is over ends with an end-of-generation token.
+    r"""Plays a script for each prompt; after the script it draws an end-of-generation token.
 
-    A prompt or a text that nothing is scripted for fails its own request, with `SequenceFailed`. A prompt that holds
-    rows is looked up, and named in errors, as its text without them: ``["hi", [1.0, 2.0]]`` as ``"hi"``.
+    A prompt or a text without a script fails its own request, with `SequenceFailed`. A prompt with rows is looked up,
+    and named in errors, as its text without them: ``["hi", [1.0, 2.0]]`` as ``"hi"``.
 
     Args:
         scripts: Pieces for every prompt, or a script for each prompt by its text.
-        draws_from: What a token follows from; where not from the script, it is any of the script's, or of `PIECES`.
-        faults: What batches with these numbers, from 0, do instead of succeeding: return a code of ``llama_decode``, or
-            raise an exception.
-        vectors: Makes it an engine for embeddings: the vector of each text.
-        batch_seconds: What each batch takes on trio's clock; on a `trio.testing.MockClock` nobody waits for it. A
-            deadline that comes as a batch ends comes first, so the token of that batch is lost. Leaving the runtime
-            waits for the batch in flight; only one with several rows of a request that is left ends early.
+        draws_from: The basis of a token; unless it is the script, a token is any of the script's pieces, or of
+            `PIECES`.
+        faults: By the number of a batch, from 0: the code of ``llama_decode`` to return, or the exception to raise,
+            instead of success.
+        vectors: The vector of each text, for an engine that makes embeddings.
+        batch_seconds: The time that each batch takes on trio's clock; on a `trio.testing.MockClock` it passes at once.
+            A deadline at the moment when a batch ends comes first, so the token of that batch is lost. Leaving the
+            runtime waits for the batch in flight; the batch ends early only if it has several rows of a request that
+            is left.
 
     Raises:
-        TypeError: A script that is no list of pieces, or a vector that is no list of numbers; it names which.
-        ValueError: ``batch_seconds`` that are no time.
+        TypeError: A script is not a list of pieces, or a vector not a list of numbers; the error names which.
+        ValueError: ``batch_seconds`` is not a time.
 
     Example:
         ``ScriptedEngine(["Hel", "lo"])``, ``ScriptedEngine({"Hi": ["Hello"], "Bye": [b"\xf0\x9f", EOG]})``,
@@ -151,7 +152,7 @@ class ScriptedEngine:
         self._tokens = _vocabulary(self._scripts)
         self._pieces = {token: piece for piece, token in self._tokens.items()}
         self._cells: list[list[object]] = []
-        """What each slot holds: inputs, or each with the shape of its batch where draws follow from that."""
+        """The cells of each slot: inputs, each with the shape of its batch if draws depend on that."""
         self._aborted = -1
         self._logits_hash = True
         self.context_facts: ContextFacts | None = None
@@ -165,7 +166,7 @@ class ScriptedEngine:
         self._cells = [[] for _ in range(settings.n_slots)]
         self._aborted = -1
         self._logits_hash = settings.logits_hash
-        # A text is pooled whole, so a batch must hold any.
+        # A text is pooled whole, so a batch must have room for any text.
         n_batch = settings.n_batch if self._vectors is None else max(settings.n_batch, settings.n_ctx)
         self.context_facts = ContextFacts(
             n_slots=settings.n_slots,
@@ -197,12 +198,12 @@ class ScriptedEngine:
         return Tokenized(tokens=tuple(plain.encode()), bos_added=False)
 
     def compile(self, options: Options) -> str | None:
-        """Return the grammar in force, which is read as a real engine does; the script need not have its form."""
+        """Return the grammar in force, checked as in a real engine; the script need not match it."""
         self._context()
         return grammar_in_force(options)
 
     def render(self, messages: Iterable[Message]) -> Rendered:
-        """Return each message behind its role, a line each."""
+        """Return each message on a line, after its role."""
         lines = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
         return Rendered(text=f"{lines}assistant: ")
 
@@ -210,7 +211,7 @@ class ScriptedEngine:
         self,
         planned: BatchPlanned,
         drawings: Mapping[int, Drawing],
-        numbers: Numbers,  # noqa: ARG002  # digests tell rows apart
+        numbers: Numbers,  # noqa: ARG002  # digests distinguish rows
     ) -> BatchDecoded:
         """Keep the batch's inputs in the cells and play the next pieces."""
         context = self._context()
@@ -223,7 +224,7 @@ class ScriptedEngine:
             raise fault
         code = fault or code_before(planned, [len(self._cells[part.slot]) for part in planned.parts], context)
         if code not in {1, -1}:
-            # As in llama.cpp, what was evaluated before an abort or a failure stays.
+            # As in llama.cpp, rows evaluated before an abort or a failure stay.
             for number, part in enumerate(planned.parts if code == 0 else planned.parts[:1]):
                 self._cells[part.slot].extend(self._evaluated(planned, number))
         done = planned.parts if code == 0 else ()
@@ -233,7 +234,7 @@ class ScriptedEngine:
         return BatchDecoded(batch=planned.batch, code=code, samples=samples, vectors=vectors, positions=positions)
 
     def abort(self, batch: int) -> None:
-        """Let this batch end with code 2, with its first part evaluated."""
+        """End this batch with code 2, after its first part."""
         self._aborted = batch
 
     def close(self) -> None:
@@ -247,10 +248,10 @@ class ScriptedEngine:
         return self.context_facts
 
     def _promise(self, asked: Determinism) -> DeterminismFacts:
-        """Say what can be promised of the tokens.
+        """Return the policy that can be promised for the tokens.
 
         Raises:
-            InvalidRequest: Not what was asked for by name.
+            InvalidRequest: The policy asked for by name is impossible.
         """
         if self._draws_from != "batch":
             policy = "schedule-independent" if asked == "auto" else asked
@@ -262,7 +263,7 @@ class ScriptedEngine:
         return DeterminismFacts(asked=asked, policy="recorded-schedule", reason=reason, probe={})
 
     def _evaluated(self, planned: BatchPlanned, number: int) -> Iterable[object]:
-        """Return what the cells hold of a batch's part."""
+        """Return the cells that a part of a batch becomes."""
         inputs = planned.parts[number].inputs
         if self._draws_from != "batch":
             return inputs
@@ -344,7 +345,7 @@ def _numbers(text: str, values: object) -> tuple[float, ...]:
 
 
 def _unscripted(what: str, text: str, scripted: Iterable[object], example: str) -> str:
-    """Say what is missing, what there is, and how to add it."""
+    """Return an error text: what is missing, what is there, and how to add it."""
     there = list(scripted)
     named = ", ".join(map(shown, there[:_MAX_NAMED])) + (f" and {n} more" if (n := len(there) - _MAX_NAMED) > 0 else "")
     return f"there is no {what} {shown(text)}; scripted are {named or 'none'}: add {{{shown(text)}: {example}}}"

@@ -504,7 +504,7 @@ class Contradicting(ScriptedEngine):
 def test_an_outcome_that_cannot_be(parent: Path, child: Path) -> None:
     """The fact that the kernel cannot take is the child's last record, so that a replay leads to it."""
     two(parent)
-    with pytest.raises(InternalError, match="BatchDecoded cannot be worked off"):
+    with pytest.raises(InternalError, match="BatchDecoded cannot be processed"):
         fork(parent, CUT, out=child, open_engine=playing(Contradicting(PIECES)))
     last = read_fields(child)[-1]
     divergence = replay_log(child).first_divergence
