@@ -1,1 +1,1 @@
-"""The log: its lines, its one writer and its readers."""
+"""Writes and reads logs, and the files of rows beside them."""

@@ -1,12 +1,12 @@
-"""Events to and from the plain values that stand in a line of the log.
+"""Converts events to and from the plain values of a line in the log.
 
 The rules that hold here:
 
-* The envelope comes first and in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
+* The envelope comes first, in this order: ``n``, ``t``, ``type``, ``actor``, and for a derived event ``cause``.
 * Reading is strict: no unknown field, no missing one, no ``"7"``, ``7.0`` or ``true`` for 7, no integer from 2^53 on.
-* A field of bytes stands under its own name where it is UTF-8, and in base64 under ``NAME_bytes`` where it is not.
-* Writing leaves out what is at its default only in `_SPARSE`: the classes that make most of a log, and those
-  with a field that older logs lack.
+* Bytes are written as text under the field's name if they are UTF-8, and else in base64 under ``NAME_bytes``.
+* A value that equals its default is left out only in the classes of `_SPARSE`: those that make up most of a log, and
+  those with a field that older logs lack.
 """
 
 import math
@@ -30,27 +30,27 @@ from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, M
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
 FORMAT: Final = 1
-"""Of the lines: envelope, checksum, encoding. A log of a newer format is not read."""
+"""The version of the lines: envelope, checksum, encoding. A log of a newer format is refused."""
 
 SCHEMA: Final = 5
-"""Of the events and of the states whose digest closes a log."""
+"""The version of the events, and of the states whose digest closes a log."""
 
 OLDEST: Final = {"format": 1, "schema": 3}
-"""What is read of older logs. Schemas 1 and 2 were never released."""
+"""The oldest versions that can be read. Schemas 1 and 2 were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 
 _MAX_DEPTH: Final = 16
-"""Of arrays and objects in each other; a record takes five."""
+"""The deepest nesting of arrays and objects; a record needs five."""
 
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
-"""An integer from 2^53 on has so many digits."""
+"""An integer from 2^53 on has at least 16 digits."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-"""A SHA-256: what stands for a row of numbers."""
+"""A SHA-256, in place of a row of numbers."""
 
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
-"""Of what every line begins with; ``cause``, where there is one, is an integer too."""
+"""The types of the envelope's fields; ``cause``, if there is one, is an integer too."""
 
 _SPARSE: Final = (e.Part, e.Sample, e.Vector, e.TokenEmitted, e.RequestReceived, Limits)
 
@@ -59,11 +59,11 @@ T = TypeVar("T")
 
 
 class UnwritableRecord(ValueError):
-    """A record with a value that no log may hold."""
+    """A record has a value that no log may contain."""
 
 
 class UnreadableRecord(ValueError):
-    """A line whose bytes are as written and that holds no event this program knows."""
+    """A line has the right checksum but contains no event that this program knows."""
 
 
 def encode(record: e.Record, t: int) -> Fields:
@@ -71,7 +71,7 @@ def encode(record: e.Record, t: int) -> Fields:
 
     Args:
         record: The record.
-        t: Nanoseconds since the session opened.
+        t: The time in nanoseconds since the session opened.
     """
     event = record.event
     envelope: Fields = {"n": record.n, "t": t, "type": ROUTES[type(event)].name, "actor": actor_of(event)}
@@ -85,13 +85,13 @@ def dumps(fields: Fields) -> bytes:
     """Return plain values as one JSON object on one line, without a newline.
 
     Raises:
-        UnwritableRecord: A value is no JSON, or an integer from 2^53 on; or it is more than a line holds.
+        UnwritableRecord: A value is not JSON, or an integer from 2^53 on; or the line would be too large.
     """
     try:
         body = orjson.dumps(fields, option=orjson.OPT_STRICT_INTEGER)
     except TypeError as error:
         if type(fields.get("t")) is int and fields["t"] > MAX_INTEGER:
-            # After 104 days. A reader that keeps only 53 bits is off by nanoseconds then, which harms nobody.
+            # After 104 days. A reader with only 53 bits is then off by nanoseconds, which does no harm.
             dumps({**fields, "t": 0})
             return orjson.dumps(fields)
         raise UnwritableRecord(f"{fields.get('type')}: {error}") from None
@@ -101,19 +101,19 @@ def dumps(fields: Fields) -> bytes:
 
 
 def _too_much(body: bytes) -> str | None:
-    """Return why a line holds more than may be read; None where it does not."""
+    """Return the reason why a line is too large to be read; None if it is not."""
     if len(body) <= MAX_LINE_VALUES:
         return None
     n_values = sum(map(body.count, (b",", b"[", b"{")))
     if n_values > MAX_LINE_VALUES:
-        return f"more than {MAX_LINE_VALUES:,} values are in it"
+        return f"it has more than {MAX_LINE_VALUES:,} values"
     if len(body) > MAX_LINE_TEXT + 32 * n_values:
-        return f"more than {MAX_LINE_TEXT:,} bytes of text are in it"
+        return f"it has more than {MAX_LINE_TEXT:,} bytes of text"
     return None
 
 
 def written(value: object) -> str:
-    """Return a plain value that was read as JSON, for people: the time may be beyond 2^53."""
+    """Return a plain value as JSON for people to read; unlike `dumps` it accepts a time beyond 2^53."""
     return orjson.dumps(value).decode()
 
 
@@ -121,8 +121,8 @@ def loads(body: bytes) -> Fields:
     """Return the plain values of a line.
 
     Raises:
-        UnreadableRecord: It is not a JSON object, or holds what no log may hold: too many values, an integer from 2^53
-            on, other than the time, or arrays and objects many times in each other.
+        UnreadableRecord: It is not a JSON object, or contains something that no log may contain: too many values, an
+            integer from 2^53 on (except the time), or deeply nested arrays and objects.
     """
     if (reason := _too_much(body)) is not None:
         raise UnreadableRecord(reason)
@@ -140,15 +140,15 @@ def loads(body: bytes) -> Fields:
 
 
 def _bounded(name: str, value: object, depth: int = 1) -> None:
-    """Refuse what no field may hold, at any depth.
+    """Refuse values that no field may contain, at any depth.
 
     Args:
-        name: The field's.
-        value: What it holds, or a part of that.
-        depth: Of that part.
+        name: The field's name.
+        value: Its value, or a part of that.
+        depth: The depth of that part.
     """
     if depth > _MAX_DEPTH:
-        raise UnreadableRecord(f"{name}: more than {_MAX_DEPTH} arrays and objects are in each other")
+        raise UnreadableRecord(f"{name}: arrays and objects are nested more than {_MAX_DEPTH} deep")
     match value:
         case dict():
             for item in value.values():
@@ -156,7 +156,7 @@ def _bounded(name: str, value: object, depth: int = 1) -> None:
         case list():
             n_left = MAX_SLOTS
             for item in value:
-                if type(item) is not float:  # Which makes most of what is long.
+                if type(item) is not float:  # Most values of long arrays are floats.
                     n_left -= type(item) in {dict, list}
                     if n_left < 0:
                         raise UnreadableRecord(f"{name}: more than {MAX_SLOTS} arrays or objects are in one array")
@@ -168,10 +168,10 @@ def _bounded(name: str, value: object, depth: int = 1) -> None:
 
 
 def check_envelope(fields: Fields) -> None:
-    """Refuse a line that does not begin as a record does, whatever the record is.
+    """Refuse a line without the envelope of a record, whatever the record is.
 
     Raises:
-        UnreadableRecord: It names the field.
+        UnreadableRecord: A field is missing or wrong; the error names it.
     """
     for name, kind in {**_ENVELOPE_TYPES, **({"cause": int} if "cause" in fields else {})}.items():
         if type(fields.get(name)) is not kind:
@@ -179,10 +179,11 @@ def check_envelope(fields: Fields) -> None:
 
 
 def decode(fields: Fields) -> e.Record:
-    """Return the record that a line's plain values stand for.
+    """Return the record with these plain values.
 
     Raises:
-        UnreadableRecord: An unknown type, or a field that is missing, unknown or of the wrong type; it names the path.
+        UnreadableRecord: The type is unknown, or a field is missing, unknown or of the wrong type; the error names the
+            path.
     """
     kind = fields.get("type")
     if not isinstance(kind, str) or (event_type := EVENT_TYPES.get(kind)) is None:
@@ -206,10 +207,10 @@ def decode(fields: Fields) -> e.Record:
 
 
 def recordable(decoded: object) -> e.BatchDecoded:
-    """Return what an engine says of a batch, if a log can hold it and it reads as it was written.
+    """Return an engine's outcome of a batch, if a log can contain it and reading gives the same back.
 
     Raises:
-        UnwritableRecord, UnreadableRecord: It is something else, or has a value that no log may hold.
+        UnwritableRecord, UnreadableRecord: It is not a BatchDecoded, or has a value that no log may contain.
     """
     if not isinstance(decoded, e.BatchDecoded):
         raise UnwritableRecord(f"expected BatchDecoded, got {shown(decoded)}")
@@ -218,7 +219,7 @@ def recordable(decoded: object) -> e.BatchDecoded:
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two plain values are equal, types and all: 7, 7.0 and true are three values."""
+    """Return whether two plain values are equal, including their types: 7, 7.0 and true are three values."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict) and isinstance(other, dict):
@@ -229,11 +230,11 @@ def same(one: object, other: object) -> bool:
 
 
 def flat(fields: Fields, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the values of plain fields by their paths, those of objects within them too.
+    """Return the values of plain fields by their paths, including those of objects within them.
 
     Args:
         fields: The fields.
-        above: What each path begins with.
+        above: The beginning of each path.
     """
     for name, value in fields.items():
         if isinstance(value, dict):
@@ -243,7 +244,7 @@ def flat(fields: Fields, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _reason(error: BaseException, kind: type | None) -> str:
-    """Say what is wrong with one value; cattrs adds its path."""
+    """Return the error in one value; cattrs adds its path."""
     plain = type(error) in {TypeError, ValueError, InvalidRequest}
     return str(error) if plain else format_exception(error, kind)
 
@@ -268,7 +269,7 @@ def _strict_int(value: object, _: object) -> int:
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         # orjson would write null.
-        raise UnwritableRecord(f"{value} is no number that a log may hold")
+        raise UnwritableRecord(f"{value} is not a number that a log may contain")
     return value
 
 
@@ -282,7 +283,7 @@ def _input(value: object, _: object) -> Input:
 
 def _written_row(row: Row) -> str:
     if not _DIGEST.fullmatch(row.digest):
-        raise UnwritableRecord(f"{shown(row.digest)} is no SHA-256 of a row")
+        raise UnwritableRecord(f"{shown(row.digest)} is not the SHA-256 of a row")
     return row.digest
 
 
@@ -308,7 +309,7 @@ def _read_bytes(fields: Fields, names: tuple[str, ...]) -> Fields:
     for name in names:
         if (encoded := read.pop(f"{name}_bytes", None)) is not None:
             if name in read:
-                raise ValueError(f"{name} stands twice, as text and as bytes")
+                raise ValueError(f"{name} is there twice, as text and as bytes")
             try:
                 read[name] = b64decode(_strict(str)(encoded, str), validate=True)
             except ValueError as error:
@@ -359,7 +360,7 @@ def _make_converter() -> Converter:
     def _class_reader(kind: Any) -> Callable[[Any, Any], Any]:
         read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
         names = _bytes_fields(kind)
-        # A field with a default must stand in the log all the same: an old log keeps the defaults of its time.
+        # A field with a default must be in the log all the same, because defaults may change between versions.
         required = frozenset() if kind in _SPARSE else frozenset(a.name for a in attrs.fields(kind))
 
         def hook(value: Any, of: Any) -> Any:

@@ -1,8 +1,8 @@
-"""A line of a log: one record, and the checksum that continues the line before.
+"""Seals the lines of a log: each has one record, and a checksum that continues the one of the line before.
 
 A line ends with ``,"crc":"xxxxxxxx"}`` and a newline: the CRC-32 of its bytes before that, continued from the line
-before. So a flip, a loss, a splice and a reordering show. A line counts when it ends in a newline and its very bytes
-bear the CRC.
+before. So flipped, lost, inserted and reordered bytes are found. A line is valid if it ends in a newline and its CRC
+matches its bytes.
 """
 
 from typing import Final
@@ -34,20 +34,20 @@ def tail_of(crc: int) -> bytes:
 
 @frozen
 class Line:
-    """A line of a log whose bytes bear its checksum."""
+    """A line of a log whose checksum matches."""
 
     number: int
-    """From 1."""
+    """Its number, from 1."""
     offset: int
-    """Of its first byte in the file."""
+    """The offset of its first byte in the file."""
     body: bytes
     """The JSON object without the checksum."""
 
     @property
     def size(self) -> int:
-        """Bytes of the line in the file."""
+        """The count of the line's bytes in the file."""
         return len(self.body) - 1 + TAIL
 
     def corrupt(self, reason: str) -> LogCorrupt:
-        """Return the error that says what is wrong with this line."""
+        """Return the error for this line."""
         return LogCorrupt(self.number, self.offset, reason)

@@ -1,13 +1,13 @@
-"""A file with one writer, which only grows: the log, and the rows beside it.
+"""Writes a file that has one writer and only grows: the log, and the rows beside it.
 
 The rules that hold here:
 
-* Nothing is ever overwritten: a writer makes its own file. An empty one is taken over, unless another session that is
+* Nothing is ever overwritten: a writer makes its own file. It takes over an empty file, unless another session that is
   still opening holds it.
-* A writer is the only one of its file. What another process did to it (deleted, moved, replaced, shortened or
-  lengthened it) shows at the next write, and nothing is written any more: it would be lost, or corrupt.
-* `OwnFile.write` returns when the system has what it is given: what happens to the process after that cannot take it
-  back. (What happens to the machine can: there is no ``fsync``.)
+* A file has one writer. A change by another process (it deleted, moved, replaced, shortened or lengthened the file) is
+  found at the next write, and ends writing, because later data would be lost or corrupt.
+* `OwnFile.write` returns once the system has the data: it survives the end of the process, but not a crash of the
+  machine, because there is no ``fsync``.
 """
 
 import errno
@@ -24,11 +24,10 @@ class OwnFile:
 
     Args:
         path: The file.
-        what: What it is called in errors.
+        what: Its name in errors.
 
     Raises:
-        FileExistsError: There is such a file already, with something in it or of another session that has yet to write
-            to it.
+        FileExistsError: The file exists and is not empty, or belongs to another session that has yet to write to it.
         OSError: The file cannot be made.
     """
 
@@ -42,10 +41,10 @@ class OwnFile:
         self._identity = made.st_dev, made.st_ino
 
     def check(self) -> None:
-        """Refuse to go on with a file that is closed, or that another process touched; the file is closed then.
+        """Refuse to go on if the file is closed, or was changed by another process, and close it.
 
         Raises:
-            LogBroken: It is so.
+            LogBroken: The file is closed or was changed.
         """
         if self._file is None:
             raise LogBroken(f"{self._path}: {self._what} is closed")
@@ -55,10 +54,10 @@ class OwnFile:
             raise LogBroken(f"{self._path}: while it was written {self._what} was {touched}: {cure}")
 
     def write(self, data: bytes) -> None:
-        """Write behind what there is; `check` goes before it.
+        """Append data; call `check` first.
 
         Raises:
-            LogBroken: The file cannot be written. It is closed: its end may be torn, and nothing may follow that.
+            LogBroken: The file cannot be written. It is closed, because its end may be torn and nothing may follow.
         """
         if self._file is None:
             raise LogBroken(f"{self._path}: {self._what} is closed")
@@ -72,7 +71,7 @@ class OwnFile:
         self.n_bytes += written
 
     def _touched(self) -> str | None:
-        """Return the change that another process made to the file; None where there is none."""
+        """Return the change that another process made to the file; None if there is none."""
         try:
             found = self._whole_path.stat()
         except FileNotFoundError:
@@ -100,10 +99,10 @@ class OwnFile:
 
 
 def _made(path: Path) -> int:
-    """Return a new file, or one that is empty and nobody's."""
+    """Return a new file, or an empty one that no other session holds."""
     flags = os.O_WRONLY | os.O_APPEND
     try:
-        # A log holds prompts: it is its owner's.
+        # A log contains prompts, so only its owner may read it.
         file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         status = path.lstat()
@@ -118,7 +117,7 @@ def _made(path: Path) -> int:
 
 
 def _held(file: int) -> bool:
-    """Mark a file as this session's for as long as it is open; return whether it was nobody's."""
+    """Lock a file for this session while it is open; return whether no other session held it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

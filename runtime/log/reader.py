@@ -1,10 +1,10 @@
-"""The log file being read: its lines, and the records that they hold.
+"""Reads a log file: its lines, and their records.
 
 The rules that hold here:
 
-* What follows the last newline is a torn tail: a write that did not finish. It is not a line.
-* A line that stands where it cannot stand is corrupt, whatever its checksum says: an unknown event, a number out of
-  turn.
+* The bytes after the last newline are a torn tail, from a write that did not finish. They are not a line.
+* A line that is impossible at its place is corrupt, even if its checksum matches: an unknown event, a number out of
+  order.
 """
 
 import os
@@ -31,11 +31,12 @@ from reenact.runtime.regular import opened
 class LogFile:
     """A log being read: an iterable of its lines.
 
-    After an iteration ``torn`` is the number of bytes behind the last newline.
+    After an iteration ``torn`` is the number of bytes after the last newline.
 
     Raises:
-        OSError: The file cannot be opened, or it is none: a pipe cannot be read twice, and a device may have no end.
-        LogCorrupt: While iterating: a line that does not bear its checksum, or is too long.
+        OSError: The file cannot be opened, or is not a regular file: a pipe cannot be read twice, and a device may have
+            no end.
+        LogCorrupt: While iterating: a line's checksum does not match, or it is too long.
         LogNotComparable: While iterating: the log's format or schema is newer than this program's.
     """
 
@@ -56,7 +57,7 @@ class LogFile:
         return self.more()
 
     def more(self) -> Iterator[Line]:
-        """Iterate over the lines that have come since the last iteration ended: the file may grow."""
+        """Iterate over the lines that were added since the last iteration, because the file may grow."""
         self._file.seek(self._offset)
         self.torn = 0
         while raw := self._file.readline(MAX_LINE_BYTES + 1):
@@ -77,7 +78,7 @@ class LogFile:
 
 
 def _check_versions(raw: bytes) -> None:
-    """Refuse a log of another kind before its checksums, which may be of another kind too."""
+    """Refuse a log of another version before looking at its checksums, which may differ in kind too."""
     try:
         header = loads(raw)
     except UnreadableRecord:
@@ -101,12 +102,12 @@ def _difference(tail: bytes, due: bytes) -> str:
     borne, expected = (one[len(CRC_KEY) :][:8].decode("ascii", "replace") for one in (tail, due))
     if borne == expected:
         return "it does not end as a line does"
-    return f"it bears the checksum {borne}, and its bytes after the lines before it give {expected}"
+    return f"its checksum is {borne}, and its bytes after the lines before it give {expected}"
 
 
 @frozen
 class Entry:
-    """A record as it stands in a log."""
+    """A record of a log, with its time and line."""
 
     record: e.Record
     t: int
@@ -118,8 +119,8 @@ def entries(lines: Iterable[Line]) -> Iterator[Entry]:
     """Return the records of a log's lines.
 
     Raises:
-        LogCorrupt: While iterating: a line that holds no record, or not the one that is due.
-        LogNotComparable: While iterating: a log too new.
+        LogCorrupt: While iterating: a line contains no record, or not the next one.
+        LogNotComparable: While iterating: the log is too new.
         OSError: While iterating: the file cannot be read.
     """
     t = 0
@@ -133,16 +134,16 @@ def entries(lines: Iterable[Line]) -> Iterator[Entry]:
 
 
 def entry_of(line: Line, fields: Fields, t: int) -> Entry:
-    """Return the record that a line holds.
+    """Return the record of a line.
 
     Args:
         line: The line.
         fields: Its plain values.
-        t: When the record before it happened.
+        t: The time of the record before it.
 
     Raises:
-        UnreadableRecord: It holds no record.
-        LogCorrupt: It holds one that cannot stand there.
+        UnreadableRecord: It contains no record.
+        LogCorrupt: Its record is impossible there.
     """
     due = line.number - 1
     record = decode(fields)
@@ -160,7 +161,7 @@ def entry_of(line: Line, fields: Fields, t: int) -> Entry:
 
 
 def _beyond(event: e.Event) -> str | None:
-    """Return the field that holds more than a session takes, and the bound; None where there is none."""
+    """Return the field that is larger than a session allows, and the bound; None if there is none."""
     match event:
         case e.SessionOpened():
             return beyond(event.context, event.limits)

@@ -1,8 +1,8 @@
-"""The rows that a log names: a file beside it, `rows_path`, that holds the numbers of each row once.
+"""Reads the rows that a log names, from the file beside it (`rows_path`) that contains the numbers of each row once.
 
-It begins with a head of 16 bytes: `MAGIC`, the version of the format and the count of numbers in a row, both as
+The file begins with a head of 16 bytes: `MAGIC`, the version of the format and the count of numbers in a row, both as
 unsigned 32 bits. Then come cells of one size: the SHA-256 of a row's numbers (32 bytes), and the numbers as float32.
-All is little-endian. Numpy reads it so::
+All of it is little-endian. This reads it with numpy::
 
     width = int(np.fromfile(path, "<u4", 1, offset=12)[0])
     cells = np.fromfile(path, [("sha256", "V32"), ("numbers", "<f4", width)], offset=16)
@@ -10,11 +10,11 @@ All is little-endian. Numpy reads it so::
 
 The rules that hold here:
 
-* Rows stand in the order in which the log names them first (`PromptTokenized`), so the log says where each is: nothing
-  need be looked through to open the file, and what is read is as much as the log names, whatever the file claims.
-* A row counts if its numbers have the digest that the log names. Each is verified when it is read.
-* What is behind the rows that the log names is nobody's: a part of a cell is a write that did not finish, and whole
-  ones are of a prompt that the session did not come to record.
+* The order of rows is that in which the log first names them (`PromptTokenized`), so the log gives the place of each
+  row. Opening the file needs no search, and only the rows that the log names are read, whatever the file contains.
+* A row is valid if its numbers have the digest that the log names. Each is verified when it is read.
+* Bytes after the rows that the log names are ignored: a part of a cell comes from a write that did not finish, and
+  whole cells from a prompt that the session never recorded.
 """
 
 import os
@@ -40,20 +40,20 @@ ROWS_CURE: Final = "copy it beside the log, from where the log was written"
 _DIGEST: Final = 32
 """Bytes of a SHA-256."""
 _BEGINNING: Final = 200
-"""Bytes of a line in which its type stands, where this program wrote it."""
+"""The first bytes of a line, which contain its type if this program wrote it."""
 
 
 class RowsMissing(LogNotComparable):
-    """The numbers of a row are not beside the log."""
+    """The numbers of a row are missing beside the log."""
 
 
 class RowsCorrupt(LogCorrupt):
-    """What is beside the log are not the rows that were written.
+    """The file beside the log does not contain the rows that were written.
 
     Attributes:
-        line: 0: it is no line of the log.
-        byte: The offset in the file of rows at which that begins which is wrong.
-        reason: The file and what is wrong with it.
+        line: 0, because the error is not in a line of the log.
+        byte: The offset in the file of rows where the error begins.
+        reason: The file and the error.
     """
 
     def __init__(self, path: Path, byte: int, reason: str) -> None:
@@ -64,28 +64,28 @@ class RowsCorrupt(LogCorrupt):
 
 
 def rows_path(log: Path) -> Path:
-    """Return the file that holds the rows of a log: its name with ``.rows`` behind it."""
+    """Return the path of a log's file of rows: the log's with ``.rows`` appended."""
     return log.with_name(f"{log.name}.rows")
 
 
 def head_of(n_bytes: int) -> bytes:
-    """Return the beginning of a file whose rows take so many bytes each."""
+    """Return the head of a file whose rows take ``n_bytes`` each."""
     return _HEAD.pack(MAGIC, VERSION, n_bytes // NUMBER_SIZE)
 
 
 def cell_of(row: Row, numbers: bytes) -> bytes:
-    """Return what stands in the file for a row."""
+    """Return the cell of a row in the file."""
     return bytes.fromhex(row.digest) + numbers
 
 
 class RowsFile(Mapping[Row, bytes]):
-    """The rows of a log, being read: each by its digest, verified.
+    """The rows of a log, each by its digest; reading a row verifies it.
 
-    Which rows there are is told by `meet`, prompt by prompt in the order of the log.
+    `meet` must be called with each prompt, in the order of the log, to make its rows known.
 
     Args:
         log: The log.
-        width: The count of numbers in a row, as the log's header has it.
+        width: The count of numbers in a row, from the log's header.
     """
 
     def __init__(self, log: str | os.PathLike[str], width: int) -> None:
@@ -95,11 +95,11 @@ class RowsFile(Mapping[Row, bytes]):
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a file, whatever is in it."""
+        """Whether there is such a file, whatever it contains."""
         return os.path.lexists(self.path)
 
     def meet(self, inputs: Iterable[Input]) -> list[Row]:
-        """Take the rows of the next prompt of the log, and return those that none before it had."""
+        """Add the rows of the log's next prompt, and return those that no prompt before it had."""
         new = [row for row in dict.fromkeys(rows_of(inputs)) if row not in self._places]
         for row in new:
             self._places[row] = len(self._places)
@@ -117,7 +117,7 @@ class RowsFile(Mapping[Row, bytes]):
         Raises:
             KeyError: No prompt has it.
             RowsMissing: There is no file, or it ends before the row.
-            RowsCorrupt: The file is none of this log's rows, or the row is not what was written.
+            RowsCorrupt: The file does not belong to this log, or the row differs from what was written.
         """
         place = self._places[row]
         size = _DIGEST + NUMBER_SIZE * self._width
@@ -133,13 +133,13 @@ class RowsFile(Mapping[Row, bytes]):
         """Read every row.
 
         Raises:
-            RowsMissing, RowsCorrupt: One is not there as it was written.
+            RowsMissing, RowsCorrupt: A row is missing or differs from what was written.
         """
         for row in self:
             _ = self[row]
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Return what the file has there, once its head is the one that it must have."""
+        """Return bytes of the file, after checking its head."""
         try:
             with opened(self.path, "rows are read one by one, which only a file can be") as file:
                 head = os.pread(file.fileno(), _HEAD.size, 0)
@@ -150,7 +150,7 @@ class RowsFile(Mapping[Row, bytes]):
             raise RowsMissing(f"{self.path}: {error.strerror}") from error
 
     def _wrong(self, head: bytes) -> str:
-        """Return what is wrong with a head that is not the right one."""
+        """Return the error in a wrong head."""
         if len(head) < _HEAD.size or not head.startswith(MAGIC):
             return "it does not begin as a file of rows does"
         _, version, width = _HEAD.unpack(head)
@@ -163,7 +163,7 @@ def rows_in(log: LogFile) -> RowsFile:
     """Return the rows of all prompts of a log.
 
     Raises:
-        LogCorrupt: A line is, up to the end of the log.
+        LogCorrupt: A line is corrupt; the whole log is read.
         LogNotComparable: The log is too new.
     """
     rows = RowsFile(log.path, 0)

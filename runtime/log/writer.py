@@ -1,13 +1,13 @@
-"""The log being written, with the rows that it names: the one module that writes it.
+"""Writes the log and the rows that it names; no other module does.
 
 The rules that hold here:
 
-* One record a line, each ending in a newline.
-* `Journal.append` writes all lines it is given with one ``write``, and returns when the system has them
+* Each line has one record and ends in a newline.
+* `Journal.append` writes all its lines with one ``write``, and returns once the system has them
   (`reenact.runtime.log.own_file`).
-* Rows go to the file beside the log before the record that names them: where a process dies in between, rows stand
-  there that nobody names, and no row is named that is not there.
-* Rows stand there in the order in which the log names them first, each once.
+* Rows are written to the file beside the log before the record that names them. If the process dies in between, some
+  rows are never named, but every row that is named exists.
+* Each row is written once, in the order in which the log first names them.
 """
 
 import errno
@@ -30,8 +30,8 @@ class Journal:
     """A log being written.
 
     Raises:
-        FileExistsError: There is such a file already, with something in it or of another session that has yet to write
-            to it, or there are rows beside it; a log is never overwritten.
+        FileExistsError: The file exists and is not empty, or belongs to another session that has yet to write to it, or
+            has rows beside it; a log is never overwritten.
         OSError: The file cannot be made.
     """
 
@@ -40,7 +40,7 @@ class Journal:
         self._crc = 0
         self._rows_path = rows_path(self.path)
         self._rows: OwnFile | None = None
-        """Made with the first row: most logs have none."""
+        """Made with the first row, because most logs have none."""
         self._known: set[Row] = set()
         if os.path.lexists(self._rows_path):
             raise FileExistsError(errno.EEXIST, "there are rows of another log", os.fspath(self._rows_path))
@@ -49,11 +49,11 @@ class Journal:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the log, apart from rows."""
+        """The count of the log's bytes, without rows."""
         return self._file.n_bytes
 
     def _made(self) -> OwnFile:
-        """Return the file for rows, which is nobody's."""
+        """Return a new file for rows."""
         try:
             return OwnFile(self._whole_rows_path, "the file of rows")
         except OSError as error:
@@ -65,13 +65,13 @@ class Journal:
         Args:
             records: The records.
             t: When they happened.
-            numbers: Those of the rows in them, and of others; None where they are not to be had, and the log is to be
-                without them.
+            numbers: The numbers of their rows, and maybe of others; None if they are not available, and the log is to
+                be without them.
 
         Raises:
-            LogBroken: The file cannot be written. The journal is closed: its last line may be torn, and
-                nothing may follow that.
-            UnwritableRecord: A record holds what no log may hold; none of them was written.
+            LogBroken: The file cannot be written. The journal is closed, because its last line may be torn and nothing
+                may follow.
+            UnwritableRecord: A record contains something that no log may contain; none of the records was written.
         """
         try:
             self._file.check()
@@ -96,7 +96,7 @@ class Journal:
         return b"".join(lines)
 
     def _keep(self, records: Sequence[Record], numbers: Numbers) -> None:
-        """Write the rows that these records are the first to name."""
+        """Write the rows that these records name for the first time."""
         prompts = (record.event for record in records if isinstance(record.event, PromptTokenized))
         named = dict.fromkeys(row for prompt in prompts for row in rows_of(prompt.inputs))
         new = [row for row in named if row not in self._known]

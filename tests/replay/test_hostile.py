@@ -281,8 +281,8 @@ def test_numerics_that_llama_cpp_does_not_have(path: Path, tmp_path: Path, capsy
             b'"inputs":[' + b"7," * MAX_PROMPT_NUMBERS,
             "PromptTokenized.inputs: it has more than 4,19",
         ),
-        (b'"prompt":"', b'"prompt":"' + b"y" * 2**25, "more than 16,777,216 bytes of text are in it"),
-        (b'"inputs":[', b'"inputs":[' + b"[]," * 2**22, "more than 8,388,608 values are in it"),
+        (b'"prompt":"', b'"prompt":"' + b"y" * 2**25, "it has more than 16,777,216 bytes of text"),
+        (b'"inputs":[', b'"inputs":[' + b"[]," * 2**22, "it has more than 8,388,608 values"),
     ],
     ids=["prompt", "request_id", "inputs", "text", "values"],
 )

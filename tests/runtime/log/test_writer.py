@@ -96,7 +96,7 @@ def test_the_error_says_where_and_why(log: Path) -> None:
     second = data.index(b"\n") + 1
     log.write_bytes(data.replace(b'"sequence-2"', b'"sequence-9"'))
     message = str(corruption(log))
-    assert message.startswith(f"line 2, byte {second}: it bears the checksum ")
+    assert message.startswith(f"line 2, byte {second}: its checksum is ")
 
 
 def test_a_torn_tail_is_not_a_line(log: Path) -> None:
