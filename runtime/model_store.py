@@ -20,6 +20,7 @@ from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.runtime.cli.default_model import installed_model
+from reenact.runtime.regular import text_of_name
 
 Store = Literal["ollama", "huggingface", "installed"]
 
@@ -79,7 +80,9 @@ def named_model(written: str | os.PathLike[str]) -> StoredModel:
     """
     path = Path(written)
     if path.exists() or path.suffix == ".gguf":
-        return StoredModel(name=full_name(_stem(path)), path=path, store="installed", quantization=_quantization(path))
+        return StoredModel(
+            name=full_name(text_of_name(path.stem)), path=path, store="installed", quantization=_quantization(path)
+        )
     wanted = full_name(os.fspath(written))
     models = stored_models()
     for model in models:
@@ -103,13 +106,8 @@ def chosen(written: Path | None) -> StoredModel:
     return installed() if written is None else named_model(written)
 
 
-def _stem(path: Path) -> str:
-    """Return a file's name without its ending, as text."""
-    return os.fsencode(path.stem).decode(errors="backslashreplace")
-
-
 def _quantization(path: Path) -> str:
-    found = _QUANTIZATION.search(_stem(path))
+    found = _QUANTIZATION.search(text_of_name(path.stem))
     return found.group(1).upper() if found else ""
 
 
@@ -183,7 +181,7 @@ def _of_huggingface() -> Iterator[StoredModel]:
             continue
         repository = path.relative_to(folder).parts[0].removeprefix("models--").replace("--", "/", 1)
         quantization = _quantization(path)
-        tag = quantization or _stem(path)
+        tag = quantization or text_of_name(path.stem)
         yield StoredModel(
             name=full_name(f"{repository}:{tag}"), path=path, store="huggingface", quantization=quantization
         )

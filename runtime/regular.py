@@ -1,4 +1,4 @@
-"""Regular files, opened for reading: nothing that is no such file is waited for, or touched.
+"""Regular files, opened for reading, and their names as text: nothing that is no such file is waited for, or touched.
 
 The rule that holds here: logs and models are opened here and nowhere else. A pipe, a device or a socket is refused by
 its kind before it is opened, because opening it can wait for ever, and reading it has no end.
@@ -26,3 +26,8 @@ def opened(path: Path, why: str) -> BinaryIO:
         raise OSError(errno.EINVAL, why, os.fspath(path))
     # Without waiting, should it have become a pipe meanwhile.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def text_of_name(name: str | os.PathLike[str]) -> str:
+    """Return the name of a file as text: bytes in it that are no UTF-8 are escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")

@@ -7,7 +7,6 @@ The rules that hold here:
   only there.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from attrs import asdict, frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics
 from reenact.runtime.api import llama_engine, threads
+from reenact.runtime.regular import text_of_name
 from reenact.runtime.terminal import Spans, print_json, progress_bar, shower, tell_above, visible
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def show_json(findings: "Findings") -> None:
     """Print one JSON object."""
     file, facts = findings.file, findings.facts
     fields: dict[str, Any] = {
-        "model": {"name": os.fsencode(file.path.name).decode(errors="backslashreplace"), "size": file.size},
+        "model": {"name": text_of_name(file.path.name), "size": file.size},
         "engine": asdict(findings.engine),
         "n_threads": findings.n_threads,
         "numerics": asdict(findings.numerics) if findings.probe else None,

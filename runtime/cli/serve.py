@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.model_store import StoredModel, full_name, installed, named_model, stored_models
+from reenact.runtime.regular import text_of_name
 from reenact.runtime.terminal import Spans, argument, flush, print_json, shower, tell, visible
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def models(parsed: argparse.Namespace) -> int:
     width = max((len(visible(one.name)) for one in found), default=0)
     for one in found:
         if parsed.json:
-            print_json({"name": one.name, "store": one.store, "file": _told(one.path), "size": one.path.stat().st_size})
+            print_json(
+                {"name": one.name, "store": one.store, "file": text_of_name(one.path), "size": one.path.stat().st_size}
+            )
             continue
         size = f"{one.path.stat().st_size / 1e6:,.0f} MB"
         show([(f"{visible(one.name):<{width}}", "bold"), (f"  {size:>12}  {one.store}", "dim")])
@@ -196,12 +199,12 @@ def _greeting(served: "list[ServedModel]", url: str, folder: Path | None) -> Ite
     yield [("ollama's and OpenAI's API at ", ""), (url, "bold")]
     width = max(len(visible(one.name)) for one in served)
     for one in served:
-        yield [("  model  ", "dim"), (f"{visible(one.name):<{width}}  ", "bold"), (_told(one.stored.path), "dim")]
-    yield [("  logs   ", "dim"), ("none" if folder is None else _told(folder), "")]
+        yield [
+            ("  model  ", "dim"),
+            (f"{visible(one.name):<{width}}  ", "bold"),
+            (text_of_name(one.stored.path), "dim"),
+        ]
+    yield [("  logs   ", "dim"), ("none" if folder is None else text_of_name(folder), "")]
     name = served[0].name.removesuffix(":latest")
     body = f'{{"model": "{visible(name)}", "prompt": "Why is the sky blue?"}}'
     yield [("  try    ", "dim"), (f"curl {url}/api/generate -d '{body}'", "")]
-
-
-def _told(path: Path) -> str:
-    return os.fsencode(path).decode(errors="backslashreplace")

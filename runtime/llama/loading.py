@@ -21,6 +21,7 @@ from reenact.actors.header import ContextFacts, ModelFacts, Numerics, Policy
 from reenact.runtime.engine.protocol import ContextSettings, padded
 from reenact.runtime.llama.bindings import bindings, complaint, forget_complaints, llama_cpp, text_of
 from reenact.runtime.llama.modelfile import ModelFile, OnProgress
+from reenact.runtime.regular import text_of_name
 
 _MAX_UBATCH: Final = 512
 """llama.cpp's own default."""
@@ -95,7 +96,7 @@ def model_facts(model: Any, file: ModelFile, name: str | None) -> ModelFacts:
     """Return the model's facts for the log's header, under this name or its file's."""
     description = ctypes.create_string_buffer(256)
     llama_cpp.llama_model_desc(model, description, len(description))
-    name = name or os.fsencode(file.path.name).decode(errors="backslashreplace")
+    name = name or text_of_name(file.path.name)
     return ModelFacts(name=name, size=file.size, sha256=file.sha256, description=text_of(description.value))
 
 
