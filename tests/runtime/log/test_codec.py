@@ -267,7 +267,7 @@ def test_names_in_the_log_are_pinned() -> None:
 def test_what_is_no_number_is_not_written(value: float) -> None:
     """NaN and infinity have no JSON; they are refused and not written as null."""
     event = e.EmbeddingComputed(sequence=1, embedding=(1.0, value))
-    with pytest.raises(UnwritableRecord, match="no number that a log may hold"):
+    with pytest.raises(UnwritableRecord, match="not a number that a log may contain"):
         encode(e.Record(1, event, 0), 0)
 
 
@@ -284,5 +284,5 @@ def test_a_line_holds_the_longest_texts() -> None:
 def test_a_text_that_no_line_holds_is_not_written() -> None:
     """What could not be read is not written: the error says whose it is."""
     failed = e.EngineFailed(error="x" * (MAX_LINE_TEXT + 100))
-    with pytest.raises(UnwritableRecord, match="EngineFailed: more than 16,777,216 bytes of text"):
+    with pytest.raises(UnwritableRecord, match="EngineFailed: it has more than 16,777,216 bytes of text"):
         dumps(encode(e.Record(1, failed, None), 0))
