@@ -4,11 +4,12 @@ The rule that holds here: a re-execution depends on nothing beside these values 
 and no path is among them: where a file lies on one machine says nothing on another.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import frozen
+from attrs import Attribute, field, frozen
 
-from reenact.actors.limits import MAX_SLOTS, bounds
+from reenact.actors.errors import InvalidRequest, shown
+from reenact.actors.limits import MAX_DEADLINE, MAX_SLOTS, bounds
 
 Policy = Literal["schedule-independent", "recorded-schedule"]
 """What results depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
@@ -113,17 +114,43 @@ class Parent:
     """The first record of the parent that is not in the child."""
 
 
+def within_bounds(settings: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Refuse a setting that no session can have: a validator of a field, behind that of ``n_slots`` if it has one.
+
+    Raises:
+        InvalidRequest: It names the field.
+    """
+    n_slots = 1 if attribute.name == "n_slots" else getattr(settings, "n_slots", 1)
+    low, high = bounds(n_slots)[attribute.name]
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(attribute.name, f"expected a whole number from {low:,} to {high:,}, got {shown(value)}")
+
+
+def _pause(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if value is not None and not (type(value) is float and 0 < value <= MAX_DEADLINE):
+        expected = f"seconds above 0 and up to {MAX_DEADLINE:,}, or None"
+        raise InvalidRequest(attribute.name, f"expected {expected}, got {shown(value)}")
+
+
+def _as_seconds(value: object) -> object:
+    return float(value) if type(value) is int and abs(value) <= MAX_DEADLINE else value
+
+
 @frozen(kw_only=True)
 class Limits:
-    """The limits of this session that its opener could set."""
+    """The limits of this session that its opener could set.
 
-    max_waiting: int
-    max_reader_lag: int
-    max_pause: float | None = None
+    Raises:
+        InvalidRequest: One that no session can have; it names the field.
+    """
+
+    max_waiting: int = field(validator=within_bounds)
+    max_reader_lag: int = field(validator=within_bounds)
+    max_pause: float | None = field(default=None, converter=_as_seconds, validator=_pause)
     """Seconds; None where a paused sequence keeps its slot, as before schema 4."""
 
 
-def beyond(context: ContextFacts, limits: Limits) -> str | None:
+def beyond(context: ContextFacts) -> str | None:
     """Return which setting is one that no session can have, and what it may be; None where all are well.
 
     What a session needs to be opened, and so a log to be read, grows with its settings.
@@ -133,9 +160,8 @@ def beyond(context: ContextFacts, limits: Limits) -> str | None:
         low, high = allowed["n_batch"]
         allowed["n_batch"] = (low, max(high, context.n_ctx_seq + context.n_slots))
     allowed["n_ctx_seq"] = (1, allowed["n_ctx"][1] + 256)
-    for facts in (context, limits):
-        for name, (low, high) in allowed.items():
-            value = getattr(facts, name, low)
-            if not low <= value <= high:
-                return f"{name}: expected a whole number from {low:,} to {high:,}, got {value}"
+    for name, (low, high) in allowed.items():
+        value = getattr(context, name, low)
+        if not low <= value <= high:
+            return f"{name}: expected a whole number from {low:,} to {high:,}, got {value}"
     return None

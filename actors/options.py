@@ -82,7 +82,12 @@ def _above(low: int, high: int) -> _Validator:
     return check
 
 
-def _yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
+def yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Refuse what is no bool: a validator of a field.
+
+    Raises:
+        InvalidRequest: It names the field.
+    """
     if type(value) is not bool:
         raise InvalidRequest(attribute.name, f"expected True or False, got {shown(value)}")
 
@@ -272,7 +277,7 @@ class Options:
     """Taken from the logit of a token as often as it is among them."""
     truncate: bool = field(
         default=True,
-        validator=_yes_or_no,
+        validator=yes_or_no,
         metadata=_about(
             "shorten a prompt that is longer than the context; if not, it is an error",
             fixed="it concerns the prompt, which came before",
@@ -281,7 +286,7 @@ class Options:
     """Shorten a prompt that is longer than the context; if not, it is an error."""
     shift: bool = field(
         default=True,
-        validator=_yes_or_no,
+        validator=yes_or_no,
         metadata=_about("drop inputs when the context is full, and go on; if not, end"),
     )
     """Drop inputs when the context is full, and go on; if not, the sequence ends with ``context_full``."""
@@ -301,7 +306,7 @@ class Options:
     )
     """The same as a grammar in GBNF, with a rule ``root``."""
     logprobs: bool = field(
-        default=False, validator=_yes_or_no, metadata=_about("tell in JSON how likely each token was")
+        default=False, validator=yes_or_no, metadata=_about("tell in JSON how likely each token was")
     )
     """Return the logarithm of each token's probability."""
     top_logprobs: int = field(

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import trio
 
@@ -12,7 +12,7 @@ from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
 from reenact.actors.header import Limits
-from reenact.actors.limits import MAX_DEADLINE, MAX_PAUSE, MAX_READER_LAG, MAX_WAITING, bounds
+from reenact.actors.limits import MAX_PAUSE, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Loaded, not_a_time
 from reenact.runtime.engine.session_header import session_header
 from reenact.runtime.engine_thread import Compute, ComputeThread, InPlace
@@ -73,15 +73,15 @@ async def open_runtime(
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
     """
-    settings = _settings(
+    settings = ContextSettings(
         n_slots=n_slots,
         n_ctx=n_ctx,
         n_batch=n_batch,
-        n_threads=n_threads,
+        n_threads=cpus() if n_threads is None else n_threads,
         determinism=determinism,
         logits_hash=logits_hash,
     )
-    limits = _limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
+    limits = Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
     journal = _journal(log)
     compute, aside = _threads(engine)
@@ -158,57 +158,8 @@ async def _ungrouped() -> AsyncIterator[None]:
             error.__context__ = context  # Not the group, which nobody made.
 
 
-def _settings(
-    *, n_slots: int, n_ctx: int, n_batch: int, n_threads: int | None, determinism: Determinism, logits_hash: bool
-) -> ContextSettings:
-    n_threads = threads(n_threads)
-    _check("n_slots", n_slots)
-    _check("n_ctx", n_ctx, n_slots)
-    _check("n_batch", n_batch, n_slots)
-    if type(determinism) is not str or determinism not in get_args(Determinism):
-        raise InvalidRequest(
-            "determinism", f"expected one of {', '.join(get_args(Determinism))}, got {shown(determinism)}"
-        )
-    if type(logits_hash) is not bool:
-        raise InvalidRequest("logits_hash", f"expected True or False, got {shown(logits_hash)}")
-    return ContextSettings(
-        n_slots=n_slots,
-        n_ctx=n_ctx,
-        n_batch=n_batch,
-        n_threads=n_threads,
-        determinism=determinism,
-        logits_hash=logits_hash,
-    )
-
-
-def _limits(*, max_waiting: int, max_reader_lag: int, max_pause: float | None) -> Limits:
-    _check("max_waiting", max_waiting)
-    _check("max_reader_lag", max_reader_lag)
-    if max_pause is not None and not (type(max_pause) in {int, float} and 0 < max_pause <= MAX_DEADLINE):
-        expected = f"seconds above 0 and up to {MAX_DEADLINE:,}, or None"
-        raise InvalidRequest("max_pause", f"expected {expected}, got {shown(max_pause)}")
-    seconds = None if max_pause is None else float(max_pause)
-    return Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=seconds)
-
-
-def _check(name: str, value: int, n_slots: int = 1) -> None:
-    low, high = bounds(n_slots)[name]
-    if type(value) is not int or not low <= value <= high:
-        raise InvalidRequest(name, f"expected a whole number from {low:,} to {high:,}, got {shown(value)}")
-
-
-def threads(asked: int | None) -> int:
-    """Return how many threads compute: as many as asked for, or one for each CPU of this process.
-
-    Raises:
-        InvalidRequest: So many cannot be.
-    """
-    n_threads = _cpus() if asked is None else asked
-    _check("n_threads", n_threads)
-    return n_threads
-
-
-def _cpus() -> int:
+def cpus() -> int:
+    """Return the number of CPUs that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # Not on Linux.

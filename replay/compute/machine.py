@@ -18,6 +18,7 @@ from attrs import asdict, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
+from reenact.actors.limits import MAX_BATCH
 from reenact.replay.render.values import plain
 from reenact.runtime.extra import missing
 from reenact.runtime.log.codec import flat
@@ -135,7 +136,7 @@ def open_machine(
     settings = ContextSettings(
         n_slots=context.n_slots,
         n_ctx=context.n_ctx,
-        n_batch=context.n_batch,
+        n_batch=min(context.n_batch, MAX_BATCH),  # Where texts are pooled, the engine makes it larger again.
         n_ubatch=n_ubatch or context.n_ubatch,
         n_threads=n_threads or context.n_threads,
         determinism=header.determinism.policy,

@@ -18,7 +18,8 @@ from attrs import asdict, frozen
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.header import Numerics
-from reenact.runtime.api import llama_engine, threads
+from reenact.runtime.api import cpus, llama_engine
+from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.regular import text_of_name
 from reenact.runtime.terminal import Spans, print_json, progress_bar, shower, tell_above, visible
 
@@ -100,7 +101,8 @@ def _checked(asked: ProbeRequest) -> int:
     """Return how many threads are to be used."""
     if asked.seconds is not None and not 0 <= asked.seconds < float("inf"):
         raise InvalidRequest("seconds", f"expected a number from 0 on, got {asked.seconds:g}")
-    return threads(asked.n_threads)
+    n_threads = cpus() if asked.n_threads is None else asked.n_threads
+    return ContextSettings(n_slots=1, n_ctx=1, n_batch=1, n_threads=n_threads).n_threads
 
 
 def show_findings(findings: "Findings") -> None:

@@ -7,33 +7,42 @@ others, then `Engine.close`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
-from attrs import frozen
+from attrs import Attribute, field, frozen
 
 from reenact.actors.batch import BatchDecoded, BatchPlanned
-from reenact.actors.errors import shown
-from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
+from reenact.actors.errors import InvalidRequest, shown
+from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics, within_bounds
 from reenact.actors.inputs import Input, kind_of
 from reenact.actors.limits import MAX_DEADLINE
-from reenact.actors.options import Options
+from reenact.actors.options import Options, yes_or_no
 from reenact.runtime.engine.row_numbers import Numbers
 
 Determinism = Literal["auto", "schedule-independent", "recorded-schedule"]
 """The policy asked for: by its name, or "auto" for schedule-independent where that is possible."""
 
 
+def _policy(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if type(value) is not str or value not in get_args(Determinism):
+        raise InvalidRequest(attribute.name, f"expected one of {', '.join(get_args(Determinism))}, got {shown(value)}")
+
+
 @frozen(kw_only=True)
 class ContextSettings:
-    """The settings asked for a context, by llama.cpp's names."""
+    """The settings asked for a context, by llama.cpp's names.
 
-    n_slots: int
-    n_ctx: int
+    Raises:
+        InvalidRequest: A setting that no session can have; it names the field.
+    """
+
+    n_slots: int = field(validator=within_bounds)
+    n_ctx: int = field(validator=within_bounds)
     """The count of cells for one sequence."""
-    n_batch: int
-    n_threads: int
-    determinism: Determinism = "auto"
-    logits_hash: bool = True
+    n_batch: int = field(validator=within_bounds)
+    n_threads: int = field(validator=within_bounds)
+    determinism: Determinism = field(default="auto", validator=_policy)
+    logits_hash: bool = field(default=True, validator=yes_or_no)
     """Take the checksum of every row of logits that a token is drawn from."""
     n_ubatch: int | None = None
     """The most rows that are computed at once; None for the engine's choice."""

@@ -164,7 +164,7 @@ def _beyond(event: e.Event) -> str | None:
     """Return the field that is larger than a session allows, and the bound; None if there is none."""
     match event:
         case e.SessionOpened():
-            return beyond(event.context, event.limits)
+            return beyond(event.context)
         case e.RequestReceived():
             try:
                 check_text("prompt", event.prompt)
