@@ -164,7 +164,7 @@ class Recount:
     # ------------------------------------------------------------ for the rules
 
     @property
-    def stands_still(self) -> bool:
+    def halted(self) -> bool:
         """Whether nothing is planned any more because the engine failed or the Batcher raised."""
         return self.broken or BATCHER in self.failed
 

@@ -33,7 +33,7 @@ class BatchesRule(Rule):
         n, recount = record.n, self.recount
         match record.event:
             case e.BatchPlanned() as plan:
-                if recount.in_flight is not None or recount.stands_still:
+                if recount.in_flight is not None or recount.halted:
                     yield self.violation(n, "no plan now", f"batch {plan.batch}")
                 number = 0 if recount.plan is None else recount.plan.batch + 1
                 if plan.batch != number:
@@ -248,7 +248,7 @@ class TurnsRule(Rule):
     def settle(self) -> Iterator[Violation]:
         """Check that no sequence waits for a batch that is not planned."""
         recount = self.recount
-        if recount.in_flight is None and not recount.stands_still:
+        if recount.in_flight is None and not recount.halted:
             ready = [slot.sequence for slot in recount.slots if self._is_ready(slot.sequence)]
             if ready:
                 yield self.violation(recount.n, f"a batch with {sequences([one or 0 for one in ready])}", "none")
@@ -294,7 +294,7 @@ class AbortsRule(Rule):
 
     def settle(self) -> Iterator[Violation]:
         """Check that no prefill is still computed for an ended sequence."""
-        if self._owed is not None and self.recount.in_flight is not None and not self.recount.stands_still:
+        if self._owed is not None and self.recount.in_flight is not None and not self.recount.halted:
             n, batch = self._owed
             yield self.violation(n, f"an early end of batch {batch}", "none")
         self._owed = None

@@ -76,21 +76,21 @@ class Values:
         self.total += value
         self.largest = max(self.largest, value)
 
-    def misfit(self, told: Distribution, *, wholly: bool) -> str | None:
+    def misfit(self, reported: Distribution, *, wholly: bool) -> str | None:
         """Return the correct figures if the given ones are wrong; None if they are right.
 
         Args:
-            told: The figures.
+            reported: The figures.
             wholly: Check the percentiles too, for which all values are sorted.
         """
         n = len(self.all)
         mean, largest = (self.total / n / self.unit, self.largest / self.unit) if n else (0.0, 0.0)
-        if told.count != n or not _close(mean, told.mean) or not _close(largest, told.maximum):
+        if reported.count != n or not _close(mean, reported.mean) or not _close(largest, reported.maximum):
             return f"count {n}, mean {mean:.9g}, maximum {largest:.9g}"
         if not wholly or not n:
             return None
         values = sorted(self.all)
-        for percent, figure in ((50, told.median), (95, told.p95)):
+        for percent, figure in ((50, reported.median), (95, reported.p95)):
             exact = values[-(-n * percent // 100) - 1] / self.unit
             if not exact * (1 - _EXACT) <= figure <= exact * _ROUNDED * (1 + _EXACT):
                 return f"{percent} of 100 at most {exact:.9g}"
@@ -200,7 +200,7 @@ class StatisticsRule(Rule):
     def _compared(self, n: int, *, wholly: bool) -> Iterator[Violation]:
         if self.recount.failed:
             return  # No record contains what an actor that raised still owed.
-        told, recount = self._metrics.statistics(), self.recount
+        reported, recount = self._metrics.statistics(), self.recount
         live = [request for request in recount.requests.values() if not request.ended]
         due: dict[str, Any] = {
             **self._counts,
@@ -211,15 +211,15 @@ class StatisticsRule(Rule):
             "records": n + 1,
         }
         for name, expected in due.items():
-            actual = getattr(told, f"n_{name}")
+            actual = getattr(reported, f"n_{name}")
             if actual != expected:
                 self._lost = True
                 yield self.violation(n, f"n_{name} {expected}", f"n_{name} {actual}")
         for name, values in self._values.items():
-            expected = values.misfit(getattr(told, name), wholly=wholly)
+            expected = values.misfit(getattr(reported, name), wholly=wholly)
             if expected is not None:
                 self._lost = True
-                yield self.violation(n, f"{name}: {expected}", str(getattr(told, name)))
+                yield self.violation(n, f"{name}: {expected}", str(getattr(reported, name)))
 
 
 class DigestRule(Rule):
@@ -257,7 +257,7 @@ class DigestRule(Rule):
     def settle(self) -> Iterator[Violation]:
         """Compare the folded state with the recount."""
         batcher, recount = self._kernel.state.batcher, self.recount
-        if self._lost or batcher is None or recount.stands_still:
+        if self._lost or batcher is None or recount.halted:
             return
         folded = [(slot.sequence, None if slot.sequence is None else len(slot.cells)) for slot in batcher.slots]
         counted = [(slot.sequence, None if slot.sequence is None else slot.useful) for slot in recount.slots]

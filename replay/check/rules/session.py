@@ -360,7 +360,7 @@ class FailuresRule(Rule):
 
     def settle(self) -> Iterator[Violation]:
         """Check that all sequences concerned have ended."""
-        if self._batch is not None and not self.recount.stands_still:
+        if self._batch is not None and not self.recount.halted:
             yield self.violation(self._n, _failed(self._batch), "no end of its sequences")
         if self._owed:
             yield self.violation(self._n, f"an end of {sequences(self._owed)}", "none in this fact")

@@ -124,7 +124,7 @@ class PlacesRule(Rule):
 
     def settle(self) -> Iterator[Violation]:
         """Check that no sequence waits although it could have a slot."""
-        if self.recount.in_flight is None and not self.recount.stands_still:
+        if self.recount.in_flight is None and not self.recount.halted:
             yield from self._passed_over(self.recount.n)
 
     @property
@@ -196,7 +196,7 @@ class QueueRule(Rule):
             case e.RequestDisplaced() as displaced:
                 due = self._owed and (self._leaver, self._owed[1], "overloaded")
                 actual = displaced.sequence, displaced.by, displaced.failure.kind
-                if due != actual or self.recount.stands_still:
+                if due != actual or self.recount.halted:
                     yield self.violation(record.n, f"(displaced request, new request, reason) {due}", f"{actual}")
                 self._leaver = None
             case e.RequestWithdrawn(sequence=number):
@@ -233,7 +233,7 @@ class QueueRule(Rule):
     def _refusal(self) -> str | None:
         """The kind of error with which a request is refused now; None if it is not."""
         recount = self.recount
-        if recount.stands_still:
+        if recount.halted:
             return "internal_error" if BATCHER in recount.failed else "engine_broken"
         return None if self._leaver is None or self._owed is None or self._leaver != self._owed[1] else "overloaded"
 

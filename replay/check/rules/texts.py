@@ -122,7 +122,7 @@ class TextRule(Rule):
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
-        self._said: dict[int, RecountedText] = {}
+        self._known: dict[int, RecountedText] = {}
         self._pieces: dict[int, bytes] = {}
 
     def see(self, record: e.Record) -> Iterator[Violation]:
@@ -135,56 +135,56 @@ class TextRule(Rule):
             case e.StopMatched() as matched:
                 yield from self._matched(record.n, matched, self._of(matched.sequence))
             case e.SequenceFinished() as end:
-                yield from self._ended(record.n, end, self._said.pop(end.sequence, RecountedText()))
+                yield from self._ended(record.n, end, self._known.pop(end.sequence, RecountedText()))
             case e.RequestReceived(sequence=number, options=options):
-                self._said[number] = RecountedText(stops=tuple(stop.encode() for stop in options.stop))
-            case e.SequenceForked(sequence=number, options=options) if number in self._said:
-                said = self._said[number]
-                said.stops = tuple(stop.encode() for stop in options.stop)
-                said.since = said.looked = said.gone
+                self._known[number] = RecountedText(stops=tuple(stop.encode() for stop in options.stop))
+            case e.SequenceForked(sequence=number, options=options) if number in self._known:
+                known = self._known[number]
+                known.stops = tuple(stop.encode() for stop in options.stop)
+                known.since = known.looked = known.gone
             case _:
                 pass
 
     def _of(self, number: int) -> RecountedText:
         """Return the text of a sequence, with its next piece added."""
-        said = self._said.setdefault(number, RecountedText())
-        said.add(self._pieces.pop(number, b""))
-        return said
+        known = self._known.setdefault(number, RecountedText())
+        known.add(self._pieces.pop(number, b""))
+        return known
 
-    def _emitted(self, n: int, emitted: e.TokenEmitted, said: RecountedText) -> Iterator[Violation]:
-        found = said.stop()
+    def _emitted(self, n: int, emitted: e.TokenEmitted, known: RecountedText) -> Iterator[Violation]:
+        found = known.stop()
         if found is not None:
             yield self.violation(n, f"the stop string {quoted(found[1])}", f"TokenEmitted {quoted(emitted.text)}")
-        free = max(len(said.data) - said.held(), said.gone)
-        text, held = _decoded(said.data[said.gone : free]), bytes(said.data[free:])
-        said.gone = free
+        free = max(len(known.data) - known.held(), known.gone)
+        text, held = _decoded(known.data[known.gone : free]), bytes(known.data[free:])
+        known.gone = free
         if (text, held) != (emitted.text, emitted.held):
             actual = f"{quoted(emitted.text)}, held {quoted(emitted.held)}"
             yield self.violation(n, f"{quoted(text)}, held {quoted(held)}", actual)
-        elif said.brought() != emitted.held_by:
-            yield self.violation(n, f"held_by {said.brought()}", f"{emitted.held_by}")
-        said.texts.append(emitted.text)
+        elif known.brought() != emitted.held_by:
+            yield self.violation(n, f"held_by {known.brought()}", f"{emitted.held_by}")
+        known.texts.append(emitted.text)
 
-    def _matched(self, n: int, matched: e.StopMatched, said: RecountedText) -> Iterator[Violation]:
-        found = said.stop()
+    def _matched(self, n: int, matched: e.StopMatched, known: RecountedText) -> Iterator[Violation]:
+        found = known.stop()
         if found is None:
             yield self.violation(n, "no stop string: none is complete", f"{quoted(matched.stop)}")
-            found = len(said.data), matched.stop.encode()
-        said.cut, stop = found
-        text = _decoded(said.data[said.gone : said.cut])
+            found = len(known.data), matched.stop.encode()
+        known.cut, stop = found
+        text = _decoded(known.data[known.gone : known.cut])
         if (stop, text) != (matched.stop.encode(), matched.text):
             actual = f"{quoted(matched.text)} before {quoted(matched.stop)}"
             yield self.violation(n, f"{quoted(text)} before {quoted(stop.decode())}", actual)
-        said.texts.append(matched.text)
+        known.texts.append(matched.text)
 
-    def _ended(self, n: int, end: e.SequenceFinished, said: RecountedText) -> Iterator[Violation]:
-        cut = len(said.data) if said.cut is None else said.cut
-        text = _decoded(said.data[said.gone :]) if said.cut is None else ""
-        n_hidden = 0 if said.cut is None else said.hidden(cut)
+    def _ended(self, n: int, end: e.SequenceFinished, known: RecountedText) -> Iterator[Violation]:
+        cut = len(known.data) if known.cut is None else known.cut
+        text = _decoded(known.data[known.gone :]) if known.cut is None else ""
+        n_hidden = 0 if known.cut is None else known.hidden(cut)
         if (text, n_hidden) != (end.text, end.n_hidden):
             actual = f"{quoted(end.text)} and n_hidden {end.n_hidden}"
             yield self.violation(n, f"{quoted(text)} and n_hidden {n_hidden}", actual)
-        whole, actual = _decoded(said.data[:cut]), "".join([*said.texts, end.text])
+        whole, actual = _decoded(known.data[:cut]), "".join([*known.texts, end.text])
         if whole != actual:
             at = next((i for i, (a, b) in enumerate(zip(whole, actual, strict=False)) if a != b), 0)
             yield self.violation(n, f"the whole text {quoted(whole[at:])}", f"{quoted(actual[at:])}, from {at} on")
