@@ -1,12 +1,12 @@
-"""One sequence of a log, executed alone in an otherwise empty context.
+"""Executes one sequence of a log alone, in an otherwise empty context.
 
 The rules that hold here:
 
-* The actors run again for this one request, so that a truncation, a shift and an end come as they did; the tokens that
-  it goes on from are the recorded ones.
-* Under a schedule-independent log every row must have the bits that the log holds, whatever was reused, forked,
-  preempted or beside it then. Where a row differs the recorded schedule is executed too, and it is told what the
-  company changed.
+* The actors run again for this one request, so that its truncation, shifts and end happen as they did; it goes on from
+  the recorded tokens.
+* Under a schedule-independent log every row must have the recorded bits, whatever was reused, forked, preempted or
+  beside it then. Where a row differs, the recorded schedule is executed too, to report what the other sequences
+  changed.
 """
 
 import os
@@ -42,38 +42,38 @@ _ME: Final = 1
 
 @define(kw_only=True)
 class SequenceRecords:
-    """What a log holds of one sequence; it grows while the log is read."""
+    """A log's records of one sequence; it grows while the log is read."""
 
     request: e.RequestReceived
     tokenized: e.PromptTokenized | None = None
     outcomes: dict[int | None, tuple[int, e.Outcome]] = Factory(dict)
-    """For each token's index the record that holds it, and what was drawn; for None the vector."""
+    """For each token's index the number of its record and the recorded draw; for None the vector."""
     forks: list[tuple[int, Options]] = Factory(list)
-    """Options that it went on with, and how many tokens it had then."""
+    """The options of each fork, and how many tokens the sequence had then."""
 
 
-def stories(log: LogFile) -> dict[int, SequenceRecords]:
-    """Return the story of each sequence of a log."""
-    told: dict[int, SequenceRecords] = {}
+def sequence_records(log: LogFile) -> dict[int, SequenceRecords]:
+    """Return the records of each sequence of a log."""
+    by_number: dict[int, SequenceRecords] = {}
     draws: dict[int, int | None] = {}
     for entry in entries(log):
         event = entry.record.event
         match event:
             case e.RequestReceived():
-                told[event.sequence] = SequenceRecords(request=event)
+                by_number[event.sequence] = SequenceRecords(request=event)
             case e.PromptTokenized():
-                told[event.sequence].tokenized = event
+                by_number[event.sequence].tokenized = event
             case e.SequenceForked():
-                story = told[event.sequence]
-                story.forks.append((len(story.outcomes), event.options))
+                records = by_number[event.sequence]
+                records.forks.append((len(records.outcomes), event.options))
             case e.BatchPlanned():
                 draws = {part.sequence: part.draw for part in event.parts}
             case e.BatchDecoded():
                 for outcome in event.outcomes:
-                    told[outcome.sequence].outcomes[draws[outcome.sequence]] = entry.record.n, outcome
+                    by_number[outcome.sequence].outcomes[draws[outcome.sequence]] = entry.record.n, outcome
             case _:
                 pass
-    return told
+    return by_number
 
 
 def alone_log(path: str | os.PathLike[str], only: str, asked: ComputeOptions | None = None) -> Verdict:
@@ -81,16 +81,16 @@ def alone_log(path: str | os.PathLike[str], only: str, asked: ComputeOptions | N
 
     Args:
         path: The log.
-        only: The sequence, by its number or by what its caller calls it; several of one name are executed one by one.
-        asked: How.
+        only: The sequence, by its number or by its caller's name for it; several of one name are executed one by one.
+        asked: The options of the execution; None for the defaults.
 
     Raises:
-        NotInLog: There is no such sequence.
+        NotInLog: The log has no such sequence.
     """
 
     def compare(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
-        told = stories(log)
-        chosen = {number: one for number, one in told.items() if only in (one.request.request_id, str(number))}
+        by_number = sequence_records(log)
+        chosen = {number: one for number, one in by_number.items() if only in (one.request.request_id, str(number))}
         if not chosen:
             raise NotInLog(f"there is no sequence {only}")
         return _compared(log, header, machine, asked, chosen)
@@ -102,26 +102,32 @@ def all_alone(path: str | os.PathLike[str], asked: ComputeOptions | None = None)
     """Execute every sequence of a log alone, one after the other, and compare every row and every token."""
 
     def compare(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
-        return _compared(log, header, machine, asked, stories(log))
+        return _compared(log, header, machine, asked, sequence_records(log))
 
     return executed(path, asked or ComputeOptions(), compare)
 
 
 def _compared(
-    log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions, told: dict[int, SequenceRecords]
+    log: LogFile,
+    header: e.SessionOpened,
+    machine: ModelHere,
+    asked: ComputeOptions,
+    by_number: dict[int, SequenceRecords],
 ) -> Computed:
     counts, numbers = Counts(machine, tokens_only=asked.tokens_only), rows_in(log)
     started = monotonic()
-    for done, (number, story) in enumerate(told.items()):
+    for done, (number, records) in enumerate(by_number.items()):
 
-        def see(_row: int, part: e.Part, logits: "Weights", sample: e.Sample, story: SequenceRecords = story) -> None:
-            _, recorded = story.outcomes.get(part.draw, (0, None))
+        def see(
+            _row: int, part: e.Part, logits: "Weights", sample: e.Sample, records: SequenceRecords = records
+        ) -> None:
+            _, recorded = records.outcomes.get(part.draw, (0, None))
             counts.see(logits, recorded if isinstance(recorded, e.Sample) else None, sample)
 
         machine.engine.watch(see)
-        for row in alone(machine, header, number, story, numbers):
+        for row in alone(machine, header, number, records, numbers):
             counts.add(row)
-        asked.on_progress("executing alone", (done + 1) / len(told))
+        asked.on_progress("executing alone", (done + 1) / len(by_number))
     machine.engine.watch(None)
     found = counts.found(forced=asked.force, seconds=monotonic() - started, alone=True)
     if found.n_rows + found.n_tokens == 0:
@@ -135,19 +141,19 @@ def _compared(
     first = found.first_row.row
     if first.same_checksum:
         return changed(found, cause=EDITED_BESIDE)
-    return found.because(lambda: _company(log, header, machine, told[first.part.sequence], first))
+    return found.because(lambda: _company(log, header, machine, by_number[first.part.sequence], first))
 
 
 def alone(
-    machine: ModelHere, header: e.SessionOpened, number: int, story: SequenceRecords, numbers: Numbers
+    machine: ModelHere, header: e.SessionOpened, number: int, records: SequenceRecords, numbers: Numbers
 ) -> Iterator[ExecutedRow]:
-    """Execute a sequence alone, and return each row that comes of it as the log holds it and as it is now."""
-    if story.tokenized is None:
+    """Execute a sequence alone, and return each row with its recorded and its new outcome."""
+    if records.tokenized is None:
         return
-    driver, forks, n_drawn = Driver(), list(story.forks), 0
+    driver, forks, n_drawn = Driver(), list(records.forks), 0
     _empty(machine, header)
-    request = changed(story.request, sequence=_ME, continues=None)
-    for fact in (header, request, changed(story.tokenized, sequence=_ME)):
+    request = changed(records.request, sequence=_ME, continues=None)
+    for fact in (header, request, changed(records.tokenized, sequence=_ME)):
         driver.give(fact).checked()
     while (crossing := driver.crossing) is not None:
         if forks and forks[0][0] == n_drawn:
@@ -159,9 +165,9 @@ def alone(
         decoded = execute(machine.engine, crossing, numbers_of(crossing.planned, numbers))
         drawn = part.draw is not None or part.pool
         failed = isinstance(decoded, e.EngineFailed) or decoded.code != e.DONE
-        n, recorded = story.outcomes.get(None if part.pool else n_drawn, (0, None))
+        n, recorded = records.outcomes.get(None if part.pool else n_drawn, (0, None))
         if drawn and recorded is None:
-            return  # It had ended before the log could hold more of it.
+            return  # The sequence ended, or the log does, before this draw.
         if recorded is not None and (drawn or failed):
             replayed = None if isinstance(decoded, e.EngineFailed) else next(iter(decoded.outcomes), None)
             yield ExecutedRow(n, crossing.planned.batch, changed(part, sequence=number), recorded, replayed)
@@ -172,7 +178,7 @@ def alone(
 
 
 def _as_recorded(decoded: e.BatchDecoded, recorded: e.Outcome | None) -> e.BatchDecoded:
-    """Return what became of a batch with what the log holds in place of what was drawn."""
+    """Return a batch's outcome with the recorded draw in place of the new one."""
     match recorded:
         case e.Sample():
             return changed(decoded, samples=(changed(recorded, sequence=_ME),))
@@ -189,9 +195,9 @@ def _empty(machine: ModelHere, header: e.SessionOpened) -> None:
 
 
 def _company(
-    log: LogFile, header: e.SessionOpened, machine: ModelHere, story: SequenceRecords, row: ExecutedRow
+    log: LogFile, header: e.SessionOpened, machine: ModelHere, records: SequenceRecords, row: ExecutedRow
 ) -> Cause:
-    """Return what the company changed in a row: it is executed both ways."""
+    """Return the effect of the other sequences on a row, which is executed with them and alone."""
     rows: list[Weights] = []
     sequence = _ME
 
@@ -201,7 +207,7 @@ def _company(
 
     machine.engine.watch(keep)
     numbers = rows_in(log)
-    for other in alone(machine, header, row.part.sequence, story, numbers):
+    for other in alone(machine, header, row.part.sequence, records, numbers):
         if other.n == row.n:
             break
     sequence = row.part.sequence
@@ -214,12 +220,9 @@ def _company(
     machine.engine.watch(None)
     promised = header.determinism.policy == "schedule-independent"
     if in_company is None or len(rows) != 2 or not in_company.same_bits:  # noqa: PLR2004  # both ways
-        return Cause(
-            name="unknown", reason="in the recorded schedule it does not come out as recorded either", shown=False
-        )
+        return Cause(name="unknown", reason="in the recorded schedule it is not as recorded either", shown=False)
     difference = float(abs(rows[0] - rows[1]).max())
-    reason = (
-        f"in the recorded schedule the row comes out as recorded; alone its logits differ by up to {difference:.3g}"
-        + ("" if promised else "; nothing else was promised: the log's policy is recorded-schedule")
+    reason = f"in the recorded schedule the row is as recorded; alone its logits differ by up to {difference:.3g}" + (
+        "" if promised else "; nothing better was promised: the log's policy is recorded-schedule"
     )
     return Cause(name="its company", reason=reason, shown=True)

@@ -1,11 +1,11 @@
-"""Why an execution came out otherwise: what the data tell, and what experiments show.
+"""Finds the cause of a differing execution, from its data and by experiments.
 
 The rules that hold here:
 
-* A difference of the header that was forced is named first: it explains whatever comes of it.
-* Bits first. Where a row differs, one thing at a time is changed until the row comes out as the log holds it: that is
-  shown, not guessed. Where rows are equal and tokens are not, draws are made again under other options.
-* What no experiment shows is told as likely, or as unknown. The search is bounded in time.
+* A forced difference of the header is named first: it explains all that follows.
+* Bits first. Where a row differs, one thing at a time is changed until the row has its recorded bits: that shows the
+  cause instead of guessing it. Where rows are equal and tokens are not, draws are made again under other options.
+* A cause that no experiment shows is reported as likely, or as unknown. The search is bounded in time.
 """
 
 import os
@@ -30,13 +30,13 @@ from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.log.rows import rows_in
 
 _SECONDS: Final = 60.0
-"""How long experiments may take, or three times as long as the execution took where that is more."""
+"""The least time for experiments, in seconds; they may take three times as long as the execution if that is more."""
 
 _UNKNOWN: Final = "unknown"
 
 
 def cause_of(log: LogFile, header: e.SessionOpened, model: Path, found: Computed, on_progress: OnProgress) -> Cause:
-    """Return why an execution differs from its log."""
+    """Return the cause of the difference between an execution and its log."""
     if found.forced:
         return _of_header(found.differences)
     row, token = found.first_row, found.first_token
@@ -45,11 +45,11 @@ def cause_of(log: LogFile, header: e.SessionOpened, model: Path, found: Computed
         return search.of_token(token, row)
     if row is not None:
         return search.of_row(row)
-    return Cause(name=_UNKNOWN, reason="a decode ended otherwise, and its rows did not differ before", shown=False)
+    return Cause(name=_UNKNOWN, reason="a decode ended differently, and no row before it differs", shown=False)
 
 
 def _of_header(differences: tuple[MachineDifference, ...]) -> Cause:
-    """Return what a difference of the header explains by itself."""
+    """Return the cause that a difference of the header is by itself."""
     by_name = {one.name: one for one in differences}
     if "model.sha256" not in by_name:
         first = next(one for one in differences if one.decides)
@@ -67,7 +67,7 @@ def _of_header(differences: tuple[MachineDifference, ...]) -> Cause:
 
 
 class _Search:
-    """Experiments on one log, one after the other, within a time."""
+    """A series of experiments on one log, within a limit of time."""
 
     def __init__(
         self, log: LogFile, header: e.SessionOpened, model: Path, found: Computed, on_progress: OnProgress
@@ -83,7 +83,7 @@ class _Search:
     # ------------------------------------------------------------ a token differs, and its row does not
 
     def of_token(self, token: ExecutedRow, row: RowSpot | None) -> Cause:
-        """Return why another token was drawn from the same bits."""
+        """Return the cause of another token drawn from the same bits."""
         one, other = token.recorded, token.replayed
         if (
             isinstance(one, e.Sample)
@@ -93,20 +93,20 @@ class _Search:
         ):
             reason = (
                 f"with {piece(other.piece)} in place of {piece(one.piece)} as token {token.part.draw} of"
-                f" sequence {token.part.sequence} what comes after it is as recorded"
+                f" sequence {token.part.sequence} everything after it is as recorded"
             )
             return Cause(name="an edited token", reason=reason, shown=True)
         with open_machine(self._header, self._model) as machine:
             return cause_of_draws(self._log, machine, token)
 
     def _is_mended_by(self, replayed: int, token: ExecutedRow, row: RowSpot | None) -> bool:
-        """Return whether what comes after a token is as recorded where it is replaced by the one that is drawn here."""
+        """Return whether everything after a token is as recorded if the token drawn here takes its place."""
         me = token.part.sequence
         edit = _with_token(me, token.part.position + len(token.part.inputs), replayed)
         if row is not None:
             return row.row.part.sequence == me and self._gives(row.row, planned=edit) is True
         if not self._tokens_only:
-            return False  # Rows were compared, and those after it are as recorded with it in its place.
+            return False  # Rows were compared, and those after it are as recorded although the token is not.
         with open_machine(self._header, self._model) as machine:
             steps = Execution(machine.engine, machine.renew, rows_in(self._log), edit).run(executed_records(self._log))
             rows = [row for step in steps for row in step.rows if row.n > token.n and row.part.sequence == me]
@@ -116,7 +116,7 @@ class _Search:
     # ------------------------------------------------------------ a row differs
 
     def of_row(self, spot: RowSpot) -> Cause:
-        """Return why a row has other bits."""
+        """Return the cause of a row with other bits."""
         if spot.row.same_checksum:
             return EDITED_BESIDE
         prompt = self._of_prompt(spot.row)
@@ -125,21 +125,21 @@ class _Search:
         for name, reason, changes in self._experiments(spot):
             self._on_progress(f"looking for the cause: {name}", 0.0)
             if monotonic() > self._ends:
-                return Cause(name=_UNKNOWN, reason=f"{self._tried()}, and the time was over", shown=False)
+                return Cause(name=_UNKNOWN, reason=f"{self._tried()}, and the time was up", shown=False)
             gives = self._gives(spot.row, **changes)
             self._n_tried += gives is not None
             if gives:
-                return Cause(name=name, reason=f"{reason} the row comes out as recorded", shown=True)
+                return Cause(name=name, reason=f"{reason} the row is as recorded", shown=True)
         if prompt is not None:
             return prompt
-        left = "what is left is another build, or a fault of a machine or of the log"
+        left = "another build remains, or a fault of a machine or of the log"
         return Cause(name=_UNKNOWN, reason=f"{self._tried()}; {left}", shown=False)
 
     def _tried(self) -> str:
         return f"{count(self._n_tried, 'change')} tried (threads, numerics, order, operations), and none explains it"
 
     def _experiments(self, spot: RowSpot) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Return what can be changed: the cause that it would show, how to say so, and the change."""
+        """Return the possible changes: the cause that each would show, its wording, and the change itself."""
         recorded = self._header.context
         for batch, operation in spot.operations:
             what = f'without "{operation_phrase(operation)}" in batch {batch:,}'
@@ -151,7 +151,7 @@ class _Search:
         yield "another order of rows", "with the slots of each batch in descending order", {"planned": _reversed}
         largest = _largest_batch(self._log)
         for n_ubatch in sorted({16, 32, 64, 128, 256, 512} - {recorded.n_ubatch}):
-            cuts = recorded.pooling == "none"  # A text that is pooled is never cut.
+            cuts = recorded.pooling == "none"  # A pooled text is never cut.
             if cuts and n_ubatch <= recorded.n_batch and min(n_ubatch, recorded.n_ubatch) < largest:
                 what = f"with at most {n_ubatch} rows computed at once in place of {recorded.n_ubatch}"
                 yield "another n_batch", what, {"n_ubatch": n_ubatch}
@@ -161,7 +161,7 @@ class _Search:
             yield "another cache type" if cache else "other kernels", f"with {what}", {"numerics": numerics}
 
     def _of_prompt(self, row: ExecutedRow) -> Cause | None:
-        """Return whether the prompt's inputs are not those of its text."""
+        """Return a cause if the prompt's inputs are not the tokens of its text."""
         if row.part.draw:
             return None
         request, tokenized = _prompt_of(self._log, row.part.sequence)
@@ -174,16 +174,16 @@ class _Search:
             shown = isinstance(row.recorded, e.Sample) and _alone(machine, inputs) == row.recorded.logits_crc32
         shorter = tokenized.inputs == inputs[: len(tokenized.inputs)]
         name = "a truncated prompt" if shorter else "an edited prompt"
-        says = f"its text {text(request.prompt[:40])} has {count(len(inputs), 'token')}, and the log holds"
-        found = "; with the text's own tokens the row comes out as recorded"
+        head = f"its text {text(request.prompt[:40])} has {count(len(inputs), 'token')}, and the log contains"
+        found = "; with the text's own tokens the row is as recorded"
         found = found if shown else ", if it was given in one piece"
         number = f"{len(tokenized.inputs):,}{' of them' if shorter else ' others'}"
-        return Cause(name=name, reason=f"{says} {number}{found}", shown=shown)
+        return Cause(name=name, reason=f"{head} {number}{found}", shown=shown)
 
     def _gives(self, target: ExecutedRow, *, planned: Planned | None = None, **settings: Any) -> bool | None:  # noqa: ANN401
-        """Return whether the log, executed with one thing changed, gives the row that it holds.
+        """Return whether the log, executed with one thing changed, yields the recorded row.
 
-        None where this process cannot have it so.
+        None if this process cannot make the change.
         """
         with open_machine(self._header, self._model, **settings) as machine:
             wanted = settings.get("numerics")
@@ -223,7 +223,7 @@ def _changes(one: Any, other: Any) -> Iterator[str]:  # noqa: ANN401  # two Nume
 
 
 def _largest_batch(log: LogFile) -> int:
-    """Return how many rows the largest batch has."""
+    """Return the number of rows of the largest batch."""
     events = (entry.record.event for entry in entries(log))
     plans = (event for event in events if isinstance(event, e.BatchPlanned))
     return max((sum(len(part.inputs) for part in plan.parts) for plan in plans), default=0)
@@ -260,7 +260,7 @@ def _with_token(sequence: int, position: int, token: int) -> Planned:
 
 
 def _without(batch: int, operation: e.Operation) -> Planned:
-    """Return a change that leaves an operation of a batch out."""
+    """Return a change that omits an operation of a batch."""
 
     def change(planned: e.BatchPlanned) -> e.BatchPlanned:
         if planned.batch != batch:

@@ -1,6 +1,6 @@
-"""What an execution came to, counted row by row, with the first differences kept.
+"""Counts an execution's rows and tokens, and keeps the first differences.
 
-The rule that holds here: rows are compared by the checksums that the log holds, tokens by themselves.
+The rule that holds here: rows are compared by the recorded checksums, tokens by themselves.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -17,11 +17,11 @@ _N_BEST: Final = 5
 
 
 class Counts:
-    """Counts rows and tokens, and keeps the first that differ.
+    """Counts rows and tokens, and keeps the first ones that differ.
 
     Args:
         machine: The engine, opened for this log.
-        tokens_only: Leave the bits out.
+        tokens_only: Do not compare bits.
     """
 
     def __init__(self, machine: ModelHere, *, tokens_only: bool) -> None:
@@ -33,16 +33,16 @@ class Counts:
         self._n_unchecked = 0
         self._sequences: set[int] = set()
         self._differing: set[int] = set()
-        """Sequences of which something differs."""
+        """The sequences of which a row or a token differs."""
         self._first_row: RowSpot | None = None
         self._first_token: ExecutedRow | None = None
         self._first_outcome: Step | None = None
         self._seen: tuple[tuple[Best, ...], Weights] | None = None
         self._operations: dict[int, list[tuple[int, e.Operation]]] = {}
-        """For each slot, what was done to it since its last equal row."""
+        """For each slot, the operations on it since its last equal row."""
 
     def see(self, logits: "Weights", recorded: e.Sample | None, replayed: e.Sample) -> None:
-        """Keep the first row that differs, while it is there."""
+        """Keep the first row that differs, while its logits are available."""
         if self._tokens_only or self._seen is not None or recorded is None:
             return
         if recorded.logits_crc32 not in {None, replayed.logits_crc32}:
@@ -61,7 +61,7 @@ class Counts:
             self.add(row, step.planned)
 
     def add(self, row: ExecutedRow, planned: e.BatchPlanned | None = None) -> None:
-        """Count what came of a part."""
+        """Count the outcome of a part."""
         self._n_unchecked += not row.has_checksum
         self._sequences.add(row.part.sequence)
         if row.has_checksum and not self._tokens_only:
@@ -80,7 +80,7 @@ class Counts:
                 self._first_token = self._first_token or row
 
     def found(self, *, forced: bool, seconds: float, alone: bool = False) -> Computed:
-        """Return what it came to."""
+        """Return the result."""
         return Computed(
             tokens_only=self._tokens_only or (self._n_rows == 0 < self._n_tokens),
             alone=tuple(sorted(self._sequences)) if alone else (),
@@ -101,7 +101,7 @@ class Counts:
 
     def _operate(self, planned: e.BatchPlanned) -> None:
         for operation in planned.operations:
-            # A copy brings what was done to its source.
+            # A copy brings the operations on its source.
             done = operation.slot if not isinstance(operation, e.Copy) else operation.source
             self._operations[operation.slot] = [*self._operations.get(done, []), (planned.batch, operation)]
 

@@ -1,12 +1,12 @@
-"""A log's batches, executed again: every operation on cells, every row in the same order, every draw.
+"""Executes a log's batches again: every operation on cells, every row in the same order, every draw.
 
 The rules that hold here:
 
-* What is executed is the recorded plan; what is drawn is compared and not used: the next batch has the recorded tokens.
-* A decode that was aborted, or that failed half-way, is made whole, and then the cells beyond the recorded positions
-  are removed; its logits were lost then, so none is compared (docs/llama-cpp.md section 4).
+* The recorded plans are executed; draws are compared and not used: the next batch has the recorded tokens.
+* A decode that was aborted, or that failed half-way, is executed in full, and then the cells beyond the recorded
+  positions are removed; its logits were lost then, so none is compared (docs/llama-cpp.md section 4).
 * A batch that the engine refused did nothing and does nothing now.
-* Where the log says that the context is a new one, it is a new one here.
+* Where the log records a new context, the execution takes a new one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ from reenact.runtime.log.codec import decode, loads
 from reenact.runtime.log.line import Line
 
 Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
-"""Changes a plan before it is executed."""
+"""A function that changes a plan before it is executed."""
 
 
 _INPUTS: Final = b"InputQueued"
@@ -41,20 +41,20 @@ _KINDS: Final = frozenset(
         e.SequenceFinished,
     )
 )
-"""What the next draw, or the cells, depend on. Of inputs, only those of a prompt."""
+"""The kinds of records on which the next draw, or the cells, depend. Of inputs, only those of a prompt matter."""
 
 
 @frozen
 class ExecutedRow:
-    """A row of logits, or a vector, as it was and as it is now."""
+    """A row of logits, or a vector: the recorded one and the new one."""
 
     n: int
-    """The record that holds it."""
+    """The number of the record that contains it."""
     batch: int
     part: e.Part
     recorded: e.Outcome
     replayed: e.Outcome | None
-    """None where there is none now."""
+    """None if there is none now."""
 
     @property
     def has_checksum(self) -> bool:
@@ -63,8 +63,8 @@ class ExecutedRow:
 
     @property
     def same_bits(self) -> bool:
-        """Whether the numbers are the same, to the last bit; also where nothing was recorded of them."""
-        return not self.has_checksum or (self.same_checksum and _told(self.recorded) == _told(self.replayed))
+        """Whether the numbers are the same, to the last bit; also true where the log has no checksum."""
+        return not self.has_checksum or (self.same_checksum and _details(self.recorded) == _details(self.replayed))
 
     @property
     def same_checksum(self) -> bool:
@@ -78,7 +78,7 @@ class ExecutedRow:
 
 
 def _drawn(outcome: e.Outcome | None) -> tuple[object, ...]:
-    """Return the token with what belongs to it."""
+    """Return the token with its piece, its end-of-text flag and its fault."""
     match outcome:
         case e.Sample():
             return outcome.token, outcome.piece, outcome.eog, outcome.fault
@@ -86,8 +86,8 @@ def _drawn(outcome: e.Outcome | None) -> tuple[object, ...]:
             return ()
 
 
-def _told(outcome: e.Outcome | None) -> tuple[object, ...]:
-    """Return what is told of a row beside its checksum: probabilities, or the values of a vector."""
+def _details(outcome: e.Outcome | None) -> tuple[object, ...]:
+    """Return the other recorded values of a row: probabilities, or the values of a vector."""
     match outcome:
         case e.Sample():
             return outcome.logprob, outcome.top
@@ -108,7 +108,7 @@ class Step:
     """A batch, executed again."""
 
     n: int
-    """The record that holds its outcome."""
+    """The number of the record of its outcome."""
     planned: e.BatchPlanned
     recorded: e.BatchDecoded
     replayed: e.BatchDecoded
@@ -121,7 +121,7 @@ class Step:
 
     @property
     def rows(self) -> Iterator[ExecutedRow]:
-        """What came of each part that something comes of."""
+        """The rows of the parts that have an outcome."""
         parts = {part.sequence: part for part in self.planned.parts}
         replayed = {outcome.sequence: outcome for outcome in self.replayed.outcomes}
         for outcome in self.recorded.outcomes:
@@ -130,13 +130,13 @@ class Step:
 
 
 def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
-    """Return the records of a log that an execution rests on.
+    """Return those records of a log on which an execution depends.
 
-    The rest is passed over unread, because reading it would take longer than some batches do: the log was decided
-    before, so its lines are what they should be.
+    The rest is skipped undecoded, because decoding would take longer than some batches do. That is safe: the decide
+    tier has already checked the log's lines.
     """
     for line in lines:
-        # A line begins with its number, its time and its type, as it is written here.
+        # A line begins with its number, its time and its type, in the form that our writer gives them.
         head = line.body.partition(b'","actor":')[0]
         kind = head.rpartition(b'"')[2]
         fields = None
@@ -154,10 +154,10 @@ class Execution:
     """Executes a log's batches on an engine.
 
     Args:
-        engine: Opened as the log's header says, with empty cells.
-        renew: Gives the engine a new context.
-        numbers: Those of the log's rows.
-        planned: Changes plans, to see what comes of it.
+        engine: An engine opened with the settings of the log's header, with empty cells.
+        renew: A function that gives the engine a new context.
+        numbers: The numbers of the log's rows.
+        planned: A change to each plan, for experiments.
     """
 
     def __init__(
@@ -173,16 +173,16 @@ class Execution:
         self._outcome: e.BatchDecoded | None = None
 
     def recorded(self, sequence: int) -> e.Sample | None:
-        """Return what the log holds for a sequence of the batch that is being executed."""
+        """Return the recorded sample of a sequence of the batch that is being executed."""
         samples = () if self._outcome is None else self._outcome.samples
         return next((sample for sample in samples if sample.sequence == sequence), None)
 
     def drawing(self, sequence: int) -> Drawing:
-        """Return how a token is drawn for a sequence of the batch that is being executed."""
+        """Return the parameters of the draw for a sequence of the batch that is being executed."""
         return self._plan_drawings[sequence]
 
     def run(self, records: Iterable[e.Record]) -> Iterator[Step]:
-        """Execute batch after batch, as the log's records are read; see `executed_records`."""
+        """Execute batch after batch, while the log's records are read; see `executed_records`."""
         for record in records:
             event = record.event
             match event:
@@ -208,7 +208,7 @@ def execute(
     drawings: dict[int, Drawing],
     numbers: Numbers = NO_NUMBERS,
 ) -> e.BatchDecoded:
-    """Execute a batch as it was executed, and return what comes of it."""
+    """Execute a batch as it was executed, and return its outcome."""
     if planned.parts and not recorded.positions:
         return recorded
     if recorded.code in {e.DONE, e.NO_ROOM, e.INVALID}:

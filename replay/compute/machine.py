@@ -1,10 +1,10 @@
-"""The machine that a log is executed again on: the model, the engine opened as the header says, and what differs.
+"""Opens the model on which a log is executed again, with the header's settings, and lists what differs here.
 
 The rules that hold here:
 
 * The engine gets the parameters of the log's header, whatever this program would choose today.
-* What decides about results must be equal: the model, the build, what it was compiled for, the context. The rest (which
-  CPU, which Python) is told where results differ.
+* Everything that decides results must be equal: the model, the build, its compiler flags, the context. The rest (which
+  CPU, which Python) is reported where results differ.
 * This is the one module of `reenact.replay` that loads llama.cpp, and it does so only when a log is executed again.
 """
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
 
 OnProgress = Callable[[str, float], None]
-"""Told what is being done and how much of it, from 0 to 1."""
+"""A callback that receives the current activity and the fraction done, from 0 to 1."""
 
 _IDENTITY: Final = frozenset({"model.name", "model.size", "model.description", "engine.cpu", "engine.library_sha256"})
-"""What need not be equal, because it does not decide about results by itself."""
+"""Fields that need not be equal, because they do not decide results by themselves."""
 
 _SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
-"""Without these of the context a log's batches cannot be evaluated at all."""
+"""Fields of the context without which a log's batches cannot be evaluated at all."""
 
 
 class ModelNotFound(ReenactError):
-    """The model that a log is to be executed on cannot be had."""
+    """The model on which a log is to be executed cannot be found."""
 
     exit_code = 2
 
@@ -53,7 +53,7 @@ class MachineDifference:
     recorded: Any
     here: Any
     decides: bool
-    """Whether results may differ for it alone."""
+    """Whether results may differ because of this field alone."""
 
     def __str__(self) -> str:
         return f"{self.name} is {_short(self.here)} here, and {_short(self.recorded)} in the log"
@@ -71,9 +71,9 @@ class ModelHere:
     engine: "LlamaEngine"
     differences: tuple[MachineDifference, ...]
     loaded: "Loaded"
-    """What the engine says of itself."""
+    """The engine's own report of the model and the context."""
     warnings: tuple[str, ...] = ()
-    """What it warned of while it was loaded."""
+    """The warnings that the engine gave while it was loaded."""
     _settings: "ContextSettings"
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ class ModelHere:
 
     @property
     def obstacles(self) -> list[MachineDifference]:
-        """Differences for which results cannot be compared."""
+        """The differences because of which results cannot be compared."""
         return [difference for difference in self.differences if difference.decides]
 
     def renew(self) -> None:
@@ -95,10 +95,10 @@ class ModelHere:
 
 @contextmanager
 def needs_llama() -> Iterator[None]:
-    """Say what to install where the extra that computes is missing.
+    """Raise an error that names the package to install if the extra that computes is missing.
 
     Raises:
-        LogNotComparable: It is missing.
+        LogNotComparable: The extra is missing.
     """
     try:
         yield
@@ -116,18 +116,18 @@ def open_machine(
     n_threads: int | None = None,
     n_ubatch: int | None = None,
 ) -> ModelHere:
-    """Open a model as a log's header says; its block closes the engine, or else whoever calls.
+    """Open a model with the settings of a log's header; the result's block closes the engine, or else the caller does.
 
     Args:
-        header: Record 0.
-        model: The file.
-        on_progress: Told how it goes.
-        numerics: Others than the log's.
-        n_threads: Others than the log's.
-        n_ubatch: Others than the log's.
+        header: The log's first record.
+        model: The model's file.
+        on_progress: A callback for the progress of loading.
+        numerics: Numerics in place of the log's.
+        n_threads: A number of threads in place of the log's.
+        n_ubatch: A size of micro-batches in place of the log's.
 
     Raises:
-        OSError, ReenactError: It cannot be opened; LogNotComparable where llama.cpp is not installed.
+        OSError, ReenactError: The model cannot be opened; LogNotComparable if llama.cpp is not installed.
     """
     from reenact.runtime.engine.protocol import ContextSettings
     from reenact.runtime.llama.engine import LlamaEngine
@@ -155,14 +155,14 @@ def open_machine(
 
 
 def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
-    """Return the numerics that a session on this file could have had, but for those named."""
+    """Return the numerics that a session on this file could have had, except ``besides``."""
     from attrs import evolve as changed
 
     from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
     from reenact.runtime.llama.modelfile import read_model_file
 
     types = read_model_file(model, lambda _doing, _fraction: None).matrix_types
-    # Logs come from other machines too, which may take another type for V.
+    # Logs come from other machines too, which may choose another type for V.
     kinds = [Hardware(type_v=kind) for kind in ("f16", "q8_0")]
     found = [*(schedule_independent(types, kind) for kind in kinds), fastest(types, kinds[0])]
     found += [changed(one, repack=not one.repack) for one in found]
@@ -171,7 +171,7 @@ def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
 
 
 def save_row(path: Path, logits: "Weights") -> None:
-    """Write a row of logits as numpy keeps arrays.
+    """Write a row of logits as a NumPy array.
 
     Raises:
         OSError: The file cannot be written.
@@ -190,19 +190,19 @@ def _differences(header: e.SessionOpened, loaded: "Loaded") -> Iterator[MachineD
                 yield MachineDifference(name, recorded.get(name), here.get(name), name not in _IDENTITY)
 
 
-def fits(differences: tuple[MachineDifference, ...]) -> list[MachineDifference]:
-    """Return those for which not even tokens can be compared: another model, or a context of other sizes."""
+def token_obstacles(differences: tuple[MachineDifference, ...]) -> list[MachineDifference]:
+    """Return the differences that prevent even a comparison of tokens: another model, or other sizes of the context."""
     wanted = {"model.sha256", "engine.name", *(f"context.{name}" for name in _SIZES)}
     return [difference for difference in differences if difference.name in wanted]
 
 
 @needs_llama()
 def chosen_model(header: e.SessionOpened, written: Path | None) -> Path:
-    """Return the file of the model that a person names, by its path or its name, or else the one that the log names.
+    """Return the file of a model given by its path or its name; by default that of the model that the log names.
 
     Raises:
         InvalidRequest: There is no such model.
-        ModelNotFound: As `recorded_model`.
+        ModelNotFound: As for `recorded_model`.
     """
     from reenact.runtime.model_store import named_model
 
@@ -213,7 +213,7 @@ def recorded_model(header: e.SessionOpened) -> Path:
     """Return a file with the digest that the header names: one that was opened before, or the installed model.
 
     Raises:
-        NoModel: There is none here.
+        ModelNotFound: No such file is known here.
     """
     from contextlib import suppress
 

@@ -1,12 +1,12 @@
-"""Draws made again under other options: which of them gives the tokens that a log holds.
+"""Makes draws again under other options, to find those that yield a log's tokens.
 
 The rules that hold here:
 
 * Rows are equal here, so an option or the seed differs, or the token itself was edited.
-* An option under which every draw of the sequence comes out as recorded is named. Of many that could be, the common
-  values are tried, one option at a time.
-* Where none is found, statistics speak: under another option with the same seed many draws stay the same; under another
-  seed only as many as chance gives, and every recorded token is one that could have been drawn.
+* An option under which every draw of the sequence is as recorded is named. Of the many possible values, the common ones
+  are tried, one option at a time.
+* Where none is found, statistics decide: under another option with the same seed many draws stay the same; under
+  another seed only as many as by chance, and every recorded token is one that could have been drawn.
 """
 
 from collections import Counter
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
 
 _CHANCE: Final = 32
-"""Seeds by which it is told what chance gives."""
+"""How many other seeds are drawn with, to estimate how many draws agree by chance."""
 _FEW: Final = 4
-"""Draws below which nothing is told from how many agree."""
+"""The fewest draws from which agreement is judged."""
 _BEFORE: Final = 16
-"""Draws that are looked at before the first one that differs."""
+"""How many draws before the first one that differs are examined."""
 _SURE: Final = 2.5
-"""Standard deviations from which on it is no chance that draws agree."""
+"""The number of standard deviations from which on agreement is not put down to chance."""
 _MAX_DRAWS: Final = 64
-"""Draws of a sequence that are looked at."""
+"""The most draws of a sequence that are examined."""
 
 
 def cause_of_draws(log: LogFile, machine: ModelHere, token: ExecutedRow) -> Cause:
-    """Return why the draws of a sequence are not those that its log holds.
+    """Return the cause of the difference between the draws of a sequence and its log.
 
     Args:
         log: The log.
-        machine: An engine, opened for it.
-        token: The first draw that differs; its row does not.
+        machine: An engine opened for the log.
+        token: The first draw that differs; its row does not differ.
     """
     one, other = token.recorded, token.replayed
     if isinstance(one, e.Sample) and isinstance(other, e.Sample) and one.token == other.token:
-        reason = "the token is the same, and what is told of it (its bytes, or whether it ends the text) is not"
+        reason = "the token is the same, and its other fields (its bytes, or whether it ends the text) are not"
         return Cause(name="an edited record", reason=reason, shown=True)
     redraws = _Redraws(log, machine, token)
     redraws.run()
@@ -71,14 +71,14 @@ class _Redraws:
         self._ways: dict[str, Options] = {}
         self._n_draws = 0
         self._agreeing: Counter[str] = Counter()
-        """How many draws come out as recorded, by the way."""
+        """For each way, how many draws are as recorded."""
         self._same: list[bool] = []
-        """For each draw whether it comes out as recorded with the options as they stand in the log."""
+        """For each draw, whether it is as recorded under the log's own options."""
         self._chances: list[float] = []
-        """For each draw how many of other seeds give the recorded token, from 0 to 1."""
+        """For each draw, the fraction of other seeds that yield the recorded token, from 0 to 1."""
 
     def run(self) -> None:
-        """Execute the log, until enough was seen."""
+        """Execute the log until enough draws were made."""
         self._seeds = [request.options.seed for request in _requests(self._log)]
         self._machine.engine.watch(self._see)
         for _ in self._execution.run(executed_records(self._log)):
@@ -118,21 +118,21 @@ class _Redraws:
                 yield f"seed {seed} in place of {options.seed}", changed(options, seed=seed)
 
     def cause(self, token: ExecutedRow) -> Cause:
-        """Return what was found."""
+        """Return the cause, from the draws that were made."""
         differing = self._same.count(False)
-        draws = f"{differing:,} of {count(self._n_draws, 'draw')} of sequence {self._sequence} come out otherwise"
+        draws = f"{differing:,} of {count(self._n_draws, 'draw')} of sequence {self._sequence} differ"
         if differing == 1 and self._n_draws >= _FEW and not self._same[-1]:
-            reason = f"{draws}, the last one: token {token.part.draw} is not what was drawn"
+            reason = f"{draws}, the last one: the recorded token {token.part.draw} was not drawn"
             return Cause(name="an edited token", reason=reason, shown=False)
         fitting = [name for name in self._ways if self._agreeing[name] == self._n_draws]
         if self._n_draws < _FEW:
-            reason = f"{draws}; so few are explained by many seeds" + (f", and by {fitting[0]}" if fitting else "")
+            reason = f"{draws}; many seeds explain so few" + (f", and by {fitting[0]}" if fitting else "")
             return Cause(name="another seed or sampler option", reason=reason, shown=False)
         if fitting:
             is_seed = fitting[0].startswith("seed ")
             what = "another seed" if is_seed else "another sampler option"
             others = f" (as with {count(len(fitting) - 1, 'other change')})" if len(fitting) > 1 else ""
-            reason = f"{draws}; with {fitting[0]} all come out as recorded{others}"
+            reason = f"{draws}; with {fitting[0]} all are as recorded{others}"
             return Cause(name=what, reason=reason, shown=len(fitting) == 1)
         return self._by_chance(draws)
 
@@ -143,12 +143,12 @@ class _Redraws:
         impossible = sum(not (same or chance) for same, chance in zip(self._same, self._chances, strict=True))
         differing = self._same.count(False)
         if 2 * impossible > differing:
-            reason = f"{draws}, and {impossible:,} tokens are such that no other seed gives them under these options"
+            reason = f"{draws}, and no other seed yields {impossible:,} of the tokens under these options"
             return Cause(name="another sampler option", reason=reason, shown=False)
-        said = f"{draws}; chance alone would let {by_chance:.1f} agree, and {agreeing} do"
+        reason = f"{draws}; chance alone would let {by_chance:.1f} agree, and {agreeing} do"
         if agreeing - by_chance > _SURE * deviation:
-            return Cause(name="another sampler option", reason=said, shown=False)
-        return Cause(name="another seed", reason=said, shown=False)
+            return Cause(name="another sampler option", reason=reason, shown=False)
+        return Cause(name="another seed", reason=reason, shown=False)
 
 
 def _requests(log: LogFile) -> Iterator[e.RequestReceived]:

@@ -1,7 +1,7 @@
-"""What an execution came to, and how a difference is told: in at most 25 lines, from what happened to what to do.
+"""The result of an execution, and its report of at most 25 lines, from what happened to what to do.
 
-The rule that holds here: the first row that differs comes first, then the first token, because rows decide about
-tokens; then what may explain it, and the command that shows the spot.
+The rule that holds here: the first row that differs comes first, then the first token, because tokens follow from rows;
+then the possible causes, and the command that shows the place.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reenact.runtime.llama.matcher import Weights
 
 _MAX_WIDTH: Final = 150
-"""Characters of one line; a plan of many sequences is cut."""
+"""The most characters of one line; a plan of many sequences is cut."""
 
 _MAX_OPERATIONS: Final = 4
 _MAX_DIFFERENCES: Final = 4
@@ -44,28 +44,28 @@ class Best:
 
 @frozen(kw_only=True)
 class RowSpot:
-    """What is known of the first row that differs."""
+    """The facts about the first row that differs."""
 
     row: ExecutedRow
     planned: e.BatchPlanned | None
-    """The batch; None for a sequence that is alone."""
+    """The batch; None for a sequence that is executed alone."""
     best: tuple[Best, ...]
-    """The likeliest tokens as the row is here, likeliest first; none of a vector."""
+    """The likeliest tokens by the new row, likeliest first; empty for a vector."""
     logits: "Weights | None"
-    """The row as it is here."""
+    """The new row."""
     operations: tuple[tuple[int, e.Operation], ...]
-    """What was done to its cells since the last equal row of its slot, with the number of the batch."""
+    """The operations on its cells since the last equal row of its slot, each with the number of its batch."""
 
 
 @frozen(kw_only=True)
 class Cause:
-    """Why a re-execution came out otherwise, as far as can be told."""
+    """The cause of a differing re-execution, as far as it is known."""
 
     name: str
-    """In few words, for machines too."""
+    """The cause in a few words, also for programs."""
     reason: str
     shown: bool
-    """An experiment gave what the log holds; otherwise it is the likeliest of what fits."""
+    """Whether an experiment reproduced the recorded values; otherwise this is the likeliest of several causes."""
 
 
 EDITED_BESIDE: Final = Cause(
@@ -73,23 +73,23 @@ EDITED_BESIDE: Final = Cause(
     reason="the checksum is equal, and the probabilities or values that follow from the same numbers are not",
     shown=True,
 )
-"""Of a row whose numbers are the same, and what is told beside them is not."""
+"""The cause for a row whose numbers are the same while its other recorded values are not."""
 
 
 @frozen(kw_only=True)
 class Computed:
-    """What an execution came to."""
+    """The result of an execution."""
 
     tokens_only: bool
     n_rows: int
-    """Rows of logits, and vectors, whose bits were compared."""
+    """How many rows of logits, and vectors, were compared by their bits."""
     n_tokens: int
     n_rows_differ: int
     n_tokens_differ: int
     n_unchecked: int
-    """Rows of which the log holds no checksum."""
+    """How many rows have no checksum in the log."""
     n_outcomes_differ: int
-    """Batches that ended with another code, or with other cells."""
+    """How many batches ended with another code, or with other cells."""
     differing: tuple[int, ...]
     """The sequences of which a row or a token differs."""
     first_row: RowSpot | None
@@ -98,56 +98,56 @@ class Computed:
     first_outcome: Step | None
     """The first batch with another outcome."""
     differences: tuple[MachineDifference, ...]
-    """Of the header."""
+    """The fields of the header that differ here."""
     forced: bool
     seconds: float
-    """Spent in the engine."""
+    """The time spent in the engine."""
     alone: tuple[int, ...] = ()
-    """The sequences that were executed, one by one, each in an empty context; none where the whole log was."""
+    """The sequences that were executed one by one, each in an empty context; empty if the whole log was executed."""
     cause: Cause | None = None
 
     def because(self, search: Callable[[], Cause]) -> "Computed":
-        """Return it with its cause; a search that fails is told, and the difference all the same."""
+        """Return the result with its cause; if the search fails, the cause reports that and the result is kept."""
         try:
             cause = search()
-        except Exception as error:  # noqa: BLE001  # whatever becomes of the search
+        except Exception as error:  # noqa: BLE001  # a failed search must not hide the difference
             cause = Cause(name="unknown", reason=f"the search for it failed: {description(error)}", shown=False)
         return changed(self, cause=cause)
 
     @property
     def same(self) -> bool:
-        """Whether nothing that was compared differs."""
+        """Whether everything that was compared is equal."""
         return not (self.n_rows_differ or self.n_tokens_differ or self.n_outcomes_differ)
 
     @property
     def first_n(self) -> int:
-        """The first record that differs; -1 where none does."""
+        """The number of the first record that differs; -1 if none does."""
         row = None if self.first_row is None else self.first_row.row
         return min((one.n for one in (row, self.first_token, self.first_outcome) if one is not None), default=-1)
 
     @property
     def tier(self) -> str:
-        """How it was compared."""
+        """The name of the comparison."""
         tier = "tokens" if self.tokens_only else "compute"
         return f"{tier}{', alone' if self.alone else ''}{', forced' if self.forced else ''}"
 
     @property
     def compared(self) -> str:
-        """What was compared, in words."""
+        """The things that were compared, in words."""
         tokens = f"{count(self.n_tokens, 'token')}"
         rows = tokens if self.tokens_only else f"{self._rows(self.n_rows)} and {tokens}"
         return f"{rows} of {self._whom} alone" if self.alone else rows
 
     def _rows(self, number: int) -> str:
-        """Return how many rows, or vectors: a model either generates or pools."""
+        """Return a number of rows, or of vectors, in words: a model either generates or pools."""
         return count(number, "row") + " of logits" if self.n_tokens else count(number, "vector")
 
     @property
     def notes(self) -> list[str]:
-        """What was not compared, and why."""
+        """The things that were not compared, with the reasons."""
         notes = []
         if self.n_unchecked and not self.tokens_only:
-            notes.append(f"{count(self.n_unchecked, 'row')} not compared: the log holds no checksum")
+            notes.append(f"{count(self.n_unchecked, 'row')} not compared: the log has no checksum")
         return notes
 
     @property
@@ -156,16 +156,16 @@ class Computed:
 
     @property
     def difference(self) -> str:
-        """What differs, in words."""
+        """The difference, in words."""
         parts = [] if self.tokens_only else [f"{self.n_rows_differ:,} of {self._rows(self.n_rows)}"]
         parts.append(f"{self.n_tokens_differ:,} of {count(self.n_tokens, 'token')}")
         if self.n_outcomes_differ:
             parts.append(count(self.n_outcomes_differ, "outcome"))
-        alone = f" with {self._whom} alone, of {len(self.differing):,} of them" if self.alone else ""
+        alone = f" with {self._whom} alone, in {len(self.differing):,} of them" if self.alone else ""
         return f"{' and '.join(parts)} differ{alone}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay run --json`` prints of it."""
+        """Return the result as ``replay run --json`` prints it."""
         return {
             "rows_compared": self.n_rows,
             "rows_differing": self.n_rows_differ,
@@ -184,20 +184,20 @@ class Computed:
         }
 
     def figures(self, recorded_seconds: float) -> list[tuple[str, str]]:
-        """Return what it took, beside what the recorded session took, for people."""
+        """Return the time that the execution took, beside that of the recorded session, for people."""
         compares = self.seconds and not self.alone
         faster = f", {recorded_seconds / self.seconds:.2f} times the recorded speed" if compares else ""
         return [("executed again in", f"{seconds(self.seconds)}{faster}")]
 
     def lines(self, path: str) -> Iterator[str]:
-        """Return the report, behind the line with the verdict."""
+        """Return the report, without the line of the verdict."""
         if self.first_outcome is not None:
             yield from _named("first differing outcome", _outcome(self.first_outcome))
         if self.first_row is not None:
             yield from self._about_row(self.first_row)
         if self.first_token is not None:
             yield from _named("first differing token", *_token(self.first_token))
-        # What decides about results comes first.
+        # Differences that decide results come first.
         shown = sorted(self.differences, key=lambda one: not one.decides)[:_MAX_DIFFERENCES]
         if shown:
             more = len(self.differences) - len(shown)
@@ -215,7 +215,7 @@ class Computed:
             "first differing row",
             f"record {row.n:,}, batch {row.batch:,}: {what}",
             f"checksum {_checksum(row.recorded)} in the log, {_checksum(row.replayed)} here"
-            + ("; what is told beside it differs" if row.same_checksum else ""),
+            + ("; its other recorded values differ" if row.same_checksum else ""),
         )
         if spot.best:
             yield from _named("likeliest tokens here", ", ".join(map(str, spot.best)))
@@ -280,12 +280,12 @@ def _row_as_json(row: ExecutedRow) -> dict[str, Any]:
 
 
 def outcome_as_json(outcome: e.Outcome | None) -> dict[str, Any] | None:
-    """Return what came of a row as plain values."""
+    """Return the outcome of a row as plain values."""
     match outcome:
         case e.Sample():
             text = outcome.piece.decode(errors="replace")
-            told = {"token": outcome.token, "piece": text, "eog": outcome.eog, "fault": outcome.fault}
-            return {**told, "logits_crc32": outcome.logits_crc32}
+            fields = {"token": outcome.token, "piece": text, "eog": outcome.eog, "fault": outcome.fault}
+            return {**fields, "logits_crc32": outcome.logits_crc32}
         case e.Vector():
             return {"crc32": outcome.crc32}
         case None:

@@ -2,11 +2,11 @@
 
 The rules that hold here:
 
-* The decide tier comes first: what is executed is the recorded plan, so it must be the plan that today's actors make.
-* Rows are compared by the checksums that the log holds, tokens by themselves. Where the log holds no checksums, or only
-  tokens are asked for, that is another tier and is called so.
+* The decide tier comes first: the recorded plan is executed, so it must be the plan that today's actors make.
+* Rows are compared by the recorded checksums, tokens by themselves. Where the log has no checksums, or only tokens are
+  asked for, that is another tier with a name of its own.
 * Unequal things are not compared: another model, build or context is "not comparable", unless it is forced, and then
-  the verdict says so.
+  the verdict names it.
 * The whole log is executed, also after a difference: each batch has the recorded tokens, so rows can agree again.
 """
 
@@ -24,7 +24,14 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
 from reenact.replay.compute.causes import cause_of
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, executed_records
-from reenact.replay.compute.machine import ModelHere, ModelNotFound, OnProgress, chosen_model, fits, open_machine
+from reenact.replay.compute.machine import (
+    ModelHere,
+    ModelNotFound,
+    OnProgress,
+    chosen_model,
+    open_machine,
+    token_obstacles,
+)
 from reenact.replay.compute.report import Computed, outcome_as_json
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.divergence import Divergence
@@ -39,41 +46,41 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class ComputeOptions:
-    """How a log is to be executed again."""
+    """The options of a re-execution."""
 
     model: Path | None = None
-    """The model's file; None for the recorded one."""
+    """The model's file, or its name; None for the recorded model."""
     force: bool = False
-    """Compare also what is not equal."""
+    """Whether to compare results although the model, the build or the context differs."""
     tokens_only: bool = False
-    """Leave the bits out, for a log from another kind of machine."""
+    """Whether to leave out the bits, for a log from another kind of machine."""
     on_progress: OnProgress = lambda _doing, _fraction: None
 
 
 Compare = Callable[[LogFile, e.SessionOpened, ModelHere, ComputeOptions], Computed]
-"""Executes a log, or a part of it, on an engine that is open for it."""
+"""A function that executes a log, or a part of it, on an engine that is open for it."""
 
 
 def compute_log(path: str | os.PathLike[str], asked: ComputeOptions | None = None) -> Verdict:
     """Execute a log again on its model, and compare every row of logits and every token.
 
     Args:
-        path: The log of any session on llama.cpp, also of one that crashed.
-        asked: How; by default on the recorded file, if it is still there.
+        path: The log of any session on llama.cpp, including one that crashed.
+        asked: The options; by default the recorded file is used, if it is still there.
 
     Returns:
-        The verdict. If the decide tier already says something else than "same", that one.
+            The verdict; that of the decide tier if it is other than "same".
     """
     return executed(path, asked or ComputeOptions(), _compared)
 
 
 def executed(path: str | os.PathLike[str], asked: ComputeOptions, compare: Compare) -> Verdict:
-    """Decide a log, open its model and compare; return the verdict, whatever happens.
+    """Run the decide tier on a log, open its model and compare; every outcome is a verdict.
 
     Args:
         path: The log.
-        asked: How.
-        compare: Executes what is to be executed.
+        asked: The options.
+        compare: A function that executes the log or a part of it.
 
     Raises:
         NotInLog: From ``compare``.
@@ -131,10 +138,10 @@ def _without(verdict: Verdict, result: Result, error: Exception, note: str | Non
 
 
 def header_of(log: LogFile) -> e.SessionOpened:
-    """Return record 0 of a log whose batches llama.cpp computed.
+    """Return the header of a log whose batches llama.cpp computed.
 
     Raises:
-        LogNotComparable: Nothing was computed.
+        LogNotComparable: llama.cpp computed nothing in this log.
     """
     header = next(entries(log)).record.event
     if not isinstance(header, e.SessionOpened) or header.engine.name != "llama.cpp":
@@ -143,11 +150,11 @@ def header_of(log: LogFile) -> e.SessionOpened:
 
 
 def machine_of(header: e.SessionOpened, asked: ComputeOptions) -> ModelHere:
-    """Return the engine that a log is executed on; its block closes it.
+    """Return the engine on which a log is executed; its block closes it.
 
     Raises:
-        LogNotComparable: Results here cannot be compared with the log's; it lists why.
-        NoModel: The file cannot be opened, or llama.cpp cannot load it.
+        LogNotComparable: Results here cannot be compared with the log's; the error lists the reasons.
+        ModelNotFound: The file cannot be opened, or llama.cpp cannot load it.
     """
     model = chosen_model(header, asked.model)
     try:
@@ -162,19 +169,19 @@ def machine_of(header: e.SessionOpened, asked: ComputeOptions) -> ModelHere:
         raise ModelNotFound(str(error)) from error
     obstacles = machine.obstacles
     if asked.tokens_only or asked.force:
-        sizes = fits(machine.differences)
+        sizes = token_obstacles(machine.differences)
         obstacles = [one for one in sizes if not (asked.force and one.name == "model.sha256")]
     if obstacles:
         machine.engine.close()
         cure = "" if asked.force else "; --force compares all the same, --tokens compares tokens only"
         if [one.name for one in obstacles] == ["context.numerics.tiled"]:
-            cure = "; this is settled once a process, by its first model: give this log a run of its own"
+            cure = "; the first model of a process settles this: run this log in a process of its own"
         raise LogNotComparable("; ".join(map(str, obstacles)) + cure)
     return machine
 
 
 def _divergence(found: Computed) -> Divergence:
-    """Return the first difference as the two records."""
+    """Return the first difference, as the recorded and the new value."""
     step = found.first_outcome
     if step is not None and step.n == found.first_n:
         recorded, replayed = (encode(e.Record(step.n, one, None), 0) for one in (step.recorded, step.replayed))

@@ -1,7 +1,7 @@
-"""A session in numbers: the figures that ``replay run`` prints below its verdict.
+"""The figures of a session, which ``replay run`` prints below its verdict.
 
-The rule that holds here: what a session amounts to is counted in one place, `reenact.actors.metrics`, live and here.
-Only what a log alone has comes on top: what was compared, how long the lines are, how the sequences ended.
+The rule that holds here: a session's statistics are counted in one place, `reenact.actors.metrics`, live and here. This
+module adds only what a log alone has: the comparison, the lengths of lines, and the ends of sequences.
 """
 
 from attrs import Factory, frozen
@@ -13,23 +13,23 @@ from reenact.replay.render.values import seconds
 
 @frozen(kw_only=True)
 class Tally:
-    """A session in numbers, counted from its records."""
+    """The figures of a session, counted from its records."""
 
     statistics: Statistics = Factory(Statistics)
-    """What the runtime's own statistics said, or would have said, after the last of these records."""
+    """The runtime's own statistics after the last of these records."""
     derived: int = 0
-    """Derived records that were compared and equal."""
+    """How many derived records were compared and found equal."""
     ends: dict[e.FinishReason, int] = Factory(dict)
-    """How many sequences ended, by how they did."""
+    """How many sequences ended, by the reason."""
     n_bytes: int = 0
-    """Of the log."""
+    """The length of the log in bytes."""
     total: float = 0.0
-    """Seconds from the session's start to its last record."""
+    """The seconds from the session's start to its last record."""
     computing: float = 0.0
-    """Seconds from its first plan to the last outcome."""
+    """The seconds from its first plan to the last outcome."""
 
     def figures(self) -> list[tuple[str, str]]:
-        """Return the session's figures with their names, for people. What happens seldom stands there if it did."""
+        """Return the session's figures with their names, for people. Rare events are listed only if they happened."""
         of = self.statistics
         rows, parts = of.rows_per_batch, of.sequences_per_batch
         figures = [
@@ -81,17 +81,17 @@ class Counting:
 
     @property
     def n_records(self) -> int:
-        """Records so far."""
+        """How many records were added so far."""
         return self._metrics.n_records
 
     def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> None:
         """Count one more record.
 
         Args:
-            event: Its event.
-            t: Nanoseconds since the session opened.
+            event: The record's event.
+            t: Its time, in nanoseconds since the session opened.
             derived: Whether it is a derived record.
-            n_bytes: How long its line is.
+            n_bytes: The length of its line.
         """
         self._metrics.add(event, t)
         self._derived += derived

@@ -4,11 +4,11 @@ The rules that hold here:
 
 * Bytes first: a log with a wrong byte anywhere is corrupt, and nothing is compared.
 * A derived record is compared with the one that the actors decide, value by value, envelope included: number, time
-  (that of its given record), type, actor, cause and every field. Its line is not decoded; one whose envelope is no
-  record's is corrupt.
-* A given record is decoded strictly and handed to the kernel. `SessionClosed` brings a digest, which must be that of
+  (that of its given record), type, actor, cause and every field. Its line is not decoded; a line whose envelope is
+  malformed makes the log corrupt.
+* A given record is decoded strictly and passed to the kernel. `SessionClosed` contains a digest, which must be that of
   the state folded here.
-* The first difference ends the replay: what comes after it follows from it.
+* The first difference ends the replay: all later ones follow from it.
 """
 
 import os
@@ -30,14 +30,14 @@ from reenact.runtime.log.rows import ROWS_CURE, RowsCorrupt, RowsFile, RowsMissi
 
 
 def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -> Verdict:
-    """Run today's actors on a log and compare what they decide; needs no model.
+    """Run today's actors on a log and compare their decisions with it; this needs no model.
 
     Args:
-        path: The log of any session, also of one that crashed or still runs.
-        patience: How long that may take; None for as long as it does.
+        path: The log of any session, including one that crashed or still runs.
+        patience: The limit on how long this may take; None for no limit.
 
     Returns:
-        The verdict. Whatever the file holds, and also if there is none, this does not raise.
+        The verdict. This never raises for the content of the file, nor for a file that is missing.
     """
     replay, patience = _Replay(os.fspath(path)), patience or Patience()
     try:
@@ -54,17 +54,17 @@ def replay_log(path: str | os.PathLike[str], patience: Patience | None = None) -
 
 
 class _Replay:
-    """One run over one log."""
+    """One replay of one log."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._kernel = Kernel()
         self._counting = Counting()
         self._expected: deque[e.Record] = deque()
-        """What the actors decided and the log has not shown yet."""
+        """The records that the actors decided and that have not been found in the log yet."""
         self._rows = RowsFile(path, 0)
         self._t = 0
-        """When the given record happened that they follow from."""
+        """The time of the given record from which they follow."""
 
     def run(self, log: LogFile, patience: Patience) -> Verdict:
         """Compare the whole log."""
@@ -85,7 +85,7 @@ class _Replay:
         notes: tuple[str, ...] = (),
         error: Exception | None = None,
     ) -> Verdict:
-        """Return a verdict on what was gone through until now."""
+        """Return a verdict on the records so far."""
         return Verdict(
             path=self._path,
             verdict=result,
@@ -100,7 +100,7 @@ class _Replay:
         record = self._expected.popleft()
         body = dumps(encode(record, self._t))
         if line.body != body:
-            # Other bytes can still be the same values: the order of members means nothing.
+            # Other bytes can still be the same values: the order of members has no meaning.
             expected, actual = loads(line.body), loads(body)
             if not same(expected, actual):
                 check_envelope(expected)
@@ -109,7 +109,7 @@ class _Replay:
         return None
 
     def _given(self, line: Line) -> Divergence | None:
-        """Hand a given record to the actors."""
+        """Pass a given record to the actors."""
         fields = loads(line.body)
         kind = EVENT_TYPES.get(str(fields.get("type")))
         if kind is not None and ROUTES[kind].origin is Origin.DERIVED:
@@ -119,7 +119,7 @@ class _Replay:
             return divergence
         try:
             records = self._kernel.handle(record.event)  # type: ignore[arg-type]  # its origin is GIVEN
-        except Exception as error:  # noqa: BLE001  # whatever it is, the log's writer had no such error
+        except Exception as error:  # noqa: BLE001  # any error is a divergence: the log's writer had none
             note = f"today's actors cannot take this fact: {description(error)}"
             return Divergence(n=record.n, expected=fields, actual=None, note=note)
         self._t = fields["t"]
@@ -142,7 +142,7 @@ class _Replay:
         return Divergence(n=fields["n"], expected=fields, actual={**fields, "digest": actual})
 
     def _notes_on_rows(self, patience: Patience) -> list[str]:
-        """Say what is wrong with the rows beside the log: nothing is decided by their numbers."""
+        """Return what is wrong with the rows beside the log, as notes: no decision depends on their numbers."""
         try:
             for row in patience.within(self._rows):
                 _ = self._rows[row]
@@ -152,7 +152,7 @@ class _Replay:
         return []
 
     def _end(self, log: LogFile, patience: Patience) -> Verdict:
-        """Say what the end of the log lacks; a session that crashed is not a divergence."""
+        """Return the verdict at the end of the log, with notes on what is missing; a crash is not a divergence."""
         n = self._counting.n_records
         notes: list[str] = []
         if not self._kernel.state.closed:

@@ -1,15 +1,15 @@
-"""What if: a session goes on from one of its records with other options, and writes a log of its own.
+"""Forks a session: it goes on from one of its records with other options, and writes a log of its own.
 
 The rules that hold here:
 
-* A child begins with its parent's records. It is cut before a given record, where nobody has anything left to decide.
-* It goes on with `SequenceForked` for each sequence that is live, then `CellsLost`: what a sequence has is evaluated as
-  if it were a prompt, and a batch that was in flight is void. Then readers that are paused go on. So a text whose
-  options stay is the parent's, unless results depend on the schedule.
-* Nobody arrives, leaves or reads too slowly any more, and no deadline comes. A prompt that was still being tokenised
-  is what the parent's log has of it later; where it has nothing, the request is cancelled.
-* Times go on from the parent's last one with those that really pass.
-* Whoever presses Ctrl-C gets a log that is closed, with all that was live cancelled.
+* A child begins with its parent's records. It is cut before a given record, where no actor has anything left to decide.
+* It goes on with `SequenceForked` for each live sequence, then `CellsLost`: the inputs of a sequence are evaluated as
+  if they were a prompt, and a batch that was in flight is void. Then paused readers resume. So a text whose options
+  stay is the parent's, unless results depend on the schedule.
+* From there on no request arrives or is cancelled, no reader pauses, and no deadline expires. A prompt that was still
+  being tokenised gets the tokens from later in the parent's log; if there are none, the request is cancelled.
+* Times continue from the parent's last one as real time passes.
+* Ctrl-C cancels all live sequences and closes the log.
 """
 
 import os
@@ -26,7 +26,7 @@ from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.header import DeterminismFacts, Parent
 from reenact.actors.options import CHANGEABLE, OPTIONS, Options, about
 from reenact.actors.text import release
-from reenact.replay.compute.machine import OnProgress, chosen_model, fits, open_machine
+from reenact.replay.compute.machine import OnProgress, chosen_model, open_machine, token_obstacles
 from reenact.replay.fold import NotInLog
 from reenact.replay.fork.recorder import Recorder, restored
 from reenact.replay.fork.report import Continued, Forked, LeftOut
@@ -49,13 +49,13 @@ class Opened:
     engine: Engine
     loaded: Loaded
     notes: tuple[str, ...] = ()
-    """In what it is not as the parent's header says."""
+    """The differences between it and the parent's header."""
     warnings: tuple[str, ...] = ()
-    """What it warned of while it was loaded."""
+    """The warnings that it gave while it was loaded."""
 
 
 OpenEngine = Callable[[e.SessionOpened], Opened]
-"""Opens an engine as the parent's header says."""
+"""A function that opens an engine with the settings of the parent's header."""
 
 
 def fork_log(
@@ -69,31 +69,32 @@ def fork_log(
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Forked:
-    """Let a session go on from before one of its records, on llama.cpp, with other options.
+    """Continue a session from before one of its records, on llama.cpp, with other options.
 
-    What follows from one fact is not taken apart: where record ``n`` is a derived one, the session is cut before the
-    given record that it follows from. No deadline is kept.
+    A fact and all that follows from it are not taken apart: if record ``n`` is a derived one, the session is cut before
+    the given record from which it follows. Deadlines are ignored.
 
     Args:
-        path: The log of any session that llama.cpp computed, also of one that crashed or still runs.
-        n: The first record that is left out, from 1; one more than the last where none is.
-        out: The child's log; it must not exist. It will hold the prompts.
-        model: The model's file; None for the recorded one.
-        only: The number or the request_id of the sequence whose options change; None for all that are live.
-        changes: The options that change, by name, `CHANGEABLE` ones.
-        force: Go on also where the build, the machine or a parameter is not the recorded one.
-        on_progress: Told how loading goes.
+        path: The log of any session that llama.cpp computed, including one that crashed or still runs.
+        n: The first record to leave out, from 1; one more than the last to leave out none.
+        out: The path of the child's log, which must not exist. It will contain the prompts.
+        model: The model's file, or its name; None for the recorded model.
+        only: The number or the request_id of the sequence whose options change; None for all live ones.
+        changes: The options that change, by name; only `CHANGEABLE` ones.
+        force: Whether to go on although the build, the machine or a parameter is not the recorded one.
+        on_progress: A callback for the progress of loading.
 
     Raises:
-        InvalidRequest: An option that there is not, that cannot change, or a wrong value; it names the field.
+        InvalidRequest: An option does not exist, cannot change or has a wrong value; the error names the field.
         NotInLog: There is no such record, no such sequence, or none that is live there.
-        LogNotComparable: What is before the record cannot be had again, or not be computed here; it says why.
-        LogCorrupt: A line of the log is.
-        NoModel: There is no file of the recorded model.
-        OSError: A file cannot be read or made; FileExistsError for a child that exists.
+        LogNotComparable: The state before the record cannot be restored, or not be computed here; the error gives the
+            reason.
+        LogCorrupt: A line of the log is corrupt.
+        ModelNotFound: No file of the recorded model was found.
+        OSError: A file cannot be read or created; FileExistsError if the child exists.
         EngineBroken: The model cannot be loaded.
         LogBroken: The child cannot be written.
-        KeyboardInterrupt: Once what is live is cancelled and the child closed.
+        KeyboardInterrupt: Raised once all live sequences are cancelled and the child is closed.
     """
 
     def opened(header: e.SessionOpened) -> Opened:
@@ -111,7 +112,7 @@ def fork(
     only: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Forked:
-    """Do as `fork_log` does, on any engine."""
+    """Fork a log as `fork_log` does, on any engine."""
     changes = changes or {}
     _check(changes)
     parent = _Parent(path, n)
@@ -150,17 +151,17 @@ def fork(
 
 
 def _check(changes: Mapping[str, Any]) -> None:
-    """Refuse what no sequence can go on with, before any file is read."""
+    """Refuse options with which no sequence can go on, before any file is read."""
     for name in changes:
         if name not in OPTIONS:
-            raise InvalidRequest(name, f"there is no such option; there are {', '.join(CHANGEABLE)}")
+            raise InvalidRequest(name, f"there is no such option; the options are {', '.join(CHANGEABLE)}")
         if (reason := about(name).fixed) is not None:
             raise InvalidRequest(name, f"it cannot change in a fork: {reason}")
     Options(**{"seed": 0, "logprobs": "top_logprobs" in changes, **changes})
 
 
 def _options(state: s.Sequence, changes: Mapping[str, Any]) -> Options:
-    """Return the options that a sequence goes on with."""
+    """Return the options with which a sequence goes on."""
     options: Options = changed(state.options, **changes)
     if state.n_prompt is None or state.embedding:
         return options
@@ -178,7 +179,7 @@ def _options(state: s.Sequence, changes: Mapping[str, Any]) -> Options:
 
 
 class _Parent:
-    """A log, cut before a given record."""
+    """A log that is cut before a given record."""
 
     def __init__(self, path: str | os.PathLike[str], n: int) -> None:
         with LogFile(path) as log:
@@ -189,7 +190,7 @@ class _Parent:
             raise NotInLog(f"a session can go on from before record 1 to {len(whole)}, not {n}")
         self.header: e.SessionOpened = header
         cuts = (cut for cut in range(n, 0, -1) if cut == len(whole) or whole[cut].record.cause is None)
-        self.cut = next(cuts, n)  # A log without any is refused below.
+        self.cut = next(cuts, n)  # A log without live sequences is refused below.
         self.before = whole[: self.cut]
         self._later = [entry.record.event for entry in whole[self.cut :]]
         driver = Driver()
@@ -207,7 +208,7 @@ class _Parent:
         return chosen
 
     def facts(self, options: Mapping[int, Options]) -> Iterator[e.GivenEvent]:
-        """Return what is given so that everybody goes on."""
+        """Return the facts that make every live sequence go on."""
         for sequence, one in options.items():
             yield e.SequenceForked(sequence=sequence, options=one)
         yield e.CellsLost()
@@ -222,7 +223,7 @@ class _Parent:
 
     @property
     def leavers(self) -> list[str]:
-        """What is to be said of sequences that somebody ended later in the parent: here nobody does."""
+        """Notes on sequences that were cancelled or expired later in the parent, which does not happen in the child."""
         live = {one.sequence for one in self.live}
         ends = {
             event.sequence: "cancelled" if isinstance(event, e.CancelRequested) else "out of time"
@@ -233,31 +234,31 @@ class _Parent:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The requests that came later."""
+        """The requests that came after the cut."""
         later = [event for event in self._later if isinstance(event, e.RequestReceived)]
         return tuple(LeftOut(sequence=one.sequence, request_id=one.request_id) for one in later)
 
     def continued(self, child: str | os.PathLike[str], options: Mapping[int, Options]) -> Iterator[Continued]:
-        """Return what became of each sequence."""
+        """Return each sequence with its text before and after the cut."""
         texts = Texts()
         for entry in self.before:
             texts.add(entry)
-        before = {told.request.sequence: told.text for told in texts.all()}
+        before = {one.request.sequence: one.text for one in texts.all()}
         with LogFile(child) as log:
-            after = {told.request.sequence: told for told in texts_of(log)[0].all()}
+            after = {one.request.sequence: one for one in texts_of(log)[0].all()}
         for state in self.live:
             pairs = {
                 name: (getattr(state.options, name), getattr(options[state.sequence], name)) for name in CHANGEABLE
             }
             yield Continued(
-                told=after[state.sequence],
+                in_child=after[state.sequence],
                 changed={name: (old, new) for name, (old, new) in pairs.items() if old != new},
                 before=before[state.sequence],
             )
 
 
 def _determinism(header: e.SessionOpened, notes: tuple[str, ...]) -> DeterminismFacts:
-    """Return what is promised of a child: its parent's promise, unless it goes on by force on something else."""
+    """Return the child's determinism: the parent's, unless the child was forced to go on something else."""
     if not notes:
         return header.determinism
     reason = f"forked by force: {'; '.join(notes)}"
@@ -265,7 +266,7 @@ def _determinism(header: e.SessionOpened, notes: tuple[str, ...]) -> Determinism
 
 
 def _header(parent: _Parent, loaded: Loaded, notes: tuple[str, ...]) -> e.SessionOpened:
-    """Return the child's header: the parent's, with what is so now."""
+    """Return the child's header: the parent's, with today's values where they differ."""
     header = parent.header
     return session_header(
         loaded,
@@ -280,13 +281,13 @@ def _header(parent: _Parent, loaded: Loaded, notes: tuple[str, ...]) -> e.Sessio
 
 
 def _open(header: e.SessionOpened, model: Path | None, *, force: bool, on_progress: OnProgress | None) -> Opened:
-    """Open llama.cpp as a log's header says."""
+    """Open llama.cpp with the settings of a log's header."""
     if header.engine.name != "llama.cpp":
         raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
     machine = open_machine(header, chosen_model(header, model), on_progress)
     obstacles = machine.obstacles
     if force:
-        obstacles = fits(machine.differences)
+        obstacles = token_obstacles(machine.differences)
     if obstacles:
         machine.engine.close()
         raise LogNotComparable("; ".join(map(str, obstacles)) + ("" if force else "; --force goes on all the same"))

@@ -1,10 +1,10 @@
-"""A session that goes on from a log: brought to where the log was, driven without trio, and written down.
+"""Drives a session that goes on from a log, without trio: restores its state and writes its log.
 
 The rules that hold here:
 
-* What a log's facts lead to must be what the log holds, or nothing is built on it.
+* A log's facts must lead to the log's own records; otherwise nothing is built on it.
 * A fact and all that follows from it are written at once.
-* Nothing is aborted: a batch comes to its end, also where its sequences have ended meanwhile.
+* Nothing is aborted: every batch is completed, even if its sequences have ended meanwhile.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ class Fact:
 
     records: list[e.Record]
     t: int
-    """Nanoseconds since the session opened."""
+    """Its time, in nanoseconds since the session opened."""
 
 
 def restored(driver: Driver, header: e.SessionOpened, before: Sequence[Entry]) -> list[Fact]:
-    """Give a log's facts again, and return all that is so then.
+    """Apply a log's facts again, and return them with the records that follow from them.
 
     Args:
-        driver: New.
-        header: What stands in place of the log's.
-        before: The log's records up to where the state is wanted. What a write that did not finish lacks of the last
-            fact is decided now.
+        driver: A new driver.
+        header: The header to use in place of the log's.
+        before: The log's records up to the wanted state. If a write did not finish, the missing records of the last
+            fact are decided now.
 
     Raises:
-        LogNotComparable: Something else follows than what the log holds.
+        LogNotComparable: Other records follow than those in the log.
     """
     facts: list[Fact] = []
     begins = [entry.record.n for entry in before if entry.record.cause is None]
@@ -61,17 +61,17 @@ def restored(driver: Driver, header: e.SessionOpened, before: Sequence[Entry]) -
 
 
 def _otherwise(n: int, header: e.SessionOpened) -> LogNotComparable:
-    reason = f"record {n} is not what today's actors decide, so no session can go on from behind it"
+    reason = f"record {n} is not what today's actors decide, so no session can go on from after it"
     return LogNotComparable(f"{reason}: use the reenact that wrote it ({header.reenact})")
 
 
 class Recorder:
-    """Writes the log of what a driver is given; times go on from what was written last with those that really pass.
+    """Writes the log of a driver's facts; times continue from the last written one as real time passes.
 
     Args:
         driver: The driver.
-        journal: The log, empty.
-        numbers: Those of the rows that prompts have.
+        journal: The journal of the log, which is empty.
+        numbers: The numbers of the prompts' rows.
     """
 
     def __init__(self, driver: Driver, journal: Journal, numbers: Numbers) -> None:
@@ -81,7 +81,7 @@ class Recorder:
         self._t, self._written = 0, monotonic_ns()
 
     def write(self, records: Sequence[e.Record], t: int) -> None:
-        """Write a fact, that was given already, and what followed from it.
+        """Write a fact that was already given, and the records that followed from it.
 
         Args:
             records: The records.
@@ -94,10 +94,10 @@ class Recorder:
         self._t, self._written = t, monotonic_ns()
 
     def give(self, given: e.GivenEvent) -> None:
-        """Hand a fact to the kernel and write it with what follows.
+        """Pass a fact to the kernel and write it with what follows.
 
         Raises:
-            InternalError: It cannot be. It is the log's last record then, so that a replay leads to it.
+            InternalError: The kernel cannot take the fact. It is the last record then, so that a replay leads to it.
             LogBroken: The file cannot be written.
         """
         t = self._t + monotonic_ns() - self._written
@@ -108,11 +108,11 @@ class Recorder:
         worked.checked()
 
     def run(self, engine: Engine, interrupted: Event) -> None:
-        """Have an engine work until every sequence has ended, or is cancelled, and close the log.
+        """Let an engine work until every sequence has ended or is cancelled, and close the log.
 
         Args:
-            engine: Loaded, with the cells of what was given.
-            interrupted: Set when nobody is to be waited for any more.
+            engine: A loaded engine, with the cells that the facts so far require.
+            interrupted: An event that is set once the work is to stop.
         """
         kernel = self._driver.kernel
         while kernel.live and not interrupted.is_set():

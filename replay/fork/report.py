@@ -1,4 +1,4 @@
-"""What comes out of a fork: how each sequence went on, what was left out, and how that is told."""
+"""The result of a fork: how each sequence went on, and which requests were left out."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,25 +15,25 @@ from reenact.runtime.terminal import Spans
 class Continued:
     """A sequence that went on in the child."""
 
-    told: SequenceText
-    """All that the child tells of it."""
+    in_child: SequenceText
+    """The whole sequence in the child."""
     changed: Mapping[str, tuple[Any, Any]]
-    """The options that changed, by name: before and after."""
+    """The options that changed, by name, each with the old and the new value."""
     before: str
-    """The text that had gone out when the session was cut."""
+    """The text that had been emitted when the session was cut."""
 
     @property
     def after(self) -> str:
-        """The text that came in the child."""
-        return self.told.text.removeprefix(self.before)
+        """The text that was emitted in the child."""
+        return self.in_child.text.removeprefix(self.before)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the sequence as ``replay texts --json`` does, with what changed."""
-        return self.told.as_json() | {"changed": self.changed, "before": self.before, "after": self.after}
+        """Return the sequence as in ``replay texts --json``, with its changes."""
+        return self.in_child.as_json() | {"changed": self.changed, "before": self.before, "after": self.after}
 
     def lines(self) -> Iterator[Spans]:
         """Return the sequence as lines for people."""
-        yield next(lines_of(self.told))
+        yield next(lines_of(self.in_child))
         options = ", ".join(f"{name} {_shown(old)} -> {_shown(new)}" for name, (old, new) in self.changed.items())
         for name, text, style in (("with", options, "bold"), ("before", self.before, "dim"), ("after", self.after, "")):
             for i, line in enumerate(text.split("\n") if text else ()):
@@ -59,15 +59,15 @@ class Forked:
     path: str
     """The child's log."""
     session: str
-    """The child."""
+    """The child's session."""
     parent: Parent
     sequences: tuple[Continued, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
-    """What else there is to know of the texts."""
+    """Further remarks on the texts."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay fork --json`` prints."""
+        """Return the result as ``replay fork --json`` prints it."""
         return {
             "log": self.path,
             "session": self.session,
@@ -78,8 +78,8 @@ class Forked:
         }
 
     def lines(self) -> list[Spans]:
-        """Return what ``replay fork`` prints."""
-        forked = sequences([one.told.request.sequence for one in self.sequences])
+        """Return the lines that ``replay fork`` prints."""
+        forked = sequences([one.in_child.request.sequence for one in self.sequences])
         head = (
             f"forked: {self.path}: before record {self.parent.n:,} of session {self.parent.session}; {forked} went on"
         )

@@ -114,7 +114,7 @@ INJECTIONS: Final[dict[Injection, tuple[str, bool, str]]] = {
     another_n_batch: ("another n_batch", True, "rows computed at once in place of 256"),
     a_truncated_prompt: ("a truncated prompt", True, "and the log holds"),
     another_option: ("another sampler option", True, "with temperature 0.8 in place of 1.4"),
-    a_strange_option: ("another sampler option", False, "no other seed gives them"),
+    a_strange_option: ("another sampler option", False, "no other seed yields"),
 }
 """What was done: the cause that is named, whether it is shown by an experiment, and a part of the reason."""
 

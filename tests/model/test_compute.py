@@ -182,7 +182,7 @@ async def test_what_the_company_changed(tmp_path: Path) -> None:
     assert verdict.computed is not None
     assert verdict.computed.cause is not None
     assert ("its company", True) == (verdict.computed.cause.name, verdict.computed.cause.shown)
-    assert re.search(r"differ by up to [0-9.e-]+; nothing else was promised", verdict.computed.cause.reason)
+    assert re.search(r"differ by up to [0-9.e-]+; nothing better was promised", verdict.computed.cause.reason)
     assert len(verdict.computed.differing) in {1, 2}
     assert len(verdict.lines()) <= 25
 

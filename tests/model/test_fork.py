@@ -154,7 +154,7 @@ def test_a_fork_without_changes(parent: Recorded, child: Path, name: str) -> Non
     result = fork_log(parent.path, parent.cut(name), out=child)
     lines = checked(parent.machine, child)
     assert parent.lines[1 : result.parent.n] == lines[1 : result.parent.n]
-    went_on = [one.told.request.sequence for one in result.sequences]
+    went_on = [one.in_child.request.sequence for one in result.sequences]
     assert [text_of(parent.lines, sequence) for sequence in went_on] == [
         text_of(lines, sequence) for sequence in went_on
     ]

@@ -228,10 +228,10 @@ def test_a_fork_says_what_its_parent_said(case: Case, at: int, draws_from: Draws
         replay_log(child).raise_for_divergence()
         assert 0 == n_differ(executed(child, made_up_for(child)), outcomes=True)
         for one in result.sequences:
-            end = one.told.end
-            said = session.said(one.told.request.sequence)
+            end = one.in_child.end
+            said = session.said(one.in_child.request.sequence)
             if draws_from == "history" and said.end[0] in ITS_OWN:
-                assert said.text == one.told.text
+                assert said.text == one.in_child.text
                 assert end is not None
                 assert said.end == (end.finish_reason, end.stop, end.error)
 

@@ -75,7 +75,7 @@ def of(path: Path, kind: type[EventT]) -> list[EventT]:
 
 def said(result: Forked) -> list[tuple[str, str, str | None]]:
     """Return of each sequence the text before, the text after, and the end."""
-    ends = [one.told.end for one in result.sequences]
+    ends = [one.in_child.end for one in result.sequences]
     return [
         (one.before, one.after, None if end is None else end.finish_reason)
         for one, end in zip(result.sequences, ends, strict=True)
@@ -128,7 +128,7 @@ def test_a_fork_from_before_any_given_record(eventful: Path, tmp_path: Path, eve
         assert ("SequenceForked", "SessionClosed") == (copied[n]["type"], copied[-1]["type"])
         assert [] == rows_differ(child)
         for one in result.sequences:
-            sequence, end = one.told.request.sequence, one.told.end
+            sequence, end = one.in_child.request.sequence, one.in_child.end
             if sequence in expected and end is not None:
                 n_compared += 1
                 assert expected[sequence] == (one.before + one.after, end.finish_reason), (n, sequence)
@@ -546,7 +546,7 @@ def test_ctrl_c_is_told(
     play = playing(Pressing(PIECES))
     monkeypatch.setattr("reenact.replay.fork.fork._open", lambda header, *_, **__: play(header))
     assert 130 == cli.main(["fork", str(parent), "--at", str(CUT), "-o", str(child)])
-    told = f"replay: interrupted; {child}: closed, with what was live cancelled in it\n"
+    told = f"replay: interrupted; {child}: closed, with all live sequences cancelled\n"
     assert ("", told) == tuple(capsys.readouterr())
 
 
