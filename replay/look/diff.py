@@ -1,11 +1,11 @@
-"""Two logs side by side: which sequences differ, from where on, and what differs in the headers.
+"""Compares two logs: the sequences and the headers that differ, and where the difference begins.
 
 The rules that hold here:
 
-* Nothing is decided or computed again: what counts is what the two logs, A and B, hold.
-* What only one of them holds differs, a checksum of logits excepted: it takes two to compare.
-* Logits behind the first token that differs are not compared: they follow from it.
-* Headers may differ between equal logs. They can say why sequences differ, so they stand beside the verdict.
+* Nothing is decided or computed again: only the content of the two logs, A and B, matters.
+* A value that only one log contains is a difference, except for a checksum of logits, which takes two to compare.
+* Logits after the first token that differs are not compared, because they follow from it.
+* Headers may differ between equal logs. They may explain differing sequences, so they are printed below the verdict.
 """
 
 import os
@@ -23,30 +23,30 @@ from reenact.runtime.log.codec import ENVELOPE, Fields, flat, same, written
 from reenact.runtime.terminal import Spans
 
 _IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "continues"}
-"""Fields that say which session or request it is, and nothing about how it behaves."""
+"""Fields that identify a session or a request, and do not affect its behaviour."""
 
 _BEFORE, _AFTER = 3, 5
-"""Tokens that are shown before and after the first one that differs."""
+"""How many tokens are shown before and after the first one that differs."""
 
 _IN_FULL: Final = 3
-"""Sequences that are shown; the rest are counted."""
+"""How many sequences are shown; the rest are counted."""
 
 Sides = tuple[Any, Any]
-"""What A holds and what B holds, as plain values; None where there is nothing."""
+"""The values in A and in B, as plain values; None where there is none."""
 
 _Row = tuple[str, str, str, str]
-"""A line of a table: "*" where the sides differ or else " ", a name, A's side and B's."""
+"""A line of a table: "*" if the sides differ and " " otherwise, a name, A's side and B's side."""
 
 
 @frozen
 class Spot:
-    """Where two histories part."""
+    """A place at which two histories differ."""
 
     what: Literal["request", "input", "logits", "token", "end"]
     records: tuple[int | None, int | None]
     """The record of A and that of B; None where there is none."""
     index: int | None = None
-    """Of the prompt's input or of the token, from 0."""
+    """The index of the prompt's input or of the token, from 0."""
 
     def __str__(self) -> str:
         if self.index is None:
@@ -62,23 +62,23 @@ class Spot:
 
 @frozen
 class Difference:
-    """What differs between two histories of one sequence."""
+    """The differences between two histories of one sequence."""
 
     a: History
     b: History
     spots: list[Spot]
-    """Where they part, causes first; of inputs, logits and tokens where they begin to."""
+    """The places at which they differ, causes first; of inputs, logits and tokens the first place."""
     request: dict[str, Sides]
-    """What differs in what was asked for, by the path of the field."""
+    """The differences between the requests, by the path of the field."""
     end: dict[str, Sides]
-    """What differs in how it ended, likewise."""
+    """The differences between the ends, by the path of the field."""
 
     def __str__(self) -> str:
         a, b = self._both("sequence")
         return f"sequence {a if a == b else f'{a} of A, {b} of B'}{named(self._both('request_id')[0])}"
 
     def as_json(self) -> Fields:
-        """Return the difference as plain values; of two, the first is A's."""
+        """Return the difference as plain values; the first of each pair is A's."""
         return {
             "sequence": self._both("sequence"),
             "request_id": self._both("request_id"),
@@ -89,7 +89,7 @@ class Difference:
         }
 
     def rows(self) -> Iterator[_Row]:
-        """Return what differs, and the tokens around the first one that does."""
+        """Return the differences as rows, with the tokens around the first one that differs."""
         yield from _rows(self.request)
         for spot in self.spots:
             match spot:
@@ -118,15 +118,15 @@ class Comparison:
     a: Log
     b: Log
     header: dict[str, Sides]
-    """What differs in the headers, by the path of the field."""
+    """The differences between the headers, by the path of the field."""
     only: tuple[list[int], list[int]]
     """The sequences that only A has, and those that only B has."""
     n_sequences: int
-    """Sequences that both have."""
+    """How many sequences both have."""
     n_tokens: int
-    """Tokens of these that both have."""
+    """How many tokens of these sequences both have."""
     differences: list[Difference]
-    """What differs in these; the one that parts first in A comes first."""
+    """The sequences that differ; the one whose difference comes first in A is the first."""
 
     @property
     def exit_code(self) -> int:
@@ -134,7 +134,7 @@ class Comparison:
         return 1 if self.differences or any(self.only) else 0
 
     def as_json(self) -> Fields:
-        """Return what ``replay diff --json`` prints; of two, the first is A's."""
+        """Return the comparison as ``replay diff --json`` prints it; the first of each pair is A's."""
         return {
             "verdict": "different" if self.exit_code else "same",
             "logs": (self.a.path, self.b.path),
@@ -147,7 +147,7 @@ class Comparison:
         }
 
     def lines(self) -> list[Spans]:
-        """Return what ``replay diff`` prints: the verdict first, then the headers, then sequence by sequence."""
+        """Return the lines that ``replay diff`` prints: the verdict, then the headers, then sequence by sequence."""
         lines: list[Spans] = [[(self._verdict(), "bold red" if self.exit_code else "bold green")]]
         for log in (self.a, self.b):
             lines += [[(f"{log.path}: {note}", "yellow")] for note in log.notes]
@@ -173,12 +173,12 @@ class Comparison:
 
 
 def diff_logs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
-    """Compare two logs; for what is raised see `read_log`, which says it of one."""
+    """Compare two logs; it raises what `read_log` raises for either."""
     return compared(read_log(a), read_log(b))
 
 
 def compared(a: Log, b: Log) -> Comparison:
-    """Compare what two logs hold, sequence by sequence."""
+    """Compare two logs, sequence by sequence."""
     pairs = _pairs(a.histories, b.histories)
     both = [(a.histories[one], b.histories[other]) for one, other in sorted(pairs.items())]
     differences = [found for one, other in both if (found := _difference(one, other)).spots]
@@ -195,7 +195,7 @@ def compared(a: Log, b: Log) -> Comparison:
 
 
 def _pairs(a: dict[int, History], b: dict[int, History]) -> dict[int, int]:
-    """Return which one of B each sequence of A is: by its request_id where that is unique, or else by its number."""
+    """Return B's number of each sequence of A, matched by a unique request_id or else by the number."""
     names, others = _by_name(a), _by_name(b)
     pairs = {number: others[name] for name, number in names.items() if name in others}
     rest = b.keys() - set(pairs.values())
@@ -223,7 +223,7 @@ def _difference(a: History, b: History) -> Difference:
 
 
 def _drawn(a: History, b: History) -> Iterator[Spot]:
-    """Return where the logits differ first, and where the tokens do."""
+    """Return the places at which the logits and the tokens first differ."""
     same_logits = True
     for i in sorted(a.draws.keys() | b.draws.keys()):
         one, other = a.draws.get(i), b.draws.get(i)
@@ -237,7 +237,7 @@ def _drawn(a: History, b: History) -> Iterator[Spot]:
 
 
 def _changed(a: Fields, b: Fields) -> dict[str, Sides]:
-    """Return the fields that differ, by their paths; one that is missing is None."""
+    """Return the fields that differ, by their paths; a missing one is None."""
     one, other = dict(flat(a)), dict(flat(b))
     sides = {path: (one.get(path), other.get(path)) for path in one | other if path not in _IDENTITY}
     return {path: both for path, both in sides.items() if not same(*both)}

@@ -1,9 +1,9 @@
-"""What a log holds of each of its sequences: what was asked for, every token drawn, how it ended.
+"""Reads the history of each sequence in a log: its request, every token drawn, and its end.
 
 The rules that hold here:
 
 * A history grows while the log is read, record by record, and decides nothing.
-* A log that cannot be read to its end is read as far as that goes, and says so.
+* A log that cannot be read to its end is read as far as possible, and a note reports it.
 """
 
 import os
@@ -25,7 +25,7 @@ class Draw:
     """A sampled token. Two are equal if the tokens are, whatever their records and logits."""
 
     n: int = field(eq=False)
-    """The record that holds it."""
+    """The number of the record that contains it."""
     token: int
     piece: bytes
     eog: bool
@@ -39,12 +39,12 @@ class Draw:
 
 @define
 class History:
-    """What a log holds of one sequence; it grows while the log is read."""
+    """A log's records of one sequence; it grows while the log is read."""
 
     facts: dict[str, Fields]
-    """The plain values of the records that say what was asked for and what became of it, by their type."""
+    """The plain values of the records of its request and its end, by their type."""
     draws: dict[int, Draw] = Factory(dict)
-    """By the token's index."""
+    """The sampled tokens, by their index."""
 
     def fact(self, kind: str, name: str) -> Any:  # noqa: ANN401  # a plain value
         """Return a field of the record of type ``kind``; None where there is no such record."""
@@ -57,34 +57,34 @@ class History:
         return [Row(one) if isinstance(one, str) else one for one in written]
 
     def asked(self) -> Fields:
-        """Return what was asked for, by whoever forked the session last of all, and the grammar in force."""
+        """Return the request, with the options of the last fork and the grammar in force."""
         asked = self.facts["RequestReceived"] | self.facts.get("SequenceForked", {})
         return asked | {"grammar": self.fact("PromptTokenized", "grammar")}
 
     def ended(self) -> Fields:
-        """Return how it ended, and the vector."""
+        """Return the end, and the vector."""
         end = {name: self.fact("SequenceFinished", name) for name in ("n", "finish_reason", "stop", "error")}
         return end | {"embedding": self.fact("EmbeddingComputed", "embedding")}
 
 
 @define
 class Log:
-    """What a log holds of its sequences; it grows while the log is read."""
+    """The histories of a log's sequences; it grows while the log is read."""
 
     path: str
-    """As it was named."""
+    """The log's path, as it was given."""
     header: Fields = Factory(dict)
     histories: dict[int, History] = Factory(dict)
-    """By the sequence's number."""
+    """The histories, by the sequence's number."""
     notes: list[str] = Factory(list)
-    """What is to be said of the log's end."""
+    """Notes on the log's end."""
     corrupt: LogCorrupt | None = None
-    """Why it could not be read to its end."""
+    """The error because of which it could not be read to its end."""
     _due: dict[int, int] = Factory(dict)
     """The index of the token that the last plan draws, by the sequence's number."""
 
     def add(self, entry: Entry) -> None:
-        """Take up what a record tells of a sequence."""
+        """Add a record to the history of its sequence."""
         event, n = entry.record.event, entry.record.n
         try:
             match event:
@@ -108,12 +108,12 @@ class Log:
 
 
 def read_log(path: str | os.PathLike[str]) -> Log:
-    """Read what a log holds of its sequences, up to its end or to a line that is corrupt.
+    """Read the histories of a log's sequences, up to its end or to a corrupt line.
 
     Raises:
         OSError: The file cannot be opened.
-        LogCorrupt: The first line is.
-        LogNotComparable: There is no record, or the log is too new.
+        LogCorrupt: The first line is corrupt.
+        LogNotComparable: The log has no record, or its schema is too new.
     """
     log, last = Log(os.fspath(path)), None
     with LogFile(path) as file:

@@ -1,10 +1,10 @@
-"""Records for people: which of them, one line each, and going on while the log grows.
+"""Shows records to people: selects them, prints one line each, and follows a log that still grows.
 
 The rules that hold here:
 
-* One record is one line: number, seconds since the session opened, actor, what happened, and for a derived record
-  ``<- n``, the record that it follows from. Only a record asked for alone stands with all its fields below.
-* What is shown stays shown: a line that turns out corrupt ends the output behind the records before it.
+* One record is one line: its number, seconds since the session opened, actor, event, and for a derived record ``<- n``,
+  the record from which it follows. Only a single record that was asked for is shown with all its fields.
+* Lines that were shown stay: a line that turns out to be corrupt ends the output after the records before it.
 """
 
 import re
@@ -25,7 +25,7 @@ from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")
-"""Neighbours among the sequences differ; red and yellow say something else."""
+"""Colours that differ between neighbouring sequences; red and yellow have other meanings."""
 
 
 @frozen
@@ -38,10 +38,10 @@ class At:
 
     @classmethod
     def parse(cls, written: str) -> "At":
-        """Return what ``HH:MM`` or ``HH:MM:SS`` stands for.
+        """Return the time written as ``HH:MM`` or ``HH:MM:SS``.
 
         Raises:
-            ValueError: It is neither.
+            ValueError: The text is neither.
         """
         match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", written, re.ASCII)
         if match is None:
@@ -53,11 +53,11 @@ class At:
         return f"{self.hour:02}:{self.minute:02}" + ("" if self.second is None else f":{self.second:02}")
 
     def holds(self, clock: datetime) -> bool:
-        """Return whether ``clock`` is within it."""
+        """Return whether ``clock`` is within this minute or second."""
         return (clock.hour, clock.minute) == (self.hour, self.minute) and self.second in (None, clock.second)
 
     def between(self, before: datetime, after: datetime) -> bool:
-        """Return whether it came and went after ``before`` and before ``after``."""
+        """Return whether it passed after ``before`` and before ``after``."""
         start = before.replace(hour=self.hour, minute=self.minute, second=self.second or 0, microsecond=0)
         if start <= before:
             start += timedelta(days=1)
@@ -66,32 +66,32 @@ class At:
 
 @frozen(kw_only=True)
 class Selection:
-    """Which records are asked for."""
+    """The records that are asked for."""
 
     first: int = 0
     last: int | None = None
     only: str | None = None
-    """A sequence's number or what its caller calls it."""
+    """A sequence's number, or its caller's name for it."""
     at: At | None = None
 
     @property
     def is_one(self) -> bool:
-        """Whether one record is asked for by its number."""
+        """Whether a single record is asked for by its number."""
         return self.first == self.last
 
 
 @frozen
 class Concern:
-    """The sequences that somebody asks for by number or name, and what concerns them. It learns as it reads."""
+    """The sequences that are asked for by number or name, and the events that concern them; it learns as it reads."""
 
     name: str
     sequences: set[int] = field(factory=set)
-    """Those that came."""
+    """Those that were received."""
     _live: set[int] = field(factory=set)
     _in_batch: set[int] = field(factory=set)
 
     def of(self, event: e.Event) -> set[int]:
-        """Return which of the sequences an event concerns."""
+        """Return those of the sequences that an event concerns."""
         match event:
             case e.RequestReceived():
                 if self.name in (event.request_id, str(event.sequence)):
@@ -124,21 +124,21 @@ def show_records(
     *,
     pause: Callable[[], None] | None = None,
 ) -> list[str]:
-    """Show the records asked for.
+    """Show the records that are asked for.
 
     Args:
         log: The log.
-        selection: Which records.
-        show: Shows a line.
-        pause: With it, go on when the log has ended, asking again after each ``pause()``, until the session closes.
+        selection: The records to show.
+        show: The function that shows a line.
+        pause: If given, go on when the log has ended: read again after each ``pause()``, until the session closes.
 
     Returns:
-        What else there is to say.
+        Notes on the end of the log.
 
     Raises:
         NotInLog: There is no such record, or no such sequence.
-        LogCorrupt: A line is; what came before it was shown.
-        LogNotComparable: The log is too new, or there is no record in it.
+        LogCorrupt: A line is corrupt; the records before it were shown.
+        LogNotComparable: The log has no record, or its schema is too new.
         OSError: The file cannot be read.
     """
     showing = _Showing(selection, show)
@@ -153,7 +153,7 @@ def show_records(
 
 
 class _Showing:
-    """One going through a log."""
+    """One pass over a log."""
 
     def __init__(self, selection: Selection, show: Show) -> None:
         self._selection = selection
@@ -163,12 +163,12 @@ class _Showing:
         self._first: Entry | None = None
         self._previous: Entry | None = None
         self._gap: tuple[Entry, Entry] | None = None
-        """The records around the time asked for, where it passed without one."""
+        """The records around the time that was asked for, if it passed without a record."""
         self._n_at_time = 0
         self.closed = False
 
     def take(self, entry: Entry) -> bool:
-        """Show a record if it was asked for; return whether it was the last that is."""
+        """Show a record if it is asked for; return whether it was the last one."""
         event, selection = entry.record.event, self._selection
         if isinstance(event, e.SessionOpened):
             self._session, self._first = event, entry
@@ -184,10 +184,10 @@ class _Showing:
         return selection.last is not None and entry.record.n >= selection.last
 
     def end(self, n_torn: int) -> list[str]:
-        """Return what is to be said at the end of the log.
+        """Return the notes on the end of the log.
 
         Args:
-            n_torn: Bytes behind the last line.
+            n_torn: The number of bytes after the last line.
         """
         if self._previous is None:
             raise LogNotComparable("there is no record in it")
@@ -230,7 +230,7 @@ class _Showing:
 
 
 def line_of(entry: Entry, only: set[int] | None = None) -> Spans:
-    """Return a record as a line for people; of a batch what concerns the sequences ``only``, where there are any."""
+    """Return a record as a line for people; for a batch only the parts of the sequences ``only``, if there are any."""
     record, actor = entry.record, actor_of(entry.record.event)
     cause = "" if record.cause is None else f"  <- {record.cause}"
     return [
@@ -254,7 +254,7 @@ def _actor_style(actor: str) -> str:
 
 
 def _style(event: e.Event) -> str:
-    """Return red for what went wrong, yellow for what holds up or cuts short, bold for other facts from outside."""
+    """Return red for failures, yellow for delays and early ends, bold for other facts from outside."""
     match event:
         case (
             e.ActorFailed()

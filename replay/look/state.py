@@ -1,8 +1,8 @@
-"""What every actor knew at a record, told so that it answers "it hangs".
+"""Prints the state of every actor at a record, so that it answers "it hangs": the page of ``replay state``.
 
-Owns the page that ``replay state`` prints. The rules that hold here:
+The rules that hold here:
 
-* The answer comes first: who waits for whom. What it rests on comes below.
+* The answer comes first: which sequence waits for what. The state from which it follows comes below.
 * A record is always named by its number, so that ``replay show LOG N`` can follow.
 """
 
@@ -22,17 +22,17 @@ from reenact.runtime.log.reader import Entry
 from reenact.runtime.terminal import Spans
 
 _MAX_WAITING: Final = 20
-"""Waiting requests that are listed one by one; the rest are counted."""
+"""How many waiting requests are listed one by one; the rest are counted."""
 
 _MAX_HOLDING_UP: Final = 4
-"""Of those who hold things up, how many the summary names."""
+"""How many of the final causes of waiting the summary names."""
 
 
 def page(moment: Moment) -> Iterator[Spans]:
-    """Return the lines that tell a moment."""
+    """Return the lines that describe a moment."""
     waits = waits_at(moment)
     yield from _heading(moment)
-    yield from _titled("who waits for whom", _who_waits(moment, waits))
+    yield from _titled("what each sequence waits for", _who_waits(moment, waits))
     if moment.state.batcher is not None:
         yield from _titled("batcher", _batcher(moment, moment.state.batcher))
         yield from _titled("slots", _slots(moment, moment.state.batcher))
@@ -46,7 +46,7 @@ def _titled(name: str, lines: Iterator[Spans]) -> Iterator[Spans]:
 
 
 def _since(moment: Moment, entry: Entry | None) -> str:
-    """Say since which record something is so, and how long that is."""
+    """Return the record since which something is so, and the time since then."""
     if entry is None:
         return ""
     return f"since record {entry.record.n} ({(moment.at.t - entry.t) / 1e9:.3f} s)"
@@ -62,8 +62,8 @@ def _heading(moment: Moment) -> Iterator[Spans]:
     if not moment.settled:
         yield [("  in the middle: the next record follows from the same fact", "dim")]
     if moment.following is None and not moment.state.closed:
-        for said in (not_closed(at.record.n), *torn(moment.torn)):
-            yield [(f"  {said}", "yellow")]
+        for note in (not_closed(at.record.n), *torn(moment.torn)):
+            yield [(f"  {note}", "yellow")]
     for actor in moment.state.failed:
         yield [(f"  actor failed, and decides nothing any more: {plain(actor)}", "red")]
 
@@ -74,12 +74,12 @@ def _who_waits(moment: Moment, waits: list[Wait]) -> Iterator[Spans]:
         if wait.on is not None:
             groups.setdefault(wait.on, []).append(wait)
     if not groups:
-        yield [("  nobody waits", "")]
+        yield [("  no sequence waits", "")]
         return
     rows = [(sequences([wait.sequence for wait in group]), on, group[0].since) for on, group in groups.items()]
-    wide = max(len(who) for who, _, _ in rows)
-    for who, on, since in rows:
-        yield [(f"  {who:<{wide}}", ""), ("  ->  ", "dim"), (on, "yellow"), (f"  {_since(moment, since)}", "dim")]
+    wide = max(len(waiting) for waiting, _, _ in rows)
+    for waiting, on, since in rows:
+        yield [(f"  {waiting:<{wide}}", ""), ("  ->  ", "dim"), (on, "yellow"), (f"  {_since(moment, since)}", "dim")]
     if any(wait.behind for wait in waits):
         names = holding_up(waits)
         more = len(names) - _MAX_HOLDING_UP
@@ -109,14 +109,14 @@ def _batcher(moment: Moment, batcher: Batcher) -> Iterator[Spans]:
 
 
 def _waiting(work: Work) -> str:
-    """Return a waiting sequence with what is particular about it."""
-    said = [f"priority {work.priority}"] if work.priority else []
-    said += ["preempted"] if work.preempted else []
+    """Return a waiting sequence with its particulars."""
+    notes = [f"priority {work.priority}"] if work.priority else []
+    notes += ["preempted"] if work.preempted else []
     if not work.inputs:
-        said.append("being tokenised")
+        notes.append("being tokenised")
     elif work.kept_back:
-        said.append("its reader does not read on")
-    return f"{work.sequence}" + (f" ({', '.join(said)})" if said else "")
+        notes.append("its reader has paused")
+    return f"{work.sequence}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _last_batch(moment: Moment, batcher: Batcher) -> str:
@@ -151,11 +151,11 @@ def _slot(batcher: Batcher, number: int, slot: Slot, n_ctx: int) -> str:
         parts = [f"sequence {slot.sequence}", cells]
     parts += [f"{n_rows:,} in flight"] if n_rows else []
     if slot.work is not None:
-        # What is in flight is queued until it comes back.
+        # Rows in flight are queued until they come back.
         parts.append(f"{count(slot.queued - n_rows, 'input')} queued")
         parts += [f"to be trimmed from {count(slot.n_cells, 'cell')}"] if slot.has_excess else []
     parts += [f"only the first {slot.pure:,} of use to others"] if slot.pure is not None else []
-    parts += [f"to be shifted by {slot.gap.discard:,} behind the first {slot.gap.keep:,}"] if slot.gap else []
+    parts += [f"to be shifted by {slot.gap.discard:,} after the first {slot.gap.keep:,}"] if slot.gap else []
     return ", ".join(parts)
 
 
@@ -198,7 +198,7 @@ def _knows(moment: Moment, state: Sequence) -> str:
 
 
 def _deadline(moment: Moment, sequence: int, after: float) -> str:
-    """Say when a sequence's deadline is, seen from the record that is shown."""
+    """Return the time of a sequence's deadline, seen from the shown record."""
     received = moment.mark(sequence, e.RequestReceived)
     if received is None:
         return f"deadline {after:g} s after it came"

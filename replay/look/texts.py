@@ -1,7 +1,7 @@
-"""Each sequence's prompt, text and end, read from a log.
+"""Reads each sequence's prompt, text and end from a log.
 
-The rule that holds here: a text is what went out to the caller, in order: of every `TokenEmitted`, of `StopMatched`,
-and of `SequenceFinished`. Nothing that was held back and never released is in it.
+The rule that holds here: a text consists of the emitted texts, in order: those of every `TokenEmitted`, of
+`StopMatched`, and of `SequenceFinished`. Text that was held back and never released is not part of it.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from reenact.runtime.terminal import Spans
 
 @define(kw_only=True)
 class SequenceText:
-    """What a log tells of one sequence; it grows while the log is read."""
+    """A log's text of one sequence; it grows while the log is read."""
 
     request: e.RequestReceived
     timeline: Timeline
@@ -34,11 +34,11 @@ class SequenceText:
 
     @property
     def text(self) -> str:
-        """What went out to the caller."""
+        """The text that the caller received."""
         return "".join(self.pieces)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay texts --json`` prints of a sequence."""
+        """Return the sequence as ``replay texts --json`` prints it."""
         end = self.end
         return {
             "sequence": self.request.sequence,
@@ -62,50 +62,50 @@ class Texts:
     """The texts of a log, read record by record."""
 
     def __init__(self) -> None:
-        self._told: dict[int, SequenceText] = {}
+        self._texts: dict[int, SequenceText] = {}
         self._metrics = Metrics()
         self._closed = False
 
     def add(self, entry: Entry) -> None:
-        """Take up what a record tells of a text."""
+        """Add a record to the text of its sequence."""
         event = entry.record.event
         self._closed = isinstance(event, e.SessionClosed)
         try:
             self._metrics.add(event, entry.t)
             if isinstance(event, e.RequestReceived):
                 timeline = self._metrics.timelines[event.sequence]
-                self._told[event.sequence] = SequenceText(request=event, timeline=timeline)
+                self._texts[event.sequence] = SequenceText(request=event, timeline=timeline)
             else:
                 self._take_up(event)
         except KeyError as error:
             raise entry.line.corrupt(f"there is no sequence {error} that it can be about") from None
 
     def all(self) -> list[SequenceText]:
-        """Return what was told of each sequence, in the order of their numbers."""
-        return [self._told[sequence] for sequence in sorted(self._told)]
+        """Return the text of each sequence, in the order of their numbers."""
+        return [self._texts[sequence] for sequence in sorted(self._texts)]
 
     def end(self, n_torn: int) -> list[str]:
-        """Return what is to be said at the end of the log, behind which are ``n_torn`` bytes."""
+        """Return the notes on the end of the log, which is followed by ``n_torn`` bytes."""
         return ([] if self._closed else [not_closed(self._metrics.n_records - 1)]) + torn(n_torn)
 
     def _take_up(self, event: e.Event) -> None:
         match event:
             case e.PromptTokenized():
-                told = self._told[event.sequence]
-                told.n_prompt = told.n_prompt if told.end else len(event.inputs)
+                one = self._texts[event.sequence]
+                one.n_prompt = one.n_prompt if one.end else len(event.inputs)
             case e.TokenEmitted() | e.StopMatched():
-                told = self._told[event.sequence]
-                told.n_sampled = event.index + 1
-                told.pieces.append(event.text)
+                one = self._texts[event.sequence]
+                one.n_sampled = event.index + 1
+                one.pieces.append(event.text)
             case e.EogSampled():
-                self._told[event.sequence].n_sampled = event.index + 1
+                self._texts[event.sequence].n_sampled = event.index + 1
             case e.EmbeddingComputed():
-                self._told[event.sequence].embedding = event.embedding
+                self._texts[event.sequence].embedding = event.embedding
             case e.SequenceFinished():
-                told = self._told[event.sequence]
-                told.end = event
-                told.n_prompt, told.n_sampled = event.n_prompt, event.n_sampled
-                told.pieces.append(event.text)
+                one = self._texts[event.sequence]
+                one.end = event
+                one.n_prompt, one.n_sampled = event.n_prompt, event.n_sampled
+                one.pieces.append(event.text)
             case _:
                 pass
 
@@ -114,11 +114,11 @@ def texts_of(log: LogFile) -> tuple[Texts, LogCorrupt | None]:
     """Read the texts of a log.
 
     Returns:
-        The texts; and, where the log could not be read to its end, why.
+        The texts, and the error because of which the log could not be read to its end, if there is one.
 
     Raises:
-        LogCorrupt: The first line is.
-        LogNotComparable: There is no record, or the log is too new.
+        LogCorrupt: The first line is corrupt.
+        LogNotComparable: The log has no record, or its schema is too new.
     """
     texts, n_records = Texts(), 0
     try:
@@ -134,20 +134,20 @@ def texts_of(log: LogFile) -> tuple[Texts, LogCorrupt | None]:
     return texts, None
 
 
-def lines_of(told: SequenceText) -> Iterator[Spans]:
+def lines_of(one: SequenceText) -> Iterator[Spans]:
     """Return a sequence's prompt and text as lines for people, with a margin, under a heading."""
-    request = told.request
+    request = one.request
     chat = "" if request.continues is None else f", continuing sequence {request.continues}"
-    yield [(f"sequence {request.sequence}{named(request.request_id)}{chat}: ", "bold"), _end(told)]
+    yield [(f"sequence {request.sequence}{named(request.request_id)}{chat}: ", "bold"), _end(one)]
     yield from _with_margin("prompt", request.prompt, "dim")
     options = ", ".join(options_of(request.options, {"seed"} if request.embedding else ()))
     if options:
         yield from _with_margin("with", options, "dim")
     if request.embedding:
-        values = "none" if told.embedding is None else vector(told.embedding)
+        values = "none" if one.embedding is None else vector(one.embedding)
         yield from _with_margin("vector", values, "")
     else:
-        yield from _with_margin("text", told.text, "")
+        yield from _with_margin("text", one.text, "")
 
 
 def _with_margin(name: str, value: str, style: str) -> Iterator[Spans]:
@@ -155,22 +155,22 @@ def _with_margin(name: str, value: str, style: str) -> Iterator[Spans]:
         yield [(f"  {name if i == 0 else '':<6} | ", "dim"), (line, style)]
 
 
-def _end(told: SequenceText) -> tuple[str, str]:
-    figures = _figures(told)
-    if told.end is None:
+def _end(one: SequenceText) -> tuple[str, str]:
+    figures = _figures(one)
+    if one.end is None:
         return f"not finished in this log, {figures}", "yellow"
-    stop = "" if told.end.stop is None else f" at {text(told.end.stop)}"
-    error = "" if told.end.error is None else f" ({failure(told.end.error)})"
-    return f"{told.end.finish_reason}{stop}{error}, {figures}", "red" if told.end.error else "green"
+    stop = "" if one.end.stop is None else f" at {text(one.end.stop)}"
+    error = "" if one.end.error is None else f" ({failure(one.end.error)})"
+    return f"{one.end.finish_reason}{stop}{error}, {figures}", "red" if one.end.error else "green"
 
 
-def _figures(told: SequenceText) -> str:
-    of = told.timeline
+def _figures(one: SequenceText) -> str:
+    of = one.timeline
     seldom = [(of.n_cached, "cached"), (of.n_truncated, "left out")]
     prompt = ", ".join(f"{number:,} {what}" for number, what in seldom if number)
-    figures = [count(told.n_prompt, "prompt token") + (f" ({prompt})" if prompt else "")]
-    if not told.request.embedding:
-        figures.append(f"{told.n_sampled:,} sampled")
+    figures = [count(one.n_prompt, "prompt token") + (f" ({prompt})" if prompt else "")]
+    if not one.request.embedding:
+        figures.append(f"{one.n_sampled:,} sampled")
     if of.n_shifts:
         figures.append(count(of.n_shifts, "context shift"))
     if of.n_preempted:

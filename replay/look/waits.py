@@ -1,11 +1,11 @@
-"""Who waits for whom: for each sequence what it is doing, and what must happen before it goes on.
+"""Finds what each sequence is doing at a moment, and what must happen before it goes on.
 
 The rules that hold here:
 
-* A sequence waits for somebody outside (its reader, the engine, the tokeniser), or for other sequences, or for nobody:
-  then the next records show how it goes on.
-* Everything that is said follows from the folded state; "since" is the record that made it so.
-* Following the sequences that a sequence waits for leads to somebody outside: that is who holds things up.
+* A sequence waits for something outside the actors (its reader, the engine, the tokeniser), for other sequences, or for
+  nothing: then the next records show how it goes on.
+* Everything reported follows from the folded state; "since" is the record that made it so.
+* Following the sequences for which a sequence waits leads to something outside: that is the final cause of waiting.
 """
 
 from collections.abc import Iterable
@@ -27,25 +27,25 @@ from reenact.runtime.log.reader import Entry
 
 @frozen(kw_only=True)
 class Wait:
-    """What a sequence is doing, and why it is not going on."""
+    """The activity of a sequence, and the reason why it does not go on."""
 
     sequence: int
     phase: str
     on: str | None = None
-    """What it waits for; None where it waits for nobody."""
+    """The thing for which it waits; None if it waits for nothing."""
     behind: tuple[int, ...] = ()
-    """The sequences of which one must go on or end first; none where ``on`` is somebody outside."""
+    """The sequences of which one must go on or end first; empty if ``on`` is outside the actors."""
     since: Entry | None = None
     """The record that made it so."""
 
 
 def waits_at(moment: Moment) -> list[Wait]:
-    """Return what each sequence is doing, in the order of their numbers."""
+    """Return the activity of each sequence, in the order of their numbers."""
     return [_wait(moment, state) for state in sorted(moment.state.sequences, key=lambda state: state.sequence)]
 
 
 def holding_up(waits: Iterable[Wait]) -> list[str]:
-    """Return who outside must act, in the end, before anything goes on."""
+    """Return the things outside that must act before any sequence goes on."""
     return list(dict.fromkeys(wait.on for wait in waits if wait.on is not None and not wait.behind))
 
 
@@ -60,9 +60,9 @@ def _wait(moment: Moment, state: Sequence) -> Wait:
     if moment.state.closed or batcher is None:
         return Wait(sequence=me, phase="left without an end: the session is closed", since=moment.at)
     if batcher.broken or BATCHER in moment.state.failed:
-        who, failed = ("the engine", e.EngineFailed) if batcher.broken else ("the Batcher", e.ActorFailed)
-        phase = f"cannot go on: {who} failed, and nothing is planned any more"
-        return Wait(sequence=me, phase=phase, on=f"{who}, which failed", since=moment.mark(0, failed))
+        part, failed = ("the engine", e.EngineFailed) if batcher.broken else ("the Batcher", e.ActorFailed)
+        phase = f"cannot go on: {part} failed, and nothing is planned any more"
+        return Wait(sequence=me, phase=phase, on=f"{part}, which failed", since=moment.mark(0, failed))
     for number, slot in enumerate(batcher.slots):
         if slot.sequence == me:
             return _in_slot(moment, batcher, state, number, slot)
@@ -97,7 +97,7 @@ def _in_slot(moment: Moment, batcher: b.Batcher, state: Sequence, number: int, s
 def _on_reader(moment: Moment, state: Sequence, phase: str) -> Wait:
     return Wait(
         sequence=state.sequence,
-        phase=f"{phase}: its reader does not read on",
+        phase=f"{phase}: its reader has paused",
         on=f"the reader of sequence {state.sequence}{named(state.request_id)}",
         since=moment.mark(state.sequence, e.ReaderPaused),
     )
@@ -123,8 +123,8 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
         return Wait(sequence=me, phase=_open(moment, phase), since=moment.at)
     try:
         after, given = _after_this_batch(batcher)
-    except Exception as error:  # whatever the actors raise, it is the log that is strange
-        reason = f"the actors cannot go on from what they know after it: {description(error)}"
+    except Exception as error:  # whatever the actors raise, the fault is in the log
+        reason = f"the actors cannot go on from the state after it: {description(error)}"
         raise moment.at.line.corrupt(reason) from error
     if me in given:
         whose = given[me]
@@ -142,12 +142,12 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
 
 
 def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:
-    """Return what a sequence waits for that gets no slot, and the sequences of which one must go on first.
+    """Return what a sequence without a slot waits for, and the sequences of which one must go on first.
 
     Args:
-        batcher: What the Batcher knows.
-        after: The same, once all slots are given out that can be.
-        ahead: Who gets a slot before it.
+        batcher: The state of the Batcher.
+        after: The same state, once all possible slots are assigned.
+        ahead: The sequences that get a slot before it.
     """
     slow = next((work for work in ahead if not work.inputs), None)
     if slow is not None and (_free(after) or b.preempted(slow, after.slots) is not None):
@@ -165,10 +165,10 @@ def _free(batcher: b.Batcher) -> int:
 
 
 def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | None]]:
-    """Return what the Batcher does about slots once no batch is in flight, if nothing else happens until then.
+    """Return the slots that the Batcher assigns once no batch is in flight, if nothing else happens until then.
 
     Returns:
-        What it knows then; and who gets a slot, with the sequence that loses it, None where it is free.
+        The Batcher's state then, and the sequences that get a slot, each with the sequence that loses it or None.
     """
     after = evolve(batcher, in_flight=False)
     given: dict[int, int | None] = {}
@@ -191,9 +191,9 @@ def _engine(batcher: b.Batcher) -> str:
 
 
 def _open(moment: Moment, phase: str) -> str:
-    """Add what becomes of a sequence that waits for nobody."""
+    """Add how a sequence that waits for nothing goes on."""
     if not moment.settled:
-        return f"{phase}; the next records say how it goes on"
+        return f"{phase}; the next records show how it goes on"
     if moment.following is None:
         return f"{phase}, and the log ends before it goes on"
-    return f"{phase}, and it waits for nobody"
+    return f"{phase}, and it waits for nothing"

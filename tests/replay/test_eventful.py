@@ -23,4 +23,4 @@ async def test_everything_that_can_happen_is_told(tmp_path: Path, autojump_clock
         fold.add(entry)
         lines += [line_of(entry), *page(fold.moment(following=following))]
     said = ["".join(text for text, _ in line) for line in lines]
-    assert [] == [line for line in said if "\n" in line or "it waits for nobody" in line]
+    assert [] == [line for line in said if "\n" in line or "it waits for nothing" in line]

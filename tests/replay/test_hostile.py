@@ -255,7 +255,7 @@ def test_a_state_that_actors_cannot_go_on_from(path: Path, capsys: Captured) -> 
             fields["parts"][0]["inputs"] = []
     write_fields(path, lines)
     assert 3 == main(["state", str(path)])
-    assert "the actors cannot go on from what they know after it: IndexError" in capsys.readouterr().err
+    assert "the actors cannot go on from the state after it: IndexError" in capsys.readouterr().err
 
 
 @pytest.mark.model

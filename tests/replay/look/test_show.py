@@ -9,7 +9,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.replay.fold import NotInLog
 from reenact.replay.look.show import At, Selection, show_records
 from reenact.runtime.log.reader import LogFile
-from reenact.runtime.terminal import Spans, shower
+from reenact.runtime.terminal import Spans, printer
 from tests.replay import logs
 
 
@@ -307,9 +307,9 @@ def test_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     line: Spans = [("  [red] ", "red"), ("x" * 200, "")]
     coloured, plain, pipe = Terminal(), Terminal(), io.StringIO()
-    shower(coloured)(line)
+    printer(coloured)(line)
     monkeypatch.setenv("NO_COLOR", "1")
-    shower(plain)(line)
-    shower(pipe)(line)
+    printer(plain)(line)
+    printer(pipe)(line)
     assert f"\x1b[31m  [red] \x1b[0m{'x' * 200}\n" == coloured.getvalue()
     assert f"  [red] {'x' * 200}\n" == plain.getvalue() == pipe.getvalue()

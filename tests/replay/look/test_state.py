@@ -27,8 +27,8 @@ def section(path: Path, title: str, n: int | None = None) -> list[str]:
 
 
 def who_waits(path: Path, n: int | None = None) -> list[str]:
-    """Return the lines that say who waits for whom."""
-    return section(path, "who waits for whom", n)
+    """Return the lines about what each sequence waits for."""
+    return section(path, "what each sequence waits for", n)
 
 
 def test_it_hangs_when_two_clients_come(path: Path) -> None:
@@ -47,7 +47,7 @@ def test_page(path: Path) -> None:
         "  sequence paused until its reader resumes",
         "  record 18 is the last one, and the session did not close: it still runs, or it crashed here",
         "",
-        "who waits for whom",
+        "what each sequence waits for",
         "  sequence 1  ->  the reader of sequence 1 (first client)  since record 11 (0.030 s)",
         "  sequence 2  ->  a slot: the only one is taken by sequence 1  since record 13 (0.020 s)",
         "  in the end  ->  the reader of sequence 1 (first client)",
@@ -60,7 +60,7 @@ def test_page(path: Path) -> None:
         "  slot 0  sequence 1, 3 of 16 cells, 0 inputs queued",
         "",
         "sequences",
-        "  sequence 1 (first client): paused in slot 0: its reader does not read on  since record 11 (0.030 s)",
+        "  sequence 1 (first client): paused in slot 0: its reader has paused  since record 11 (0.030 s)",
         "    waits for the reader of sequence 1 (first client)",
         "    2 prompt tokens, 2 sampled",
         "  sequence 2 (second client): waits for a slot, number 1 in the queue  since record 13 (0.020 s)",
@@ -161,7 +161,7 @@ def test_rows_of_an_ended_sequence_in_flight(path: Path) -> None:
     session.request()
     session.give(e.CancelRequested(sequence=1))
     assert ["  slot 0  free, 0 of 16 cells, last used in batch 0, 2 in flight"] == section(path, "slots")
-    assert ["  nobody waits"] == who_waits(path)
+    assert ["  no sequence waits"] == who_waits(path)
     assert "  sequence 1: ended: cancelled  since record 8 (0.000 s)" == section(path, "sequences")[0]
 
 
@@ -227,7 +227,7 @@ def test_passed_over(path: Path) -> None:
         "  in the end  ->  the reader of sequence 1 (slow reader); the engine, which has batch 1",
     ] == who_waits(path)
     assert (
-        "  in the queue, 1 of at most 4, and 1 preempted: sequences 1 (preempted, its reader does not read on), 3"
+        "  in the queue, 1 of at most 4, and 1 preempted: sequences 1 (preempted, its reader has paused), 3"
     ) == section(path, "batcher")[1]
     assert "  sequence 3: waits for a slot, number 1 in the queue" == section(path, "sequences")[6].partition("  si")[0]
 
@@ -268,7 +268,7 @@ def test_cells_that_were_shifted(path: Path) -> None:
     (dropped,) = [record.n for record in records if isinstance(record.event, e.InputsDropped)]
     assert (
         "  slot 0  sequence 1, 6 of 8 cells, 0 inputs queued, only the first 3 of use to others, "
-        "to be shifted by 2 behind the first 3"
+        "to be shifted by 2 after the first 3"
     ) == section(path, "slots", dropped)[0]
     assert (
         "  slot 0  sequence 1, 6 of 8 cells, 1 in flight, 0 inputs queued, only the first 3 of use to others"
@@ -320,15 +320,15 @@ def test_engine_failed(path: Path) -> None:
     n = next(fields["n"] for fields in read_fields(path) if fields["type"] == "EngineFailed")
     assert any("the engine, which failed" in line for line in who_waits(path, n))
     assert "nothing is planned any more" in "\n".join(section(path, "batcher", n))
-    assert ["  nobody waits"] == who_waits(path)
+    assert ["  no sequence waits"] == who_waits(path)
 
 
 def test_in_the_middle_of_a_fact(path: Path) -> None:
-    """At a record with more to follow, the page says that the next records say how it goes on."""
+    """At a record with more to follow, the page says that the next records show how it goes on."""
     lines = lines_at(logs.short(path), 8)
     assert "  in the middle: the next record follows from the same fact" == lines[2]
-    assert ["  nobody waits"] == who_waits(path, 8)
-    assert "nothing of it is queued or in flight; the next records say how it goes on" in "\n".join(lines)
+    assert ["  no sequence waits"] == who_waits(path, 8)
+    assert "nothing of it is queued or in flight; the next records show how it goes on" in "\n".join(lines)
 
 
 def test_every_record_has_a_page(path: Path) -> None:
@@ -337,13 +337,13 @@ def test_every_record_has_a_page(path: Path) -> None:
     for n in range(38):
         lines = lines_at(path, n)
         assert lines[0].startswith(f"record {n}, ")
-        assert "it waits for nobody" not in "\n".join(lines)
+        assert "it waits for nothing" not in "\n".join(lines)
 
 
 def test_closed(path: Path) -> None:
     """When the session has closed nobody waits, and the ended are counted."""
     logs.short(path)
-    assert ["  nobody waits"] == who_waits(path)
+    assert ["  no sequence waits"] == who_waits(path)
     assert ["  2 requests came so far; 2 ended before"] == section(path, "sequences")
 
 
