@@ -1,9 +1,9 @@
-"""Replay: the same actors, driven by the file.
+"""Replay: the same actors, driven by the log.
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
-`compute_log` executes its batches again on the model, too; `fork_log` goes on from one of its records. Nothing here
-imports trio, and llama.cpp is loaded only where a log is executed again. The public names are loaded when they are
-used, so that `replay --version` is quick.
+`compute_log` also executes its batches again on the model; `fork_log` goes on from one of its records. Nothing here
+imports trio, and llama.cpp is loaded only where a log is executed again. The public names are loaded on first use, so
+that `replay --version` is quick.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Where a log and today's actors part: the first record that differs, and how to show it."""
+"""The first difference between a log and today's actors, and its report."""
 
 from attrs import frozen
 
@@ -9,25 +9,25 @@ from reenact.runtime.terminal import visible
 _NOTHING = "today's actors decide nothing more here: only a given record can follow"
 
 _WIDTH = 60
-"""Characters of one value shown; longer ones are cut where they differ."""
+"""The most characters of one value that are shown; longer ones are cut around the difference."""
 
 
 @frozen(kw_only=True)
 class Divergence:
     """The first record that differs.
 
-    ``expected`` is what the log holds, ``actual`` what today's actors decide; None where there is no such record.
+    ``expected`` is the log's record, ``actual`` that of today's actors; None where there is no such record.
     """
 
     n: int
     expected: Fields | None
     actual: Fields | None
     note: str = ""
-    """Why there is no actual record, where that is not plain."""
+    """The reason why there is no actual record, where that is not plain."""
 
     @property
     def cause(self) -> int | None:
-        """The record that this one follows from, by the actors' account or else the log's."""
+        """The record from which this one follows, by the actors' account or else the log's."""
         side = self.actual or self.expected or {}
         cause = side.get("cause")
         return cause if isinstance(cause, int) else None
@@ -37,7 +37,7 @@ class Divergence:
         return {"n": self.n, "cause": self.cause, "expected": self.expected, "actual": self.actual}
 
     def lines(self, log: str) -> list[str]:
-        """Return the report: both sides field by field, the cause, and the command that shows the spot."""
+        """Return the report: both sides field by field, the cause, and the command that shows the place."""
         names = list(dict.fromkeys([*(self.expected or {}), *(self.actual or {})]))
         rows = [("", "expected (the log)", "actual (this code)")]
         for name in names:
@@ -83,7 +83,7 @@ def _equal(one: Fields | None, other: Fields | None, name: str) -> bool:
 
 
 def elided(one: str, other: str) -> tuple[str, str]:
-    """Cut two values to what fits, around the first place where they differ."""
+    """Cut two values to the width of a column, around the first place where they differ."""
     if max(len(one), len(other)) <= _WIDTH:
         return one, other
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

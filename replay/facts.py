@@ -1,18 +1,18 @@
-"""What happened in a session, apart from what was made of it: it can happen again, also in part.
+"""The facts of a session, apart from the decisions that followed: they can happen again, wholly or in part.
 
 The rules that hold here:
 
-* Of a log the given records are taken, and of the plans only whose rows were meant. What follows is today's actors' to
-  decide.
-* What became of a batch is told of its sequences, not of its slots: so it can be told of another batch, which was
-  planned because some of the rest did not happen.
-* What an engine says because it was told something that cannot be (rows that do not follow the cells) is no fact. It
-  says so again, if it is told so again.
-* A sequence draws what it drew, token by token, whatever batch it is in. One that draws on beyond that has come to the
+* From a log the given records are taken, and from its plans only the sequences whose rows a batch had. Today's actors
+  decide what follows.
+* The outcome of a batch is kept by sequence, not by slot: so it applies to another batch, which was planned because
+  some facts did not happen again.
+* Refusals caused by an invalid plan (rows that do not follow the cells) are not facts: the engine will refuse again if
+  the same plan comes back.
+* A sequence draws its recorded tokens, one by one, whatever batch it is in. If it draws beyond them, it has come to the
   end of its text.
-* What cannot be any more (a cancel of a request that never came, the outcome of no batch) does not happen. With what
-  could never be (a batch decoded twice, or in slots that are not its own; a request that came twice) the session is
-  over, as it was when it was recorded.
+* A fact that has become impossible (a cancel of a request that was never received, the outcome of no batch) does not
+  happen. A fact that was always impossible (a batch decoded twice, or in slots that are not its own; a request received
+  twice) ends the session, as it did when it was recorded.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -32,60 +32,60 @@ from reenact.runtime.log.reader import Entry
 EventT = TypeVar("EventT", bound=e.Event)
 
 _EOG_TOKEN: Final = 0
-"""The end-of-generation token of a sequence that draws more than it drew in the log; there it has none."""
+"""The end-of-generation token of a sequence that draws more tokens than it has in the log."""
 
 
 @frozen(kw_only=True)
 class Outcome:
-    """What became of a batch."""
+    """The outcome of a batch."""
 
     code: int
-    """`DONE` also where the code followed from the plan alone."""
+    """The return code; `DONE` also where the code followed from the plan alone."""
     refused: bool
-    """The engine did nothing of it, with cells neither, though it could have."""
+    """Whether the engine refused the batch, although it could have executed it, and changed no cells."""
     missing: Mapping[int, int]
-    """Rows of each sequence that are not in cells after it; who is not named lacks none if it is done, and else all."""
+    """How many rows of each sequence are not in cells afterwards; by default none if it is done, and else all."""
 
 
 @frozen
 class Happening:
-    """A fact: a given event, or what became of a batch."""
+    """A fact: a given event, or the outcome of a batch."""
 
     t: int
     """Nanoseconds since the session opened."""
     what: e.GivenEvent | Outcome | None
-    """None for a record that is no fact."""
+    """None for a record that is not a fact."""
 
 
 @frozen(kw_only=True)
 class Facts:
-    """All that happened in a session, in order."""
+    """All facts of a session, in order."""
 
     header: e.SessionOpened
     happenings: tuple[Happening, ...]
     drawn: Mapping[int, tuple[e.Sample, ...]]
-    """What each sequence drew, by index."""
+    """The draws of each sequence, by index."""
     vectors: Mapping[int, e.Vector]
-    """What the text of each was pooled to."""
+    """The vector of each pooled text."""
 
     @property
     def requests(self) -> list[int]:
-        """The numbers of the requests that came."""
+        """The numbers of the requests that were received."""
         return [one.what.sequence for one in self.happenings if isinstance(one.what, e.RequestReceived)]
 
 
 class _Cells:
-    """How many cells each slot has in use, in an engine that does as it is told."""
+    """How many cells each slot has in use, in an engine that does what plans require."""
 
     def __init__(self, context: ContextFacts) -> None:
         self._context = context
         self._lengths: dict[int, int] = {}
         self.lose()
 
-    def takes(self, planned: e.BatchPlanned) -> bool:
-        """Return whether there are the slots of a plan.
+    def accepts(self, planned: e.BatchPlanned) -> bool:
+        """Return whether the slots of a plan exist.
 
-        What else an engine refuses it may refuse for reasons of its own: that is a fact.
+        An engine may refuse a plan for other reasons of its own: that is a fact.
         """
         return planned.slots <= self._lengths.keys()
 
@@ -99,12 +99,12 @@ class _Cells:
         return self._lengths[slot]
 
     def reach(self, positions: Iterable[tuple[int, int]]) -> None:
-        """Take the last position in each slot."""
+        """Set the last position in each slot."""
         for slot, last in positions:
             self._lengths[slot] = last + 1
 
     def lose(self) -> None:
-        """Let all slots be empty."""
+        """Empty all slots."""
         self._lengths = dict.fromkeys(range(self._context.n_slots), 0)
 
 
@@ -112,7 +112,7 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
     """Return the facts of a log.
 
     Raises:
-        LogNotComparable: There is no record.
+        LogNotComparable: The log has no record.
     """
     reading = iter(entries)
     first = next(reading, None)
@@ -138,7 +138,7 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
             case e.BatchDecoded() | e.RequestReceived() as event if _cannot_be(event, received):
                 happenings.append(Happening(entry.t, None))
                 for _ in reading:
-                    pass  # A line that is corrupt is so all the same.
+                    pass  # A corrupt line must still be reported.
             case event if entry.record.cause is None:
                 if isinstance(event, e.CellsLost):
                     cells.lose()
@@ -156,19 +156,19 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
 
 
 def _cannot_be(event: e.BatchDecoded | e.RequestReceived, received: Collection[int]) -> bool:
-    """Return whether this is the outcome of no batch, or a request that came already."""
+    """Return whether this is the outcome of no batch, or a request that was already received."""
     return isinstance(event, e.BatchDecoded) or event.sequence in received
 
 
 def _is_of(decoded: e.BatchDecoded, planned: e.BatchPlanned) -> bool:
-    """Return whether an outcome is this batch's."""
+    """Return whether an outcome belongs to this batch."""
     slots = {part.slot for part in planned.parts}
     return decoded.batch == planned.batch and all(slot in slots for slot, _ in decoded.positions)
 
 
 def _outcome(cells: _Cells, planned: e.BatchPlanned, decoded: e.BatchDecoded) -> Outcome:
-    """Return what became of a batch, apart from its slots and from what its plan led to."""
-    taken = cells.takes(planned)
+    """Return the outcome of a batch, apart from its slots and from the effects of its plan."""
+    taken = cells.accepts(planned)
     if not taken or not decoded.positions:
         return Outcome(code=decoded.code if taken else e.DONE, refused=taken, missing={})
     due = cells.operate(planned)
@@ -185,19 +185,19 @@ def _outcome(cells: _Cells, planned: e.BatchPlanned, decoded: e.BatchDecoded) ->
 
 @frozen
 class Played:
-    """A fact that happened again, and what today's actors made of it."""
+    """A fact that happened again, and the records that today's actors made of it."""
 
     index: int
-    """Among the happenings; -1 for the header."""
+    """Its index among the happenings; -1 for the header."""
     t: int
     records: list[e.Record]
-    """It, and all that followed from it."""
+    """The fact's record, and all that followed from it."""
     error: Exception | None = None
-    """Why the kernel could not take it, which ends the session."""
+    """The error because of which the kernel could not take it; it ends the session."""
 
 
 class Play:
-    """Facts that happen again.
+    """A session in which facts happen again.
 
     Args:
         facts: The facts.
@@ -205,33 +205,33 @@ class Play:
 
     def __init__(self, facts: Facts) -> None:
         self.numbers: dict[int, int] = {}
-        """What number each request has here."""
+        """The number that each request has in this session."""
         self._facts = facts
         self._driver = Driver()
         self._cells = _Cells(facts.header.context)
 
     def run(self) -> Iterator[Played]:
-        """Let the facts happen, one after the other; after one that cannot be worked off nothing happens any more.
+        """Let the facts happen, one after the other, up to one that the kernel cannot process.
 
-        Nothing happens at all in a session that cannot be opened, because a batch has no row for one of its slots.
+        Nothing happens at all in a session that cannot be opened because a batch has no row for one of its slots.
         """
         opening = self._driver.give(self._facts.header)
         if opening.error is not None:
             return
         yield Played(-1, 0, opening.records)
         for index, happening in enumerate(self._facts.happenings):
-            given = self.told(happening.what)
+            given = self.event_of(happening.what)
             if given is None:
                 continue
             worked = self._driver.give(given)
             if isinstance(worked.error, InternalError):
-                continue  # Nothing has changed.
+                continue  # The fact was refused and changed nothing.
             yield Played(index, happening.t, worked.records, worked.error)
             if worked.error is not None:
-                return  # An actor could not take what was decided.
+                return  # An actor could not take a decision.
 
-    def told(self, what: e.GivenEvent | Outcome | None) -> e.GivenEvent | None:
-        """Return an event as it happens here, None where it cannot."""
+    def event_of(self, what: e.GivenEvent | Outcome | None) -> e.GivenEvent | None:
+        """Return a fact's event in this session; None if it is impossible here."""
         match what:
             case None:
                 return None
@@ -241,7 +241,7 @@ class Play:
                 number = self.numbers[what.sequence] = self._driver.kernel.n_requests + 1
                 return changed(what, sequence=number, continues=self.numbers.get(what.continues or 0))
             case e.SessionClosed():
-                # In a session of other batches somebody may not have ended yet.
+                # In a session of other batches some sequences may be live still.
                 kernel = self._driver.kernel
                 return None if kernel.live else e.SessionClosed(digest=kernel.digest())
             case e.CellsLost():
@@ -253,14 +253,14 @@ class Play:
                 return self.renumbered(what)
 
     def renumbered(self, event: EventT) -> EventT | None:
-        """Return an event of one sequence with the number that it has here, None where it never came."""
+        """Return an event of one sequence with its number in this session; None if the request was never received."""
         number = self.numbers.get(getattr(event, "sequence", 0))
         fields: dict[str, Any] = {"sequence": number}
         return None if number is None else changed(event, **fields)
 
     def _decoded(self, outcome: Outcome, planned: e.BatchPlanned) -> e.BatchDecoded:
-        """Return what became of the batch in flight."""
-        if outcome.refused or not self._cells.takes(planned):
+        """Return the outcome of the batch in flight."""
+        if outcome.refused or not self._cells.accepts(planned):
             return refused(planned)
         names = {here: number for number, here in self.numbers.items()}
         code = self._cells.operate(planned)

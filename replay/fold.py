@@ -1,11 +1,11 @@
-"""From lines to records, and from records to what every actor knew: the fold tier.
+"""The fold tier: from lines to records, and from records to the state of every actor.
 
 The rules that hold here:
 
 * Nothing is decided. A record only changes the state of its owner, as it did when it was written (`Kernel.fold`).
-* A line that stands where it cannot stand is corrupt, whatever its checksum says: an unknown event, a number out of
-  turn, a record that no state of the session allows.
-* Beside the state, a fold keeps where it comes from: the last record of each kind, for each live sequence.
+* A line in an impossible place is corrupt, whatever its checksum: an unknown event, a number out of turn, a record that
+  no state of the session allows.
+* Beside the state, a fold keeps its origins: the last record of each kind, for each live sequence.
 """
 
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ from reenact.runtime.log.reader import Entry, LogFile, entries
 
 
 class NotInLog(ReenactError):
-    """What was asked for is not in this log."""
+    """The log does not contain what was asked for."""
 
     exit_code = 2
 
 
 def wall_clock(session: e.SessionOpened, t: int) -> datetime:
-    """Return when something happened, in UTC.
+    """Return the time of an event, in UTC.
 
     Args:
-        session: Record 0, which says when the session opened.
-        t: Nanoseconds since then.
+        session: The log's header, which contains the time at which the session opened.
+        t: The nanoseconds since then.
 
     Raises:
-        LogCorrupt: The session's time is not a time.
+        LogCorrupt: The header's time is malformed.
     """
     try:
         opened_at = datetime.fromisoformat(session.opened_at)
@@ -47,7 +47,7 @@ def wall_clock(session: e.SessionOpened, t: int) -> datetime:
 
 @frozen(kw_only=True)
 class Moment:
-    """What every actor knew at a record, and since when."""
+    """The state of every actor at a record, and the records that led to it."""
 
     at: Entry
     """The last record folded."""
@@ -55,17 +55,17 @@ class Moment:
     """The record after it; None at the end of the log."""
     state: State
     marks: dict[int, dict[type[e.Event], Entry]]
-    """The last record of each kind that names a live sequence; under 0 of each kind whatever it names."""
+    """The last record of each kind that names a live sequence; under 0 the last of each kind."""
     torn: int = 0
-    """Bytes behind the last line, where the log was read to its end."""
+    """The number of bytes after the last line, if the log was read to its end."""
 
     @property
     def settled(self) -> bool:
-        """Whether nobody has anything left to decide: nothing more follows from the last given record."""
+        """Whether no actor has anything left to decide: nothing more follows from the last given record."""
         return self.following is None or self.following.record.cause is None
 
     def mark(self, sequence: int, *kinds: type[e.Event]) -> Entry | None:
-        """Return the last record of one of ``kinds`` that names ``sequence``, or any where that is 0."""
+        """Return the last record of one of ``kinds`` that names ``sequence``, or any sequence if that is 0."""
         found = [self.marks[sequence][kind] for kind in kinds if kind in self.marks.get(sequence, {})]
         return max(found, key=lambda entry: entry.record.n, default=None)
 
@@ -88,7 +88,7 @@ class Fold:
         event = entry.record.event
         try:
             self._kernel.fold(entry.record)
-        except Exception as error:  # whatever the actors raise, it is the log that is strange
+        except Exception as error:  # whatever the actors raise, the fault is in the log
             raise entry.line.corrupt(f"it cannot follow the records before it: {description(error)}") from error
         if entry.record.cause is None:
             for sequence in self._ended:
@@ -102,14 +102,14 @@ class Fold:
 
     @property
     def n(self) -> int:
-        """The number of the last record, -1 before the first."""
+        """The number of the last record; -1 before the first."""
         return -1 if self._last is None else self._last.record.n
 
     def moment(self, *, following: Entry | None = None, torn: int = 0) -> Moment:
-        """Return what every actor knows now.
+        """Return the state of every actor now.
 
         Raises:
-            LogNotComparable: There was no record.
+            LogNotComparable: No record was added.
         """
         if self._last is None:
             raise LogNotComparable("there is no record in it")
@@ -117,15 +117,15 @@ class Fold:
 
 
 def moment_at(log: LogFile, n: int | None) -> tuple[Moment, LogCorrupt | None]:
-    """Fold a log up to record ``n``, or to its end where that is None.
+    """Fold a log up to record ``n``, or to its end if that is None.
 
     Returns:
-        What every actor knew then; and, where the log was to be read to its end and could not, why.
+        The state of every actor then; and, if the log should be read to its end and could not, the error.
 
     Raises:
         NotInLog: The log ends before record ``n``.
-        LogCorrupt: A line up to record ``n`` is; or the first one.
-        LogNotComparable: There is no record, or the log is too new.
+        LogCorrupt: A line up to record ``n`` is corrupt; or the first line is.
+        LogNotComparable: The log has no record, or its schema is too new.
     """
     fold = Fold()
     reading = entries(log)
@@ -145,7 +145,7 @@ def moment_at(log: LogFile, n: int | None) -> tuple[Moment, LogCorrupt | None]:
 
 
 def _next(reading: Iterator[Entry]) -> Entry | None:
-    """Return the record that comes next; what is wrong with it does not concern the one before."""
+    """Return the next record; a fault in it does not concern the record before."""
     try:
         return next(reading, None)
     except LogCorrupt:

@@ -1,4 +1,4 @@
-"""Ctrl-C while something is written: it waits until that is whole."""
+"""Delays Ctrl-C while a file is written, so that the file is complete."""
 
 import signal
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from threading import Event, current_thread, main_thread
 
 @contextmanager
 def interrupts() -> Iterator[Event]:
-    """Note Ctrl-C for the length of a block, and raise `KeyboardInterrupt` only behind it.
+    """Note Ctrl-C for the length of a block, and raise `KeyboardInterrupt` only after it.
 
-    Elsewhere than in the main thread it is never raised, and where the process ignores it, it stays ignored.
+    Outside the main thread it is never raised, and if the process ignores Ctrl-C, it stays ignored.
     """
     pressed = Event()
     before = signal.getsignal(signal.SIGINT)

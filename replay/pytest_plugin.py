@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def session_log(tmp_path: Path) -> Iterator[Path]:
-    """Give a path for a session's log, and replay the log when the test ends; a divergence fails the test."""
-    from reenact.replay.decide.tier import replay_log  # pytest loads this plugin for everybody
+    """Yield a path for a session's log, and replay the log when the test ends; a divergence fails the test."""
+    from reenact.replay.decide.tier import replay_log  # every run of pytest loads this plugin
 
     path = tmp_path / "session.jsonl"
     yield path

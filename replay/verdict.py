@@ -1,4 +1,4 @@
-"""What comes out of a replay: the verdict, and how it is told."""
+"""The verdict of a replay, and its report."""
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -34,19 +34,19 @@ class Verdict:
     """The outcome of `reenact.replay.replay_log`."""
 
     path: str
-    """The log, as it was named."""
+    """The log's path, as it was given."""
     verdict: Result
     tier: str = "decide"
-    """How it was compared: "decide", "compute" or "tokens"; ", alone" and ", forced" behind it where that is so."""
+    """The comparison: "decide", "compute" or "tokens", followed by ", alone" and ", forced" where that applies."""
     computed: "Computed | None" = None
-    """What an execution on the model came to."""
+    """The result of an execution on the model."""
     tally: Tally
-    """What was gone through until then."""
+    """The figures of the records that were compared."""
     first_divergence: Divergence | None = None
     notes: tuple[str, ...] = ()
-    """What else there is to know; why, where the verdict is neither "same" nor "diverged"."""
+    """Further remarks; if the verdict is neither "same" nor "diverged", the reason."""
     error: Exception | None = None
-    """Why the log could not be replayed."""
+    """The error because of which the log could not be replayed."""
 
     @property
     def exit_code(self) -> int:
@@ -57,11 +57,11 @@ class Verdict:
         """Return if the log replayed the same.
 
         Raises:
-            ReplayDivergence: It did not; with both events.
-            LogCorrupt: Its bytes are not what was written.
-            LogNotComparable: There is nothing to compare, or it is too new.
-            OSError: It cannot be opened.
-            NoModel: Its model cannot be had.
+            ReplayDivergence: The log diverged; the error has both events.
+            LogCorrupt: The log's bytes are not what was written.
+            LogNotComparable: The log has nothing to compare, or its schema is too new.
+            OSError: The log cannot be opened.
+            ModelNotFound: Its model cannot be found.
         """
         if self.first_divergence is not None:
             raise ReplayDivergence(self.path, self.first_divergence)
@@ -69,7 +69,7 @@ class Verdict:
             raise self.error
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay run --json`` prints."""
+        """Return the verdict as ``replay run --json`` prints it."""
         return {
             "verdict": self.verdict,
             "tier": self.tier,
@@ -83,7 +83,7 @@ class Verdict:
         }
 
     def lines(self) -> list[str]:
-        """Return what ``replay run`` prints: the verdict first, then the notes, then the figures or the difference."""
+        """Return the lines that ``replay run`` prints: the verdict, the notes, then the figures or the difference."""
         compared = f"{self.tally.derived:,} derived records compared"
         computed = self.computed
         notes = self.notes if computed is None else (*self.notes, *computed.notes)
@@ -101,7 +101,7 @@ class Verdict:
                 equal = f"the {self.tally.derived:,} derived records before it are equal"
                 head = f"diverged: {self.path}: at record {n:,}; {equal} ({self.tier} tier)"
             case _:
-                # The log was read: it is the model that was not.
+                # The log was read; the model was not.
                 what = "the model for " if self.verdict == "unreadable" and self.tier == "compute" else ""
                 return [f"{self.verdict}: {what}{self.path}: {'; '.join(self.notes)}"]
         if self.first_divergence is not None:

@@ -60,8 +60,8 @@ def is_coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def shower(stream: TextIO, *, as_is: bool = False) -> Show:
-    """Return what shows a line on ``stream``.
+def printer(stream: TextIO, *, as_is: bool = False) -> Show:
+    """Return a function that prints a line on ``stream``.
 
     Args:
         stream: The stream.

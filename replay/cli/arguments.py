@@ -1,4 +1,4 @@
-"""The arguments of ``replay``: names, help, examples, and what is a usage error.
+"""The arguments of ``replay``: names, help, examples, and usage errors.
 
 The rule that holds here: an error in the arguments is one line on standard error, and exit code 2.
 """
@@ -22,7 +22,7 @@ exit codes:
 
 
 class _Parser(Parser):
-    """A parser whose help is laid out as it is written here."""
+    """A parser that keeps the layout of the help texts below."""
 
     def __init__(self, *, prog: str, description: str, **more: Any) -> None:  # noqa: ANN401  # argparse's own
         formatter = argparse.RawDescriptionHelpFormatter
@@ -30,7 +30,7 @@ class _Parser(Parser):
 
 
 class _Version(argparse.Action):
-    """Print the version: it is looked up only then."""
+    """Prints the version, which is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version
@@ -46,7 +46,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     """
     parser, commands = _parsers()
     if argv and argv[0] in commands:
-        # Not by way of `parser`: among a command's options its positional arguments may stand anywhere.
+        # This bypasses `parser`, because the positional arguments of a command may come anywhere among its options.
         return commands[argv[0]].parse_intermixed_args(argv[1:])
     return parser.parse_args(argv)
 
@@ -64,17 +64,19 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     run = _command(commands, "run", "run the actors on a log's facts again and compare what they decide")
     _arguments_of_run(run)
 
-    check = _command(commands, "check", "hold a log against rules that every session keeps, and say where it does not")
+    check = _command(
+        commands, "check", "check a log against the rules that every session keeps, and print the violations"
+    )
     _arguments_of_check(check)
 
     show = _command(commands, "show", "print records for people, one a line")
     _arguments_of_show(show)
 
-    state = _command(commands, "state", "print what every actor knew at a record, and who waits for whom")
+    state = _command(commands, "state", "print the state of every actor at a record, and what each sequence waits for")
     state.add_argument("log", metavar="LOG")
-    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record; the last one unless given")
+    state.add_argument("n", nargs="?", type=_number, metavar="N", help="the record (default: the last one)")
     state.epilog = (
-        "'since record n (0.030 s)' counts up to the record that is shown, and not to now.\n\n"
+        "'since record n (0.030 s)' is the time up to the record that is shown, and not up to now.\n\n"
         "example: it hangs\n  replay state session.jsonl"
     )
 
@@ -86,16 +88,16 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     fork = _command(commands, "fork", "let a session go on from before a record, with other options, on its model")
     _arguments_of_fork(fork)
 
-    diff = _command(commands, "diff", "print where two logs part: sequence by sequence, token by token")
+    diff = _command(commands, "diff", "print where two logs differ: sequence by sequence, token by token")
     diff.add_argument("log", metavar="LOG")
     diff.add_argument("other", metavar="OTHER", help="another log; sequences are matched by request_id or number")
     diff.add_argument("--json", action="store_true", help="print one JSON object")
     diff.epilog = "exit code 0: same, 1: different\n\nexample: replay diff session.jsonl child.jsonl"
 
-    shrink = _command(commands, "shrink", "make a log smaller while what is wrong in it stays wrong")
+    shrink = _command(commands, "shrink", "make a log smaller while its fault stays")
     _arguments_of_shrink(shrink)
 
-    to_test = _command(commands, "to-test", "keep a log as a test of pytest, about what is wrong in it")
+    to_test = _command(commands, "to-test", "keep a log as a pytest file that tests for its fault")
     _arguments_of_to_test(to_test)
 
     return parser, dict(commands.choices)
@@ -110,9 +112,11 @@ def _arguments_of_run(run: _Parser) -> None:
     computing.add_argument(
         "--model", type=Path, metavar="MODEL", help="execute the log again on this model: a file or a name"
     )
-    computing.add_argument("--compute", action="store_true", help="the same on the recorded file, if it is still there")
+    computing.add_argument(
+        "--compute", action="store_true", help="the same on the recorded model, if it is still there"
+    )
     computing.add_argument("--only", metavar="ID", help="one sequence, by number or request_id, alone in a context")
-    computing.add_argument("--alone", action="store_true", help="every sequence, one after the other, alone likewise")
+    computing.add_argument("--alone", action="store_true", help="every sequence, one after the other, each alone")
     computing.add_argument("--tokens", action="store_true", help="compare tokens only: the log is of another machine")
     computing.add_argument("--force", action="store_true", help="compare although model, build or context differ")
     computing.add_argument("--keep-logits", type=Path, metavar="FILE.npy", help="write the first row that differs")
@@ -130,12 +134,12 @@ def _arguments_of_check(check: _Parser) -> None:
         const="",
         default="",
         metavar="NAME,NAME...",
-        help="one rule, or several; without a name it is all of them",
+        help="one rule or several; all of them without a name",
     )
-    check.add_argument("--list", action="store_true", help="print the rules, each with what must hold")
+    check.add_argument("--list", action="store_true", help="print all rules, each as a sentence")
     check.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
     check.epilog = (
-        "What --rules is followed by are names: where none are meant, it stands behind the logs.\n\n"
+        "Names follow --rules: to check all rules, put it after the logs, or leave it out.\n\n"
         "examples:\n  replay check session.jsonl\n  replay check logs/*.jsonl --rules positions,cells\n\n"
         f"{_EXIT_CODES}"
     )
@@ -143,17 +147,17 @@ def _arguments_of_check(check: _Parser) -> None:
 
 def _arguments_of_fork(fork: _Parser) -> None:
     fork.add_argument("log", metavar="LOG")
-    fork.add_argument("--at", type=_number, required=True, metavar="N", help="the first record that is left out")
+    fork.add_argument("--at", type=_number, required=True, metavar="N", help="the first record to leave out")
     fork.add_argument("-o", "--out", required=True, metavar="CHILD", help="the log to write; it must not exist")
-    fork.add_argument("--only", metavar="ID", help="the sequence whose options change; all unless given")
-    fork.add_argument("--model", type=Path, metavar="MODEL", help="a file or a name; the recorded file unless given")
+    fork.add_argument("--only", metavar="ID", help="the sequence whose options change (default: all)")
+    fork.add_argument("--model", type=Path, metavar="MODEL", help="a file or a name (default: the recorded model)")
     fork.add_argument("--force", action="store_true", help="go on although build, machine or parameters differ")
     fork.add_argument("--json", action="store_true", help="print one JSON object")
     options = fork.add_argument_group("options that may change", "each in place of the request's own")
     for name in CHANGEABLE:
         add_option(options, name, about(name).help)
     fork.epilog = (
-        "What was generated until then is evaluated, not generated again; requests that came later are left out.\n\n"
+        "Text generated before the cut is evaluated, not generated again; requests that came later are left out.\n\n"
         "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
         "  replay diff session.jsonl child.jsonl"
     )
@@ -162,19 +166,21 @@ def _arguments_of_fork(fork: _Parser) -> None:
 def _arguments_of_shrink(shrink: _Parser) -> None:
     shrink.add_argument("log", metavar="LOG")
     wrong = shrink.add_mutually_exclusive_group()
-    wrong.add_argument("--rule", metavar="NAME", help="a rule of replay check that stays broken")
-    wrong.add_argument("--diverges", action="store_true", help="a record that today's actors decide otherwise stays")
-    shrink.add_argument("-o", "--out", metavar="SMALL", help="the log to write, a new one; LOG-small unless given")
+    wrong.add_argument("--rule", metavar="NAME", help="the rule of replay check that must stay broken")
+    wrong.add_argument("--diverges", action="store_true", help="keep a record that today's actors decide differently")
+    shrink.add_argument(
+        "-o", "--out", metavar="SMALL", help="the log to write, which must not exist (default: LOG-small)"
+    )
     shrink.add_argument(
         "--limit",
         type=_seconds,
         metavar="SECONDS",
-        help="write the smallest session so far then, reading included (default: 60)",
+        help="the time limit, including reading; the smallest session so far is written then (default: 60)",
     )
     shrink.add_argument("--json", action="store_true", help="print one JSON object")
     shrink.epilog = (
-        "Requests are left out and shortened, and happen again on today's actors. Without --rule or --diverges it is\n"
-        "found out which it is. Ctrl-C writes the smallest session so far.\n\n"
+        "Requests are left out and shortened, and happen again on today's actors. Without --rule or --diverges the\n"
+        "fault is found first. Ctrl-C writes the smallest session so far.\n\n"
         "example:\n  replay shrink session.jsonl --rule text\n  replay to-test session-small.jsonl\n\n"
         f"{_EXIT_CODES}"
     )
@@ -182,11 +188,11 @@ def _arguments_of_shrink(shrink: _Parser) -> None:
 
 def _arguments_of_to_test(to_test: _Parser) -> None:
     to_test.add_argument("log", metavar="LOG")
-    to_test.add_argument("--rule", metavar="NAME", help="the rule that it is about; what is wrong unless given")
-    to_test.add_argument("-o", "--out", metavar="TEST.py", help="a new file; test_LOG.py beside the log unless given")
+    to_test.add_argument("--rule", metavar="NAME", help="the rule to test (default: the fault that is found)")
+    to_test.add_argument("-o", "--out", metavar="TEST.py", help="a new file (default: test_LOG.py beside the log)")
     to_test.add_argument("--json", action="store_true", help="print one JSON object")
     to_test.epilog = (
-        "The test fails until the actors are mended. It passes where they are already, or where nothing is wrong.\n\n"
+        "The test fails until the bug is fixed. It passes if it is fixed already, or if the log has no fault.\n\n"
         f"example:\n  replay to-test session-small.jsonl -o tests/test_stop.py\n\n{_EXIT_CODES}"
     )
 
@@ -196,14 +202,12 @@ def _arguments_of_show(show: _Parser) -> None:
     show.add_argument(
         "records", nargs="?", type=_records, metavar="N|N-M", help="one record with all its fields, or a range"
     )
-    show.add_argument(
-        "--only", metavar="ID", help="a sequence, by its number or its request_id, and the batches it is in"
-    )
-    show.add_argument("--at", type=_at, metavar="HH:MM[:SS]", help="what happened in that minute or second, UTC")
+    show.add_argument("--only", metavar="ID", help="a sequence, by its number or request_id, and its batches")
+    show.add_argument("--at", type=_at, metavar="HH:MM[:SS]", help="the records of that minute or second, UTC")
     show.add_argument("--follow", action="store_true", help="go on as the log grows, until the session closes")
     show.epilog = (
-        "A line is: number, seconds since the session opened, actor, what happened, and '<- n',\n"
-        "the record that it follows from.\n\n"
+        "A line is: number, seconds since the session opened, actor, event, and '<- n',\n"
+        "the record from which it follows.\n\n"
         "examples:\n  replay show session.jsonl 40-60\n  replay show session.jsonl --only chat-7 | less\n"
         "  replay show session.jsonl --at 14:05\n  replay show session.jsonl --follow | grep finished"
     )

@@ -2,9 +2,9 @@
 
 The rules that hold here:
 
-* What was asked for goes to standard output; everything else is one line on standard error.
+* The requested output goes to standard output; everything else is one line on standard error.
 * Exit codes: 0 done, same or holds, 1 diverged or violated, 2 usage or a file that cannot be read, 3 corrupt, 4 not
-  comparable or nothing there, 5 a fault of this program, 130 Ctrl-C. An error's class says its code.
+  comparable or nothing there, 5 a fault of this program, 130 Ctrl-C. An error's class has its code.
 * Nothing is loaded at the start that an answer may not need: ``replay --version`` loads neither rich nor the codec.
 """
 
@@ -25,7 +25,7 @@ from reenact.actors.errors import (
     description,
 )
 from reenact.replay.cli.arguments import parsed
-from reenact.runtime.terminal import flush, prepare, print_json, shower, tell, to_nowhere
+from reenact.runtime.terminal import flush, prepare, print_json, printer, tell, to_nowhere
 
 if TYPE_CHECKING:
     from reenact.replay.check.report import Checked
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from reenact.replay.verdict import Verdict
 
 _FOLLOW_EVERY: Final = 0.2
-"""Seconds between two looks at a log that is followed: soon enough for eyes, and no load."""
+"""The seconds between two looks at a log that is followed: soon enough for eyes, and no load."""
 
 
 class _Usage(Exception):
-    """The arguments cannot be."""
+    """A usage error in the arguments."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,24 +67,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _failed(path: str, error: Exception) -> int:
-    """Say in one line what went wrong, and return the exit code for it."""
+    """Report an error in one line, and return its exit code."""
     match error:
         case OSError():
-            return _say(f"{error.filename or path}: {error.strerror or error}", 2)
+            return _report(f"{error.filename or path}: {error.strerror or error}", 2)
         case InvalidRequest():
-            return _say(f"--{error.field.replace('_', '-')}: {error.reason}", error.exit_code)
+            return _report(f"--{error.field.replace('_', '-')}: {error.reason}", error.exit_code)
         case EngineBroken() | LogBroken():
-            return _say(str(error), error.exit_code)  # It names the file itself: the model, or a log that is written.
+            return _report(
+                str(error), error.exit_code
+            )  # The message names the file itself: the model, or a log that is written.
         case LogCorrupt():
-            return _say(f"{path}: corrupt: {error}", error.exit_code)
+            return _report(f"{path}: corrupt: {error}", error.exit_code)
         case ReenactError() if not isinstance(error, InternalError):
-            return _say(f"{path}: {error}", error.exit_code)
+            return _report(f"{path}: {error}", error.exit_code)
         case _:
-            return _say(f"{path}: {InternalError(description(error))}", InternalError.exit_code)
+            return _report(f"{path}: {InternalError(description(error))}", InternalError.exit_code)
 
 
-def _say(message: str, code: int = 0) -> int:
-    """Print a line on standard error, behind what is on standard output already."""
+def _report(message: str, code: int = 0) -> int:
+    """Print a line on standard error, after everything that is on standard output already."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -97,17 +99,17 @@ def _say(message: str, code: int = 0) -> int:
 
 
 def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
-    """Return what replays a log in the way that was asked for."""
+    """Return the function that replays a log in the way that was asked for."""
     computes = args.compute or args.alone or args.model is not None or args.only is not None
     for name in ("force", "tokens", "keep_logits"):
         if getattr(args, name) and not computes:
-            raise _Usage(f"--{name.replace('_', '-')} is about executing a log again: add --model FILE or --compute")
+            raise _Usage(f"--{name.replace('_', '-')} applies to executing a log again: add --model FILE or --compute")
     if not computes:
         from reenact.replay.decide.tier import replay_log
 
         return replay_log
     if args.keep_logits is not None and (args.tokens or len(args.log) > 1):
-        raise _Usage("--keep-logits writes the first row of one log that differs: give it one log, and no --tokens")
+        raise _Usage("--keep-logits writes the first differing row of one log: give it one log, and no --tokens")
     if args.compute and args.model is not None:
         raise _Usage("--compute takes the recorded file: give it or --model, not both")
     if args.alone and args.only is not None:
@@ -128,9 +130,9 @@ def _replayer(args: argparse.Namespace) -> Callable[[str], "Verdict"]:
         if args.keep_logits is not None and spot and spot.logits is not None:
             try:
                 save_row(args.keep_logits, spot.logits)
-                _say(f"{args.keep_logits}: the logits of record {spot.row.n:,}, sequence {spot.row.part.sequence}")
+                _report(f"{args.keep_logits}: the logits of record {spot.row.n:,}, sequence {spot.row.part.sequence}")
             except OSError as error:
-                _say(f"{args.keep_logits}: {error.strerror}")  # The report is still to come.
+                _report(f"{args.keep_logits}: {error.strerror}")  # The report is still to come.
         return verdict
 
     return replay
@@ -145,40 +147,40 @@ def _check(args: argparse.Namespace) -> int:
     from reenact.replay.check.runner import RULES
 
     if args.list:
-        show = shower(sys.stdout)
+        show = printer(sys.stdout)
         for line in rule_lines():
             show(line)
         return 0
     names = [name for name in args.rules.split(",") if name]
     unknown = next((name for name in names if name not in RULES), None)
     if unknown is not None:
-        return _say(f"--rules: there is no rule {unknown!r}; replay check --list names them", 2)
+        return _report(f"--rules: there is no rule {unknown!r}; replay check --list names them", 2)
     if not args.log:
         raise _Usage("the following arguments are required: LOG, or --list")
     return _judge_each(args, lambda path: check_log(path, names or None))
 
 
 def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Checked"]) -> int:
-    """Say of each log what it is judged, and return the worst exit code."""
+    """Print the verdict on each log, and return the worst exit code."""
     from reenact.replay.verdict import worse
 
     worst = 0
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     for path in args.log:
         try:
             verdict = judge(path)
             worst = worse(worst, verdict.exit_code)
-            told = verdict.as_json() if args.json else verdict.lines()
+            report = verdict.as_json() if args.json else verdict.lines()
         except Exception as error:  # noqa: BLE001  # one log's fault does not keep the others from their verdict
             worst = worse(worst, _failed(path, error))
             continue
         try:
-            if isinstance(told, dict):
-                print_json(told)
+            if isinstance(report, dict):
+                print_json(report)
                 continue
             if path is not args.log[0]:
                 show([])
-            for i, line in enumerate(told):
+            for i, line in enumerate(report):
                 show([(line, ("bold red" if verdict.exit_code else "bold green") if i == 0 else "")])
             flush()
         except BrokenPipeError:
@@ -204,9 +206,9 @@ def _show(args: argparse.Namespace) -> int:
     first, last = args.records or (0, None)
     selection = Selection(first=first, last=last, only=args.only, at=args.at)
     with LogFile(args.log) as log:
-        notes = show_records(log, selection, shower(sys.stdout), pause=pause if args.follow else None)
+        notes = show_records(log, selection, printer(sys.stdout), pause=pause if args.follow else None)
     for note in notes:
-        _say(f"{args.log}: {note}")
+        _report(f"{args.log}: {note}")
     return 0
 
 
@@ -217,7 +219,7 @@ def _state(args: argparse.Namespace) -> int:
 
     with LogFile(args.log) as log:
         moment, corrupt = moment_at(log, args.n)
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     for line in page(moment):
         show(line)
     if corrupt is not None:
@@ -232,16 +234,16 @@ def _texts(args: argparse.Namespace) -> int:
     with LogFile(args.log) as log:
         texts, corrupt = texts_of(log)
     if args.json:
-        print_json([told.as_json() for told in texts.all()])
+        print_json([one.as_json() for one in texts.all()])
     else:
-        show = shower(sys.stdout, as_is=True)
-        for told in texts.all():
-            for line in lines_of(told):
+        show = printer(sys.stdout, as_is=True)
+        for one in texts.all():
+            for line in lines_of(one):
                 show(line)
     if corrupt is not None:
         raise corrupt
     for note in texts.end(log.torn):
-        _say(f"{args.log}: {note}")
+        _report(f"{args.log}: {note}")
     return 0
 
 
@@ -251,7 +253,7 @@ def _fork(args: argparse.Namespace) -> int:
     from reenact.replay.render.progress import progress
 
     changes = {name: getattr(args, name) for name in CHANGEABLE if getattr(args, name) is not None}
-    with _interrupted(Path(args.out), "closed, with what was live cancelled in it"), progress() as show:
+    with _interrupted(Path(args.out), "closed, with all live sequences cancelled"), progress() as show:
         forked = fork_log(
             args.log,
             args.at,
@@ -262,7 +264,7 @@ def _fork(args: argparse.Namespace) -> int:
             force=args.force,
             on_progress=show,
         )
-    return _tell(forked, args)
+    return _print(forked, args)
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -273,10 +275,10 @@ def _diff(args: argparse.Namespace) -> int:
     for path in (args.log, args.other):
         try:
             logs.append(read_log(path))
-        except Exception as error:  # noqa: BLE001  # which of the two it is has to be told
+        except Exception as error:  # noqa: BLE001  # the message must name the log of the two that failed
             return _failed(path, error)
     comparison = compared(*logs)
-    _tell(comparison, args)
+    _print(comparison, args)
     for log in logs:
         if log.corrupt is not None:
             return _failed(log.path, log.corrupt)
@@ -299,18 +301,18 @@ def _shrink(args: argparse.Namespace) -> int:
             seconds=LIMIT if args.limit is None else args.limit,
             on_progress=show,
         )
-    return _tell(shrunk, args)
+    return _print(shrunk, args)
 
 
 @contextmanager
 def _interrupted(out: Path, what: str) -> Iterator[None]:
-    """Say of a log that Ctrl-C leaves behind what it is."""
+    """After Ctrl-C, report the log that was left behind."""
     there_before = out.exists()
     try:
         yield
     except KeyboardInterrupt:
         if not there_before and out.exists():
-            _say(f"interrupted; {out}: {what}")
+            _report(f"interrupted; {out}: {what}")
         raise
 
 
@@ -318,7 +320,7 @@ def _to_test(args: argparse.Namespace) -> int:
     from reenact.replay.shrink.to_test import keep_log
 
     _check_rule(args.rule)
-    return _tell(keep_log(args.log, out=args.out, rule=args.rule), args)
+    return _print(keep_log(args.log, out=args.out, rule=args.rule), args)
 
 
 def _check_rule(name: str | None) -> None:
@@ -328,12 +330,12 @@ def _check_rule(name: str | None) -> None:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
 
 
-def _tell(outcome: "Comparison | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
-    """Print what came out."""
+def _print(outcome: "Comparison | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
+    """Print the outcome of a command."""
     if args.json:
         print_json(outcome.as_json())
         return 0
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     for line in outcome.lines():
         show(line)
     return 0

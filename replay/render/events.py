@@ -1,11 +1,11 @@
-"""Each event as one short phrase for people.
+"""Writes each event as one short phrase for people.
 
 The rules that hold here:
 
-* A phrase stands on one line, whatever the event holds. Text is shown as Python shows a string, so that spaces,
-  newlines and what would move a terminal's cursor are visible.
-* What is long is cut, and says how long it is; `fields_of` shows one record whole.
-* A batch concerns many sequences. Where only some are asked for, its phrase speaks of these alone.
+* A phrase is one line, whatever the event contains. Text is shown as Python shows a string, so that spaces, newlines
+  and characters that would move a terminal's cursor are visible.
+* Long values are cut, with their length; `fields_of` shows one record in full.
+* A batch concerns many sequences. If only some are asked for, its phrase covers only these.
 """
 
 import json
@@ -46,15 +46,15 @@ _Scheduling = (
     | e.SlotReleased
 )
 _CODES: Final = {1: " (no room)", 2: " (aborted)", -1: " (invalid batch)"}
-"""What return codes of ``llama_decode`` mean."""
+"""The meanings of return codes of ``llama_decode``."""
 
 
 def phrase(event: e.Event, only: Collection[int] = ()) -> str:
-    """Say what happened.
+    """Return the phrase for an event.
 
     Args:
         event: The event.
-        only: The sequences that matter; all where it is empty.
+        only: The sequences that matter; all if it is empty.
     """
     match event:
         case e.BatchPlanned():
@@ -251,7 +251,7 @@ def _option(value: object) -> str:
 
 
 def ending(event: e.SequenceFinished) -> str:
-    """Say how a sequence ended."""
+    """Return the phrase for the end of a sequence."""
     parts: list[str] = [event.finish_reason]
     if event.stop is not None:
         parts.append(f"at {text(event.stop)}")
@@ -263,7 +263,7 @@ def ending(event: e.SequenceFinished) -> str:
 
 
 def _dropped(discard: int, keep: int, what: str) -> str:
-    where = f"behind the first {keep:,}" if keep else "from the beginning"
+    where = f"after the first {keep:,}" if keep else "from the beginning"
     return f"{count(discard, 'input')} {what} {where}"
 
 
@@ -294,12 +294,12 @@ def _planned(event: e.BatchPlanned, only: Collection[int]) -> str:
             if part.sequence not in one_each
         ]
     slots = {part.slot for part in parts}
-    operations = [said for slot, said in _operations(event) if not only or slot in slots]
+    operations = [each for slot, each in _operations(event) if not only or slot in slots]
     return f"{n_rows}: {'; '.join([*rows, *operations])}"
 
 
 def draws(part: e.Part) -> str:
-    """Say what comes of a sequence's rows in a batch."""
+    """Return the phrase for the purpose of a sequence's rows in a batch."""
     if part.pool:
         return "then pooled"
     return "more of it to come" if part.draw is None else f"then draws token {part.draw}"
@@ -312,13 +312,13 @@ def _purpose(part: e.Part) -> str:
 
 
 def _operations(event: e.BatchPlanned) -> Iterator[tuple[int, str]]:
-    """Return what is done to cells before the rows: the slot that changes, and what to say."""
+    """Return the operations on cells before the rows: the slot that changes, and the phrase."""
     for operation in event.operations:
         yield operation.slot, operation_phrase(operation)
 
 
 def operation_phrase(operation: e.Operation) -> str:
-    """Say what is done to a slot's cells."""
+    """Return the phrase for an operation on a slot's cells."""
     match operation:
         case e.Copy():
             return f"slot {operation.source} copied to {operation.slot}"
@@ -326,15 +326,15 @@ def operation_phrase(operation: e.Operation) -> str:
             how = f"trimmed to {count(operation.length, 'cell')}" if operation.length else "emptied"
             return f"slot {operation.slot} {how}"
         case e.Shift():
-            return f"slot {operation.slot} shifted by {operation.discard:,} behind its first {operation.keep:,}"
+            return f"slot {operation.slot} shifted by {operation.discard:,} after its first {operation.keep:,}"
 
 
 def _decoded(event: e.BatchDecoded, only: Collection[int]) -> str:
     outcomes = [(sample.sequence, _sample(sample)) for sample in event.samples]
     outcomes += [(pooled.sequence, _vector(pooled)) for pooled in event.vectors]
-    said = [f"sequence {number} {what}" for number, what in outcomes if not only or number in only]
+    each = [f"sequence {number} {what}" for number, what in outcomes if not only or number in only]
     code = "" if event.code == 0 else f"llama_decode returned {event.code}{_CODES.get(event.code, '')}; "
-    return code + (", ".join(said) or "nothing drawn")
+    return code + (", ".join(each) or "nothing drawn")
 
 
 def _sample(sample: e.Sample) -> str:
@@ -361,7 +361,7 @@ def _vector(pooled: e.Vector) -> str:
 
 
 def fields_of(fields: Fields) -> Iterator[tuple[str, str]]:
-    """Return every field of a line's event with its path, whole."""
+    """Return every field of a line's event with its path, in full."""
     return _flat("", {name: value for name, value in fields.items() if name not in ENVELOPE})
 
 

@@ -1,4 +1,4 @@
-"""How far an execution is, on a terminal; nothing where standard error is not one."""
+"""Shows the progress of an execution on a terminal; does nothing where standard error is not one."""
 
 import sys
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from reenact.runtime.terminal import is_coloured, progress_bar, visible
 
 @contextmanager
 def progress(begins: str = "opening the model") -> Iterator[OnProgress]:
-    """Show a bar on standard error while the block runs; what it yields says how far it is.
+    """Show a bar on standard error while the block runs; the block reports its progress to the yielded function.
 
     Args:
-        begins: What is being done until that is said.
+        begins: The first activity, until another one is reported.
     """
     if not is_coloured(sys.stderr):
         yield lambda _doing, _fraction: None

@@ -1,9 +1,9 @@
-"""How single values are written for people: texts, lists of inputs, names and numbers.
+"""Writes single values for people: texts, lists of inputs, names and numbers.
 
 The rules that hold here:
 
-* Whatever a value holds, it stands on one line. What cannot be seen is escaped where it is printed.
-* What is long is cut, and says how long it is.
+* Every value is written on one line. Invisible characters are escaped where the line is printed.
+* Long values are cut, with their length.
 """
 
 from collections.abc import Collection
@@ -13,24 +13,24 @@ from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input, Row, rows_of
 
 _MAX_ITEMS: Final = 8
-"""Items of a list that are shown; the rest are counted."""
+"""How many items of a list are shown; the rest are counted."""
 
 _MAX_DIGEST: Final = 8
-"""Digits of a row's digest that are shown."""
+"""How many digits of a row's digest are shown."""
 
 _MAX_TEXT: Final = 80
-"""Characters of a text that are shown; a terminal's width."""
+"""How many characters of a text are shown; a terminal's width."""
 
 
 def text(value: str) -> str:
-    """Return a text with its spaces and newlines visible, cut where it is long."""
+    """Return a text with its spaces and newlines visible, cut if it is long."""
     if len(value) <= _MAX_TEXT:
         return repr(value)
     return f"{value[:_MAX_TEXT]!r}… ({len(value):,} characters)"
 
 
 def piece(value: bytes) -> str:
-    """Return bytes as text where they are, and as bytes where not."""
+    """Return bytes as text if they are text, and as bytes otherwise."""
     try:
         return text(value.decode())
     except UnicodeDecodeError:
@@ -38,17 +38,17 @@ def piece(value: bytes) -> str:
 
 
 def plain(value: str) -> str:
-    """Return a text as it is where it fits on a line, and with its escapes where not."""
+    """Return a text unchanged if all of it is printable, and with its escapes otherwise."""
     return value if value.isprintable() else repr(value)
 
 
 def named(request_id: str | None) -> str:
-    """Return the name that a caller gave a request, to follow its number."""
+    """Return a request's name in parentheses, to follow its number; empty if it has none."""
     return "" if request_id is None else f" ({plain(request_id)})"
 
 
 def failure(failed: Failure) -> str:
-    """Say what went wrong."""
+    """Return a failure in words."""
     where = f"{failed.field}: " if failed.field else ""
     return plain(f"{failed.kind}: {where}{failed.reason}")
 
@@ -59,7 +59,7 @@ def count(number: int, noun: str) -> str:
 
 
 def inputs(items: Collection[Input]) -> str:
-    """Return inputs as a list with its length: tokens by their ids, rows by how their digests begin."""
+    """Return inputs as a list with its length: tokens by their ids, rows by the beginnings of their digests."""
     noun = "input" if rows_of(items) else "token"
     return f"{count(len(items), noun)} {_list([_input(one) for one in items])}"
 
@@ -93,5 +93,5 @@ def _ranges(numbers: Collection[int]) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a time as it is read most easily."""
+    """Return a time in the unit in which it is easiest to read."""
     return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:,.2f} s"  # noqa: PLR2004  # what rounds to 1e+03 ms

@@ -1,4 +1,4 @@
-"""How long something may take: the time is looked at between one item and the next."""
+"""A limit of time that is checked between one item and the next."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -9,33 +9,33 @@ T = TypeVar("T")
 
 
 class TimeIsOver(Exception):
-    """What was begun is not to be done."""
+    """The time is up: the work that was begun is not finished."""
 
 
 class Patience:
-    """A time from now on.
+    """A limit of time, counted from now on.
 
     Args:
-        seconds: When these are over, it is.
+        seconds: The length of the time.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
         self._ends = monotonic() + seconds
 
     def check(self) -> None:
-        """Go on only while there is time.
+        """Raise if the time is up.
 
         Raises:
-            TimeIsOver: There is none.
+            TimeIsOver: It is.
         """
         if monotonic() > self._ends:
             raise TimeIsOver
 
     def within(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield items while there is time.
+        """Yield items until the time is up.
 
         Raises:
-            TimeIsOver: While iterating: there is none.
+            TimeIsOver: While iterating, once the time is up.
         """
         for item in items:
             self.check()

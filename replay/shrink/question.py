@@ -1,13 +1,13 @@
-"""What is wrong in a log, as a question that can be asked of any facts: do they show it, and after how many of them?
+"""Predicates for the shrinker: do these facts reproduce a log's fault, and how many of them does it take?
 
 The rules that hold here:
 
-* A rule is broken by what today's actors make of the facts; whatever the log holds, it is not asked.
-* A log that other actors wrote is asked for one record only, the first that today's actors decide otherwise. In a
-  smaller session that one is put in place of theirs, and nothing stands behind it.
-* That record stays as right or wrong as it is: it may break no rule there that it keeps in the whole log.
-* Numbers of requests are those of the smaller session. Slots and batches are not translated: where they are what
-  differs, a smaller session must come to the same ones.
+* A rule is checked on the records that today's actors make of the facts; the log's own records are ignored.
+* In a log that other actors wrote, one record alone is the fault: the first that today's actors decide differently. In
+  a smaller session it takes the place of theirs, and no record follows it.
+* The fault of that record must stay the same: in a smaller session it may break no rule that it keeps in the whole log.
+* Numbers of requests are those of the smaller session. Slots and batches are not translated: where they are the
+  difference, a smaller session must come to the same ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,59 +26,59 @@ from reenact.runtime.log.codec import Fields, UnreadableRecord, decode
 
 @frozen
 class Shows:
-    """A session that shows what is wrong."""
+    """A session that shows the fault."""
 
     n_needed: int
-    """Happenings that it takes."""
+    """How many happenings it takes."""
     played: list[Played]
-    """All that happened, up to the record that is wrong."""
+    """Everything that happened, up to the faulty record."""
 
 
 Wrong = Callable[[Facts], Shows | None]
-"""Lets facts happen until what is wrong shows; None where it does not."""
+"""A function that lets facts happen until the fault shows; None if it does not show."""
 
 
 class Breaks:
-    """A rule that is broken.
+    """A predicate: do facts break a rule?
 
     Args:
-        rule: Its name.
-        patience: How long to look for it.
+        rule: The name of the rule.
+        patience: The limit on how long one attempt may take.
     """
 
     def __init__(self, rule: str, patience: Patience) -> None:
         self._rule = rule
         self._patience = patience
         self._kind: type[e.Event] | None = None
-        """The kind of the record at which it is, once that is known: it stays the same."""
+        """The kind of the record that breaks the rule, once that is known: it stays the same."""
 
     def __call__(self, facts: Facts) -> Shows | None:
-        """Let facts happen until it is broken."""
-        checks, told, kinds = Checks([self._rule]), list[Played](), list[type[e.Event]]()
+        """Let facts happen until the rule is broken."""
+        checks, history, kinds = Checks([self._rule]), list[Played](), list[type[e.Event]]()
         for played in self._patience.within(Play(facts).run()):
-            told.append(played)
+            history.append(played)
             kinds += [type(record.event) for record in played.records]
-            # What a fact owes shows when the next one comes, as in a log: that may have been cut short.
+            # A fact's obligations are checked when the next one comes, as in a log, which may have been cut short.
             for violation in [one for record in played.records for one in checks.add(record, played.t)]:
                 if self._kind in {None, kinds[violation.n]}:
                     self._kind = kinds[violation.n]
-                    return Shows(played.index + 1, told)
+                    return Shows(played.index + 1, history)
         return None
 
 
-class Parts:
-    """A record that today's actors decide otherwise, or a fact that they cannot take.
+class Diverges:
+    """A predicate: do today's actors decide a record differently than the log, or refuse a fact of it?
 
-    The facts that are asked end with the one that it follows from.
+    The facts end with the one from which that record follows.
 
     Args:
-        divergence: Where the log and today's actors part.
-        first: The number of the given record that both sides follow from.
-        following: The fact that comes next in the log, if one does.
-        patience: How long to look for it.
+        divergence: The difference between the log and today's actors.
+        first: The number of the given record from which both sides follow.
+        following: The next fact in the log, if there is one.
+        patience: The limit on how long one attempt may take.
 
     Raises:
-        LogNotComparable: It is not a record of today's kinds, or not its event that differs.
+        LogNotComparable: The record is not of today's kinds, or its event does not differ.
     """
 
     def __init__(self, divergence: Divergence, first: int, following: Happening | None, patience: Patience) -> None:
@@ -89,42 +89,42 @@ class Parts:
         self._following = following
         self._patience = patience
         self._broken: set[str] | None = None
-        """The rules that the log's record breaks, once that is known."""
+        """The rules that the log's record breaks, once they are known."""
         ours = None if self._actual is None else self._actual.event
         if isinstance(ours, e.SessionClosed) or self._expected.event == ours:
-            what = "the digest" if isinstance(ours, e.SessionClosed) else "its number, its cause or its time"
+            what = "the digest" if isinstance(ours, e.SessionClosed) else "the number, the cause or the time"
             raise LogNotComparable(f"at record {divergence.n} only {what} differs: no smaller session can show that")
 
     def __call__(self, facts: Facts) -> Shows | None:
-        """Let facts happen and put the log's record where today's actors part from it."""
+        """Let facts happen and put the log's record where today's actors differ from it."""
         play = Play(facts)
-        told = list(self._patience.within(play.run()))
+        history = list(self._patience.within(play.run()))
         n_needed = len(facts.happenings)
-        if not told or told[-1].index != n_needed - 1 or (told[-1].error is not None) != self._refused:
+        if not history or history[-1].index != n_needed - 1 or (history[-1].error is not None) != self._refused:
             return None
         if self._refused:
-            return Shows(n_needed, told)
-        told[-1] = changed(told[-1], records=list(self._parted(play, told[-1])))
-        if not told[-1].records or not self._is_as_right(told):
+            return Shows(n_needed, history)
+        history[-1] = changed(history[-1], records=list(self._parted(play, history[-1])))
+        if not history[-1].records or not self._is_as_right(history):
             return None
-        return Shows(n_needed, told)
+        return Shows(n_needed, history)
 
-    def _is_as_right(self, told: list[Played]) -> bool:
-        """Return whether the log's record breaks no rule that it does not break in the whole log."""
+    def _is_as_right(self, history: list[Played]) -> bool:
+        """Return whether the log's record breaks no rule that it keeps in the whole log."""
         checks = Checks()
         found = [
             one
-            for played in self._patience.within(told)
+            for played in self._patience.within(history)
             for record in played.records
             for one in checks.add(record, played.t)
         ]
-        broken = {violation.rule for violation in found if violation.n == told[-1].records[-1].n}
+        broken = {violation.rule for violation in found if violation.n == history[-1].records[-1].n}
         if self._broken is None:
             self._broken = broken
         return broken <= self._broken
 
     def _parted(self, play: Play, last: Played) -> Iterator[e.Record]:
-        """Return what follows from the last fact, up to the log's record; nothing where it has no place."""
+        """Return the records of the last fact, up to the log's record; none if that has no place there."""
         expected, actual, records = self._expected, self._actual, last.records
         here = _here(play, expected.event)
         if actual is None:
@@ -138,7 +138,7 @@ class Parts:
                 continue
             instead: e.Event | None = here
             if expected.cause is None:
-                instead = None if self._following is None else play.told(self._following.what)
+                instead = None if self._following is None else play.event_of(self._following.what)
             elif here is not None and type(here) is type(wanted):
                 instead = _as_parted(record.event, here, wanted)
             if instead is not None and instead != record.event:
@@ -150,13 +150,13 @@ def _record(side: Fields) -> e.Record:
     try:
         return decode(side)
     except UnreadableRecord as error:
-        raise LogNotComparable(f"what differs is no record of today's kinds: {error}") from None
+        raise LogNotComparable(f"the differing record is not of today's kinds: {error}") from None
 
 
 def _as_parted(event: e.Event, expected: e.Event, actual: e.Event) -> e.Event | None:
-    """Return an event with the fields of ``expected`` in which that differs from ``actual``.
+    """Return an event with those fields of ``expected`` that differ from ``actual``.
 
-    None where the event is another one than ``actual`` in these fields already.
+    None if the event itself differs from ``actual`` in these fields already.
     """
     names = [one.name for one in fields(type(actual)) if getattr(expected, one.name) != getattr(actual, one.name)]
     if any(getattr(event, name) != getattr(actual, name) for name in names):
@@ -165,7 +165,7 @@ def _as_parted(event: e.Event, expected: e.Event, actual: e.Event) -> e.Event | 
 
 
 def _here(play: Play, event: e.Event) -> e.Event | None:
-    """Return an event with the numbers that its requests have here; None where one of them never came."""
+    """Return an event with the numbers of its requests in this session; None if one of them was never received."""
     numbers = play.numbers
     match event:
         case e.BatchPlanned(parts=parts):

@@ -1,12 +1,12 @@
-"""Facts made fewer, while something that they show stays.
+"""Reduces facts, step by step, while they keep showing a fault.
 
 The rules that hold here:
 
-* Whether it stays is asked of whole facts that happen again; what it is, nobody here knows.
-* What is left out goes in runs, the longest first (delta debugging): so of a thousand requests one is found in some
-  dozens of tries.
-* It ends when the time is over, also in the middle of a try, and else where no request, fact, fault, token, input or
-  option can be left out alone, and the context cannot be made smaller.
+* Whether the fault stays is decided by letting whole facts happen again; this module does not know the fault itself.
+* Items are left out in runs, the longest first (delta debugging): so of a thousand requests one is found in some dozens
+  of tries.
+* It ends when the time is up, even in the middle of a try, or when no request, fact, fault, token, input or option can
+  be left out alone, and the context cannot be made smaller.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -31,11 +31,11 @@ _CONTEXT: Final = ("n_slots", "n_batch", "n_ctx")
 
 
 def fewest(items: Sequence[T], stays: Callable[[list[T]], bool]) -> list[T]:
-    """Leave out what can be left out.
+    """Return the items without those that can be left out.
 
     Args:
-        items: What there is.
-        stays: Whether what matters stays with so many of them, in the same order.
+        items: All items.
+        stays: Returns whether the fault stays with these items, which are in the same order.
     """
     kept = list(items)
     size = len(kept)
@@ -52,14 +52,14 @@ def fewest(items: Sequence[T], stays: Callable[[list[T]], bool]) -> list[T]:
 
 
 class Reduction:
-    """Makes facts fewer.
+    """Reduces facts.
 
     Args:
-        facts: The whole.
-        wrong: Asks whether facts show what is to stay.
-        on_progress: Told what is left, whenever something went.
-        stopped: Asked whether that is enough.
-        patience: When it is over, that is enough too.
+        facts: All facts.
+        wrong: The predicate that must stay true.
+        on_progress: A callback that receives the remaining facts after every reduction.
+        stopped: Returns whether to stop.
+        patience: The limit on how long it may take.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Reduction:
         patience: Patience,
     ) -> None:
         self.facts = facts
-        """The fewest so far."""
+        """The fewest facts so far."""
         self.shows: Shows | None = None
-        """The session that they make; None before `run`, and where the whole does not show it."""
+        """The session that they make; None before `run`, and if all facts do not show the fault."""
         self.n_tries = 0
         """How often facts happened."""
         self.finished = False
@@ -85,7 +85,7 @@ class Reduction:
         self._patience = patience
 
     def run(self) -> None:
-        """Leave out all that can be."""
+        """Leave out everything that can be left out."""
         with suppress(TimeIsOver):
             if self._try(self.facts):
                 self._until_nothing_goes()
@@ -104,7 +104,7 @@ class Reduction:
             self._context()
 
     def _try(self, facts: Facts) -> bool:
-        """Take these facts for the best if they show it, without those that come after."""
+        """Keep these facts if they show the fault, without those that come after it."""
         if self._stopped():
             raise TimeIsOver
         self._patience.check()
@@ -121,7 +121,7 @@ class Reduction:
         fewest(base.requests, lambda kept: self._try(_of_requests(base, kept)))
 
     def _happenings(self) -> None:
-        """Leave out facts one by one; a request goes as a whole."""
+        """Leave out facts one by one; a request is left out as a whole."""
         base = self.facts
         requests = {i for i, one in enumerate(base.happenings) if isinstance(one.what, e.RequestReceived)}
 
@@ -134,7 +134,7 @@ class Reduction:
         fewest([i for i in range(len(base.happenings)) if i not in requests], stays)
 
     def _faults(self) -> None:
-        """Let batches be done that were not."""
+        """Let batches succeed that did not."""
         base = self.facts
         faults = [i for i, one in enumerate(base.happenings) if isinstance(one.what, Outcome) and one.what != _DONE]
 
@@ -144,14 +144,14 @@ class Reduction:
         fewest(faults, stays)
 
     def _drawn(self) -> None:
-        """Leave out tokens, and what is told of a token beside its piece."""
+        """Leave out tokens, and the values of a token other than its piece."""
         base = self.facts
         self._try(changed(base, drawn={number: tuple(map(_plain, those)) for number, those in base.drawn.items()}))
         for number in self.facts.drawn:
             fewest(self.facts.drawn[number], partial(self._draws, self.facts, number))
 
     def _draws(self, base: Facts, number: int, samples: list[e.Sample]) -> bool:
-        """Let a sequence draw this."""
+        """Try these samples for a sequence."""
         return self._try(changed(base, drawn={**base.drawn, number: tuple(samples)}))
 
     def _prompts(self) -> None:
@@ -166,11 +166,11 @@ class Reduction:
                 fewest(tokenized.inputs, partial(self._tokenized, self.facts, i, tokenized))
 
     def _tokenized(self, base: Facts, i: int, event: e.PromptTokenized, inputs: list[Input]) -> bool:
-        """Let a prompt have these inputs."""
+        """Try these inputs as a prompt."""
         return self._try(_with(base, {i: changed(event, inputs=tuple(inputs))}))
 
     def _options(self) -> None:
-        """Put options back to their defaults."""
+        """Reset options to their defaults."""
         for number in self.facts.requests:
             if (found := _first(self.facts, e.RequestReceived, number)) is not None:
                 i, event = found
@@ -179,9 +179,9 @@ class Reduction:
                 fewest(given, partial(self._asked, self.facts, i, event))
 
     def _asked(self, base: Facts, i: int, event: e.RequestReceived, names: list[str]) -> bool:
-        """Let a request have these options as it had them, and the rest as nobody asked."""
+        """Try a request with only these of its options, and the defaults of the others."""
         if "top_logprobs" in names and "logprobs" not in names:
-            return False  # One is not to be had without the other.
+            return False  # One is invalid without the other.
         asked = {name: getattr(event.options, name) for name in (*names, "seed", "dimensions")}
         return self._try(_with(base, {i: changed(event, options=Options(**asked))}))
 
@@ -197,7 +197,7 @@ class Reduction:
 
 
 def _first(facts: Facts, kind: type[AboutOneT], number: int) -> tuple[int, AboutOneT] | None:
-    """Return the first fact of a kind that is about a request, and which it is; None where that is left out."""
+    """Return the index and the first fact of a kind about a request; None if that is left out."""
     return next(
         (
             (i, one.what)
@@ -209,7 +209,7 @@ def _first(facts: Facts, kind: type[AboutOneT], number: int) -> tuple[int, About
 
 
 def _of_requests(facts: Facts, kept: Collection[int]) -> Facts:
-    """Return facts as if no others had asked."""
+    """Return the facts without those of other requests."""
     chosen = set(kept)
     numbers = [getattr(one.what, "sequence", None) for one in facts.happenings]
     return changed(
@@ -223,7 +223,7 @@ def _of_requests(facts: Facts, kept: Collection[int]) -> Facts:
 
 
 def _with(facts: Facts, whats: dict[int, e.GivenEvent | Outcome]) -> Facts:
-    """Return facts of which some are otherwise."""
+    """Return the facts with some of them replaced."""
     return changed(
         facts,
         happenings=tuple(Happening(one.t, whats.get(i, one.what)) for i, one in enumerate(facts.happenings)),

@@ -1,12 +1,12 @@
-"""A log made smaller, while what is wrong in it stays wrong: ``replay shrink``.
+"""``replay shrink``: makes a log smaller while its fault stays.
 
 The rules that hold here:
 
-* What is wrong is a rule that the session does not keep, or a record that today's actors decide otherwise.
-* The smaller log is a log like any other, of a session that today's actors had. Nothing of it was computed, and its
-  header says so.
-* It is written when it is as small as can be, when the time is over, or on Ctrl-C; then it is read back, and must be
-  wrong in the same way. Shrinking it goes on from there.
+* The fault is a rule that the session does not keep, or a record that today's actors decide differently.
+* The smaller log is a log like any other, of a session that today's actors had. Nothing in it was computed, and its
+  header records that.
+* It is written when nothing more can be left out, when the time is up, or on Ctrl-C; then it is read back, and must
+  have the same fault. It can be shrunk further.
 """
 
 import os
@@ -25,7 +25,7 @@ from reenact.replay.facts import Facts, facts_of
 from reenact.replay.interrupts import interrupts
 from reenact.replay.render.values import count
 from reenact.replay.shrink.patience import Patience, TimeIsOver
-from reenact.replay.shrink.question import Breaks, Parts, Shows, Wrong
+from reenact.replay.shrink.question import Breaks, Diverges, Shows, Wrong
 from reenact.replay.shrink.reduce import Reduction
 from reenact.replay.verdict import Verdict
 from reenact.runtime.engine.row_numbers import Numbers
@@ -35,11 +35,11 @@ from reenact.runtime.log.writer import Journal
 from reenact.runtime.terminal import Spans
 
 DIVERGES: Final = "diverges"
-"""What is wrong in a log of which today's actors decide a record otherwise."""
+"""The fault of a log in which today's actors decide a record differently."""
 
 LIMIT: Final = 60.0
-"""Seconds after which the smallest session so far is written, unless asked otherwise. Most logs are done in a tenth of
-that, and what is left out late is little."""
+"""After how many seconds, by default, the smallest session so far is written. Most logs take a tenth of that, and
+little is left out late."""
 
 _NOT_COMPUTED: Final = EngineFacts(name="none", versions={}, system_info="", cpu="", library_sha256="")
 """The engine of a session that was made smaller."""
@@ -47,19 +47,19 @@ _NOT_COMPUTED: Final = EngineFacts(name="none", versions={}, system_info="", cpu
 
 @frozen(kw_only=True)
 class Size:
-    """How large a session is."""
+    """The size of a session."""
 
     n_requests: int
     n_facts: int
-    """Given records."""
+    """The number of given records."""
     n_inputs: int
-    """Of all prompts together."""
+    """The number of inputs of all prompts together."""
     n_tokens: int
-    """Drawn."""
+    """The number of tokens drawn."""
 
     @classmethod
     def of(cls, facts: Facts) -> "Size":
-        """Return how large a session of these facts is."""
+        """Return the size of a session of these facts."""
         prompts = [one.what.inputs for one in facts.happenings if isinstance(one.what, e.PromptTokenized)]
         return cls(
             n_requests=len(facts.requests),
@@ -70,7 +70,7 @@ class Size:
 
     @property
     def total(self) -> int:
-        """All of it in one number."""
+        """The sum of all the numbers."""
         return self.n_requests + self.n_facts + self.n_inputs + self.n_tokens
 
     def __str__(self) -> str:
@@ -88,20 +88,20 @@ class Shrunk:
     """A log that was made smaller."""
 
     path: str
-    """The smaller log."""
+    """The path of the smaller log."""
     rule: str | None
-    """The rule that both do not keep; None where both diverge."""
+    """The rule that both break; None if both diverge."""
     n: int
-    """The record at which the smaller one is wrong."""
+    """The number of the faulty record in the smaller log."""
     before: Size
     after: Size
     n_tries: int
     """How often facts happened again on the way."""
     finished: bool
-    """Whether nothing more can be left out; otherwise the time was over."""
+    """Whether nothing more can be left out; otherwise the time was up."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay shrink --json`` prints."""
+        """Return the result as ``replay shrink --json`` prints it."""
         return {
             "log": self.path,
             "rule": self.rule,
@@ -113,7 +113,7 @@ class Shrunk:
         }
 
     def lines(self) -> list[Spans]:
-        """Return what ``replay shrink`` prints."""
+        """Return the lines that ``replay shrink`` prints."""
         wrong = "diverges" if self.rule is None else f"breaks rule {self.rule}"
         command = f"run {self.path}" if self.rule is None else f"check {self.path} --rules {self.rule}"
         about = "" if self.rule is None else f" --rule {self.rule}"
@@ -136,24 +136,24 @@ def shrink_log(
     seconds: float = LIMIT,
     on_progress: OnProgress | None = None,
 ) -> Shrunk:
-    """Make a log smaller while it stays wrong; needs no model.
+    """Make a log smaller while its fault stays; this needs no model.
 
     Args:
         path: The log of any session.
-        out: The smaller log; it must not exist.
-        rule: The rule, as in `reenact.replay.check.runner.RULES`, that stays broken.
-        diverges: Today's actors still decide otherwise. With neither it is what is wrong today (`what_is_wrong`).
-        seconds: When these are over the smallest session so far is written; reading the log is among them.
-        on_progress: Told how much has been left out.
+        out: The path of the smaller log, which must not exist.
+        rule: The rule, as in `reenact.replay.check.runner.RULES`, that must stay broken.
+        diverges: Whether the fault is that today's actors diverge. Without a rule too, `what_is_wrong` finds the fault.
+        seconds: After how long the smallest session so far is written, including the time to read the log.
+        on_progress: A callback for how much has been left out.
 
     Raises:
-        LogNotComparable: The log is not wrong in that way, or only in a way that no smaller session can show; or the
-            time was over before that was known.
-        LogCorrupt: A line of it is.
-        OSError: A file cannot be read or made; FileExistsError for a smaller log that exists.
+        LogNotComparable: The log does not have that fault, or has one that no smaller session can show; or the time
+            was up before that was known.
+        LogCorrupt: A line of the log is corrupt.
+        OSError: A file cannot be read or created; FileExistsError if the smaller log exists.
         LogBroken: The smaller log cannot be written.
-        KeyError: There is no rule of such a name.
-        KeyboardInterrupt: Once the smallest session so far is written.
+        KeyError: A name is not that of a rule.
+        KeyboardInterrupt: Raised once the smallest session so far is written.
     """
     journal, patience = Journal(out), Patience(seconds)
     try:
@@ -164,12 +164,12 @@ def shrink_log(
         before, show = Size.of(facts), on_progress or (lambda _doing, _fraction: None)
         rule, facts, wrong = _question(path, whole, facts, patience, rule=rule, diverges=diverges)
 
-        def tell(smaller: Facts) -> None:
+        def report(smaller: Facts) -> None:
             size = Size.of(smaller)
             show(f"left: {size}", 1 - size.total / before.total)
 
         with interrupts() as interrupted:
-            n, reduction = 0, Reduction(facts, wrong, on_progress=tell, stopped=interrupted.is_set, patience=patience)
+            n, reduction = 0, Reduction(facts, wrong, on_progress=report, stopped=interrupted.is_set, patience=patience)
             reduction.run()
             if reduction.shows is not None:
                 _write(journal, reduction.shows, _whole(rows))
@@ -178,7 +178,7 @@ def shrink_log(
                 patience.check()
                 raise LogNotComparable(_no_longer(facts.header, rule))
     except TimeIsOver:
-        reason = f"{seconds:g} seconds were over before it was known what is wrong: give it more time with --limit"
+        reason = f"the fault was not found within {seconds:g} seconds: give it more time with --limit"
         raise LogNotComparable(reason) from None
     finally:
         journal.discard()
@@ -202,12 +202,12 @@ def _question(
     rule: str | None,
     diverges: bool,
 ) -> tuple[str | None, Facts, Wrong]:
-    """Return the rule that is to stay broken, None for a record that is to stay different; the facts; and what asks."""
+    """Return the rule that must stay broken, or None for a record that stays different; the facts; the predicate."""
     if rule is None:
         verdict = replay_log(path, patience)
         what = DIVERGES if diverges else what_is_wrong(verdict, patience)
         if what is None:
-            raise LogNotComparable("it replays the same and keeps all rules: there is nothing that could stay wrong")
+            raise LogNotComparable("it replays the same and keeps all rules: it has no fault to keep")
         if what == DIVERGES:
             return None, *_diverging(verdict, whole, facts, patience)
         rule = what
@@ -215,18 +215,18 @@ def _question(
 
 
 def what_is_wrong(verdict: Verdict, patience: Patience | None = None) -> str | None:
-    """Return the first rule that today's actors break on a log's facts, else "diverges" of a log that does.
+    """Return the first rule that today's actors break on a log's facts, or else "diverges" if they diverge.
 
-    None where all is well today.
+    None if today's actors do neither.
 
     Args:
-        verdict: What came out of a replay of the log.
-        patience: How long to look; None for as long as it takes.
+        verdict: The verdict of a replay of the log.
+        patience: The limit on how long this may take; None for no limit.
 
     Raises:
-        LogCorrupt: A line of it is.
-        LogNotComparable: There is nothing in it that actors decided, or it is too new.
-        OSError: It cannot be read.
+        LogCorrupt: A line of the log is corrupt.
+        LogNotComparable: The log has no record that actors decided, or its schema is too new.
+        OSError: The log cannot be read.
     """
     if verdict.error is not None:
         raise verdict.error
@@ -237,31 +237,31 @@ def what_is_wrong(verdict: Verdict, patience: Patience | None = None) -> str | N
 
 
 def _diverging(verdict: Verdict, whole: list[Entry], facts: Facts, patience: Patience) -> tuple[Facts, Wrong]:
-    """Return the facts up to the one from which today's actors decide otherwise, and what asks for that."""
+    """Return the facts up to the one from which today's actors diverge, and the predicate for that."""
     divergence = verdict.first_divergence
     if divergence is None:
         if verdict.error is not None:
             raise verdict.error
-        raise LogNotComparable("it replays the same: there is nothing that could stay different")
+        raise LogNotComparable("it replays the same: it has no difference to keep")
     missing = divergence.actual is not None and whole[divergence.n].record.cause is None
     given = [entry.record.n for entry in whole[: divergence.n + (not missing)] if entry.record.cause is None]
-    # The header is a given record and no happening.
+    # The header is a given record, but not a happening.
     n_facts = len(given) - 1
     following = facts.happenings[n_facts] if missing else None
-    wrong = Parts(divergence, given[-1], following, patience)
+    wrong = Diverges(divergence, given[-1], following, patience)
     return changed(facts, happenings=facts.happenings[:n_facts]), wrong
 
 
 def _no_longer(header: e.SessionOpened, rule: str | None) -> str:
-    """Say why a session cannot be made smaller that is not wrong when it happens again."""
+    """Return the reason why a session cannot be made smaller whose fault does not show when its facts happen again."""
     if rule is None:
-        return "the record that differs has no place in what today's actors make of the facts"
-    cure = f"use the reenact that wrote it ({header.reenact}), or see where they part: --diverges"
-    return f"what today's actors make of its facts keeps rule {rule}: {cure}"
+        return "the differing record has no place among the records that today's actors make of the facts"
+    cure = f"use the reenact that wrote it ({header.reenact}), or keep the difference itself: --diverges"
+    return f"today's actors keep rule {rule} on its facts: {cure}"
 
 
 def _whole(rows: RowsFile) -> Numbers | None:
-    """Return the rows of a log, None where they cannot be had: what is wrong in it shows without them."""
+    """Return the rows of a log, None if they are missing or corrupt: a fault shows without them."""
     try:
         rows.check()
     except (RowsMissing, RowsCorrupt):
@@ -280,7 +280,7 @@ def _write(journal: Journal, shows: Shows, numbers: Numbers | None) -> None:
 
 
 def _read_back(out: str | os.PathLike[str], rule: str | None) -> int:
-    """Return the record at which a smaller log is wrong."""
+    """Return the number of the faulty record in the smaller log."""
     if rule is None:
         divergence = replay_log(out).first_divergence
         n = None if divergence is None else divergence.n

@@ -1,14 +1,13 @@
-"""A log kept as a test: ``replay to-test``.
+"""``replay to-test``: keeps a log as a regression test.
 
 The rules that hold here:
 
-* The test is a file of pytest beside a copy of the log. It needs no more than reenact and pytest.
-* It fails while what is wrong in the log is so, and passes once that is mended: a rule that is broken is asked of what
-  today's actors make of the facts, not of the records, which stay as they are. Where it is mended already the test
-  passes, and is there so that it stays so.
-* A log that breaks no rule and is decided otherwise today is to replay the same, and so is one in which nothing is
-  wrong.
-* Nothing that a log holds gets into the program text, and the copy of a log is its owner's, like the log.
+* The test is a pytest file beside a copy of the log. It needs only reenact and pytest.
+* The test fails until the bug is fixed: a broken rule is checked on the records that today's actors make of the facts,
+  not on the log's own records, which never change. If the bug is fixed already, the test passes and keeps it fixed.
+* If a log breaks no rule but today's actors diverge from it, the test is that it replays the same; so is it for a log
+  without a fault.
+* No content of a log gets into the program text, and only its owner may read the copy of a log.
 """
 
 import os
@@ -28,7 +27,7 @@ from reenact.runtime.log.rows import rows_path
 from reenact.runtime.terminal import Spans
 
 _WIDTH: Final = 88
-"""Characters of a line of a test; it is read in other people's trees."""
+"""The width of a line of a test; it is read in other people's trees."""
 
 _BROKEN: Final = '''"""Rule "{rule}" of `replay check`, which the session in the log beside this file did not keep.
 
@@ -57,7 +56,7 @@ LOG = Path(__file__).with_name({log})
 
 
 def test_{name}_replays_the_same() -> None:
-    """Today's actors decide what stands in the log."""
+    """Today's actors decide the records in the log."""
     replay_log(LOG).raise_for_divergence()
 '''
 
@@ -67,20 +66,20 @@ class KeptTest:
     """A log that was kept as a test."""
 
     test: str
-    """The file of pytest."""
+    """The path of the pytest file."""
     log: str
-    """The log beside it."""
+    """The path of the log beside it."""
     wrong: str | None
-    """What the test is about: a rule by its name, or "diverges"; None where nothing is wrong in the log."""
+    """The fault that the test checks: the name of a rule, or "diverges"; None if the log has no fault."""
     fails: bool
-    """It does now."""
+    """Whether the test fails now."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``replay to-test --json`` prints."""
+        """Return the result as ``replay to-test --json`` prints it."""
         return {"test": self.test, "log": self.log, "wrong": self.wrong, "fails": self.fails}
 
     def lines(self) -> list[Spans]:
-        """Return what ``replay to-test`` prints."""
+        """Return the lines that ``replay to-test`` prints."""
         match self.wrong:
             case None:
                 what = "passes: nothing is wrong in the log"
@@ -97,27 +96,27 @@ def keep_log(
     out: str | os.PathLike[str] | None = None,
     rule: str | None = None,
 ) -> KeptTest:
-    """Write a test about what is wrong in a log, and a copy of the log beside it.
+    """Write a test for the fault of a log, and a copy of the log beside it.
 
     Args:
         path: The log.
-        out: The file of pytest, which must not exist; None for ``test_NAME.py`` beside the log. Where its folder is
-            another one, the log is copied there.
-        rule: The rule that the test is about, as in `reenact.replay.check.runner.RULES`; None for what is wrong: the
-            first rule that today's actors break, or that the log does, or else that it diverges.
+        out: The path of the pytest file, which must not exist; None for ``test_NAME.py`` beside the log. If its folder
+            is another one, the log is copied there.
+        rule: The rule that the test checks, as in `reenact.replay.check.runner.RULES`; None for the first rule that
+            today's actors break, or that the log breaks, or else that it diverges.
 
     Raises:
-        LogNotComparable: There is nothing in it that actors decided, or it is too new.
-        LogCorrupt: A line of the log is.
-        OSError: A file cannot be read or made; FileExistsError for one that exists.
-        KeyError: There is no rule of such a name.
+        LogNotComparable: The log has no record that actors decided, or its schema is too new.
+        LogCorrupt: A line of the log is corrupt.
+        OSError: A file cannot be read or created; FileExistsError if one exists.
+        KeyError: A name is not that of a rule.
     """
     log = Path(path)
     wrong = what_is_wrong(replay_log(log))
     if rule is not None:
         wrong = rule
     elif wrong == DIVERGES and (violations := check_log(log).violations):
-        wrong = violations[0].rule  # Its actors were at fault, and today's are not.
+        wrong = violations[0].rule  # The actors that wrote it had the bug, and today's do not.
     fails = wrong == DIVERGES or (wrong is not None and check_facts(log, [wrong]).n_violations > 0)
     name = re.sub(r"\W+", "_", log.stem, flags=re.ASCII).strip("_") or "log"
     test = log.with_name(f"test_{name}.py") if out is None else Path(out)
@@ -144,7 +143,7 @@ def keep_log(
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copy a file that is its owner's."""
+    """Copy a file so that only its owner may read it."""
     with (
         os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
         source.open("rb") as whole,

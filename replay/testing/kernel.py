@@ -1,11 +1,11 @@
-"""For tests of policies and logs: a kernel that every rule is held against, and what it can be given.
+"""A kernel for tests of policies and logs: every rule is checked after every fact.
 
 The rules that hold here:
 
-* All rules are held against all records of a fact before the next fact is given. A violation is an `AssertionError`
-  that names the rule, the record, and what stands there.
-* What is known of a session is read from its records alone.
-* A policy that goes round in circles ends as one that raises: the rule "actors" tells so.
+* All rules are checked on all records of a fact before the next fact is given. A violation is an `AssertionError` that
+  names the rule, the record, and the actual value.
+* Everything known of a session is read from its records alone.
+* A policy that never comes to an end is treated like one that raises: the rule "actors" reports it.
 
 A session without an engine, fact by fact::
 
@@ -19,8 +19,8 @@ A session without an engine, fact by fact::
             session.give(decoded(session.in_flight))
         session.close()
 
-`reenact.replay.testing.strategies` makes such sessions at random, and `reenact.replay.testing.liveness` says how soon
-they end. A log of your own is held against the same rules by `reenact.replay.check_log`.
+`reenact.replay.testing.strategies` makes such sessions at random, and `reenact.replay.testing.liveness` bounds how
+soon they end. `reenact.replay.check_log` checks your own log against the same rules.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,10 +41,10 @@ from reenact.runtime.engine.protocol import Loaded
 from reenact.runtime.engine.session_header import session_header
 
 FACT_TIME: Final = 1_000_000
-"""Nanoseconds from one fact to the next, where nobody says when it happened."""
+"""The nanoseconds from one fact to the next, by default."""
 
 
-# ---------------------------------------------------------------- what a kernel can be given
+# ---------------------------------------------------------------- facts for a kernel
 
 
 def header_of(context: ContextFacts, *, max_waiting: int) -> e.SessionOpened:
@@ -52,7 +52,7 @@ def header_of(context: ContextFacts, *, max_waiting: int) -> e.SessionOpened:
 
     Args:
         context: The context.
-        max_waiting: Requests that may wait for a slot.
+        max_waiting: How many requests may wait for a slot.
     """
     loaded = Loaded(
         engine=EngineFacts(name="random", versions={}, system_info="", cpu="", library_sha256=""),
@@ -76,7 +76,7 @@ def context_of(
     pooling: str = "none",
     alone: bool = True,
 ) -> ContextFacts:
-    """Return a context without an engine; `reenact.actors.header.ContextFacts` says what its parameters are."""
+    """Return a context without an engine; `reenact.actors.header.ContextFacts` documents the parameters."""
     return ContextFacts(
         n_slots=n_slots,
         n_ctx=n_ctx,
@@ -96,16 +96,16 @@ def context_of(
 
 @frozen(kw_only=True)
 class Submission:
-    """A request, and what its prompt is tokenised to."""
+    """A request, and the tokens of its prompt."""
 
     prompt: tuple[Input, ...]
     bos_added: bool
     options: Options
     embedding: bool = False
-    """A vector is wanted, not a text."""
+    """Whether a vector is wanted instead of a text."""
 
     def received(self, number: int) -> e.RequestReceived:
-        """Return the fact that it came, as this request."""
+        """Return the fact that the request was received."""
         return e.RequestReceived(
             sequence=number,
             request_id=None,
@@ -116,12 +116,12 @@ class Submission:
         )
 
     def tokenized(self, number: int) -> e.PromptTokenized:
-        """Return the fact that its prompt is tokenised."""
+        """Return the fact that its prompt was tokenised."""
         return e.PromptTokenized(sequence=number, inputs=self.prompt, bos_added=self.bos_added, grammar=None)
 
 
 def sample(sequence: int, *, token: int = 7, piece: bytes = b"z") -> e.Sample:
-    """Return a token that was drawn for a sequence; unless told otherwise one that no strategy has in a stop string."""
+    """Return a token that was drawn for a sequence; by default one that no strategy has in a stop string."""
     return e.Sample(sequence=sequence, token=token, piece=piece)
 
 
@@ -130,7 +130,7 @@ def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
 
     Args:
         planned: The batch.
-        drawn: For each part with a draw; none for those that `sample` gives.
+        drawn: A sample for each part with a draw; without any, those that `sample` returns.
     """
     pooled = [part.sequence for part in planned.parts if part.pool]
     return e.BatchDecoded(
@@ -149,8 +149,8 @@ def left_undone(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.
 
     Args:
         planned: The batch.
-        code: What ``llama_decode`` returned: not 0.
-        counts: How many rows of each part are in cells. What is pooled leaves none.
+        code: The return value of ``llama_decode``, which is not 0.
+        counts: How many rows of each part are in cells. A pooled text leaves none.
 
     Raises:
         ValueError: The code is that of a batch that is done.
@@ -168,15 +168,15 @@ def left_undone(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.
 
 
 class CheckedKernel:
-    """A session whose every record is held against the rules.
+    """A session whose every record is checked against the rules.
 
     Args:
-        header: Its first record.
+        header: The session's first record.
         rules: The names of the rules, as in `reenact.replay.check.runner.RULES`; None for all. Our own policy is in
-            "queue", "places", "digest", "turns", "aborts" and "shifts": leave out what another one decides otherwise.
+            "queue", "places", "digest", "turns", "aborts" and "shifts": leave out those that your policy breaks.
 
     Raises:
-        KeyError: There is no rule of such a name.
+        KeyError: A name is not that of a rule.
         InternalError: No session can have such a header.
     """
 
@@ -186,13 +186,13 @@ class CheckedKernel:
         self.context = header.context
         self.records: list[e.Record] = []
         self.submissions: dict[int, Submission] = {}
-        """All requests that came by `submit`."""
+        """All requests that were given by `submit`."""
         self.untokenized: list[int] = []
-        """Requests whose prompts are not tokenised yet, also where they have ended."""
+        """The requests whose prompts are not tokenised yet, including those that have ended."""
         self.live: set[int] = set()
-        """Requests that have not ended."""
+        """The requests that have not ended."""
         self.sound = True
-        """Nothing was raised yet."""
+        """Whether nothing was raised yet."""
         self._checks = Checks(rules)
         self._t = 0
         self.give(header)
@@ -204,25 +204,25 @@ class CheckedKernel:
 
     @property
     def aborting(self) -> bool:
-        """Whether it is to end early."""
+        """Whether that batch is to end early."""
         return self._driver.aborting
 
     def give(self, fact: e.GivenEvent, *, t: int | None = None) -> list[e.Record]:
-        """Give the kernel a fact and hold all that follows against the rules.
+        """Give the kernel a fact and check all that follows against the rules.
 
         Args:
             fact: The fact.
-            t: When it happens, in nanoseconds since the session opened; a moment after the last one unless given.
+            t: When it happens, in nanoseconds since the session opened; by default shortly after the last one.
 
         Returns:
-            Its record, and all that follow from it.
+            The fact's record, and all that follow from it.
 
         Raises:
-            AssertionError: A rule does not hold; it names the rule, the record, and what stands there. Or the fact has
-                consequences without end.
-            InternalError: The fact cannot be: out of turn, or not what was planned.
+            AssertionError: A rule is broken; the error names the rule, the record, and the actual value. Or the fact
+            has consequences without end. InternalError: The fact is impossible: it is out of turn, or not the outcome
+            of the planned batch.
         """
-        # Until all has gone well: the kernel itself may raise.
+        # This is False while the kernel works, because the kernel itself may raise.
         sound, self.sound = self.sound, False
         self._t = self._t + FACT_TIME if t is None else t
         worked = self._driver.give(fact)
@@ -244,7 +244,7 @@ class CheckedKernel:
         """Give a request and return its number; its prompt is not tokenised yet.
 
         Raises:
-            ValueError: A text is wanted of a model for vectors, or the other way round.
+            ValueError: A text is wanted from an embedding model, or the other way round.
         """
         if submission.embedding != (self.context.pooling != "none"):
             wanted = "a vector" if submission.embedding else "a text"
@@ -255,17 +255,17 @@ class CheckedKernel:
         return number
 
     def tokenize(self, number: int) -> None:
-        """Say what the prompt of a request is tokenised to.
+        """Give the tokens of a request's prompt.
 
         Raises:
-            ValueError: It is already, or no request with this number came by `submit`.
+            ValueError: They were already given, or no request with this number was given by `submit`.
         """
         if number not in self.untokenized or number not in self.submissions:
-            raise ValueError(f"the prompt of request {number} is not one to be tokenised")
+            raise ValueError(f"the prompt of request {number} is not waiting to be tokenised")
         self.give(self.submissions[number].tokenized(number))
 
     def close(self) -> None:
-        """Close the session, where all requests have ended; its digest is compared with the fold."""
+        """Close the session once all requests have ended; its digest is compared with the fold."""
         self.give(e.SessionClosed(digest=self.kernel.digest()))
 
     def _follow(self, event: e.Event) -> None:
@@ -282,5 +282,5 @@ class CheckedKernel:
 
     def _complaint(self, violation: Violation) -> str:
         name = next((type(one.event).__name__ for one in self.records if one.n == violation.n), "none")
-        told = f"expected {violation.expected}, actual {violation.actual}"
-        return f"{violation.rule}: record {violation.n}, {name}: {told}. The rule: {RULES[violation.rule].says}"
+        values = f"expected {violation.expected}, actual {violation.actual}"
+        return f"{violation.rule}: record {violation.n}, {name}: {values}. The rule: {RULES[violation.rule].says}"

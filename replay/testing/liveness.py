@@ -1,7 +1,7 @@
-"""How soon all requests of a session end once nobody interferes: a number of batches, and whether it is kept.
+"""The most batches in which all requests of a session end once no caller interferes, and a check of it.
 
-The number is that of our own policy, which gives everybody a row in every batch and shares the rest out. It is counted
-from the requests, by none of the code that decides.
+The number is that of our own policy, which gives every sequence a row in every batch and shares out the rest. It is
+counted from the requests, by none of the code that decides.
 """
 
 from collections import Counter
@@ -17,27 +17,27 @@ from reenact.replay.testing.kernel import CheckedKernel, Submission, decoded
 
 @frozen
 class Left:
-    """What a request takes at most until it ends."""
+    """The most that a request takes until it ends."""
 
     rows: int
-    """That are evaluated."""
+    """The rows that are evaluated."""
     draws: int
     of_numbers: int
-    """Of the rows, those that are rows of numbers, which go in batches of their own."""
+    """How many of the rows are rows of numbers, which go in batches of their own."""
 
 
 def rows_left(context: ContextFacts, submission: Submission, n_sampled: int) -> Left:
-    """Return how many rows a request has evaluated at most until it ends, and how many tokens it draws at most.
+    """Return the most rows that a request has evaluated until it ends, and the most tokens that it draws.
 
-    It may have to begin anew, so all its inputs are counted: those of its prompt and of what it said, of which a
+    It may have to begin anew, so all its inputs are counted: those of its prompt and its sampled tokens, of which a
     context holds ``n_ctx`` and one more can wait. Each of its tokens but the last is one more row. Whenever they come
-    to more than the context holds, a shift drops some, and where cells are not moved, those behind the gap are
-    evaluated again.
+    to more than the context holds, a shift drops some, and where cells are not moved, those after the gap are evaluated
+    again.
 
     Args:
-        context: Of the session.
+        context: The context of the session.
         submission: The request.
-        n_sampled: Tokens that it has drawn.
+        n_sampled: How many tokens it has drawn.
     """
     options, n_prompt = submission.options, len(submission.prompt)
     limit = options.num_predict if options.num_predict >= 0 else NUM_PREDICT_CONTEXTS * context.n_ctx
@@ -53,25 +53,25 @@ def rows_left(context: ContextFacts, submission: Submission, n_sampled: int) -> 
 
 
 def most_steps(context: ContextFacts, left: list[Left]) -> int:
-    """Return how many batches all these requests take at most, if nobody else comes and nothing fails.
+    """Return the most batches that all these requests take, if no other request comes and nothing fails.
 
-    One batch may be in flight, and be worth nothing to them. After it slots are given out until nobody who waits has a
-    higher priority than one who has a slot, and nobody comes who has: so nobody is preempted from here on.
+    One batch may be in flight, and be of no use to them. After it slots are assigned until no waiting request has a
+    higher priority than one with a slot, and no new request comes: so none is preempted from here on.
 
-    A batch is full, or it has all rows that anybody wants who has a slot:
+    A batch is full, or it has all rows of all requests with a slot:
 
     * Each full one evaluates ``n_batch`` of the rows that are left.
-    * In each of the others everybody who has a slot draws a token. While somebody waits, that is ``n_slots`` of the
-      draws that are left. When nobody waits, it is one of each that is left, also of the one that draws most.
-    * A slot stays free only for one that waits while another's prompt is evaluated. A batch that is not full ends
+    * In each of the others every request with a slot draws a token. While a request waits, that is ``n_slots`` of the
+      draws that are left. When none waits, it is one draw of each request that is left, including the longest.
+    * A slot stays free only for a request that waits while another's prompt is evaluated. A batch that is not full ends
       that prompt, so there is at most one such batch for each of the requests.
 
-    Rows of numbers come on top. A batch of them evaluates one at least; and a batch of tokens in which somebody is not,
-    because its next row is one of numbers, has a batch of numbers behind it.
+    Rows of numbers come on top. A batch of them evaluates at least one; and each batch of tokens that leaves out a
+    request, because its next row is one of numbers, is followed by a batch of numbers.
 
     Args:
-        context: Of the session.
-        left: What each takes, as `rows_left` counts it.
+        context: The context of the session.
+        left: The remaining rows and draws of each request, from `rows_left`.
     """
     rows, draws = sum(one.rows for one in left), [one.draws for one in left]
     generating = rows // context.n_batch + sum(draws) // context.n_slots + max(draws, default=0)
@@ -79,24 +79,24 @@ def most_steps(context: ContextFacts, left: list[Left]) -> int:
 
 
 def end_all(session: CheckedKernel) -> None:
-    """Let all be tokenised and read on, and decode until everybody has ended, in as many batches as it may take.
+    """Tokenise all prompts, resume all readers, and decode until all requests have ended, in the batches that are due.
 
     Args:
-        session: The session; its requests came by `CheckedKernel.submit`, and ask for what they asked for then.
+        session: The session; its requests were given by `CheckedKernel.submit`, and still have those options.
 
     Raises:
-        AssertionError: It takes more; no batch is planned although somebody has not ended; or a rule does not hold.
-        ValueError: A request did not come by `submit`.
+        AssertionError: It takes more batches; no batch is planned although a request is live; or a rule is broken.
+        ValueError: A request was not given by `submit`.
     """
     if strangers := sorted(session.live - session.submissions.keys()):
-        raise ValueError(f"requests {strangers} did not come by submit(): nothing is known of them")
+        raise ValueError(f"requests {strangers} were not given by submit(): nothing is known of them")
     for number in [number for number in session.untokenized if number in session.submissions]:
         session.tokenize(number)
     for number in sorted(session.live):
         session.give(e.ReaderResumed(sequence=number))
-    said = Counter(record.event.sequence for record in session.records if isinstance(record.event, e.TokenEmitted))
-    left = [rows_left(session.context, session.submissions[number], said[number]) for number in session.live]
-    # Of texts that are pooled each batch has a whole one at least.
+    emitted = Counter(record.event.sequence for record in session.records if isinstance(record.event, e.TokenEmitted))
+    left = [rows_left(session.context, session.submissions[number], emitted[number]) for number in session.live]
+    # Each batch of pooled texts has at least a whole one.
     pools = session.context.pooling != "none"
     most = 1 + len(session.live) if pools else most_steps(session.context, left)
     n_steps = 0

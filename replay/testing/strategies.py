@@ -1,12 +1,12 @@
-"""Hypothesis strategies of sessions: contexts, requests, what callers and readers do, and what becomes of a batch.
+"""Hypothesis strategies for sessions: contexts, requests, the acts of callers and readers, and outcomes of batches.
 
 The rules that hold here:
 
-* A strategy makes what a runtime can be given, and nothing else: values that the header allows, and outcomes of a batch
-  that an engine can report. What comes of them is the kernel's to decide.
+* A strategy makes only values that a runtime can be given: those that the header allows, and outcomes of a batch that
+  an engine can report. The kernel decides what follows from them.
 
-This module needs Hypothesis, which is no dependency of reenact: install it where you test. A policy is tested so; here
-of one priority the shortest prompt comes first, and everything else is as it was::
+This module needs Hypothesis, which reenact does not depend on: install it where you test. For example, this tests a
+policy by which the shortest prompt of a priority comes first, while everything else is unchanged::
 
     @given(header=headers(), data=st.data())
     def test_the_shortest_prompt_comes_first(header, data):
@@ -42,11 +42,11 @@ T = TypeVar("T")
 
 N_CTX: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 100, 512)
 N_SLOTS: Final = (1, 1, 2, 2, 2, 3, 3, 4, 8)
-"""What stands here more than once comes more often, here and below."""
+"""A value that is listed more than once comes more often, here and below."""
 
 MOST_BATCHES_A_CONTEXT: Final = 32
-"""Batches that a context of inputs takes at most, so that an example takes milliseconds; or as many as it has inputs,
-where it has fewer."""
+"""The most batches that a context of inputs takes, so that an example takes milliseconds; or as many as it has inputs,
+if it has fewer."""
 
 ENDLESS_N_CTX: Final = 6
 """The largest context in which a request may set no limit of its own: it generates ten times as much."""
@@ -55,7 +55,7 @@ PIECES: Final = (
     *(b"a", b"b", b"c", b"ab", b" word", b"<", b"/s>", b"x</s>", b""),
     *("é".encode(), "€".encode(), "😀".encode(), b"\xc3", b"\xa9", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0", b"\xff"),
 )
-"""Parts of the stop strings below, characters, halves of them, and bytes that never become one."""
+"""Parts of the stop strings below, characters, halves of characters, and bytes that are never part of one."""
 
 TAILS: Final[tuple[tuple[Input, ...], ...]] = (
     (),
@@ -70,23 +70,23 @@ TAILS: Final[tuple[tuple[Input, ...], ...]] = (
 STOPS: Final = ((), (), (), ("</s>",), ("ab", "é"), ("bb", "</s>", "c"))
 
 FAR: Final = 1e6
-"""Seconds of a deadline: it comes when a test gives it, and not by the time of the facts."""
+"""The seconds of a deadline: it comes when a test gives it, and not by the time of the facts."""
 
 VECTORS: Final = ((3.0, 4.0), (3.0, 4.0), (0.0, 0.0), (1e300, -1e300), ())
-"""What a text is pooled to: nothing where the model gives a NaN."""
+"""The vectors of pooled texts: empty if the model returns a NaN."""
 
 
 def weighted(*strategies: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
-    """Return values of these strategies, of each as often as its weight says.
+    """Return values of these strategies, each in proportion to its weight.
 
-    ``st.one_of`` does not: it takes a strategy that stands in it twice for one, and those of a ``one_of`` in it for as
-    many.
+    ``st.one_of`` cannot do this: it counts a strategy that is listed twice once, and flattens a ``one_of`` among its
+    arguments.
 
     Args:
-        strategies: Each with its weight, a whole number from 1 on. Values are reduced to those of the first.
+        strategies: Each strategy with its weight, a whole number from 1 on. Values shrink towards those of the first.
 
     Raises:
-        ValueError: A weight is less, or there is no strategy.
+        ValueError: A weight is less than 1, or there is no strategy.
 
     Example::
 
@@ -105,12 +105,12 @@ def weighted(*strategies: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy
 def contexts(draw: st.DrawFn, *, pooling: bool = False) -> ContextFacts:
     """Return contexts, tiny and large: of one cell and of hundreds, of one slot and of several.
 
-    A batch has a row for each slot at least, and for whole prompts at most. A slot has as many cells as may be used, or
-    as many more as an engine pads them to.
+    A batch has at least a row for each slot, and at most whole prompts. A slot has exactly as many cells as may be
+    used, or as many as an engine pads them to.
 
     Args:
-        draw: Hypothesis gives it.
-        pooling: For a model of embeddings, not one that generates.
+        draw: Supplied by Hypothesis.
+        pooling: Whether the model embeds instead of generating.
 
     Example::
 
@@ -133,10 +133,10 @@ def contexts(draw: st.DrawFn, *, pooling: bool = False) -> ContextFacts:
 
 
 def headers(*, pooling: bool = False) -> st.SearchStrategy[e.SessionOpened]:
-    """Return headers of sessions in these contexts, in which nobody may wait, or some.
+    """Return headers of sessions in these contexts, in which no request may wait, or some.
 
     Args:
-        pooling: For a model of embeddings, not one that generates.
+        pooling: Whether the model embeds instead of generating.
 
     Example::
 
@@ -151,14 +151,14 @@ def headers(*, pooling: bool = False) -> st.SearchStrategy[e.SessionOpened]:
 
 
 def submissions(context: ContextFacts) -> st.SearchStrategy[Submission]:
-    """Return requests: prompts of any length that matters in this context, with any options that actors look at.
+    """Return requests: prompts of any length that matters in this context, with any options that actors use.
 
     Prompts are empty, or shorter or longer than a batch or the context; many have a beginning in common. A request
-    without a limit of its own is only made where ten contexts are few tokens. What is wanted is a text, or a vector
-    where the model is one for them.
+    without a limit of its own is made only where ten contexts are few tokens. The request is for a text, or for a
+    vector if the model is an embedding model.
 
     Args:
-        context: Of the session.
+        context: The context of the session.
 
     Example::
 
@@ -174,7 +174,7 @@ def submissions(context: ContextFacts) -> st.SearchStrategy[Submission]:
 def _submissions(draw: st.DrawFn, n_ctx: int, n_batch: int, *, embedding: bool) -> Submission:
     lengths = [0, 1, 2, 3, 3, 5, 5, 8, n_batch, n_batch + 1, n_ctx - 1, n_ctx, n_ctx, n_ctx + 1, 2 * n_ctx + 1]
     family, length = draw(st.sampled_from([100, 100, 100, 10_000])), draw(st.sampled_from(lengths))
-    # Of a text that is pooled every input is a token.
+    # Every input of a pooled text is a token.
     tail = draw(st.sampled_from(TAILS[:3] if embedding else ((), (), *TAILS)))
     limits = [0, 1, 2, 3, 9, 9, 20, 20, *([-1, -1, -1] if n_ctx <= ENDLESS_N_CTX else [])]
     options = Options(
@@ -198,16 +198,16 @@ _REFUSED: Final = e.RequestRefused(
 
 
 def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
-    """Return facts that may happen to a request that came, also to one that has ended; or another one is refused.
+    """Return facts about requests that were received, including ended ones, or the refusal of another request.
 
-    Its prompt is tokenised at last, or cannot be; its reader stops, for too long perhaps, or goes on; its caller
-    leaves; its deadline comes, if it has one.
+    A prompt is tokenised at last, or cannot be; a reader pauses, perhaps for too long, or resumes; a caller cancels its
+    request; a deadline comes, if there is one.
 
     Args:
-        session: The session; its requests came by `CheckedKernel.submit`, one at least.
+        session: The session; at least one request was given by `CheckedKernel.submit`.
 
     Raises:
-        ValueError: None came.
+        ValueError: No request was given.
 
     Example::
 
@@ -226,9 +226,9 @@ def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
 
 def _of_readers(session: CheckedKernel, numbers: list[int]) -> st.SearchStrategy[e.GivenEvent]:
     kinds = [*[e.ReaderPaused] * 2, *[e.ReaderResumed] * 2, e.PauseExpired, e.CancelRequested]
-    said = [kind(sequence=number) for kind in kinds for number in numbers]
+    acts = [kind(sequence=number) for kind in kinds for number in numbers]
     timed = [number for number in numbers if session.submissions[number].options.deadline is not None]
-    return st.sampled_from([*said, *(e.DeadlineExpired(sequence=number) for number in timed)])
+    return st.sampled_from([*acts, *(e.DeadlineExpired(sequence=number) for number in timed)])
 
 
 def _of_prompts(session: CheckedKernel, number: int) -> st.SearchStrategy[e.GivenEvent]:
@@ -241,7 +241,7 @@ def _of_prompts(session: CheckedKernel, number: int) -> st.SearchStrategy[e.Give
 
 
 def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
-    """Return what may be drawn for a sequence: any bytes, an end of the text, or a fault in place of a token.
+    """Return possible samples for a sequence: any bytes, an end of the text, or a fault in place of a token.
 
     Args:
         sequence: The sequence.
@@ -253,15 +253,15 @@ def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
             assert (one.token == -1) == (one.fault is not None)
     """
     pieces = weighted((4, st.sampled_from(PIECES)), (1, st.binary(max_size=4)))
-    said = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
+    token = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
     eog = st.just(e.Sample(sequence=sequence, token=2, eog=True))
     faults: list[Literal["nan", "grammar", "cost", "engine"]] = ["nan", "grammar", "cost", "engine"]
     faulty = st.sampled_from([e.Sample(sequence=sequence, token=-1, fault=fault) for fault in faults])
-    return weighted((6, said), (1, eog), (1, faulty))
+    return weighted((6, token), (1, eog), (1, faulty))
 
 
 def vectors(sequence: int) -> st.SearchStrategy[e.Vector]:
-    """Return what the text of a sequence may be pooled to, numbers of any size or none.
+    """Return possible vectors of a sequence's text: numbers of any size, or none.
 
     Args:
         sequence: The sequence.
@@ -297,12 +297,12 @@ def done(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
 def undone(planned: e.BatchPlanned, code: int | None = None) -> st.SearchStrategy[e.BatchDecoded]:
     """Return outcomes of a batch that is not done.
 
-    Where it was ended early (2) or failed (below -1), any of each sequence's rows may be in cells; else none is. Of one
-    that is invalid (-1) it may be told where cells end, or nothing, because it never came to the engine.
+    If it was ended early (2) or failed (below -1), any number of each sequence's rows may be in cells, and otherwise
+    none. An invalid batch (-1) may report where cells end, or nothing, because it never came to the engine.
 
     Args:
         planned: The batch.
-        code: What ``llama_decode`` returned, but 0; unless given, any code.
+        code: The return value of ``llama_decode``, which is not 0; by default any such code.
 
     Raises:
         ValueError: The code is that of a batch that is done.
@@ -318,15 +318,15 @@ def undone(planned: e.BatchPlanned, code: int | None = None) -> st.SearchStrateg
         raise ValueError(f"code {code}: such a batch is done, see done()")
     in_part = code == e.ABORTED or code < e.INVALID
     rows = st.tuples(*(st.integers(0, len(part.inputs)) if in_part else st.just(0) for part in planned.parts))
-    told = rows.map(lambda counts: left_undone(planned, code, counts))
-    return st.one_of(told, st.just(refused(planned))) if code == e.INVALID else told
+    reported = rows.map(lambda counts: left_undone(planned, code, counts))
+    return st.one_of(reported, st.just(refused(planned))) if code == e.INVALID else reported
 
 
 def outcomes(session: CheckedKernel) -> st.SearchStrategy[e.BatchDecoded]:
-    """Return what may become of the batch in flight.
+    """Return possible outcomes of the batch in flight.
 
-    It is done, more often than not; ended early, mostly where that was asked for; or there is no room, it is invalid,
-    or it fails. What befalls the engine as a whole is yours to give: `EngineFailed`, `CellsLost`.
+    Mostly it is done; it is ended early, above all if that was requested; or there is no room, it is invalid, or it
+    fails. Faults of the engine as a whole are yours to give: `EngineFailed`, `CellsLost`.
 
     Args:
         session: The session.

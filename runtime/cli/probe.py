@@ -21,7 +21,7 @@ from reenact.actors.header import Numerics
 from reenact.runtime.api import cpus, llama_engine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.regular import text_of_name
-from reenact.runtime.terminal import Spans, print_json, progress_bar, shower, tell_above, visible
+from reenact.runtime.terminal import Spans, print_json, printer, progress_bar, tell_above, visible
 
 if TYPE_CHECKING:
     from reenact.runtime.llama.determinism.policy import Findings
@@ -107,7 +107,7 @@ def _checked(asked: ProbeRequest) -> int:
 
 def show_findings(findings: "Findings") -> None:
     """Print a table for people."""
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     for line in _lines(findings):
         show(line)
 

@@ -13,7 +13,7 @@ from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.model_store import StoredModel, full_name, installed, named_model, stored_models
 from reenact.runtime.regular import text_of_name
-from reenact.runtime.terminal import Spans, argument, flush, print_json, shower, tell, visible
+from reenact.runtime.terminal import Spans, argument, flush, print_json, printer, tell, visible
 
 if TYPE_CHECKING:
     from reenact.runtime.http.on_demand import ServedModel
@@ -113,7 +113,7 @@ def serve(parsed: argparse.Namespace) -> int:
 
 def models(parsed: argparse.Namespace) -> int:
     """List the models that can be named."""
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     found = stored_models()
     width = max((len(visible(one.name)) for one in found), default=0)
     for one in found:
@@ -189,7 +189,7 @@ def _url(host: str, port: int) -> str:
 
 def _greet(served: "list[ServedModel]", url: str, folder: Path | None) -> None:
     """Print what is served, where, where the logs go, and a line to try it with."""
-    show = shower(sys.stdout)
+    show = printer(sys.stdout)
     for line in _greeting(served, url, folder):
         show(line)
     flush()

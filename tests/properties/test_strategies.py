@@ -157,14 +157,14 @@ def test_what_cannot_be_is_told_of(session: CheckedKernel) -> None:
         session.submit(evolve(SUBMISSION, embedding=True))
     number = session.submit(SUBMISSION)
     session.tokenize(number)
-    with pytest.raises(ValueError, match="the prompt of request 1 is not one to be tokenised"):
+    with pytest.raises(ValueError, match="the prompt of request 1 is not waiting to be tokenised"):
         session.tokenize(number)
     assert session.in_flight is not None
     for undo in (lambda planned: left_undone(planned, 0, [1]), lambda planned: undone(planned, 0)):
         with pytest.raises(ValueError, match="code 0: such a batch is done"):
             undo(session.in_flight)
     session.give(SUBMISSION.received(number + 1))
-    with pytest.raises(ValueError, match=r"requests \[2\] did not come by submit"):
+    with pytest.raises(ValueError, match=r"requests \[2\] were not given by submit"):
         end_all(session)
 
 

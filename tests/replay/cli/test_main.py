@@ -123,7 +123,7 @@ def test_a_range_stands_anywhere(capsys: Captured, path: Path, arguments: list[s
 
 def test_state_says_what_since_means(capsys: Captured) -> None:
     """The help of the state says up to when its times count."""
-    assert "counts up to the record that is shown" in replay(capsys, "state", "--help")[1]
+    assert "is the time up to the record that is shown" in replay(capsys, "state", "--help")[1]
 
 
 @pytest.mark.parametrize(

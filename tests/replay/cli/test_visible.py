@@ -13,7 +13,7 @@ import pytest
 from reenact.replay.check.report import check_log
 from reenact.replay.cli import main as cli
 from reenact.runtime.log.codec import Fields
-from reenact.runtime.terminal import print_json, shower, tell, visible, visible_lines
+from reenact.runtime.terminal import print_json, printer, tell, visible, visible_lines
 from tests.helpers.sessions import read_fields, write_fields
 
 UNSEEN: Final = "".join(
@@ -190,7 +190,7 @@ def test_texts_in_a_pipe_are_as_they_are(eventful: Path, tmp_path: Path, monkeyp
 def test_a_line_is_a_line() -> None:
     """A newline in what is shown or told ends no line."""
     stream = io.StringIO()
-    shower(stream)([("a\nb", ""), ("\x85c", "bold")])
+    printer(stream)([("a\nb", ""), ("\x85c", "bold")])
     assert "a\\nb\\x85c\n" == stream.getvalue()
 
 

@@ -47,12 +47,12 @@ from reenact.replay.render import events, values
         (e.DeadlineExpired(sequence=1), "deadline expired"),
         (
             e.PromptTruncated(sequence=1, keep=4, discard=1200),
-            "prompt truncated: 1,200 inputs left out behind the first 4",
+            "prompt truncated: 1,200 inputs left out after the first 4",
         ),
         (e.ContextShifted(sequence=1, keep=0, discard=1), "context shifted: 1 input dropped from the beginning"),
         (
             e.InputsDropped(sequence=1, keep=3, discard=2),
-            "inputs dropped: 2 inputs forgotten behind the first 3 of sequence 1",
+            "inputs dropped: 2 inputs forgotten after the first 3 of sequence 1",
         ),
         (
             e.EmbeddingComputed(sequence=1, embedding=(0.6, -0.8)),
@@ -169,7 +169,7 @@ def test_a_plan_says_what_is_done_to_cells() -> None:
     """Slots that are copied, trimmed and shifted before a batch's rows stand behind them, in this order."""
     assert (
         "batch 7 planned: 5 rows: 1 of sequence 6; 2 of sequence 4 (to be pooled); 2 of sequence 5; "
-        "slot 0 copied to 2; slot 1 trimmed to 3 cells; slot 0 emptied; slot 2 shifted by 2 behind its first 3"
+        "slot 0 copied to 2; slot 1 trimmed to 3 cells; slot 0 emptied; slot 2 shifted by 2 after its first 3"
     ) == events.phrase(PLAN)
     assert (
         "batch 7 planned: 5 rows: 2 of sequence 5 from position 3 in slot 1, then draws token 0; "

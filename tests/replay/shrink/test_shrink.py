@@ -189,7 +189,7 @@ def test_a_rule_that_todays_actors_keep(path: Path, small: Path, capsys: Capture
     next(fields for fields in lines if fields["type"] == "TokenEmitted")["text"] = "a"
     write_fields(path, lines)
     assert 4 == cli.main(["shrink", str(path), "--rule", "text", "-o", str(small)])
-    assert "keeps rule text" in capsys.readouterr().err
+    assert "keep rule text" in capsys.readouterr().err
     assert not small.exists()
 
 
@@ -274,7 +274,7 @@ def test_reading_takes_of_the_time(path: Path, small: Path, capsys: Captured, as
     """Where the time is over before the session has happened once nothing is written, and the cure is told."""
     with broken(*HOLDS_NOTHING):
         assert 4 == cli.main(["shrink", str(long_session(path)), "-o", str(small), "--limit", "0", *asked])
-    assert "0 seconds were over before it was known what is wrong: give it more" in capsys.readouterr().err
+    assert "the fault was not found within 0 seconds: give it more time" in capsys.readouterr().err
     assert not small.exists()
 
 
@@ -308,8 +308,8 @@ def test_the_command_as_json(path: Path, small: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 4, "nothing that could stay wrong"),
-        (["--diverges"], 4, "nothing that could stay different"),
+        ([], 4, "it has no fault to keep"),
+        (["--diverges"], 4, "it has no difference to keep"),
         (["--rule", "txt"], 2, "there is no rule 'txt'"),
         (["--rule", "text", "--diverges"], 2, "not allowed with"),
     ],
