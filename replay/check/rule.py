@@ -44,7 +44,7 @@ class Rule:
 
     name: ClassVar[str]
     says: ClassVar[str]
-    """What must hold, in a sentence."""
+    """The statement that must hold, in a sentence."""
     source: ClassVar[str]
     """The document that defines it, and the section or, in section 2 of runner-semantics, the paragraph."""
     hears: ClassVar[tuple[type[e.Event], ...]] = ()

@@ -142,7 +142,7 @@ class _Replay:
         return Divergence(n=fields["n"], expected=fields, actual={**fields, "digest": actual})
 
     def _notes_on_rows(self, patience: Patience) -> list[str]:
-        """Return what is wrong with the rows beside the log, as notes: no decision depends on their numbers."""
+        """Return notes on faulty rows beside the log: no decision depends on their numbers."""
         try:
             for row in patience.within(self._rows):
                 _ = self._rows[row]

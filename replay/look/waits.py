@@ -142,7 +142,7 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
 
 
 def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:
-    """Return what a sequence without a slot waits for, and the sequences of which one must go on first.
+    """Return the reason why a sequence without a slot waits, and the sequences of which one must go on first.
 
     Args:
         batcher: The state of the Batcher.

@@ -71,7 +71,7 @@ class SlotsRule(Rule):
 
 
 class KeptRule(Rule):
-    """What stays in a released slot."""
+    """The cells that stay in a released slot."""
 
     name = "kept"
     says = (
