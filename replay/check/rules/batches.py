@@ -265,8 +265,8 @@ class AbortsRule(Rule):
 
     name = "aborts"
     says = (
-        "A batch is ended early, once, if a sequence ends that has several rows in it; but of two batches in a row "
-        "that other sequences are in, one is completed."
+        "When a sequence ends that has several rows in the batch in flight, the batch is ended early, once; but of "
+        "two batches in a row that have rows of other sequences too, one is completed."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (e.SequenceFinished, e.AbortRequested)

@@ -260,8 +260,9 @@ class OverdueRule(Rule):
 
     name = "overdue"
     says = (
-        "A time that is up becomes a fact before the session has gone on for three facts, each a second after the one "
-        "before: a deadline ends its request, and max_pause ends a paused sequence's claim to its slot."
+        "When a time is up, that becomes a fact before the session has gone on for three facts, each a second "
+        "after the one before: a deadline ends its request, and max_pause ends a paused sequence's claim to its "
+        "slot."
     )
     source = "docs/runner-semantics.md, Cancelling"
     hears = (*get_args(e.GivenEvent), e.SequencePaused, e.SequenceResumed, e.SequenceFinished)

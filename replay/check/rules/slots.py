@@ -98,10 +98,10 @@ class PlacesRule(Rule):
 
     name = "places"
     says = (
-        "Slots go by priority, then first come, first served, and no request overtakes another; where none is free, "
-        "the youngest sequence of the lowest priority makes room for a higher one; meanwhile no slot stays free or "
-        "with a lower priority. A request waits, with a slot kept free for it, only while a prompt that begins alike "
-        "is evaluated."
+        "Slots go by priority, then first come, first served, and no request overtakes another; where none is "
+        "free, the youngest sequence of the lowest priority makes room for a higher one; meanwhile no slot is left "
+        "free, or to a lower priority. A request waits, with a slot kept free for it, only while a prompt that "
+        "begins alike is evaluated."
     )
     source = "docs/runner-semantics.md, Admission"
     hears = (e.SlotAssigned, e.SequencePreempted, e.BatchPlanned)

@@ -106,9 +106,9 @@ class TextRule(Rule):
 
     name = "text"
     says = (
-        "The emitted text is the sampled bytes decoded, up to the stop string that is complete first, or of two the "
-        "one that starts earlier; exactly the beginning of a stop string or of a character is held, and any end other "
-        "than a stop string emits it."
+        "The emitted text is the sampled bytes, decoded, up to the stop string that is complete first, or of two "
+        "the one that starts earlier; exactly the beginning of a stop string or of a character is held back, and it "
+        "is emitted if the sequence ends in any other way."
     )
     source = "docs/runner-semantics.md, Text"
     hears = (
