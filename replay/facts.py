@@ -23,11 +23,11 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.batch import apply_operations, n_without
-from reenact.actors.errors import InternalError, LogNotComparable
+from reenact.actors.errors import InternalError
 from reenact.actors.header import ContextFacts
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import code_before, refused
-from reenact.runtime.log.reader import Entry
+from reenact.runtime.log.reader import EmptyLog, Entry
 
 EventT = TypeVar("EventT", bound=e.Event)
 
@@ -117,7 +117,7 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
     reading = iter(entries)
     first = next(reading, None)
     if first is None or not isinstance(header := first.record.event, e.SessionOpened):
-        raise LogNotComparable("there is no record in it")
+        raise EmptyLog
     happenings: list[Happening] = []
     drawn: dict[int, dict[int, e.Sample]] = {}
     vectors: dict[int, e.Vector] = {}

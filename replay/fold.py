@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
+from reenact.actors.errors import LogCorrupt, ReenactError, description
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.routing import sequences_of
-from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 
 
 class NotInLog(ReenactError):
@@ -112,7 +112,7 @@ class Fold:
             LogNotComparable: No record was added.
         """
         if self._last is None:
-            raise LogNotComparable("there is no record in it")
+            raise EmptyLog
         return Moment(at=self._last, following=following, state=self._kernel.state, marks=self._marks, torn=torn)
 
 

@@ -18,7 +18,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, de
 from reenact.replay.check.rule import Violation
 from reenact.replay.check.runner import RULES, Checks
 from reenact.replay.facts import Play, facts_of
-from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.endings import end_notes
 from reenact.replay.render.values import count
 from reenact.replay.shrink.patience import Patience
 from reenact.replay.verdict import EXIT_CODES
@@ -197,9 +197,7 @@ class _Checking:
             self._n_violations += len(found)
             self._violations += found[: MAX_SHOWN - len(self._violations)]
             self._closed = isinstance(record.event, e.SessionClosed)
-        if not self._n_records:
-            raise LogNotComparable("there is no record in it")
-        notes = [*([] if self._closed else [not_closed(self._n_records - 1)]), *torn(log.torn)]
+        notes = end_notes(self._n_records, closed=self._closed, n_torn=log.torn)
         return self._result("violated" if self._n_violations else "holds", *notes)
 
     def _result(self, outcome: Outcome, *notes: str, error: Exception | None = None) -> Checked:

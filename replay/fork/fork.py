@@ -36,7 +36,7 @@ from reenact.replay.render.values import count
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
 from reenact.runtime.engine.session_header import session_header
-from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.reader import EmptyLog, LogFile, entries
 from reenact.runtime.log.rows import rows_in
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.sources import Sources
@@ -185,7 +185,7 @@ class _Parent:
         with LogFile(path) as log:
             whole = list(entries(log))
         if not whole or not isinstance(header := whole[0].record.event, e.SessionOpened):
-            raise LogNotComparable("there is no record in it")
+            raise EmptyLog
         if not 1 <= n <= len(whole):
             raise NotInLog(f"a session can go on from before record 1 to {len(whole)}, not {n}")
         self.header: e.SessionOpened = header

@@ -12,12 +12,12 @@ from typing import Any
 from attrs import Factory, define, field, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.errors import LogCorrupt
 from reenact.actors.inputs import Row
-from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.endings import end_notes
 from reenact.replay.render.values import piece
 from reenact.runtime.log.codec import Fields, loads
-from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 
 
 @frozen
@@ -128,6 +128,6 @@ def read_log(path: str | os.PathLike[str]) -> Log:
             log.notes = [f"corrupt: {error}"]
             return log
     if last is None:
-        raise LogNotComparable("there is no record in it")
-    log.notes = ([] if isinstance(last.event, e.SessionClosed) else [not_closed(last.n)]) + torn(file.torn)
+        raise EmptyLog
+    log.notes = end_notes(last.n + 1, closed=isinstance(last.event, e.SessionClosed), n_torn=file.torn)
     return log

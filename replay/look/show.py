@@ -15,13 +15,12 @@ from typing import Final
 from attrs import field, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogNotComparable
 from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
 from reenact.replay.fold import NotInLog, wall_clock
-from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import fields_of, phrase
 from reenact.runtime.log.codec import loads
-from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")
@@ -190,13 +189,13 @@ class _Showing:
             n_torn: The number of bytes after the last line.
         """
         if self._previous is None:
-            raise LogNotComparable("there is no record in it")
+            raise EmptyLog
         n = self._previous.record.n
         if self._selection.first > n:
             raise NotInLog(f"there is no record {self._selection.first}: the last one is record {n}")
         if self._concern is not None and not self._concern.sequences:
             raise NotInLog(f"no request has the number or the request_id {self._concern.name!r}")
-        notes = ([] if self.closed else [not_closed(n)]) + torn(n_torn)
+        notes = end_notes(n + 1, closed=self.closed, n_torn=n_torn)
         if self._selection.at is not None and self._n_at_time == 0:
             notes.append(self._nothing_at(self._selection.at))
         return notes
@@ -225,7 +224,7 @@ class _Showing:
 
     def _clock(self, entry: Entry) -> datetime:
         if self._session is None:
-            raise LogNotComparable("there is no record in it")
+            raise EmptyLog
         return wall_clock(self._session, entry.t)
 
 

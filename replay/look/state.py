@@ -15,7 +15,7 @@ from reenact.actors.sequence import Sequence
 from reenact.actors.slots import NEVER, Slot, Work
 from reenact.replay.fold import Moment, wall_clock
 from reenact.replay.look.waits import Wait, holding_up, waits_at
-from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import phrase
 from reenact.replay.render.values import count, named, piece, plain, sequences
 from reenact.runtime.log.reader import Entry
@@ -62,7 +62,7 @@ def _heading(moment: Moment) -> Iterator[Spans]:
     if not moment.settled:
         yield [("  in the middle: the next record follows from the same fact", "dim")]
     if moment.following is None and not moment.state.closed:
-        for note in (not_closed(at.record.n), *torn(moment.torn)):
+        for note in end_notes(at.record.n + 1, closed=False, n_torn=moment.torn):
             yield [(f"  {note}", "yellow")]
     for actor in moment.state.failed:
         yield [(f"  actor failed, and decides nothing any more: {plain(actor)}", "red")]

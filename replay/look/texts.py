@@ -11,12 +11,12 @@ import attrs
 from attrs import define
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogCorrupt, LogNotComparable
+from reenact.actors.errors import LogCorrupt
 from reenact.actors.metrics import Metrics, Timeline
-from reenact.replay.render.endings import not_closed, torn
+from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import options_of
 from reenact.replay.render.values import count, failure, named, text, vector
-from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 from reenact.runtime.terminal import Spans
 
 
@@ -86,7 +86,7 @@ class Texts:
 
     def end(self, n_torn: int) -> list[str]:
         """Return the notes on the end of the log, which is followed by ``n_torn`` bytes."""
-        return ([] if self._closed else [not_closed(self._metrics.n_records - 1)]) + torn(n_torn)
+        return end_notes(self._metrics.n_records, closed=self._closed, n_torn=n_torn)
 
     def _take_up(self, event: e.Event) -> None:
         match event:
@@ -130,7 +130,7 @@ def texts_of(log: LogFile) -> tuple[Texts, LogCorrupt | None]:
             raise
         return texts, error
     if not n_records:
-        raise LogNotComparable("there is no record in it")
+        raise EmptyLog
     return texts, None
 
 

@@ -115,6 +115,13 @@ class Entry:
     line: Line
 
 
+class EmptyLog(LogNotComparable):
+    """There is no record in a log."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no record in it")
+
+
 def entries(lines: Iterable[Line]) -> Iterator[Entry]:
     """Return the records of a log's lines.
 
