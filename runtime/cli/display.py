@@ -1,4 +1,4 @@
-"""How growing texts are shown: blocks on a terminal, whole blocks in a pipe, JSON for machines."""
+"""Shows growing texts: as live blocks on a terminal, as whole blocks in a pipe, as JSON for machines."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from reenact.runtime.results import Completion
 from reenact.runtime.terminal import print_block, print_json, progress_bar, tell_above, visible, visible_lines
 
 Ended = Completion | ReenactError
-"""How a prompt ended."""
+"""The result of a prompt."""
 
 
 class Display(ABC):
@@ -39,7 +39,7 @@ class Display(ABC):
         self._loading.stop()
 
     def loading(self, doing: str, fraction: float) -> None:
-        """Show how far loading is; may be called from another thread."""
+        """Show the progress of loading; may be called from another thread."""
         self._loading.update(self._task, description=visible(f"{doing} the model"), completed=fraction)
 
     def warn(self, warning: str) -> None:
@@ -47,15 +47,15 @@ class Display(ABC):
         tell_above(self._loading, "reenact", warning)
 
     def loaded(self) -> None:
-        """The model is ready."""
+        """End the progress display, because the model is ready."""
         self._loading.stop()
 
     def grow(self, i: int, text: str) -> None:
-        """Add text to prompt ``i``'s."""
+        """Add text to that of prompt ``i``."""
         self._texts[i] += text
 
     def finish(self, i: int, ended: Ended) -> None:
-        """Prompt ``i`` has ended."""
+        """Show that prompt ``i`` has ended."""
         self._ends[i] = ended
         while self._shown < len(self._prompts) and (before := self._ends[self._shown]) is not None:
             self._show(self._shown, before)
@@ -63,11 +63,11 @@ class Display(ABC):
 
     @abstractmethod
     def _show(self, i: int, ended: Ended) -> None:
-        """Show prompt ``i``, which has ended, after those before it."""
+        """Show prompt ``i``, which has ended, after all prompts before it."""
 
 
 class JsonDisplay(Display):
-    """One JSON object a prompt, in their order, as soon as those before it have ended."""
+    """Prints a JSON object for each prompt, in their order, as soon as all prompts before it have ended."""
 
     def _show(self, i: int, ended: Ended) -> None:
         fields: dict[str, object] = {"prompt": self._prompts[i], "text": self._texts[i]}
@@ -97,7 +97,7 @@ def _as_text(_: object, __: object, value: object) -> object:
 
 
 class PlainDisplay(Display):
-    """One block a prompt, in their order, as soon as those before it have ended."""
+    """Prints a block for each prompt, in their order, as soon as all prompts before it have ended."""
 
     def _show(self, i: int, ended: Ended) -> None:
         block = f"--- {_title(i, self._prompts[i], ended)}\n{self._prompts[i]}{self._texts[i]}\n\n"
@@ -105,7 +105,7 @@ class PlainDisplay(Display):
 
 
 class TerminalDisplay(Display):
-    """All blocks at once, growing; as much of each one's end as the terminal has room for, and all of it at the end."""
+    """Shows all blocks as they grow: the last lines that the terminal has room for, and all lines at the end."""
 
     def __init__(self, prompts: list[str]) -> None:
         super().__init__(prompts)
@@ -124,7 +124,7 @@ class TerminalDisplay(Display):
         self._live.start()
 
     def _show(self, i: int, ended: Ended) -> None:
-        """The live display shows it already."""
+        """Do nothing: the live display shows it already."""
 
     def _growing(self) -> Group:
         room = max(1, (self._console.height - 1) // len(self._prompts) - 1)

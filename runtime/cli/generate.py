@@ -1,4 +1,4 @@
-"""Several prompts through one runtime, shown as they grow: the work behind ``reenact generate``."""
+"""Completes several prompts in one runtime, and shows the texts as they grow: the work behind ``reenact generate``."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ Errors = list[ReenactError | None]
 
 @frozen
 class Job:
-    """What is to be generated, how, and where it shows."""
+    """The prompts to complete, the settings, and the display."""
 
     model: StoredModel
     prompts: list[str]
@@ -27,24 +27,24 @@ class Job:
     settings: dict[str, Any]
     """Arguments of `open_runtime`."""
     options: dict[str, Any]
-    """Of every request."""
+    """The options of every request."""
 
 
 def generate(job: Job) -> Errors:
     """Complete all prompts at once.
 
     Returns:
-        What became of each prompt: None, or its error. One that fails does not end the others.
+        The error of each prompt, or None. A prompt that fails does not end the others.
 
     Raises:
         KeyboardInterrupt: After the log was closed.
-        OSError, ReenactError: There is no session, or it broke.
+        OSError, ReenactError: The session could not be opened, or broke.
     """
     errors: Errors = [None] * len(job.prompts)
     try:
         trio.run(_generate, job, errors)
     except BaseExceptionGroup as group:
-        # Ctrl-C can come up in any task; one error is all that a person needs.
+        # Ctrl-C can be raised in any task; a person needs one error only.
         interrupts, _ = group.split(KeyboardInterrupt)
         if interrupts is not None:
             raise KeyboardInterrupt from None
@@ -73,7 +73,7 @@ async def _generate(job: Job, errors: Errors) -> None:
 
 
 async def _one(runtime: Runtime, job: Job, i: int, errors: Errors, asked: trio.Event) -> None:
-    """Ask for a prompt to be completed, which sets ``asked``, and show what comes."""
+    """Request the completion of a prompt, set ``asked``, and show the text."""
     try:
         async with runtime.stream(job.prompts[i], request_id=f"prompt-{i + 1}", **job.options) as stream:
             asked.set()
@@ -81,7 +81,7 @@ async def _one(runtime: Runtime, job: Job, i: int, errors: Errors, asked: trio.E
                 job.display.grow(i, chunk.text)
     except ReenactError as error:
         if isinstance(error, InvalidRequest) and error.field in OPTION_NAMES:
-            raise  # It is about none of the prompts.
+            raise  # It does not concern the prompt.
         errors[i] = error
         job.display.finish(i, error)
     else:

@@ -1,7 +1,7 @@
-"""The command ``reenact``: generate from the shell, record, probe a model, and nothing that the Python API cannot do.
+"""Runs the command ``reenact``: generate, record, probe a model, serve; nothing that the Python API cannot do.
 
-Errors are one line on stderr; the error's class says the exit code: 2 for what was asked wrongly or cannot be opened or
-written, 1 for what failed, 5 for a fault of this program, 130 for Ctrl-C.
+An error is one line on stderr, and its class decides the exit code: 2 for a wrong request or a file that cannot be
+opened or written, 1 for a failure, 5 for a bug of this program, 130 for Ctrl-C.
 """
 
 import argparse
@@ -33,9 +33,9 @@ example:
 
 _SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
 _FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
-"""What an argument of the Python API is called in ``generate``."""
+"""The flags of ``generate`` by the arguments of the Python API."""
 _PROBE_FLAGS = {"model": "MODEL", "n_threads": "--n-threads", "seconds": "--limit"}
-"""And in ``probe``."""
+"""The flags of ``probe`` likewise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell("interrupted" + (f"; {parsed.log} is closed and can be replayed" if closed else ""))
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has left; Python would complain once more at exit.
+        # The reader of our output has gone; Python would report it again at exit.
         sys.stdout = None
         sys.exit(1)
     except InvalidRequest as error:
         _tell(f"{parsed.flags.get(error.field, error.field)}: {error.reason}")
         sys.exit(error.exit_code)
     except FileExistsError as error:
-        _tell(f"{error.filename}: there is such a log already, and a log is never overwritten")
+        _tell(f"{error.filename}: the file exists, and a log is never overwritten")
         sys.exit(2)
     except OSError as error:
         _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -85,18 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_probe(
         commands.add_parser(
             "probe",
-            help="see whether a model's results depend on the schedule",
-            description="See whether a model's results depend on the schedule, on this build and machine: the same"
-            " inputs are evaluated in several ways, and the logits compared. What is found is kept, and counts whenever"
-            " the model is opened.",
+            help="test whether a model's results depend on the schedule",
+            description="Test whether a model's results depend on the schedule, on this build and machine: evaluate the"
+            " same inputs in several ways, and compare the logits. The findings are kept and used whenever the model is"
+            " opened.",
         )
     )
     add_serve(
         commands.add_parser(
             "serve",
             help="serve ollama's and OpenAI's API",
-            description="Serve ollama's and OpenAI's API, and record every request. A model is loaded when somebody"
-            " asks for it; each session is a log of its own, and each response names its session and its sequence.",
+            description="Serve ollama's and OpenAI's API, and record every request. A model is loaded at the first"
+            " request for it. Each session has a log of its own, and each response names its session and its sequence.",
             epilog=SERVE_EXAMPLE,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -104,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     add_models(
         commands.add_parser(
             "models",
-            help="list the models that can be named",
-            description="List the models that can be named: those of ollama's store and of Hugging Face's cache, which"
+            help="list the models that have a name",
+            description="List the models that have a name: those of ollama's store and of Hugging Face's cache, which"
             " are only read, and the installed SmolLM2.",
         )
     )
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(generate: argparse.ArgumentParser) -> None:
     generate.set_defaults(run=_generate, flags=_FLAGS)
     generate.add_argument(
-        "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to go on from; - reads one from stdin"
+        "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to continue; - reads one from stdin"
     )
     generate.add_argument(
         "--model",
@@ -124,31 +124,31 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
         help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
     )
     generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
-    generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
-    generate.add_argument("--n-ctx", type=int, metavar="N", help="cells of a sequence (default: 2048)")
-    generate.add_argument("--n-batch", type=int, metavar="N", help="rows of a batch (default: 64)")
+    generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at a time (default: 4)")
+    generate.add_argument("--n-ctx", type=int, metavar="N", help="cells for each sequence (default: 2048)")
+    generate.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")
     generate.add_argument(
         "--n-threads",
         type=int,
         metavar="N",
-        help="threads that compute; by default one for each CPU: give fewer where others use them too",
+        help="threads that compute (default: one for each CPU); give fewer if other programs use the CPUs too",
     )
     for name, option in OPTIONS.items():
         add_option(generate, name, _help(option))
     generate.add_argument(
         "--determinism",
         choices=get_args(Determinism),
-        help="what texts may depend on (default: auto): schedule-independent, on their requests alone, which auto takes"
-        " where this model, build and machine allow it; recorded-schedule, on their company too, which is faster",
+        help="schedule-independent: a text depends on its request alone; recorded-schedule: it depends on concurrent"
+        " requests too, which is faster; auto: the first if this model, build and machine allow it (default: auto)",
     )
     generate.add_argument(
         "--no-logits-hash",
         dest="logits_hash",
         action="store_const",
         const=False,
-        help="record no checksums of logits: a re-execution compares tokens only",
+        help="record no checksums of logits; a re-execution then compares tokens only",
     )
-    generate.add_argument("--json", action="store_true", help="print one JSON object a prompt, in their order")
+    generate.add_argument("--json", action="store_true", help="print a JSON object for each prompt, in their order")
     generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
 
 
@@ -161,18 +161,18 @@ def _add_probe(probe: argparse.ArgumentParser) -> None:
         metavar=_PROBE_FLAGS["model"],
         help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
     )
-    probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU")
+    probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute (default: one for each CPU)")
     probe.add_argument(
         "--limit",
         type=float,
         metavar="SECONDS",
-        help="try nothing that would end later; what was found before still counts (default: none)",
+        help="skip cases that would end later; earlier findings still count (default: none)",
     )
     probe.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _help(option: "Attribute[Any]") -> str:
-    """Return what an option does, and its default."""
+    """Return the help of an option, with its default."""
     meaning = about(option.name).help
     if option.type is bool:
         return f"{meaning} (default: {'on' if option.default else 'off'})"
@@ -180,14 +180,14 @@ def _help(option: "Attribute[Any]") -> str:
 
 
 def _generate(parsed: argparse.Namespace) -> int:
-    """Check what can be checked at once, then load what generating needs."""
+    """Check the arguments first, then load the modules and the model that generating needs."""
     prompts = _prompts(parsed.prompts)
     given = {name: value for name, value in vars(parsed).items() if value is not None}
     options = {name: given[name] for name in OPTION_NAMES if name in given}
     settings = {name: given[name] for name in _SETTINGS if name in given}
     Options(**{"seed": 0, **options})
     if options.get("logprobs") and not parsed.json:
-        raise InvalidRequest("logprobs", "they are told in JSON: add --json")
+        raise InvalidRequest("logprobs", "they are printed in JSON only: add --json")
     model = chosen(parsed.model)
     from reenact.runtime.cli.display import JsonDisplay, PlainDisplay, TerminalDisplay  # rich
     from reenact.runtime.cli.generate import Job, generate  # trio and llama.cpp
@@ -200,16 +200,16 @@ def _generate(parsed: argparse.Namespace) -> int:
     else:
         display = PlainDisplay(prompts)
     errors = generate(Job(model, prompts, display, parsed.log, settings, options))
-    told = [f"prompt {i + 1}: {error}" for i, error in enumerate(errors) if error is not None]
-    if len(told) == len(prompts) > 1 and len({str(error) for error in errors}) == 1:
-        told = [str(errors[0])]  # It was not about any one of them.
-    for line in told:
+    lines = [f"prompt {i + 1}: {error}" for i, error in enumerate(errors) if error is not None]
+    if len(lines) == len(prompts) > 1 and len({str(error) for error in errors}) == 1:
+        lines = [str(errors[0])]  # The error is not about one of them.
+    for line in lines:
         _tell(line)
-    return 1 if told else 0
+    return 1 if lines else 0
 
 
 def _probe(parsed: argparse.Namespace) -> int:
-    """Probe a model in full; what comes out is no failure, whatever it is."""
+    """Probe a model in full; no finding counts as a failure."""
     model = chosen(parsed.model).path
     from reenact.runtime.cli.probe import ProbeRequest, probed, show_findings, show_json  # rich, trio and llama.cpp
 
@@ -236,7 +236,7 @@ def _read() -> str:
     try:
         return argument(sys.stdin.read().removesuffix("\n"))
     except UnicodeDecodeError as error:
-        raise InvalidRequest("PROMPT", f"standard input (-) is no text in {error.encoding}") from None
+        raise InvalidRequest("PROMPT", f"standard input (-) is not text in {error.encoding}") from None
     except argparse.ArgumentTypeError as error:
         raise InvalidRequest("PROMPT", f"standard input (-): {error}") from None
 
@@ -255,7 +255,7 @@ def _configure_console() -> None:
 
 
 def _seen(value: object) -> object:
-    """Return a value as the console may print it."""
+    """Return a value in a form that is safe to print."""
     return value if isinstance(value, int | float | None) else visible(str(value))
 
 

@@ -1,10 +1,9 @@
-"""A model probed in full, and told to a person or to a machine: the work behind ``reenact probe``.
+"""Probes a model in full and prints the findings: the work behind ``reenact probe``.
 
 The rules that hold here:
 
-* llama.cpp works in a thread of its own, so that Ctrl-C need not wait until it is done with a batch or a file.
-* What was asked for goes to standard output, in colour only on a terminal; how it goes is shown on standard error, and
-  only there.
+* llama.cpp works in a thread of its own, so that Ctrl-C need not wait for the end of a batch or a file.
+* The findings go to standard output, in colour only on a terminal; progress goes to standard error only.
 """
 
 import sys
@@ -32,21 +31,21 @@ _STYLES: Final = {"same": "green", "differs": "bold red", "not tried": "yellow"}
 
 @frozen(kw_only=True)
 class ProbeRequest:
-    """What is to be probed, and how."""
+    """The model to probe, and the settings."""
 
     model: Path
     n_threads: int | None
-    """None for one for each CPU."""
+    """None for one thread for each CPU."""
     seconds: float | None
     """How long it may take; None for as long as it takes."""
 
 
 def probed(asked: ProbeRequest) -> "Findings":
-    """Probe a model, and show on a terminal how it goes.
+    """Probe a model, and show the progress on a terminal.
 
     Raises:
-        KeyboardInterrupt: Soon after Ctrl-C; nothing is kept of what was found until then.
-        OSError, InvalidRequest, EngineBroken: It cannot be probed.
+        KeyboardInterrupt: Soon after Ctrl-C; the findings so far are not kept.
+        OSError, InvalidRequest, EngineBroken: The model cannot be probed.
     """
     n_threads = _checked(asked)
     stopped = Event()
@@ -98,7 +97,7 @@ def _abort(engine: "LlamaEngine") -> None:
 
 
 def _checked(asked: ProbeRequest) -> int:
-    """Return how many threads are to be used."""
+    """Return the count of threads to use."""
     if asked.seconds is not None and not 0 <= asked.seconds < float("inf"):
         raise InvalidRequest("seconds", f"expected a number from 0 on, got {asked.seconds:g}")
     n_threads = cpus() if asked.n_threads is None else asked.n_threads
@@ -123,13 +122,13 @@ def _lines(findings: "Findings") -> Iterator[Spans]:
         yield [(f"  {case:<{width}}  ", ""), (found, _STYLES[found])]
     if not findings.probe:
         why = "a text that is pooled is alone in its batch" if findings.file.pools else "it has too few positions"
-        yield [(f"  nothing is to be probed: {why}", "")]
+        yield [(f"  there is nothing to probe: {why}", "")]
     yield []
     if findings.obstacle is not None:
-        yield [("known against it: ", "bold"), (findings.obstacle, "")]
+        yield [("known obstacle: ", "bold"), (findings.obstacle, "")]
     facts = findings.facts
     style = "bold green" if facts.policy == "schedule-independent" else "bold yellow"
-    why = ", for what is known against it" if facts.reason == findings.obstacle else f": {facts.reason}"
+    why = ", because of the known obstacle" if facts.reason == findings.obstacle else f": {facts.reason}"
     yield [('determinism="auto" takes ', ""), (facts.policy, style), (f" here{why}", "")]
 
 

@@ -1,4 +1,4 @@
-"""The commands ``reenact serve`` and ``reenact models``: what is served is asked for here, and told to a person."""
+"""Runs the commands ``reenact serve`` and ``reenact models``: reads their arguments and prints what is served."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reenact.runtime.http.on_demand import ServedModel
 
 HOST, PORT = "127.0.0.1", 11434
-"""ollama's, where clients look."""
+"""Where ollama listens, and its clients connect by default."""
 
 FLAGS: Final = {"model": "MODEL", "n_slots": "--slots", "host": "--host", "keep_alive": "--keep-alive"}
 
@@ -42,16 +42,16 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=argument,
         metavar="MODEL | NAME=FILE",
-        help="a name that `reenact models` lists, or a file under a name (default: the installed SmolLM2)",
+        help="a name that `reenact models` lists, or a name and its file (default: the installed SmolLM2)",
     )
-    parser.add_argument("--host", metavar="HOST", help=f"where to listen (default: $OLLAMA_HOST, or {HOST})")
+    parser.add_argument("--host", metavar="HOST", help=f"the address to listen on (default: $OLLAMA_HOST, or {HOST})")
     parser.add_argument("--port", type=int, metavar="N", help=f"default: that of $OLLAMA_HOST, or {PORT}; 0 for any")
-    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="default: a folder of the user's state")
+    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="the folder of logs (default: in the user's state)")
     parser.add_argument("--no-log", action="store_true", help="record nothing")
     parser.add_argument(
         "--keep-alive",
         metavar="TIME",
-        help='how long a model stays loaded behind its last request, as "5m", seconds, or -1 for ever'
+        help='how long a model stays loaded after its last request: a time such as "5m", seconds, or -1 for ever'
         " (default: $OLLAMA_KEEP_ALIVE, or 5m)",
     )
     parser.add_argument(
@@ -60,13 +60,15 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=argument,
         default=[],
         metavar="URL",
-        help="pages of this origin may ask too; $OLLAMA_ORIGINS, with commas, names more",
+        help="let pages of this origin send requests too; $OLLAMA_ORIGINS has more, separated by commas",
     )
-    parser.add_argument("--api-keys", type=Path, metavar="FILE", help="one of the keys in it, a line each, is wanted")
-    parser.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at once (default: 4)")
-    parser.add_argument("--n-ctx", type=int, metavar="N", default=_N_CTX, help=f"cells of a sequence ({_N_CTX})")
-    parser.add_argument("--n-batch", type=int, metavar="N", help="rows of a batch (default: 64)")
-    parser.add_argument("--n-threads", type=int, metavar="N", help="threads that compute; by default one for each CPU")
+    parser.add_argument("--api-keys", type=Path, metavar="FILE", help="require one of the keys in it, one on each line")
+    parser.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at a time (default: 4)")
+    parser.add_argument(
+        "--n-ctx", type=int, metavar="N", default=_N_CTX, help=f"cells for each sequence (default: {_N_CTX})"
+    )
+    parser.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")
+    parser.add_argument("--n-threads", type=int, metavar="N", help="threads that compute (default: one for each CPU)")
     parser.add_argument("--determinism", choices=get_args(Determinism), help="as for generate (default: auto)")
     parser.add_argument("--verbose", action="store_true", help="show accesses and selected events on stderr")
 
@@ -74,7 +76,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 def add_models(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``reenact models``."""
     parser.set_defaults(run=models, flags=FLAGS, log=None)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a model")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each model")
 
 
 def serve(parsed: argparse.Namespace) -> int:
@@ -112,7 +114,7 @@ def serve(parsed: argparse.Namespace) -> int:
 
 
 def models(parsed: argparse.Namespace) -> int:
-    """List the models that can be named."""
+    """List the models that have a name."""
     show = printer(sys.stdout)
     found = stored_models()
     width = max((len(visible(one.name)) for one in found), default=0)
@@ -146,7 +148,7 @@ def address(written: str) -> tuple[str, int]:
 
 
 def _asked_models(asked: list[str]) -> Iterator[StoredModel]:
-    """Return the models that are to be served, each name once."""
+    """Return the models to serve, each name once."""
     if not asked:
         yield installed()
         return
@@ -156,7 +158,7 @@ def _asked_models(asked: list[str]) -> Iterator[StoredModel]:
         if separator and not Path(written).exists():
             model = StoredModel(name=full_name(name), path=Path(file), store="installed")
             with model.path.open("rb"):
-                pass  # Whoever starts a server learns at once that a file is not there.
+                pass  # A missing file must be an error when the server starts.
         else:
             model = named_model(written)
         if model.name in seen:
@@ -183,12 +185,12 @@ def _log_folder() -> Path:
 
 
 def _url(host: str, port: int) -> str:
-    host = "127.0.0.1" if host in {"", "0.0.0.0"} else host  # noqa: S104  # it is told, not listened on
+    host = "127.0.0.1" if host in {"", "0.0.0.0"} else host  # noqa: S104  # it is printed, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _greet(served: "list[ServedModel]", url: str, folder: Path | None) -> None:
-    """Print what is served, where, where the logs go, and a line to try it with."""
+    """Print the address, the models, the folder of logs, and a command to try."""
     show = printer(sys.stdout)
     for line in _greeting(served, url, folder):
         show(line)

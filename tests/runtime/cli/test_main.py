@@ -49,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
         (["--model", ".", "x"], "Is a directory"),
         (["--model", __file__, "x"], "is not a GGUF file"),
         (["--log", "no/such/folder/x.jsonl", "x"], "no/such/folder/x.jsonl: No such file"),
-        (["--log", __file__, "x"], f"{__file__}: there is such a log already"),
+        (["--log", __file__, "x"], f"{__file__}: the file exists, and a log is never"),
         (["--temperature", "warm", "x"], "--temperature: invalid float value: 'warm'"),
         (["--temperature", "-1", "x"], "--temperature: expected 0 to 100, got -1"),
         (["--top-p", "nan", "x"], "--top-p: expected 0 to 1, got nan"),
@@ -363,8 +363,8 @@ def test_what_is_known_against_a_model_is_told(capsys: pytest.CaptureFixture[str
     lines = out.splitlines()
     assert 0 == code
     assert "  one by one                       differs" in lines
-    known = "known against it: a lone row is multiplied differently by its matrices in f16, whatever the settings"
-    assert [known, 'determinism="auto" takes recorded-schedule here, for what is known against it'] == lines[-2:]
+    known = "known obstacle: a lone row is multiplied differently by its matrices in f16, whatever the settings"
+    assert [known, 'determinism="auto" takes recorded-schedule here, because of the known obstacle'] == lines[-2:]
 
 
 @pytest.mark.model
@@ -413,7 +413,7 @@ def test_a_model_for_embeddings_is_not_probed(
         told = json.loads(out)
         assert ({}, None, "a text is alone in its batch") == (told["probe"], told["numerics"], told["auto"]["reason"])
     else:
-        assert "  nothing is to be probed: a text that is pooled is alone in its batch\n" in out
+        assert "  there is nothing to probe: a text that is pooled is alone in its batch\n" in out
         assert out.endswith("takes schedule-independent here: a text is alone in its batch\n")
 
 
