@@ -1,9 +1,8 @@
-"""The shell: trio, llama.cpp and files around the core.
+"""Wraps the core in trio, llama.cpp and files, and exports the public names.
 
-The public names come from here, and are loaded when they are used, so that reading a log needs neither trio nor
-llama.cpp: `open_runtime` and what it gives (`Runtime`, `Stream`, `Chunk`, `Completion`, `Logprob`, `Embedding`,
-`Statistics`), the engines (`Engine`, `LlamaEngine`, `ScriptedEngine`), the errors, and `installed_model`, the
-model of the examples.
+The names are loaded on first use, so that reading a log needs neither trio nor llama.cpp: `open_runtime` and its
+results (`Runtime`, `Stream`, `Chunk`, `Completion`, `Logprob`, `Embedding`, `Statistics`), the engines (`Engine`,
+`LlamaEngine`, `ScriptedEngine`), the errors, and `installed_model`, the model of the examples.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""How a session is opened: settings checked, model loaded, header written, tasks started; and how it is left."""
+"""Opens a session: checks settings, loads the model, writes the header, starts the tasks; and closes it."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -44,31 +44,31 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Load a model and serve requests until the block is left.
 
-    Leaving the block cancels what is left, records that, and closes the log.
+    Leaving the block cancels the remaining requests, records that, and closes the log.
 
     Args:
         model: A GGUF file, or an engine.
-        log: The file to record the session in; it must not exist. It will hold the prompts. None records nothing.
-        n_slots: Sequences evaluated together.
-        n_ctx: Cells one sequence may use: tokens of its prompt and of what it generates.
-        n_batch: Rows of one batch; at least ``n_slots``. More makes prompts faster and others' tokens later.
-        n_threads: Threads that compute; by default as many as there are CPUs for this process. They wait for each
-            other: where other programs keep the CPUs busy, fewer may be faster.
+        log: The file to record the session in, prompts included; it must not exist. None records nothing.
+        n_slots: The count of sequences that are evaluated together.
+        n_ctx: The count of cells for each sequence: for the tokens of its prompt and those it generates.
+        n_batch: The most rows of a batch, at least ``n_slots``. More make prompts faster and other sequences slower.
+        n_threads: The count of threads that compute; by default one for each CPU of this process. They wait for each
+            other, so fewer may be faster while other programs keep the CPUs busy.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
-            options and the seed. "recorded-schedule": llama.cpp's fastest settings; it depends on the company too, and
-            the session can be executed again all the same. "auto" takes the first where this model, build and machine
-            allow it, by what is known of them and by a probe of a few seconds that is kept; ``runtime.determinism``
-            and the header say which it is, and why.
+            options and the seed. "recorded-schedule": llama.cpp's fastest settings; the output depends on concurrent
+            requests too, but the session can still be executed again. "auto" takes the first if this model, build and
+            machine allow it, as decided by known causes and by a probe of a few seconds whose findings are kept;
+            ``runtime.determinism`` and the header have the policy and its reason.
         logits_hash: Record the checksum of every row of logits that a token is drawn from, so that a re-execution can
             compare each of them. Without it only tokens are compared.
-        max_waiting: Requests that may wait for a slot, up to 4,096; if more come, the last in turn gets `Overloaded`.
-        max_reader_lag: Chunks that a reader may leave unread before its sequence pauses.
-        max_pause: Seconds that a paused sequence keeps its slot. Then others may have it, and it goes on with the same
-            text when its reader does. None for any length: then a reader who stalls holds up whoever waits.
+        max_waiting: The most requests that may wait, up to 4,096; if more come, the last in turn gets `Overloaded`.
+        max_reader_lag: The count of chunks that a reader may leave unread before its sequence pauses.
+        max_pause: Seconds that a paused sequence keeps its slot. Then another may have the slot, and the sequence
+            continues unchanged when its reader does. None for no limit; then a stalled reader holds up others.
         sources: The wall clock, session id and seeds.
 
     Raises:
-        InvalidRequest: A setting that cannot be had, or a file that is not a model.
+        InvalidRequest: A setting is invalid or impossible, or the file is not a model.
         OSError: The model cannot be read or the log cannot be made; FileExistsError for a log that exists.
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
@@ -88,7 +88,7 @@ async def open_runtime(
     last: Callable[[], None] = _nothing
     try:
         loaded = await compute.run(engine.load, settings)
-        last = engine.close  # Only what was loaded here: another runtime may have the engine.
+        last = engine.close  # Only if it was loaded here: another runtime may have the engine.
         async with _serving(_header(loaded, limits, sources), engine, compute, aside, journal) as session:
             yield Runtime(session, sources)
     finally:
@@ -100,14 +100,14 @@ async def open_runtime(
 
 
 def _threads(engine: Engine) -> tuple[Compute, Compute]:
-    """Return the thread in which an engine decodes, and the one in which it checks grammars meanwhile."""
+    """Return the thread in which an engine decodes, and the one in which it checks grammars at the same time."""
     if engine.computes:
         return ComputeThread(), ComputeThread()
     return (compute := InPlace()), compute
 
 
 async def _finish(compute: Compute, aside: Compute, last: Callable[[], None]) -> None:
-    """End both threads; a grammar that is still being checked comes to its end before the engine does."""
+    """End both threads, and the engine only after a grammar that is still being checked."""
     try:
         if aside is not compute:
             await aside.finish(_nothing)
@@ -116,16 +116,16 @@ async def _finish(compute: Compute, aside: Compute, last: Callable[[], None]) ->
 
 
 def _nothing() -> None:
-    """Free what was never loaded."""
+    """Do nothing, because the engine was not loaded."""
 
 
 @asynccontextmanager
 async def _serving(
     header: e.SessionOpened, engine: Engine, compute: Compute, aside: Compute, journal: Journal | None
 ) -> AsyncIterator[Session]:
-    """Run a session's tasks around a block, and let an error of the block out as it is, not in a group."""
+    """Run a session's tasks around a block, and raise an error of the block itself, not in a group."""
     session = Session(header, engine, compute, aside, journal)
-    session.raise_untold()
+    session.raise_unreported()
     try:
         try:
             async with _ungrouped(), trio.open_nursery() as nursery:
@@ -137,9 +137,9 @@ async def _serving(
         finally:
             session.close()
     except trio.Cancelled:
-        session.raise_untold()
+        session.raise_unreported()
         raise
-    session.raise_untold()
+    session.raise_unreported()
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def _ungrouped() -> AsyncIterator[None]:
         try:
             raise error
         finally:
-            error.__context__ = context  # Not the group, which nobody made.
+            error.__context__ = context  # Not the group, which the caller did not make.
 
 
 def cpus() -> int:
@@ -188,10 +188,10 @@ def _journal(log: str | os.PathLike[str] | None) -> Journal | None:
 
 
 def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **callbacks: Callable[..., None]) -> Engine:
-    """Return a `LlamaEngine`, with its callbacks; its module is an extra, and is imported only here.
+    """Return a `LlamaEngine` with these callbacks; its module needs an extra, and is imported only here.
 
     Raises:
-        EngineBroken: llama.cpp is not installed; the error says how to get it.
+        EngineBroken: llama.cpp is not installed; the error has the command that installs it.
     """
     try:
         from reenact.runtime.llama.engine import LlamaEngine

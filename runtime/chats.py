@@ -1,7 +1,7 @@
-"""Chats that may go on: which tokens stand for the messages so far.
+"""Keeps the tokens of answered chats, so that later messages can continue them.
 
-Text that is tokenised again can come out as other tokens than those that were sampled. So a chat that goes on keeps the
-tokens it has, and only what is new is tokenised; its cells can be reused, and the model sees what it said.
+Tokenizing a text again can give other tokens than those that were sampled. So a chat that continues keeps its tokens,
+and only its new part is tokenized: its cells can be reused, and the model sees its own tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from reenact.runtime.request import Request
 from reenact.runtime.results import Completion
 
 ANSWERS: Final = "assistant"
-"""The role of what the model says, by the name that chat templates use."""
+"""The role of the model's messages, as chat templates name it."""
 
 _FIELD: Final = "messages"
 
@@ -28,33 +28,33 @@ _Key = tuple[tuple[str, str], ...]
 
 @frozen
 class Chat:
-    """What there is of a chat that was answered."""
+    """A chat that was answered."""
 
     sequence: int
-    """Of its last answer."""
+    """The sequence of its last answer."""
     text: str
-    """What the inputs stand for, as the template put it."""
+    """The text of the inputs, as the template rendered it."""
     inputs: tuple[Input, ...]
     bos_added: bool
     n_steps: int
-    """How far the messages were shortened, as `reenact.runtime.fitting` counts it."""
+    """The count of steps by which `reenact.runtime.fitting` shortened the messages."""
 
 
 class Chats:
-    """The chats of one session; those that were answered latest, as far as there is room."""
+    """The latest answered chats of one session, as many as there is room for."""
 
     def __init__(self) -> None:
         self._chats: dict[_Key, Chat] = {}
         self._n_inputs = 0
 
     def continued(self, messages: list[Message], text: str, n_steps: int) -> Chat | None:
-        """Return the longest chat that ``messages`` go on from.
+        """Return the longest chat that ``messages`` continue.
 
         Args:
             messages: The messages.
-            text: What the template makes of them. It must begin as that of the chat did: a template may show old
-                messages otherwise than new ones.
-            n_steps: How far they are shortened; it must be as far as the chat was.
+            text: The messages as the template renders them. The text must begin with that of the chat, because a
+                template may render old messages differently from new ones.
+            n_steps: The count of steps by which they are shortened, which must be the same as the chat's.
         """
         key = _key(messages)
         before = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
@@ -62,16 +62,16 @@ class Chats:
         return next((chat for chat in found if chat.n_steps == n_steps and text.startswith(chat.text)), None)
 
     def remember(self, messages: list[Message], text: str, live: Request, n_steps: int) -> None:
-        """Keep what a request for ``messages`` was answered.
+        """Keep the answer to a request for ``messages``.
 
         Args:
             messages: The messages.
-            text: What the template made of them.
-            live: The request; it has ended.
-            n_steps: How far they were shortened.
+            text: The messages as the template rendered them.
+            live: The request, which has ended.
+            n_steps: The count of steps by which they were shortened.
         """
         if not isinstance(live.result, Completion) or live.result.finish_reason == "error" or not live.inputs:
-            return  # Without inputs it ended before it was tokenised: nothing stands for the messages.
+            return  # Without inputs it ended before it was tokenized, so there are no tokens for the messages.
         pieces = [sample.piece for sample in live.samples[: len(live.result.tokens)]]
         n_kept, answer = kept(pieces, live.result.text)
         tokens = (sample.token for sample in live.samples[:n_kept])
@@ -88,10 +88,9 @@ class Chats:
 
 
 def kept(pieces: list[bytes], text: str) -> tuple[int, str]:
-    """Return how many of an answer's tokens are text as it went out, and that text.
+    """Return the count of an answer's leading tokens whose bytes are in its text unchanged, and their text.
 
-    A token whose bytes went out as U+FFFD does not come back as what it was, and neither do those behind it; nor one
-    that ends in the middle of a character.
+    Tokens from the first one on whose bytes became U+FFFD do not count, nor does a token that ends within a character.
     """
     raw = text.encode()
     n_kept, end, position = 0, 0, 0
@@ -99,16 +98,16 @@ def kept(pieces: list[bytes], text: str) -> tuple[int, str]:
         if not raw.startswith(piece, position):
             break
         position += len(piece)
-        if position == len(raw) or raw[position] & 0xC0 != 0x80:  # noqa: PLR2004  # a byte that goes on with a character
+        if position == len(raw) or raw[position] & 0xC0 != 0x80:  # noqa: PLR2004  # a byte that continues a character
             n_kept, end = n_pieces, position
     return n_kept, raw[:end].decode()
 
 
 def checked(messages: object) -> list[Message]:
-    """Return messages as they should be.
+    """Return messages in the proper form.
 
     Raises:
-        InvalidRequest: They are not; it says which one.
+        InvalidRequest: They are malformed; the error names the message.
     """
     with reading(_FIELD):
         if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):

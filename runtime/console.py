@@ -1,6 +1,6 @@
-"""The console: selected events for people, through structlog, each with its ``n`` in the log.
+"""Prints selected events for people, through structlog, each with its number ``n`` in the log.
 
-Off unless the application configured structlog (or ``--verbose`` did). Nothing is decided from it.
+It is off unless the application (or ``--verbose``) configured structlog, and nothing depends on it.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ Subscriber = Callable[[e.Record], None]
 
 
 def warn(warning: str) -> None:
-    """Show a warning that is about no record, where structlog is configured."""
+    """Print a warning that belongs to no record, if structlog is configured."""
     if structlog.is_configured():
         structlog.get_logger("reenact").warning(warning)
 
 
 def subscriber() -> Subscriber | None:
-    """Return what shows a record on the console; None where structlog is not configured."""
+    """Return a function that prints a record on the console; None if structlog is not configured."""
     if not structlog.is_configured():
         return None
     logger = structlog.get_logger("reenact")

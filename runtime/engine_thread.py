@@ -1,12 +1,11 @@
-"""Where an engine's calls are made.
+"""Makes an engine's calls, in a thread of its own or in place.
 
-`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine but
-`Engine.compile`, which has a thread of its own beside it:
-llama.cpp gives every OS thread that decodes a team of OpenMP threads of its own, so calls must not move between
-threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise a fixed one. A call that is
-being made cannot be cancelled: whoever waits for it waits until it is done, or leaves it behind where it may.
+`ComputeThread` is one thread for each runtime, started before the model is loaded, for all calls of its engine except
+`Engine.compile`, which has a second such thread. llama.cpp gives every OS thread that decodes a team of OpenMP threads,
+so calls must not move between threads (docs/llama-cpp.md section 4), and ``trio.to_thread.run_sync`` does not promise
+a fixed thread. A call in progress cannot be cancelled: its caller waits for its end, or leaves it behind if allowed.
 
-`InPlace` is for engines that do not compute: the call is made where it is asked for, so that time can be virtual.
+`InPlace` is for engines that do not compute: it makes the call in the calling task, so that time can be virtual.
 """
 
 from collections.abc import Callable
@@ -22,20 +21,20 @@ Ts = TypeVarTuple("Ts")
 
 
 class Compute(Protocol):
-    """Makes calls one at a time, in the order in which they are asked for."""
+    """Makes calls one at a time, in the order of the requests for them."""
 
     async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:
-        """Make a call and wait for what it returns or raises.
+        """Make a call, wait for it, and return or raise its result.
 
         Args:
-            call: What to call.
-            *args: What with.
-            may_leave: Whether a caller that is cancelled leaves at once. Nobody hears of the call then, and if its turn
-                has not come it is not made.
+            call: The function to call.
+            *args: Its arguments.
+            may_leave: Whether a caller that is cancelled leaves at once. Then the result is dropped, and a call that
+                has not begun is not made.
         """
 
     async def finish(self, last: Callable[[], None]) -> None:
-        """Make a last call, whatever happens meanwhile, and no more."""
+        """Make a last call, even if the caller is cancelled, and no more after it."""
 
 
 class ComputeThread:
@@ -86,7 +85,7 @@ class ComputeThread:
 
 
 class InPlace:
-    """The calling task itself; others get a turn before each call."""
+    """Makes calls in the calling task; other tasks get a turn before each call."""
 
     async def run(self, call: Callable[[*Ts], T], *args: *Ts, may_leave: bool = False) -> T:  # noqa: ARG002  # it may
         """Make a call here."""
@@ -94,6 +93,6 @@ class InPlace:
         return call(*args)
 
     async def finish(self, last: Callable[[], None]) -> None:
-        """Make a last call; nobody gets a turn before it."""
+        """Make a last call; no other task gets a turn before it."""
         last()
         await trio.lowlevel.cancel_shielded_checkpoint()

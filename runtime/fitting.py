@@ -1,12 +1,13 @@
-"""Chats that are longer than the context: which messages are left out.
+"""Shortens chats that are longer than the context: decides which messages are left out.
 
 The rules that hold here (docs/runner-semantics.md section 2, "Chats"):
 
-* Whole messages go, oldest first, and with each all that answers it: what is left is a chat that a template takes.
-* System messages and the last message stay. Only where these alone do not fit, the last one loses its beginning.
-* There is room for the answer. Once messages must go, more may go, up to as many as leave a quarter of the context free
-  beside it, so that the turns that follow begin alike and find their cells.
-* What goes follows from the messages and the options alone, and not from what was asked before.
+* Whole messages are left out, oldest first, each together with its answers, so that the rest is a chat that a template
+  accepts.
+* System messages and the last message stay. Only if these alone do not fit, the last one loses its beginning.
+* There is room for the answer. If messages must be left out, more than necessary may be, until another quarter of the
+  context is free: then later turns begin with the same messages and find their cells.
+* The messages and the options alone decide what is left out, and not earlier requests.
 """
 
 from collections.abc import Sequence
@@ -26,46 +27,47 @@ _STAYING: Final = frozenset({"system", "developer"})
 _ASKS: Final = "user"
 
 _REFUSED: Final = MAX_INTEGER
-"""What counts as the inputs of a prompt that nobody takes."""
+"""The count of inputs for a prompt that is too long for any session."""
 
 _ADDED: Final = 2
-"""Tokens that a text has beyond its bytes, at most: BOS and a space."""
+"""The most tokens that a text has beyond its bytes: BOS and a space."""
 
 
 @frozen(kw_only=True)
 class Fitted:
-    """A chat as it is asked."""
+    """A chat in the form that is requested."""
 
     rendered: Rendered
     continues: Chat | None
-    """The chat that it goes on from."""
+    """The chat that it continues."""
     n_steps: int
-    """How far it was shortened."""
+    """The count of steps by which it was shortened."""
     n_left_out: int
-    """Messages that were left out, the last one counted where its beginning was."""
+    """The count of messages that were left out, including the last one if it lost its beginning."""
     n_leading: int | None
-    """Inputs before its first message that may go, BOS apart; None unless asked for and shown by the template."""
+    """The count of inputs before the first message that may be left out, without BOS; None if not asked for, or if the
+    template does not show it."""
 
     @property
     def pieces(self) -> list[Piece]:
-        """What the prompt is made of."""
+        """The pieces of its prompt."""
         return _pieces(self.rendered, self.continues)
 
 
 async def fit(
     session: Session, chats: Chats, messages: list[Message], options: Options, *, keep_leading: bool
 ) -> Fitted:
-    """Return a chat as it is asked: whole where it fits, and else without its oldest messages.
+    """Return a chat in the form to request: whole if it fits, and else without its oldest messages.
 
     Args:
         session: The session.
-        chats: Those that it may go on from.
+        chats: The chats that it may continue.
         messages: The chat.
-        options: Of its request.
-        keep_leading: Find out what comes before the first message that may go, which takes another rendering.
+        options: The options of its request.
+        keep_leading: Count the inputs before the first message that may be left out, which takes another rendering.
 
     Raises:
-        InvalidRequest: The template refuses it; or it does not fit and ``truncate`` is false.
+        InvalidRequest: The template refuses the chat; or it does not fit and ``truncate`` is false.
     """
     n_ctx = session.header.context.n_ctx
     fitting = _Fitting(session, messages, await session.render(messages))
@@ -97,10 +99,10 @@ def _limit(n_ctx: int, options: Options) -> int:
 
 
 async def _n_leading(session: Session, messages: list[Message], rendered: Rendered) -> int | None:
-    """Return the number of inputs before the first message that may go.
+    """Return the number of inputs before the first message that may be left out.
 
-    A template may put system messages anywhere, and write some of its own. So it is asked for another first message,
-    and what begins alike is what stands before it.
+    A template may move system messages, and add text of its own. So the chat is rendered again with another text in
+    that message, and the common beginning of both is the part before it.
     """
     first = next((i for i, message in enumerate(messages) if message["role"] not in _STAYING), None)
     if first is None:
@@ -118,7 +120,7 @@ async def _n_leading(session: Session, messages: list[Message], rendered: Render
 class _Fitting:
     """One chat, shortened in steps.
 
-    By each it loses one more of its units, and then one more character of the last message, from its beginning.
+    Each step removes one more of its units, and after all units one more character from the last message's beginning.
     """
 
     def __init__(self, session: Session, messages: list[Message], whole: Rendered) -> None:
@@ -129,11 +131,11 @@ class _Fitting:
         self._rendered: dict[int, Rendered | None] = {0: whole}
 
     async def n_steps(self, limit: int, roomy: int) -> int:
-        """Return by how many steps the chat is shortened.
+        """Return the count of steps by which the chat is shortened.
 
         Args:
-            limit: Inputs that it may have.
-            roomy: So few that no more units need go, where more go than must to make their number a round one.
+            limit: The most inputs that it may have.
+            roomy: The count of inputs at which no more units are removed to make their number a round one.
         """
         if _at_most([self.whole]) <= limit:
             return 0
@@ -147,9 +149,9 @@ class _Fitting:
         return cut if 0 < await self.n_inputs(cut, limit) <= limit else n_units
 
     async def _least(self, low: int, high: int, limit: int) -> int:
-        """Return the fewest steps from ``low`` on that leave no more than ``limit``, or ``high`` where none do.
+        """Return the fewest steps from ``low`` on that leave at most ``limit`` inputs, or ``high`` if none do.
 
-        It tries what is short first: of a long chat no more is tokenised than a few times what fits.
+        It tries short forms first, so that only a few times the context is tokenized of a long chat.
         """
         stride = 1
         while low < high:
@@ -161,12 +163,12 @@ class _Fitting:
         return low
 
     async def n_inputs(self, n_steps: int, limit: int) -> int:
-        """Return the number of inputs after these steps, or any number up to ``limit`` where there are no more."""
+        """Return the number of inputs after these steps; if it is at most ``limit``, any number up to that."""
         rendered = await self.shortened(n_steps)
         return 0 if rendered is None else await _count(self._session, [rendered], limit)
 
     async def shortened(self, n_steps: int) -> Rendered | None:
-        """Return the chat after so many steps, if the template takes what is left."""
+        """Return the chat after so many steps, or None if the template refuses it."""
         if n_steps not in self._rendered:
             try:
                 self._rendered[n_steps] = await self._session.render(self.left(n_steps))
@@ -175,14 +177,14 @@ class _Fitting:
         return self._rendered[n_steps]
 
     def left(self, n_steps: int) -> list[Message]:
-        """Return the messages that are left after so many steps."""
+        """Return the remaining messages after so many steps."""
         gone = self._gone(n_steps)
         *before, last = (message for i, message in enumerate(self._messages) if i not in gone)
         n_cut = max(n_steps - len(self._units), 0)
         return [*before, {"role": last["role"], "content": last["content"][n_cut:]}]
 
     def n_left_out(self, n_steps: int) -> int:
-        """Return the number of messages that are left out, the last one counted where its beginning is."""
+        """Return the count of messages that are left out, including the last one if it lost its beginning."""
         return len(self._gone(n_steps)) + (n_steps > len(self._units))
 
     def _gone(self, n_steps: int) -> set[int]:
@@ -190,7 +192,7 @@ class _Fitting:
 
 
 async def _count(session: Session, pieces: list[Piece], limit: int) -> int:
-    """Return the number of inputs of a prompt, or any number up to ``limit`` where there are no more."""
+    """Return the number of inputs of a prompt; if it is at most ``limit``, any number up to that."""
     at_most = _at_most(pieces)
     if at_most <= limit:
         return at_most
@@ -219,9 +221,9 @@ def _pieces(rendered: Rendered, chat: Chat | None) -> list[Piece]:
 
 
 def roundest(low: int, high: int) -> int:
-    """Return the number between two from 1 on that most powers of two divide.
+    """Return the number from ``low`` to ``high``, both at least 1, that most powers of two divide.
 
-    While both grow by the distance between them, it changes twice at most.
+    While both grow by the distance between them, it changes at most twice.
     """
     while high & (high - 1) >= low:
         high &= high - 1
@@ -229,10 +231,10 @@ def roundest(low: int, high: int) -> int:
 
 
 def units(messages: Sequence[Message]) -> list[list[int]]:
-    """Return the places of the messages that may go, oldest first, in groups that go together.
+    """Return the places of the messages that may be left out, oldest first, in groups that are left out together.
 
-    A question goes with all that follows until the next one. Of what follows the last question each answer goes with
-    what follows it, a tool's results; the last one stays.
+    A question forms a group with all messages up to the next question. After the last question, each answer forms a
+    group with the tool results that follow it; the last group stays.
     """
     may_go = [i for i, message in enumerate(messages) if message["role"] not in _STAYING]
     asked = any(messages[i]["role"] == _ASKS for i in may_go)

@@ -1,7 +1,7 @@
-"""What the head of a GGUF file says, read without llama.cpp: for lists of models that nobody has opened.
+"""Reads the head of a GGUF file without llama.cpp, for lists of models that are not open.
 
-The rule that holds here: a file may hold anything. What is not as the format says ends the reading, and what was read
-before counts; nothing longer than a head can be is read.
+The rule that holds here: a file may contain anything. Reading ends at the first error in the format, and the values
+before it count; no more than the longest possible head is read.
 """
 
 import mmap
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Final
 
 _MAX_BYTES: Final = 2**27
-"""Bytes in which a head ends: a vocabulary of 256,000 tokens with its merges takes some 10 million."""
+"""The most bytes of a head: a vocabulary of 256,000 tokens with its merges takes some 10 million."""
 _MAX_KEYS: Final = 2**12
 _MAX_TEXT: Final = 2**20
-"""Bytes of a text that is kept."""
+"""The first bytes of a text that are kept."""
 _VERSIONS: Final = {2, 3}
 
 _FORMATS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 """gguf_type"""
 
-Said = int | float | bool | str
+HeadValue = int | float | bool | str
 
 
 class _Bytes:
-    """Bytes that are read from the front."""
+    """Reads bytes from the front."""
 
     def __init__(self, raw: memoryview) -> None:
         self._raw = raw
@@ -54,13 +54,13 @@ class _Bytes:
         return part
 
 
-def gguf_head(path: Path) -> dict[str, Said]:
-    """Return the numbers, flags and texts in a file's head by their keys; none where it is no GGUF file.
+def gguf_head(path: Path) -> dict[str, HeadValue]:
+    """Return the numbers, flags and texts in a file's head by their keys; none if it is not a GGUF file.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
-    found: dict[str, Said] = {}
+    found: dict[str, HeadValue] = {}
     with path.open("rb") as file, suppress(ValueError):  # An empty file cannot be mapped.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with mapped, memoryview(mapped) as raw, raw[:_MAX_BYTES] as head:
@@ -68,12 +68,12 @@ def gguf_head(path: Path) -> dict[str, Said]:
     return found
 
 
-def _read(head: memoryview, found: dict[str, Said]) -> None:
+def _read(head: memoryview, found: dict[str, HeadValue]) -> None:
     reading = _Bytes(head)
     try:
         if bytes(reading.take(4)) != b"GGUF" or reading.number("<I") not in _VERSIONS:
             return
-        reading.length()  # Of tensors.
+        reading.length()  # The count of tensors.
         for _ in range(min(reading.length(), _MAX_KEYS)):
             key, kind = reading.text(), int(reading.number("<I"))
             value = _value(reading, kind)
@@ -83,8 +83,8 @@ def _read(head: memoryview, found: dict[str, Said]) -> None:
         return
 
 
-def _value(reading: _Bytes, kind: int) -> Said | None:
-    """Return a value, or None for a list, which is passed over."""
+def _value(reading: _Bytes, kind: int) -> HeadValue | None:
+    """Return a value, or None for a list, which is skipped."""
     if kind == _STRING:
         return reading.text()
     if kind != _ARRAY:

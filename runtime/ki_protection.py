@@ -1,6 +1,6 @@
-"""Context managers that Ctrl-C cannot enter or leave half-way.
+"""Makes context managers that Ctrl-C cannot interrupt while they are entered or left.
 
-``trio.lowlevel.enable_ki_protection`` on the generator alone leaves the lines of ``contextlib`` around it open to a
+``trio.lowlevel.enable_ki_protection`` on the generator alone leaves the code of ``contextlib`` around it open to a
 ``KeyboardInterrupt``. Here entering and leaving are protected as a whole, and the block between them is not.
 """
 
@@ -32,7 +32,7 @@ class _Protected(AbstractAsyncContextManager[T]):
 
 
 def protected_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
-    """Do as ``contextlib.asynccontextmanager`` does, and protect entering and leaving from Ctrl-C."""
+    """Do the same as ``contextlib.asynccontextmanager``, and protect entering and leaving from Ctrl-C."""
     make = asynccontextmanager(function)
 
     @wraps(function)

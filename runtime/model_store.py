@@ -1,11 +1,10 @@
-"""Models by their names: those of ollama's store, those of Hugging Face's cache, and the installed one.
+"""Finds models by their names: in ollama's store, in Hugging Face's cache, and the installed one.
 
 The rules that hold here:
 
-* Nothing is written and nothing is fetched: what a name stands for is what lies here already.
-* What lies in those folders is others' doing. What is not as it should be is left out, and a digest that is none opens
-  no file.
-* A name without a tag means the tag "latest", and case does not matter.
+* Nothing is written and nothing is fetched: a name leads to a file on this machine.
+* Other programs write those folders. Malformed entries are left out, and a malformed digest opens no file.
+* A name without a tag has the tag "latest", and case does not matter.
 """
 
 import json
@@ -25,36 +24,36 @@ from reenact.runtime.regular import text_of_name
 Store = Literal["ollama", "huggingface", "installed"]
 
 _OLLAMAS_HOST: Final = "registry.ollama.ai"
-"""The folder of the manifests whose names have no host in front."""
+"""The folder of the manifests whose names begin without a host."""
 _LIBRARY: Final = "library"
-"""Likewise, and no namespace."""
+"""The folder of those that have no namespace either."""
 _MODEL_LAYER: Final = "application/vnd.ollama.image.model"
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_MANIFEST: Final = 2**20
-"""Bytes of a manifest that is read; ollama's have a thousand."""
+"""The most bytes of a manifest; ollama's have about a thousand."""
 _QUANTIZATION: Final = re.compile(r"(?:^|[-._])((?:IQ|Q|TQ)[0-9]\w*|BF16|F16|F32|MXFP4\w*)$", re.IGNORECASE)
 _LATER_PART: Final = re.compile(r"-(?!00001)[0-9]{5}-of-[0-9]{5}$")
-"""Of a model in several files: llama.cpp is given the first one."""
+"""A later file of a model in several files; llama.cpp needs only the path of the first one."""
 _INSTALLED: Final = "smollm2"
 
 
 @frozen(kw_only=True)
 class StoredModel:
-    """A model that a name stands for."""
+    """A model that has a name."""
 
     name: str
-    """With its tag, in lower case."""
+    """Its name with its tag, in lower case."""
     path: Path
     store: Store
     sha256: str | None = None
-    """As the store says."""
+    """The digest that the store has for it."""
     family: str = ""
     parameter_size: str = ""
     quantization: str = ""
 
     @property
     def header_name(self) -> str | None:
-        """What a log's header calls it; None for its file's name, which says nothing of a blob."""
+        """The model's name in a log's header; None for its file's name, which for a blob would be a digest."""
         return self.name if self.store == "ollama" else None
 
 
@@ -65,7 +64,7 @@ def full_name(name: str) -> str:
 
 
 def stored_models() -> list[StoredModel]:
-    """Return the models that are here, by their names; of two with one name the one in ollama's store."""
+    """Return the models on this machine, in the order of their names; ollama's store takes precedence for a name."""
     found: dict[str, StoredModel] = {}
     for model in (*_of_ollama(), *_of_huggingface(), *_installed()):
         found.setdefault(model.name, model)
@@ -73,7 +72,7 @@ def stored_models() -> list[StoredModel]:
 
 
 def named_model(written: str | os.PathLike[str]) -> StoredModel:
-    """Return the model that a person means: a file by its path, or a name.
+    """Return the model with this path or name.
 
     Raises:
         InvalidRequest: There is neither such a file nor such a name.
@@ -98,10 +97,10 @@ def named_model(written: str | os.PathLike[str]) -> StoredModel:
 
 
 def chosen(written: Path | None) -> StoredModel:
-    """Return the model that a person means, or the installed one.
+    """Return the model with this path or name, or by default the installed one.
 
     Raises:
-        InvalidRequest: There is none.
+        InvalidRequest: There is no such model.
     """
     return installed() if written is None else named_model(written)
 
@@ -127,7 +126,7 @@ def _of_ollama() -> Iterator[StoredModel]:
 
 
 def _manifest(folder: Path, path: Path, name: str) -> StoredModel | None:
-    """Return the model of a manifest, if it has one whose file is here."""
+    """Return the model of a manifest, if it names one whose file exists."""
     layers = _json(path).get("layers")
     for layer in layers if isinstance(layers, list) else []:
         if not isinstance(layer, dict) or layer.get("mediaType") != _MODEL_LAYER:
@@ -156,7 +155,7 @@ def _config(folder: Path, manifest: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; an empty one where there is none."""
+    """Return the JSON object in a file, or an empty one if there is none."""
     with suppress(OSError, ValueError, RecursionError):
         if path.stat().st_size <= _MAX_MANIFEST:
             found = json.loads(path.read_bytes())
@@ -203,7 +202,7 @@ def _installed() -> Iterator[StoredModel]:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """Return the files that a pattern finds, in an order; none where the folder cannot be read."""
+    """Return the files that match a pattern, sorted; none if the folder cannot be read."""
     with suppress(OSError):
         return sorted(path for path in folder.glob(pattern) if path.is_file())
     return []

@@ -1,4 +1,4 @@
-"""Prompts as callers give them: one text, or texts and rows of numbers in turns."""
+"""Checks prompts as callers give them: one text, or texts and rows of numbers in turn."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,21 +16,22 @@ Prompt = str | Iterable[str | Sequence[float]]
 """A text; or texts and rows, each row as a sequence of numbers."""
 
 ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""What stands for a row where a prompt is told as text."""
+"""The character in place of a row when a prompt is shown as text."""
 
 
 def pieces_of(prompt: Prompt, context: ContextFacts) -> list[Piece]:
-    """Return the pieces of a prompt; texts that follow one another are one, and so are rows.
+    """Return the pieces of a prompt; consecutive texts are joined into one piece, and so are consecutive rows.
 
     Args:
-        prompt: What a caller gave.
-        context: How many numbers a row has, 0 where the model takes none.
+        prompt: The prompt as the caller gave it.
+        context: Has the count of numbers in a row, 0 if the model takes no rows.
 
     Raises:
-        InvalidRequest: It is none; a row is of the wrong length or holds what is no finite number; or it is too much.
+        InvalidRequest: It is not a prompt; a row has the wrong length or contains something other than a finite number;
+            or the prompt is too long.
     """
     with reading("prompt"):
-        # Its characters, whatever the methods of a class of the caller's make of them.
+        # Its characters, even if the caller's subclass of str overrides methods.
         return [str.__str__(prompt)] if isinstance(prompt, str) else _joined(prompt, context)
 
 
@@ -41,7 +42,7 @@ def _joined(prompt: object, context: ContextFacts) -> list[Piece]:
         one = str.__str__(piece) if isinstance(piece, str) else _row(piece, context)
         if not found or type(found[-1][0]) is not type(one):
             found.append([])
-        found[-1].append(one)  # type: ignore[arg-type]  # it is of the kind that is there
+        found[-1].append(one)  # type: ignore[arg-type]  # it has the type of the others
         if isinstance(one, str):
             n_characters += len(one)
         else:
@@ -53,7 +54,7 @@ def _joined(prompt: object, context: ContextFacts) -> list[Piece]:
 
 
 def _piece(same: list[str] | list[bytes]) -> Piece:
-    """Return texts, or rows, as one piece."""
+    """Return texts or rows as one piece."""
     texts = [one for one in same if isinstance(one, str)]
     return "".join(texts) if texts else given_rows(one for one in same if isinstance(one, bytes))
 
@@ -77,13 +78,13 @@ def _row(row: object, context: ContextFacts) -> bytes:
 
 
 def _number(value: object) -> float:
-    """Return a number as a float; numpy's are numbers too."""
+    """Return a number, which may be numpy's, as a float."""
     try:
         number = math.nan if isinstance(value, str | bool) else float(value)  # type: ignore[arg-type]  # it may be any
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidRequest("prompt", "a row holds something that is no finite number")
+        raise InvalidRequest("prompt", "a row contains something other than a finite number")
     return number
 
 
@@ -91,7 +92,7 @@ def texts_of(texts: object) -> list[str]:
     """Return the texts of a list.
 
     Raises:
-        InvalidRequest: It is none, or one of them is no text.
+        InvalidRequest: It is not a list, or contains something other than texts.
     """
     with reading("texts"):
         if isinstance(texts, str):
@@ -100,10 +101,10 @@ def texts_of(texts: object) -> list[str]:
 
 
 def _listed(field: str, value: object, expected: str, most: int) -> Iterator[object]:
-    """Yield what is in a list of a caller's, which may have no end.
+    """Yield the items of a caller's list, which may be endless.
 
     Raises:
-        InvalidRequest: It is no list, or more is in it than ``most``.
+        InvalidRequest: It is not a list, or has more items than ``most``.
     """
     if isinstance(value, bytes) or not isinstance(value, Iterable):
         raise InvalidRequest(field, f"expected {expected}, got {type(value).__name__}")

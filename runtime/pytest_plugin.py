@@ -1,4 +1,4 @@
-"""A pytest fixture for applications: a runtime without a model, whose session is replayed when the test ends.
+"""Provides a pytest fixture for applications: a runtime without a model, whose session is replayed after the test.
 
 ::
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OpenScripted(Protocol):
-    """What `scripted_runtime` gives: `open_runtime` on a `ScriptedEngine`; settings are those of `open_runtime`."""
+    """The type of `scripted_runtime`: calls `open_runtime` with a `ScriptedEngine` and with the given settings."""
 
     def __call__(
         self,
@@ -34,13 +34,13 @@ class OpenScripted(Protocol):
         batch_seconds: float = 0.0,
         **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
-        """Open the runtime, once a test."""
+        """Open the runtime, once in a test."""
 
 
 @pytest.fixture
 def scripted_runtime(session_log: Path) -> OpenScripted:
-    """Open a runtime that plays scripts and records to ``session_log``, which must replay the same in the end."""
-    from reenact.runtime.api import open_runtime  # pytest loads this plugin for everybody
+    """Open a runtime that plays scripts and records to ``session_log``, which must replay the same after the test."""
+    from reenact.runtime.api import open_runtime  # late, because pytest always loads this plugin
     from reenact.runtime.engine.scripted import ScriptedEngine
 
     def open_scripted(

@@ -1,10 +1,10 @@
-"""A request that has not ended, as the session sees it: what is on the way to its caller.
+"""Holds a request that has not ended: the chunks on the way to its caller, and then its result.
 
 The rules that hold here:
 
-* Chunks are buffered without bound, but the session is told when more than so many are unread, and pauses the sequence:
-  that is the bound.
-* A token goes out with the chunk in which its text becomes whole. One whose text a stop string cut never does.
+* The buffer of chunks has no limit of its own. Instead, the session pauses the sequence when more than ``max_lag``
+  chunks are unread.
+* A token is released with the chunk that completes its text. A token cut by a stop string is never released.
 """
 
 import math
@@ -20,7 +20,7 @@ from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
 if TYPE_CHECKING:
     from reenact.actors.inputs import Input
 
-Said = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
+Output = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
 """The events that a request carries out."""
 
 
@@ -34,31 +34,31 @@ class Request:
         self.embedding = request.embedding
         self._n_left_out = request.left_out
         self.inputs: tuple[Input, ...] = ()
-        """Of the prompt, whole."""
+        """The inputs of the whole prompt."""
         self.bos_added = False
         self.samples: list[e.Sample] = []
-        """The tokens of the text, and at the end perhaps some that a stop string cut; without an end-of-generation
+        """The tokens of the text, perhaps with some at the end that a stop string cut, and without an end-of-generation
         token."""
         self.result: Completion | Embedding | None = None
-        self.told = False
-        """Whether the caller knows how it failed."""
+        self.reported = False
+        """Whether its error was raised to the caller."""
         self.deadline = trio.CancelScope()
         self.pause = trio.CancelScope()
-        """While its sequence is paused: how long that may keep its slot."""
+        """The time that its sequence may keep its slot while it is paused."""
         self._max_lag = max_lag
         self._paused = False
         self._error: Exception | None = None
         self._sampled: list[int] = []
         self._texts: list[str] = []
         self._cut = ""
-        """What stood before a stop string and had not gone out."""
+        """The text before a stop string that was not released yet."""
         self._n_sent = 0
         self._embedding: tuple[float, ...] = ()
         self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether no more chunks will come."""
         return self._send.statistics().open_send_channels == 0
 
     def sampled(self, sample: e.Sample) -> None:
@@ -67,19 +67,19 @@ class Request:
             self.samples.append(sample)
             self._sampled.append(sample.token)
 
-    def carry_out(self, event: Said) -> bool:
-        """Do what an event of this sequence says; the journal is written.
+    def carry_out(self, event: Output) -> bool:
+        """Carry out an event of this sequence, which the journal already contains.
 
         Returns:
-            Whether the reader lags too far now.
+            Whether the reader now lags too far behind.
         """
         match event:
             case e.PromptTokenized():
                 self.inputs, self.bos_added = event.inputs, event.bos_added
             case e.TokenEmitted():
-                self._say(event.text, event.index + 1 - len(event.held_by))
+                self._release(event.text, event.index + 1 - len(event.held_by))
             case e.StopMatched():
-                self._cut = event.text  # Which tokens it is of says the end, which follows.
+                self._cut = event.text  # `SequenceFinished` follows, with the count of its tokens.
             case e.EmbeddingComputed():
                 self._embedding = event.embedding
         if self._paused or self._unread() < self._max_lag:
@@ -88,17 +88,17 @@ class Request:
         return True
 
     def caught_up(self) -> bool:
-        """Return whether the reader, who lagged too far, has read enough."""
+        """Return whether a reader that lagged too far behind has read enough."""
         if not self._paused or self.ended or self._unread() > self._max_lag // 2:
             return False
         self._paused = False
         return True
 
     def finish(self, event: e.SequenceFinished, timeline: Timeline, times: Times) -> None:
-        """Take the end."""
+        """Release the last text, and make the result."""
         matched = event.stop is not None
         n_visible = len(self.samples) - matched - event.n_hidden
-        self._say(self._cut if matched else event.text, n_visible, last=True)
+        self._release(self._cut if matched else event.text, n_visible, last=True)
         if event.error is not None:
             self._error = error_of(event.error)
         if self.embedding:
@@ -130,23 +130,23 @@ class Request:
         self.close()
 
     def end_with(self, error: Exception) -> None:
-        """Let the reader have ``error`` when the sequence ends."""
+        """Set the error that the reader gets when the sequence ends."""
         self._error = error
 
     def close(self) -> None:
-        """Let the reader know that nothing comes any more."""
+        """End the reader's iteration."""
         self._send.close()
         self.deadline.cancel()
         self.pause.cancel()
 
     def raise_if_failed(self) -> None:
-        """Raise what the reader is to be told, if anything."""
+        """Raise the request's error, if there is one."""
         if self._error is not None:
-            self.told = True
+            self.reported = True
             raise self._error
 
-    def _say(self, text: str, n_visible: int, *, last: bool = False) -> None:
-        """Release text, and the first ``n_visible`` tokens with it as far as they have not gone out.
+    def _release(self, text: str, n_visible: int, *, last: bool = False) -> None:
+        """Release text, with those of the first ``n_visible`` tokens that were not released before.
 
         Tokens without text wait for text, or for the end.
         """

@@ -1,4 +1,4 @@
-"""What comes of a request: values for its caller."""
+"""Defines the results of requests."""
 
 from attrs import frozen
 
@@ -8,7 +8,7 @@ from reenact.actors.metrics import Times
 
 @frozen(kw_only=True)
 class Logprob:
-    """How likely a token was, by the model alone: before any option of the request changed it."""
+    """The log-probability of a token by the model alone, before the request's options change it."""
 
     token: int
     piece: bytes
@@ -25,14 +25,14 @@ class Chunk:
 
     text: str
     tokens: tuple[int, ...] = ()
-    """The tokens whose text is whole with it."""
+    """The tokens whose text is complete with this chunk."""
     logprobs: tuple[Logprob, ...] = ()
-    """One for each of them, if ``logprobs`` was asked for."""
+    """One for each of these tokens, if ``logprobs`` was asked for."""
 
 
 @frozen(kw_only=True)
 class Completion:
-    """What came of a request."""
+    """The result of a request for text."""
 
     sequence: int
     """Its number in the session's log."""
@@ -41,24 +41,24 @@ class Completion:
     tokens: tuple[int, ...]
     """The tokens of the text, without an end-of-generation token and without those that a stop string cut."""
     logprobs: tuple[Logprob, ...]
-    """One for each of them, if ``logprobs`` was asked for."""
+    """One for each of these tokens, if ``logprobs`` was asked for."""
     finish_reason: e.FinishReason
     stop: str | None
     """The stop string that ended it; None with reason "stop" means an end-of-generation token."""
     seed: int
     n_prompt: int
-    """Tokens of the prompt."""
+    """The count of the prompt's tokens."""
     n_cached: int
-    """Of these, tokens that were in the cache already and were not evaluated."""
+    """The count of those that were in the cache already and were not evaluated."""
     n_truncated: int
-    """Of these, tokens that were left out because the context does not hold them."""
+    """The count of those that were left out because the context is too small for them."""
     n_left_out: int
-    """Messages of the chat that were left out for the same reason, the last one counted where its beginning was; their
-    tokens are not in `n_prompt`."""
+    """The count of the chat's messages that were left out for the same reason, including the last one if it lost its
+    beginning; their tokens are not in `n_prompt`."""
     n_sampled: int
-    """Tokens sampled, an end-of-generation token and what a stop string cut included."""
+    """The count of sampled tokens, including an end-of-generation token and tokens cut by a stop string."""
     n_shifts: int
-    """How often the context was full and inputs were dropped."""
+    """The count of times when the context was full and inputs were dropped."""
     times: Times
 
 
@@ -69,9 +69,9 @@ class Embedding:
     sequence: int
     """Its number in the session's log."""
     embedding: tuple[float, ...]
-    """Of length 1, or of zeros."""
+    """A vector of length 1, or of zeros."""
     n_prompt: int
-    """Tokens of the text."""
+    """The count of the text's tokens."""
     n_truncated: int
-    """Of these, tokens that were left out because the context does not hold them."""
+    """The count of those that were left out because the context is too small for them."""
     times: Times

@@ -1,7 +1,7 @@
-"""What callers ask of a runtime: completions, chats, embeddings.
+"""Serves callers: completions, chats, embeddings.
 
-Owns the way from arguments to a recorded request, and back to what came of it. Arguments are checked before the request
-is recorded; where they are refused, that is recorded in its place.
+It turns arguments into a recorded request, and the request's events into a result. Arguments are checked before the
+request is recorded; if they are refused, the refusal is recorded instead.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -29,18 +29,18 @@ from reenact.runtime.stream import Stream
 
 
 class Runtime:
-    """A model that is ready; `reenact.runtime.open_runtime` makes one."""
+    """A loaded model that serves requests; `reenact.runtime.open_runtime` makes one."""
 
     def __init__(self, session: Session, sources: Sources) -> None:
         self.header = session.header
-        """Record 0: what this session runs with, as read back."""
+        """Record 0: the engine, the model, the settings and the limits of this session, as read back."""
         self._session = session
         self._sources = sources
         self._chats = Chats()
 
     @property
     def determinism(self) -> DeterminismFacts:
-        """What is promised of results, and why."""
+        """The policy that holds for results, and its reason."""
         return self.header.determinism
 
     async def complete(
@@ -49,15 +49,15 @@ class Runtime:
         """Generate a completion and return it whole.
 
         Args:
-            prompt: The text to go on from. Special tokens in it are parsed. Or a list of texts and of rows of numbers,
-                each of which stands for a token (a part of a picture, from a projector of one's own).
-            request_id: What the caller calls this request; it stands in the log.
+            prompt: The text to continue. Special tokens in it are parsed. Or a list of texts and of rows of numbers, in
+                which each row takes the place of a token (a part of a picture, from a projector of one's own).
+            request_id: The caller's name for this request, which the log contains.
             **options: See `reenact.actors.options.Options`.
 
         Raises:
-            InvalidRequest: With the field that is wrong.
-            Overloaded: As many requests wait as may.
-            SequenceFailed, EngineBroken, LogBroken, InternalError: It could not be generated.
+            InvalidRequest: An argument is wrong; the error names its field.
+            Overloaded: Too many requests are waiting.
+            SequenceFailed, EngineBroken, LogBroken, InternalError: The completion failed.
             trio.ClosedResourceError: The runtime was left.
         """
         return await _whole(self.stream(prompt, request_id=request_id, **options))
@@ -87,14 +87,14 @@ class Runtime:
     ) -> Completion:
         """Generate the assistant's answer to a chat and return it whole.
 
-        Where the messages go on from a chat that this runtime has answered (its messages, then
-        ``{"role": "assistant", "content": completion.text}``, then more), its tokens are kept as they were and only
-        what is new is tokenised.
+        If the messages continue a chat that this runtime has answered (its messages, then
+        ``{"role": "assistant", "content": completion.text}``, then more), the tokens of that chat are used as they
+        were, and only the new part is tokenized.
 
-        A chat that does not fit into the context with room for its answer loses its oldest messages, whole, but for
-        system messages and the last one, and then the beginning of that; `Completion.n_left_out` says how many. With
-        ``truncate=False`` it is an error. Unless ``num_keep`` says otherwise, what comes before the first message that
-        is no system message is kept when the context is full.
+        If a chat does not fit into the context with room for its answer, its oldest messages are left out whole,
+        except system messages and the last message; if that is not enough, the last message loses its beginning.
+        `Completion.n_left_out` counts these messages. With ``truncate=False`` such a chat is an error. When the context
+        is full, everything before the first message that is not a system message is kept, unless ``num_keep`` is given.
 
         Args:
             messages: Each with ``role`` and ``content``; the model's own template renders them.
@@ -102,7 +102,7 @@ class Runtime:
             **options: As for `complete`.
 
         Raises:
-            InvalidRequest: Also for messages that the template refuses, or where the model has none.
+            InvalidRequest: Also if the template refuses the messages, or the model has no template.
         """
         return await _whole(self.stream_chat(messages, request_id=request_id, **options))
 
@@ -143,16 +143,16 @@ class Runtime:
         """Return the embedding of each text, in their order.
 
         Args:
-            texts: The texts. Each one is a request of its own; as many are under way as there are slots.
-            request_id: What the caller calls each of them.
-            dimensions: So many first values, of length 1 again; None for all.
+            texts: The texts. Each is a request of its own; as many are under way as there are slots.
+            request_id: The caller's name for each of these requests.
+            dimensions: The count of values to return, from the first, scaled to length 1 again; None for all.
             truncate: Shorten a text that is longer than the context; if not, it is an error.
             priority: As for `complete`.
-            deadline: Seconds for each text; one that is not done by then is an error.
+            deadline: Seconds for each text; a text that takes longer is an error.
 
         Raises:
-            InvalidRequest: Also where the model generates and makes no embeddings.
-            SequenceFailed: One could not be computed, or not in time.
+            InvalidRequest: Also if the model generates text and makes no embeddings.
+            SequenceFailed: An embedding could not be computed, or not in time.
         """
         with self._session.refusals(request_id):
             if request_id is not None:
@@ -191,14 +191,14 @@ class Runtime:
         async with trio.open_nursery() as nursery:
             for text in todo:
                 await turns.acquire()
-                # The next one is asked when this one is tokenised, so they are served in the order of the texts.
+                # The next text waits until this one is tokenized, so they are served in order.
                 await nursery.start(embed, text)
         if errors:
             raise errors[0]
         return sorted(found, key=lambda embedding: embedding.sequence)
 
     def statistics(self) -> Statistics:
-        """Return a snapshot of what the session amounts to so far: a fold over its records."""
+        """Return the session's statistics so far, which are computed from its records."""
         return self._session.metrics.statistics()
 
     # ------------------------------------------------------------ from arguments to a request
@@ -209,14 +209,14 @@ class Runtime:
     async def _ready(
         self, pieces: list[Piece], options: Options, request_id: str | None, since: float, chat: Fitted | None = None
     ) -> "_Ready":
-        """Check what is asked for a text, as far as the session and its model say what can be.
+        """Check a request against the session and its model, and return it ready to be recorded.
 
         Args:
-            pieces: What the prompt is made of.
-            options: As checked.
-            request_id: What the caller calls it.
-            since: When the caller asked.
-            chat: The chat that the pieces are of.
+            pieces: The pieces of the prompt.
+            options: The options, already checked.
+            request_id: The caller's name for the request.
+            since: The time when the caller asked.
+            chat: The chat that the pieces come from.
         """
         self._session.check_open()
         if request_id is not None:
@@ -237,7 +237,7 @@ class Runtime:
 
     @protected_context
     async def _asked(self, ready: "_Ready") -> AsyncIterator[Request]:
-        """Record a request, have it tokenised, and cancel it when its caller leaves."""
+        """Record a request, have it tokenized, and cancel it when its caller leaves."""
         self._session.check_open()
         continues = None if ready.chat is None else ready.chat.continues
         request = e.RequestReceived(
@@ -260,21 +260,21 @@ class Runtime:
 
 @frozen(kw_only=True)
 class _Ready:
-    """A request that can be recorded."""
+    """A request that is ready to be recorded."""
 
     prompt: str
     pieces: list[Piece]
-    """What the prompt is made of."""
+    """The pieces of the prompt."""
     options: Options
     since: float
-    """When its caller asked, on trio's clock."""
+    """The time when its caller asked, on trio's clock."""
     request_id: str | None = None
     chat: Fitted | None = None
-    """The chat that the pieces are of."""
+    """The chat that the pieces come from."""
     grammar: str | None = None
-    """The one in force."""
+    """The grammar in force."""
     embedding: bool = False
-    """A vector is wanted."""
+    """Whether the request is for a vector."""
 
 
 async def _whole(streaming: AbstractAsyncContextManager[Stream]) -> Completion:

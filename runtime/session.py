@@ -1,16 +1,15 @@
-"""A session: between the callers, the kernel, the journal and the engine.
+"""Runs a session: connects the callers, the kernel, the journal and the engine.
 
 The rules that hold here:
 
-* Tasks only hand given events to the kernel (`Session.give`) and carry out what its records say. Nothing is decided
-  here.
-* The journal is written in `Session.give`, with one ``write`` for a given event and all that follows from it, before
-  any of it is carried out: so before a batch crosses to the compute thread, and before text is released.
-* One task, the engine's, crosses to the compute thread, once a step. It is shielded: every plan in the log gets its
-  outcome.
-* What a request asks for is made ready beside that thread, so that nobody's tokens wait for a large grammar.
-* Ctrl-C waits while any of this runs: a fact is worked off and recorded whole, or not at all.
-* Errors arrive where the caller waits. A session that cannot go on ends every stream at once and takes no more
+* Tasks only give events to the kernel (`Session.give`) and carry out its records. Nothing is decided here.
+* The journal is written in `Session.give`, with one ``write`` for a given event and all records that follow from it,
+  before any of them is carried out: before a batch crosses to the compute thread, and before text is released.
+* One task, the engine's, crosses to the compute thread, once for each step. It is shielded, so every plan in the log
+  gets its outcome.
+* Grammars are checked in another thread, so that no other sequence waits for a large grammar.
+* Ctrl-C waits while any of this runs: a fact is processed and recorded as a whole, or not at all.
+* An error is raised where its caller waits. A session that cannot go on ends every stream at once and takes no more
   requests.
 """
 
@@ -51,7 +50,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 Piece = str | Rendered | GivenRows | Sequence[Input]
-"""A piece of a prompt: a text that is to be tokenised, rows, or inputs that were tokenised before."""
+"""A piece of a prompt: a text to tokenize, rows, or inputs that were tokenized before."""
 
 
 class Session:
@@ -85,9 +84,9 @@ class Session:
         self._left = False
         """Whether the runtime's block is being left."""
         self._broken: LogBroken | InternalError | None = None
-        """Why nothing can be recorded any more."""
-        self._told = False
-        """Whether a caller who came later knows."""
+        """The reason why nothing can be recorded any more."""
+        self._reported = False
+        """Whether it was raised to a later caller."""
         self._broken_live: list[Request] = []
         self._show = console.subscriber()
         self._started = trio.current_time()
@@ -101,9 +100,9 @@ class Session:
     # ------------------------------------------------------------ a request
 
     def check_open(self) -> None:
-        """Refuse a request that cannot be recorded, or that comes when the runtime is being left."""
+        """Refuse a request if nothing can be recorded any more, or if the runtime is being left."""
         if self._broken is not None:
-            self._told = True
+            self._reported = True
             raise copy_of(self._broken)
         if self._left:
             raise trio.ClosedResourceError("the runtime was left")
@@ -115,10 +114,10 @@ class Session:
 
     @contextmanager
     def refusals(self, request_id: str | None) -> Iterator[None]:
-        """Record it where a request is refused before it has a number.
+        """Record refusals of a request that has no number yet.
 
         Args:
-            request_id: What its caller calls it.
+            request_id: The caller's name for the request.
         """
         try:
             yield
@@ -142,10 +141,10 @@ class Session:
 
         Args:
             request: The request.
-            since: When its caller asked, from which its deadline counts.
+            since: The time when its caller asked, from which its deadline counts.
 
         Raises:
-            Overloaded, EngineBroken, LogBroken, InternalError: It is rejected.
+            Overloaded, EngineBroken, LogBroken, InternalError: The request is rejected.
         """
         live = Request(request, self.header.limits.max_reader_lag)
         self._live[request.sequence] = live
@@ -158,16 +157,17 @@ class Session:
         return live
 
     async def compile(self, options: Options, since: float) -> str | None:
-        """Return the grammar that options ask for, in GBNF; others generate meanwhile.
+        """Return the grammar that options ask for, in GBNF; other requests generate meanwhile.
 
-        A caller that is cancelled leaves at once, and one whose deadline comes has none: its request ends unread.
+        A caller that is cancelled leaves at once. If the deadline passes, the result is None, and the request ends by
+        its deadline without tokens.
 
         Args:
             options: The options.
-            since: When their caller asked.
+            since: The time when their caller asked.
 
         Raises:
-            InvalidRequest: It does not compile.
+            InvalidRequest: The grammar does not compile.
             EngineBroken: The engine raised something else.
         """
         if options.format is None and options.grammar is None:
@@ -177,20 +177,20 @@ class Session:
         return None
 
     async def render(self, messages: list[Message]) -> Rendered:
-        """Return a chat as the model's template puts it.
+        """Return a chat as the model's template renders it.
 
         Raises:
-            InvalidRequest: The template refuses it.
+            InvalidRequest: The template refuses the messages.
             EngineBroken: The engine raised something else.
         """
         return await self._ask(self.compute, self.engine.render, messages, Rendered)
 
     async def count(self, pieces: Sequence[Piece], *, beside_bos: bool = False) -> int:
-        """Return the number of inputs of a prompt; 0 where it cannot be tokenised, which its request will say.
+        """Return the number of inputs of a prompt; 0 if it cannot be tokenized, which its request will report.
 
         Args:
-            pieces: What the prompt is made of.
-            beside_bos: Leave out a BOS that was added.
+            pieces: The pieces of the prompt.
+            beside_bos: Do not count a BOS that was added.
         """
         try:
             inputs, bos_added = await self.compute.run(self._tokenize, pieces)
@@ -214,17 +214,17 @@ class Session:
     async def tokenize(
         self, live: Request, pieces: Sequence[Piece], *, grammar: str | None, bos_added: bool = False
     ) -> None:
-        """Have a request's texts tokenised, and record what came out.
+        """Have a request's texts tokenized, and record the inputs.
 
         Args:
             live: The request.
-            pieces: What the prompt is made of, in order: texts, and inputs that stay as they are.
-            grammar: The one in force.
-            bos_added: Whether inputs that come first begin with BOS; before a text the vocabulary decides.
+            pieces: The pieces of the prompt, in order: texts, and inputs that stay as they are.
+            grammar: The grammar in force.
+            bos_added: Whether inputs at the beginning include BOS; for a text, the vocabulary decides.
         """
         try:
             inputs, bos_found = await self.compute.run(self._tokenize, pieces)
-        except Exception as error:  # noqa: BLE001  # an engine may raise anything; all is told
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; all of it is recorded
             if not live.ended:
                 self.give(e.TokenizeFailed(sequence=live.sequence, error=description(error)))
         else:
@@ -242,7 +242,7 @@ class Session:
             if isinstance(piece, str | Rendered):
                 tokenized = self.engine.tokenize(piece, after=inputs[-1] if inputs else None)
                 if not set(map(type, tokenized.tokens)) <= {int}:
-                    raise TypeError("a token is no whole number")
+                    raise TypeError("a token is not a whole number")
                 inputs += tokenized.tokens
                 bos_added |= tokenized.bos_added
             else:
@@ -263,7 +263,7 @@ class Session:
             self.give(e.DeadlineExpired(sequence=live.sequence))
 
     def _pause(self, live: Request, max_pause: float) -> None:
-        """Let a paused sequence keep its slot for so long."""
+        """Start the time that a paused sequence may keep its slot."""
         live.pause = trio.CancelScope()
         if self._nursery is not None:
             self._nursery.start_soon(self._expire_pause, live, live.pause, max_pause)
@@ -274,7 +274,7 @@ class Session:
             self.give(e.PauseExpired(sequence=live.sequence))
 
     def resume_reader(self, sequence: int) -> None:
-        """Record that a reader who lagged has caught up."""
+        """Record that a slow reader has caught up."""
         self.give(e.ReaderResumed(sequence=sequence))
 
     # ------------------------------------------------------------ the engine's task, and leaving
@@ -288,7 +288,7 @@ class Session:
                 self.give(await self.compute.run(execute, self.engine, crossing, numbers))
 
     async def _take_time(self) -> None:
-        """Wait for as long as the engine says that a batch takes; an abort ends that."""
+        """Wait for the engine's ``batch_seconds``; an abort ends the wait."""
         if self._batch_seconds:
             with self._batch_time:
                 await trio.sleep(self._batch_seconds)
@@ -309,18 +309,18 @@ class Session:
         if self._journal is not None:
             self._journal.close()
 
-    def raise_untold(self) -> None:
-        """Raise what broke the runtime if nobody has been told of it."""
-        if self._broken is not None and not self._told and not any(live.told for live in self._broken_live):
+    def raise_unreported(self) -> None:
+        """Raise the error that broke the runtime, unless some caller has got it."""
+        if self._broken is not None and not self._reported and not any(one.reported for one in self._broken_live):
             raise self._broken
 
     # ------------------------------------------------------------ the kernel
 
     @trio.lowlevel.enable_ki_protection
     def give(self, given: e.GivenEvent) -> None:
-        """Hand a given event to the kernel, write the journal, carry out what follows.
+        """Give an event to the kernel, write the journal, and carry out the records.
 
-        What is given while this goes on has its turn after it.
+        Events that are given meanwhile follow afterwards.
         """
         self._given.append(given)
         if self._giving:
@@ -344,10 +344,10 @@ class Session:
         except LogBroken as raised:
             self._break(raised)
             return
-        except Exception as raised:  # noqa: BLE001  # an engine's value that no log can hold
+        except Exception as raised:  # noqa: BLE001  # an engine's value that no log can contain
             error = raised
         if error is not None:
-            fact = f"{type(given).__name__} cannot be recorded and worked off: {description(error)}"
+            fact = f"{type(given).__name__} cannot be recorded and processed: {description(error)}"
             self._break(InternalError(fact), error)
             return
         for record in records:
@@ -357,7 +357,7 @@ class Session:
         self._show_all(records)
 
     def _show_all(self, records: list[e.Record]) -> None:
-        """Show records on the console; one that fails is off from then on, because nothing may depend on it."""
+        """Print records on the console; if it fails it is off from then on, because nothing may depend on it."""
         if self._show is not None:
             try:
                 for record in records:
@@ -366,13 +366,13 @@ class Session:
                 self._show = None
 
     def _carry_out(self, event: e.Event, t: int) -> None:
-        """Do what a record says is to be done outside the core."""
+        """Do what a record requires outside the core."""
         match event:
             case e.BatchPlanned() if self._driver.crossing is not None:
                 self._batch_time = trio.CancelScope()
                 self._send_plan.send_nowait((self._driver.crossing, numbers_of(event, self._numbers)))
             case e.AbortRequested():
-                with suppress(Exception):  # A batch that is not aborted comes to its end.
+                with suppress(Exception):  # A batch that cannot be aborted runs to its end.
                     self.engine.abort(event.batch)
                 self._batch_time.cancel()
             case e.BatchDecoded():
@@ -393,10 +393,10 @@ class Session:
                 if self._live[event.sequence].carry_out(event):
                     self.give(e.ReaderPaused(sequence=event.sequence))
             case _:
-                pass  # All else is the core's own.
+                pass  # Other records concern the core only.
 
     def _break(self, error: LogBroken | InternalError, cause: Exception | None = None) -> None:
-        """End everybody at once: nothing can be recorded, so nothing may happen."""
+        """End all requests at once: nothing can be recorded, so nothing may happen."""
         error.__cause__ = cause or error.__cause__
         self._broken = error
         self._broken_live = list(self._live.values())
@@ -410,5 +410,5 @@ class Session:
 
 
 def _due(options: Options, since: float) -> float:
-    """Return the time of trio's clock at which a request ends that was asked for at ``since``; infinity for none."""
+    """Return the deadline, on trio's clock, of a request that was made at ``since``; infinity if it has none."""
     return math.inf if options.deadline is None else since + options.deadline

@@ -1,7 +1,7 @@
-"""Where the shell gets what cannot be decided: the wall clock, a session id, a seed.
+"""Provides the values that come from outside: the wall clock, a session id, a seed.
 
-All three enter the log as given facts. Tests and simulations replace them; time since the session's start is trio's,
-which has its own virtual clock.
+All three enter the log as given facts. Tests and simulations replace them. The time since the session's start comes
+from trio instead, which has a virtual clock of its own.
 """
 
 import secrets
@@ -25,7 +25,7 @@ def _seed() -> int:
 
 @frozen(kw_only=True)
 class Sources:
-    """The outside world, as functions."""
+    """The outside world as functions."""
 
     wall_clock: Callable[[], datetime] = _wall_clock
     session: Callable[[], str] = _session

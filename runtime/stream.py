@@ -1,4 +1,4 @@
-"""A completion as it grows: what a caller reads."""
+"""Gives a caller its completion as it grows."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ class Stream:
     Iteration ends when the sequence has finished.
 
     Raises:
-        SequenceFailed, EngineBroken, LogBroken, InternalError: While iterating: how the sequence ended.
+        SequenceFailed, EngineBroken, LogBroken, InternalError: While iterating: the sequence failed.
         trio.ClosedResourceError: While iterating: the runtime was left meanwhile.
         trio.BusyResourceError: While iterating: another task reads this stream.
     """
@@ -30,7 +30,7 @@ class Stream:
 
     @property
     def completion(self) -> Completion:
-        """What came of the request, once it has ended: also if it was left or failed.
+        """The result of the request, once it has ended, even if it was left or failed.
 
         Raises:
             RuntimeError: It has not ended yet.

@@ -1,13 +1,13 @@
-"""The one way out to people: what the commands ``reenact`` and ``replay`` print passes here.
+"""Prints everything that the commands ``reenact`` and ``replay`` print.
 
 The rules that hold here:
 
-* Whatever a log, a model, a file's name or an argument holds, it moves no cursor, rings no bell, sets no colour, hides
-  nothing and reorders nothing: `visible` escapes it. Only texts meant for a pipe go there as they are.
+* Text from a log, a model, a file's name or an argument cannot move the cursor, ring the bell, set a colour, or hide or
+  reorder other text, because `visible` escapes it. Only texts for a pipe are written unchanged.
 * A line is never wrapped or cut: in a pipe, one line is one line, so that ``grep`` works.
-* JSON is ASCII, so that it holds no such character either.
-* rich is loaded only where there is a terminal to colour: it costs more to load than most answers take.
-* ``NO_COLOR`` (https://no-color.org) and a dumb terminal get the plain form too.
+* JSON is ASCII, so it contains no such characters either.
+* rich is loaded only for a terminal with colours, because loading it takes longer than most answers.
+* With ``NO_COLOR`` (https://no-color.org), and on a dumb terminal, the output is plain too.
 """
 
 import argparse
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Spans = list[tuple[str, str]]
-"""A line: texts, each with a style in rich's words or an empty one."""
+"""A line: texts, each with one of rich's styles or an empty one."""
 
 Show = Callable[[Spans], None]
 
 _UNSEEN: Final = re.compile(
     "["
-    "\x00-\x08\x0a-\x1f\x7f-\x9f"  # control characters but for the tabulator
-    "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"  # marks that are drawn as nothing, or over others
-    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # fillers and selectors of a width of nothing
+    "\x00-\x08\x0a-\x1f\x7f-\x9f"  # control characters except the tab
+    "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"  # marks that are invisible, or drawn over others
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # fillers and selectors without width
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # zero-width, direction, line separators
-    "\ud800-\udfff"  # half a character; in file names a byte that is no UTF-8
-    "\ufe00-\ufe0d"  # selectors of a form, but for those of text and of emoji
+    "\ud800-\udfff"  # half a character; in file names a byte that is not UTF-8
+    "\ufe00-\ufe0d"  # variation selectors, except those of text and of emoji
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"  # tags, and more selectors
     "]"
 )
-"""Characters that a reader cannot see, or that change how others are seen."""
+"""Characters that are invisible, or that change how others look."""
 
 
 def visible(text: str) -> str:
-    r"""Return a text on one line in which all can be seen: ``\x1b``, ``\u202e`` and the like in place of the rest."""
+    r"""Return a text on one line, with escapes (``\x1b``, ``\u202e``) in place of characters that cannot be seen."""
     return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def visible_lines(text: str) -> str:
-    """Return a text likewise, with its newlines as they are."""
+    """Return a text with the same escapes, but with its newlines unchanged."""
     return "\n".join(map(visible, text.split("\n")))
 
 
@@ -65,7 +65,7 @@ def printer(stream: TextIO, *, as_is: bool = False) -> Show:
 
     Args:
         stream: The stream.
-        as_is: Where it is no terminal, write the characters as they are.
+        as_is: Write the characters unchanged if the stream is not a terminal.
     """
     if is_coloured(stream):
         return _coloured(stream)
@@ -90,7 +90,7 @@ def _coloured(stream: TextIO) -> Show:
 
 
 def progress_bar(*, disable: bool) -> "Progress":
-    """Return a bar on standard error that is gone when its block is left; descriptions are no markup."""
+    """Return a bar on standard error, which disappears at the end of its block; descriptions are plain text."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -99,7 +99,7 @@ def progress_bar(*, disable: bool) -> "Progress":
 
 
 def prepare() -> None:
-    """Make standard output and standard error take every character; where they are closed, what is printed is gone."""
+    """Make standard output and standard error accept every character, and discard output if they are closed."""
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
@@ -108,11 +108,11 @@ def prepare() -> None:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as we run
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # open until the program ends
 
 
 def print_block(text: str) -> None:
-    """Print lines on standard output: as they are in a pipe, visible on a terminal."""
+    """Print lines on standard output: unchanged in a pipe, escaped by `visible` on a terminal."""
     _write(sys.stdout, visible_lines(text) if sys.stdout.isatty() else text)
     flush()
 
@@ -124,7 +124,7 @@ def print_json(value: object) -> None:
 
 
 def flush() -> None:
-    """Let all that was printed go out."""
+    """Flush standard output."""
     with _named():
         sys.stdout.flush()
 
@@ -136,7 +136,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Say of an error of a stream that it is that stream's, and not a file's."""
+    """Name standard output in its errors, instead of a file."""
     try:
         yield
     except OSError as error:
@@ -145,44 +145,44 @@ def _named() -> Iterator[None]:
 
 
 def to_nowhere(stream: TextIO) -> None:
-    """Let what is still to be written go nowhere: the reader of the pipe has left, or the disk is full."""
+    """Discard what is still to be written, because the reader of the pipe has gone, or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(program: str, message: str) -> None:
     """Print a line on standard error; newlines in the message become spaces.
 
-    Where it cannot be written there is no other place to say so: the exit code has to do.
+    If it cannot be written, only the exit code can report it.
     """
     try:
-        sys.stderr.write(_told(program, message) + "\n")
+        sys.stderr.write(_message(program, message) + "\n")
         sys.stderr.flush()
     except OSError:
         to_nowhere(sys.stderr)
 
 
 def tell_above(bar: "Progress", program: str, message: str) -> None:
-    """Print a line above a bar that is shown; from any thread."""
+    """Print a line above a progress bar; from any thread."""
     from rich.text import Text
 
-    bar.console.print(Text(_told(program, message)), soft_wrap=True)
+    bar.console.print(Text(_message(program, message)), soft_wrap=True)
 
 
-def _told(program: str, message: str) -> str:
+def _message(program: str, message: str) -> str:
     return visible(f"{program}: {' '.join(map(str.strip, message.splitlines()))}")
 
 
 def argument(written: str) -> str:
-    """Return an argument that is text: for argparse, which says of an error whose it is.
+    """Return an argument that is text; for argparse, which adds the argument's name to an error.
 
     Raises:
-        argparse.ArgumentTypeError: Its bytes are no text in the encoding of the locale, by which Python reads them.
+        argparse.ArgumentTypeError: Its bytes are not text in the encoding of the locale, with which Python reads them.
     """
     if written.isascii() or not any("\udc80" <= character <= "\udcff" for character in written):
         return written
     encoding = sys.getfilesystemencoding()
     cure = "" if encoding == "utf-8" else ": set LC_ALL=C.UTF-8 or PYTHONUTF8=1, if they are UTF-8"
-    raise argparse.ArgumentTypeError(f"its bytes are no text in {encoding}, the encoding of the locale{cure}")
+    raise argparse.ArgumentTypeError(f"its bytes are not text in {encoding}, the encoding of the locale{cure}")
 
 
 _KINDS: Final[dict[object, tuple[Callable[[str], object], str]]] = {
@@ -191,25 +191,25 @@ _KINDS: Final[dict[object, tuple[Callable[[str], object], str]]] = {
     float | None: (float, "X"),
     str | None: (argument, "TEXT"),
 }
-"""How an argument is read, and what stands for it in the help, by the type of an option."""
+"""By the type of an option: the function that reads its argument, and the argument's name in the help."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments that says what is wrong in one line."""
+    """A parser of arguments that reports errors on one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments, and end the program."""
+        """Print the error in the arguments, and end the program."""
         tell(self.prog, f"{message} (see {self.prog} --help)")
         sys.exit(2)
 
 
 def add_option(parser: argparse._ActionsContainer, name: str, meaning: str) -> None:
-    """Add an option of a request under its own name; None where it is not given.
+    """Add an option of a request under its own name; its value is None if it is not given.
 
     Args:
         parser: A parser, or a group of one.
-        name: The option's.
-        meaning: Its help.
+        name: The option's name.
+        meaning: The option's help.
     """
     flag, kind = f"--{name.replace('_', '-')}", OPTIONS[name].type
     if kind is bool:

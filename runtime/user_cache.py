@@ -1,10 +1,10 @@
-"""What is kept between sessions, so that it need not be found out again: digests of files, verdicts of probes.
+"""Keeps results between sessions, so that they need not be computed again: digests of files, verdicts of probes.
 
 The rules that hold here:
 
-* It lies in a folder of the user's cache (``REENACT_CACHE`` names another), and can be removed at any time.
-* Nothing depends on it: what cannot be read or written is found out again. A kept digest counts only while path, size
-  and time of change are what they were.
+* They are in a folder of the user's cache (or the one named by ``REENACT_CACHE``), which can be removed at any time.
+* Nothing depends on them: a result that cannot be read or written is computed again. A kept digest counts only while
+  path, size and time of change are the same.
 """
 
 import os
@@ -26,13 +26,13 @@ _FILES: Final = "files"
 
 
 def folder() -> Path:
-    """Return the folder."""
+    """Return the cache's folder."""
     named = os.environ.get(FOLDER_NAME)
     return Path(named) if named else user_cache_path("reenact")
 
 
 def read(kind: str, key: str) -> dict[str, Any] | None:
-    """Return what is kept under a key, or None."""
+    """Return the values that are kept under a key, or None."""
     with suppress(OSError, ValueError):
         kept = orjson.loads(_path(kind, key).read_bytes())
         if isinstance(kept, dict) and kept.get("key") == key:
@@ -41,11 +41,11 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
 
 
 def write(kind: str, key: str, values: dict[str, Any]) -> None:
-    """Keep values under a key, in place of what was kept there."""
+    """Keep values under a key, and replace earlier ones."""
     path = _path(kind, key)
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Another process may do the same: whoever is last wins, and nobody sees half of it.
+        # Another process may do the same: the last one wins, and no reader sees a part of a file.
         new = path.with_suffix(f".{token_hex(4)}")
         try:
             new.write_bytes(orjson.dumps({"key": key, **values}))
@@ -55,7 +55,7 @@ def write(kind: str, key: str, values: dict[str, Any]) -> None:
 
 
 def kept_sha256(path: Path, status: os.stat_result) -> str | None:
-    """Return the digest of a file as it was when it had this status; None where it is not known."""
+    """Return the digest of a file with this status; None if it is not known."""
     kept = read(_FILES, _name(path))
     if kept is None or (kept.get("size"), kept.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
         return None
@@ -85,7 +85,7 @@ def files_of(digest: str) -> Iterator[Path]:
 
 
 def _name(path: Path) -> str:
-    """Return a path as text from which it can be had again: a file's name may be any bytes."""
+    """Return a path as text that can be converted back, because a file's name may be any bytes."""
     return quote_from_bytes(os.fsencode(path.resolve()))
 
 

@@ -24,7 +24,7 @@ from attrs import Factory, define, evolve, frozen
 from reenact.actors.errors import EngineBroken, InternalError, LogBroken, ReenactError, description
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.engine.protocol import Engine
-from reenact.runtime.gguf_head import Said, gguf_head
+from reenact.runtime.gguf_head import HeadValue, gguf_head
 from reenact.runtime.http.failures import UnknownModel
 from reenact.runtime.http.models import Card, InUse, Running, card_of
 from reenact.runtime.model_store import StoredModel, full_name
@@ -79,7 +79,7 @@ class ServedModel:
         """Return what is told of it without opening it; the digest of a file is read once and kept."""
         stored, path = self.stored, self.stored.path
         size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or ""
-        head: dict[str, Said] = {}
+        head: dict[str, HeadValue] = {}
         if self.engine is None:
             status = path.stat()
             size, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)

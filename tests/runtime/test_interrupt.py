@@ -83,7 +83,7 @@ def test_inside_a_step_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert planned == decoded
 
 
-@pytest.mark.parametrize("name", ["receive", "tokenize", "leave", "close", "raise_untold"])
+@pytest.mark.parametrize("name", ["receive", "tokenize", "leave", "close", "raise_unreported"])
 def test_around_a_step_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """On the way into and out of the runtime Ctrl-C waits too."""
     monkeypatch.setattr(Session, name, interrupted(getattr(Session, name), 1))

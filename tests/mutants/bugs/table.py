@@ -376,7 +376,7 @@ SHELL: Final = [
     Planted(
         "last chunk twice",
         "What goes out at the end goes out twice.",
-        "reenact.runtime.request:Request._say",
+        "reenact.runtime.request:Request._release",
         mistakes.said_twice,
     ),
     Planted(

@@ -93,7 +93,7 @@ def test_what_the_locale_has_no_letters_for(given: list[str]) -> None:
     command = [word.encode() for word in (*REENACT, "generate", *given)]
     done = subprocess.run(command, input="Zo\xeb".encode(), env=environment, check=False, capture_output=True)
     assert (2, b"", 1) == (done.returncode, done.stdout, done.stderr.count(b"\n"))
-    assert b"no text in ascii, the encoding of the locale: set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in done.stderr
+    assert b"not text in ascii, the encoding of the locale: set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in done.stderr
 
 
 def test_a_failed_start_leaves_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
