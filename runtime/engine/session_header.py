@@ -28,13 +28,13 @@ def session_header(
     """Return the header of a session of this program.
 
     Args:
-        loaded: What the engine says of itself.
+        loaded: The facts that the engine reports.
         session: The session's id.
         opened_at: The wall clock, RFC 3339, UTC.
         limits: The limits that its opener set.
         policies: The core's, by name; the engine's come with them.
         rules: Flags of rules.
-        determinism: What is promised of results; None for what the engine says.
+        determinism: The policy and its reason; None for those that the engine reports.
         parent: The session that it is forked from.
     """
     return SessionOpened(
