@@ -24,6 +24,23 @@ CellT = TypeVar("CellT")
 # ---------------------------------------------------------------- what a batch is to do
 
 
+@frozen
+class Draw:
+    """A token is wanted, which is sampled from the logits of the last row."""
+
+    index: int
+    """Of the token among those that are sampled for its sequence, from 0."""
+
+
+@frozen
+class Pool:
+    """A vector is wanted, which is pooled from all rows of a text."""
+
+
+Wants = Draw | Pool | None
+"""What is wanted of rows, beside that they are in cells."""
+
+
 @frozen(kw_only=True)
 class Part:
     """Rows of one sequence in a batch: ``inputs`` at positions ``position``, ``position + 1``, ..."""
@@ -33,10 +50,18 @@ class Part:
     position: int
     inputs: tuple[Input, ...]
     """All tokens or all rows."""
-    draw: int | None
-    """The index of the token to be sampled from the last row's logits; None where its logits are not needed."""
-    pool: bool = False
-    """These are all inputs of a text whose vector is wanted."""
+    wants: Wants = None
+    """A vector is wanted only where these are all inputs of a text."""
+
+    @property
+    def draw(self) -> int | None:
+        """The index of the token that is sampled from its last row; None where none is."""
+        return self.wants.index if isinstance(self.wants, Draw) else None
+
+    @property
+    def pools(self) -> bool:
+        """Whether its rows are pooled."""
+        return isinstance(self.wants, Pool)
 
 
 @frozen(kw_only=True)
@@ -73,9 +98,9 @@ class BatchPlanned:
     """What the engine is to do in one step: first copies, then trims, then shifts, then decode, then draw."""
 
     batch: int
-    copies: tuple[Copy, ...]
-    trims: tuple[Trim, ...]
-    shifts: tuple[Shift, ...]
+    copies: tuple[Copy, ...] = ()
+    trims: tuple[Trim, ...] = ()
+    shifts: tuple[Shift, ...] = ()
     parts: tuple[Part, ...]
     """Ascending by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3)."""
 
@@ -146,6 +171,8 @@ class Sample:
     """What was drawn from one row of logits."""
 
     sequence: int
+    index: int
+    """Which of its sequence's draws it is, from 0."""
     token: int
     piece: bytes = b""
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
@@ -187,9 +214,9 @@ class BatchDecoded:
     batch: int
     code: int
     """``llama_decode``'s: done, no room, aborted, an invalid batch, or failed."""
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = ()
     """One for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
-    vectors: tuple[Vector, ...]
+    vectors: tuple[Vector, ...] = ()
     """One for each part that is pooled, likewise."""
     positions: tuple[tuple[int, int], ...]
     """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells.
@@ -213,13 +240,13 @@ def check(planned: BatchPlanned, decoded: BatchDecoded) -> None:
         InternalError: It is not; the error says in what.
     """
     done = planned.parts if decoded.code == DONE else ()
-    drawn = [part.sequence for part in done if part.draw is not None]
-    pooled = [part.sequence for part in done if part.pool]
-    if [sample.sequence for sample in decoded.samples] != drawn:
-        raise InternalError(f"batch {decoded.batch} was sampled for other sequences than planned")
+    drawn = [(part.sequence, part.draw) for part in done if part.draw is not None]
+    pooled = [part.sequence for part in done if part.pools]
+    if [(sample.sequence, sample.index) for sample in decoded.samples] != drawn:
+        raise InternalError(f"batch {decoded.batch} was sampled for other sequences, or other tokens, than planned")
     if [vector.sequence for vector in decoded.vectors] != pooled:
         raise InternalError(f"batch {decoded.batch} was pooled for other sequences than planned")
-    due = tuple((part.slot, -1 if part.pool else part.position + len(part.inputs) - 1) for part in planned.parts)
+    due = tuple((part.slot, -1 if part.pools else part.position + len(part.inputs) - 1) for part in planned.parts)
     if decoded.code == DONE and decoded.positions != due:
         raise InternalError(f"the last positions are {list(decoded.positions)}, and by the plan {list(due)}")
     if not {slot for slot, _ in decoded.positions} <= {slot for slot, _ in due}:

@@ -231,7 +231,7 @@ def _assign(state: Batcher) -> list[e.Event]:
         if n_kept == n_free:
             return _preempt(state, work)
         # What is pooled leaves no cells, and finds none.
-        inputs = NONE if work.pool else work.inputs
+        inputs = NONE if isinstance(work.wants, e.Pool) else work.inputs
         choice = choose(inputs, state.slots, state.n_ctx_seq)
         if choice is not None and awaited(inputs, choice, state.slots, state.n_batch, state.n_ctx_seq) is None:
             slot, reused, source = choice.slot, choice.reused, choice.source
@@ -332,7 +332,7 @@ def _freed(slot: Slot) -> Slot:
 def _lengthened(state: Batcher, event: e.InputQueued) -> Batcher:
     def lengthened(work: Work) -> Work:
         inputs = work.inputs.then(event.inputs)
-        return changed(work, inputs=inputs, draw=event.draw, pool=event.draw is None)
+        return changed(work, inputs=inputs, wants=event.wants)
 
     return _reworked(
         state, event.sequence, lambda slot: changed(slot, work=slot.work and lengthened(slot.work)), lengthened
@@ -432,9 +432,8 @@ def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
         sequences = tuple(sorted(part.sequence for part in parts))
         return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=failure(event.code))]
     holders = {slot.sequence for slot in state.slots}
-    draws = {part.sequence: part.draw or 0 for part in parts}
     return [
-        e.TokenDropped(sequence=sample.sequence, index=draws[sample.sequence], token=sample.token)
+        e.TokenDropped(sequence=sample.sequence, index=sample.index, token=sample.token)
         for sample in event.samples
         if sample.sequence not in holders and sample.fault is None
     ]

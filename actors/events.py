@@ -21,14 +21,17 @@ from reenact.actors.batch import (
     BatchDecoded,
     BatchPlanned,
     Copy,
+    Draw,
     Likely,
     Operation,
     Outcome,
     Part,
+    Pool,
     Sample,
     Shift,
     Trim,
     Vector,
+    Wants,
 )
 from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Parent
@@ -312,12 +315,11 @@ class RequestWithdrawn:
 
 @frozen(kw_only=True)
 class InputQueued:
-    """A sequence wants these inputs evaluated behind those it has, and then the token with index ``draw`` sampled."""
+    """A sequence wants these inputs evaluated behind those it has, and what comes of them."""
 
     sequence: int
     inputs: tuple[Input, ...]
-    draw: int | None
-    """None where a vector is wanted."""
+    wants: Draw | Pool
 
 
 @frozen(kw_only=True)

@@ -267,7 +267,7 @@ class Metrics:
             case e.ContextShifted():
                 self._counts["shifts"] += 1
                 self.timelines[event.sequence].n_shifts += 1
-            case e.InputQueued(draw=None | 0):
+            case e.InputQueued(wants=e.Pool() | e.Draw(index=0)):
                 timeline = self.timelines[event.sequence]
                 timeline.n_prompt = len(event.inputs) + timeline.n_truncated
             case _:

@@ -15,7 +15,7 @@ The rules (docs/runner-semantics.md section 2, "Batch" and "Embeddings"):
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 
-from reenact.actors.batch import BatchPlanned, Part
+from reenact.actors.batch import BatchPlanned, Draw, Part, Pool
 from reenact.actors.inputs import Input, Inputs, Kind, kind_of
 from reenact.actors.limits import COPIED_CELLS_PER_ROW
 from reenact.actors.slots import Choice, Slot, Work, copied, saved, usable
@@ -44,7 +44,7 @@ def generating(slots: Sequence[Slot], n_batch: int, last: BatchPlanned | None) -
             slot=number,
             position=len(slot.cells),
             inputs=inputs[:n_rows],
-            draw=work.draw if n_rows == slot.queued else None,
+            wants=work.wants if n_rows == slot.queued else None,
         )
         for (number, slot, work, inputs), n_rows in zip(wanted, rows, strict=True)
     ]
@@ -69,14 +69,14 @@ def pooled(slots: Sequence[Slot], n_batch: int, *, alone: bool) -> list[Part]:
     ready = [
         (slot.work.sequence, number, slot.work.inputs[:])
         for number, slot in enumerate(slots)
-        if slot.work is not None and slot.work.pool
+        if slot.work is not None and isinstance(slot.work.wants, Pool)
     ]
     parts: list[Part] = []
     for sequence, number, inputs in sorted(ready):
         n_batch -= len(inputs)
         if n_batch < 0 or (parts and alone):
             break
-        parts.append(Part(sequence=sequence, slot=number, position=0, inputs=inputs, draw=None, pool=True))
+        parts.append(Part(sequence=sequence, slot=number, position=0, inputs=inputs, wants=Pool()))
     return sorted(parts, key=lambda part: part.slot)
 
 
@@ -97,7 +97,7 @@ def awaited(inputs: Inputs, choice: Choice, slots: Sequence[Slot], n_batch: int,
     for (slot, work), n_rows in zip(ready, rows, strict=True):
         common = usable(inputs, work.inputs)
         n_left = common - len(slot.cells)
-        if work.draw != 0 or n_left <= 0:
+        if work.wants != Draw(0) or n_left <= 0:
             continue  # It generates, or there is nothing to wait for.
         gain = common * COPIED_CELLS_PER_ROW - copied(common, n_ctx_seq) - saved(choice, slots, n_ctx_seq)
         if -(-n_left // n_rows) * mine * COPIED_CELLS_PER_ROW <= gain:

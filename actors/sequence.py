@@ -159,10 +159,10 @@ def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
         begun.append(e.PromptTruncated(sequence=state.sequence, keep=state.keep, discard=discard))
         inputs = (*inputs[: state.keep], *inputs[state.keep + discard :])
     if state.embedding:
-        return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, draw=None)]
+        return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, wants=e.Pool())]
     if state.options.num_predict == 0:
         return [*begun, _finished(state, "length")]
-    return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, draw=0)]
+    return [*begun, e.InputQueued(sequence=state.sequence, inputs=inputs, wants=e.Draw(0))]
 
 
 def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
@@ -176,7 +176,7 @@ def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
 
 def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     """Turn a sampled token into text, and go on or end."""
-    index = state.n_sampled
+    index = sample.index
     if sample.fault is not None:
         reason = sample.reason or f"no token {index}: {_FAULTS[sample.fault]}"
         return [failed(state, Failure(kind="sequence_failed", reason=reason))]
@@ -223,7 +223,7 @@ def _queue(state: Sequence) -> e.Event:
     if state.last_token is None:
         raise InternalError(f"sequence {state.sequence} has sampled no token")
     if state.length <= state.n_ctx:
-        return e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), draw=state.n_sampled)
+        return e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), wants=e.Draw(state.n_sampled))
     discard = discarded(state.n_ctx, state.keep, state.length - 1)
     return e.ContextShifted(sequence=state.sequence, keep=state.keep, discard=discard)
 

@@ -19,7 +19,7 @@ from typing import Final
 from attrs import evolve as changed
 from attrs import frozen
 
-from reenact.actors.batch import ABORTED, DONE, Part
+from reenact.actors.batch import ABORTED, DONE, Part, Wants
 from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW, PICKED_CELL
 
@@ -35,22 +35,15 @@ class Work:
     priority: int
     inputs: Inputs = NONE
     """All that it has, evaluated or not; none before its prompt is tokenised."""
-    draw: int | None = None
-    """The index of the token to sample after the last of them; None while its reader keeps the next one back."""
-    pool: bool = False
-    """A vector is wanted instead."""
+    wants: Wants = None
+    """What is wanted of the last of them; None while its reader keeps the next one back."""
     preempted: bool = False
     """It had a slot before, and waits outside the queue's limit."""
 
     @property
-    def wants(self) -> bool:
-        """Whether there is something to evaluate."""
-        return self.draw is not None or self.pool
-
-    @property
     def kept_back(self) -> bool:
         """Whether there is nothing to evaluate because its reader does not read on; not because it has no inputs."""
-        return bool(self.inputs) and not self.wants
+        return bool(self.inputs) and self.wants is None
 
 
 @frozen
@@ -87,7 +80,7 @@ class Slot:
     @property
     def queued(self) -> int:
         """How many inputs wait to be evaluated."""
-        return 0 if self.work is None or not self.work.wants else len(self.work.inputs) - len(self.cells)
+        return 0 if self.work is None or self.work.wants is None else len(self.work.inputs) - len(self.cells)
 
     @property
     def has_excess(self) -> bool:
@@ -171,17 +164,18 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
     if code not in {DONE, ABORTED} or position is None or not start - 1 <= position < end:
         return unknown(slot)
     n_cells = position + 1
-    if part.pool:
-        # A text that is pooled begins in an empty slot, and leaves it so.
-        return changed(slot, work=slot.work and changed(slot.work, pool=code != DONE), cells=NONE, n_cells=n_cells)
     work = slot.work
+    if part.pools:
+        # A text that is pooled begins in an empty slot, and leaves it so.
+        work = changed(work, wants=None) if work is not None and code == DONE else work
+        return changed(slot, work=work, cells=NONE, n_cells=n_cells)
     if work is None:
         # It ended while the batch was in flight.
         if len(slot.cells) < start:
             return changed(slot, n_cells=n_cells)
         return changed(slot, cells=slot.cells.first(start).then(part.inputs[: n_cells - start]), n_cells=n_cells)
     if code == DONE and part.draw is not None:
-        work = changed(work, draw=None)
+        work = changed(work, wants=None)
         return changed(slot, work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
     # One at least is left to evaluate: after an aborted decode the logits of the last row are gone.
     return changed(slot, cells=work.inputs.first(min(n_cells, len(work.inputs) - 1)), n_cells=n_cells)

@@ -130,9 +130,8 @@ def facts_of(entries: Iterable[Entry]) -> Facts:
                 planned = event
             case e.BatchDecoded() as event if planned is not None and _is_of(event, planned):
                 happenings.append(Happening(entry.t, _outcome(cells, planned, event)))
-                draws = {part.sequence: part.draw for part in planned.parts}
                 for sample in event.samples:
-                    drawn.setdefault(sample.sequence, {})[draws.get(sample.sequence) or 0] = sample
+                    drawn.setdefault(sample.sequence, {})[sample.index] = sample
                 vectors |= {vector.sequence: vector for vector in event.vectors}
                 planned = None
             case e.BatchDecoded() | e.RequestReceived() as event if _cannot_be(event, received):
@@ -175,7 +174,7 @@ def _outcome(cells: _Cells, planned: e.BatchPlanned, decoded: e.BatchDecoded) ->
     reached = dict(decoded.positions)
     missing: dict[int, int] = {}
     for part in planned.parts:
-        if part.slot in reached and not part.pool:
+        if part.slot in reached and not part.pools:
             lacking = cells.length(part.slot) + len(part.inputs) - 1 - reached[part.slot]
             if lacking != (0 if decoded.code == e.DONE else len(part.inputs)):
                 missing[part.sequence] = lacking
@@ -272,13 +271,13 @@ class Play:
             number = names[part.sequence]
             lacking = missing.get(number, 0 if done else len(part.inputs))
             reached = self._cells.length(part.slot) + max(len(part.inputs) - lacking, 0) - 1
-            positions.append((part.slot, -1 if part.pool else reached))
+            positions.append((part.slot, -1 if part.pools else reached))
             if done and part.draw is not None:
                 drawn = self._facts.drawn.get(number, ())
                 sample = drawn[part.draw] if part.draw < len(drawn) else None
-                sample = sample or e.Sample(sequence=number, token=_EOG_TOKEN, eog=True)
-                samples.append(changed(sample, sequence=part.sequence))
-            if done and part.pool:
+                sample = sample or e.Sample(sequence=number, index=part.draw, token=_EOG_TOKEN, eog=True)
+                samples.append(changed(sample, sequence=part.sequence, index=part.draw))
+            if done and part.pools:
                 vector = self._facts.vectors.get(number) or e.Vector(sequence=number, values=(1.0,), crc32=0)
                 vectors.append(changed(vector, sequence=part.sequence))
         self._cells.reach(positions)

@@ -44,10 +44,8 @@ class RecountedRequest:
     """Whether it had a slot before and waits for one again."""
     inputs: list[Input] = Factory(list)
     """All its inputs, evaluated or not."""
-    draw: int | None = None
-    """The index of the token to be sampled after the last input."""
-    pool: bool = False
-    """Whether a vector is wanted instead of a token."""
+    wants: e.Wants = None
+    """The purpose of the last of them: a draw, a pool or nothing."""
     n_sampled: int = 0
     last_token: int | None = None
     reader_paused: bool = False
@@ -55,14 +53,9 @@ class RecountedRequest:
     ended: bool = False
 
     @property
-    def wants(self) -> bool:
-        """Whether there is something to evaluate."""
-        return self.draw is not None or self.pool
-
-    @property
     def kept_back(self) -> bool:
         """Whether it had something to evaluate but has nothing now, because its reader has paused."""
-        return bool(self.inputs) and not self.wants
+        return bool(self.inputs) and self.wants is None
 
     @property
     def turn(self) -> tuple[int, int]:
@@ -202,7 +195,7 @@ class Recount:
         """Return whether a request with a slot is still evaluating a prompt that begins like this one's."""
         for slot in self.slots:
             other = self.request(slot.sequence or 0)
-            if not other.ended and other.draw == 0:
+            if not other.ended and other.wants == e.Draw(0):
                 n_useful = min(common(other.inputs, request.inputs), len(request.inputs) - 1)
                 if slot.useful < n_useful:
                     return True
@@ -233,7 +226,7 @@ class Recount:
             case e.InputQueued():
                 request = self.request(event.sequence)
                 request.inputs += event.inputs
-                request.draw, request.pool, request.paused = event.draw, event.draw is None, False
+                request.wants, request.paused = event.wants, False
             case e.BatchPlanned():
                 self.plan, self.in_flight, self.planned_at, self.aborting = event, event, record.n, False
                 self.copies = []
@@ -380,10 +373,10 @@ class Recount:
         slot.cells[start:] = part.inputs[: last + 1 - start]
         if slot.sequence != part.sequence:
             return  # It ended while the batch was in flight.
-        if part.pool:
-            slot.useful, request.pool = 0, request.pool and code != e.DONE
+        if part.pools:
+            slot.useful, request.wants = 0, None if code == e.DONE else request.wants
         elif code == e.DONE and part.draw is not None:
-            slot.useful, request.draw = last + 1, None
+            slot.useful, request.wants = last + 1, None
         else:
             # The logits of an aborted decode are gone, so one input at least is evaluated again.
             slot.useful = min(last + 1, len(request.inputs) - 1)

@@ -55,7 +55,6 @@ class SequenceRecords:
 def sequence_records(log: LogFile) -> dict[int, SequenceRecords]:
     """Return the records of each sequence of a log."""
     by_number: dict[int, SequenceRecords] = {}
-    draws: dict[int, int | None] = {}
     for entry in entries(log):
         event = entry.record.event
         match event:
@@ -66,11 +65,10 @@ def sequence_records(log: LogFile) -> dict[int, SequenceRecords]:
             case e.SequenceForked():
                 records = by_number[event.sequence]
                 records.forks.append((len(records.outcomes), event.options))
-            case e.BatchPlanned():
-                draws = {part.sequence: part.draw for part in event.parts}
             case e.BatchDecoded():
                 for outcome in event.outcomes:
-                    by_number[outcome.sequence].outcomes[draws[outcome.sequence]] = entry.record.n, outcome
+                    index = outcome.index if isinstance(outcome, e.Sample) else None
+                    by_number[outcome.sequence].outcomes[index] = entry.record.n, outcome
             case _:
                 pass
     return by_number
@@ -163,9 +161,9 @@ def alone(
             continue
         (part,) = crossing.planned.parts
         decoded = execute(machine.engine, crossing, numbers_of(crossing.planned, numbers))
-        drawn = part.draw is not None or part.pool
+        drawn = part.draw is not None or part.pools
         failed = isinstance(decoded, e.EngineFailed) or decoded.code != e.DONE
-        n, recorded = records.outcomes.get(None if part.pool else n_drawn, (0, None))
+        n, recorded = records.outcomes.get(None if part.pools else n_drawn, (0, None))
         if drawn and recorded is None:
             return  # The sequence ended, or the log does, before this draw.
         if recorded is not None and (drawn or failed):

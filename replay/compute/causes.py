@@ -201,7 +201,7 @@ def _alone(machine: ModelHere, inputs: tuple[int, ...]) -> int | None:
     drawing = Drawing(options=Options(seed=0, temperature=0), grammar=None, prompt=inputs, sampled=())
     checksum, n_batch = None, machine.loaded.context.n_batch
     for start in range(0, len(inputs), n_batch):
-        part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], draw=0)
+        part = e.Part(sequence=1, slot=0, position=start, inputs=inputs[start : start + n_batch], wants=e.Draw(0))
         planned = e.BatchPlanned(batch=0, copies=(), trims=(), shifts=(), parts=(part,))
         decoded = machine.engine.step(planned, {1: drawing}, NO_NUMBERS)
         checksum = decoded.samples[0].logits_crc32 if decoded.samples else None

@@ -146,7 +146,7 @@ def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
         if kind not in _KINDS:
             continue
         fields = loads(line.body) if fields is None else fields
-        if kind != _INPUTS or fields["draw"] in {None, 0}:
+        if kind != _INPUTS or fields["wants"] in ("pool", 0):
             yield decode(fields)
 
 
@@ -213,10 +213,12 @@ def execute(
         return recorded
     if recorded.code in {e.DONE, e.NO_ROOM, e.INVALID}:
         return engine.step(planned, drawings, numbers)
-    whole = changed(planned, parts=tuple(changed(part, draw=None) for part in planned.parts))
+    whole = changed(
+        planned, parts=tuple(changed(part, wants=part.wants if part.pools else None) for part in planned.parts)
+    )
     outcome = engine.step(whole, {}, numbers)
     reached = dict(outcome.positions)
-    pooled = any(part.pool for part in planned.parts)
+    pooled = any(part.pools for part in planned.parts)
     if outcome.code != e.DONE or any(reached[slot] < last for slot, last in recorded.positions):
         return outcome
     trims = () if pooled else tuple(e.Trim(slot=slot, length=last + 1) for slot, last in recorded.positions)

@@ -21,7 +21,7 @@ from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 
 
 @frozen
-class Draw:
+class DrawnToken:
     """A sampled token. Two are equal if the tokens are, whatever their records and logits."""
 
     n: int = field(eq=False)
@@ -43,7 +43,7 @@ class History:
 
     facts: dict[str, Fields]
     """The plain values of the records of its request and its end, by their type."""
-    draws: dict[int, Draw] = Factory(dict)
+    draws: dict[int, DrawnToken] = Factory(dict)
     """The sampled tokens, by their index."""
 
     def fact(self, kind: str, name: str) -> Any:  # noqa: ANN401  # a plain value
@@ -80,8 +80,6 @@ class Log:
     """Notes on the log's end."""
     corrupt: LogCorrupt | None = None
     """The error because of which it could not be read to its end."""
-    _due: dict[int, int] = Factory(dict)
-    """The index of the token that the last plan draws, by the sequence's number."""
 
     def add(self, entry: Entry) -> None:
         """Add a record to the history of its sequence."""
@@ -95,12 +93,10 @@ class Log:
                 case e.PromptTokenized() | e.SequenceForked() | e.EmbeddingComputed() | e.SequenceFinished():
                     fields = loads(entry.line.body)
                     self.histories[event.sequence].facts[fields["type"]] = fields
-                case e.BatchPlanned():
-                    self._due = {part.sequence: part.draw for part in event.parts if part.draw is not None}
                 case e.BatchDecoded():
                     for one in event.samples:
-                        draw = Draw(n, one.token, one.piece, one.eog, one.fault, one.logits_crc32)
-                        self.histories[one.sequence].draws[self._due[one.sequence]] = draw
+                        draw = DrawnToken(n, one.token, one.piece, one.eog, one.fault, one.logits_crc32)
+                        self.histories[one.sequence].draws[one.index] = draw
                 case _:
                     pass
         except KeyError as error:

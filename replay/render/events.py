@@ -201,7 +201,7 @@ def _of_batcher(event: _Scheduling) -> str:
         case e.RequestWithdrawn():
             return f"request withdrawn: sequence {event.sequence}"
         case e.InputQueued():
-            then = "to be pooled" if event.draw is None else f"then draws token {event.draw}"
+            then = f"then draws token {event.wants.index}" if isinstance(event.wants, e.Draw) else "to be pooled"
             return f"input queued: sequence {event.sequence}, {inputs(event.inputs)}, {then}"
         case e.InputsDropped():
             dropped = _dropped(event.discard, event.keep, "forgotten")
@@ -300,13 +300,13 @@ def _planned(event: e.BatchPlanned, only: Collection[int]) -> str:
 
 def draws(part: e.Part) -> str:
     """Return the phrase for the purpose of a sequence's rows in a batch."""
-    if part.pool:
+    if part.pools:
         return "then pooled"
     return "more of it to come" if part.draw is None else f"then draws token {part.draw}"
 
 
 def _purpose(part: e.Part) -> str:
-    if part.pool:
+    if part.pools:
         return " (to be pooled)"
     return "" if part.draw is not None else " (more of it to come)"
 

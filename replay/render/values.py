@@ -9,6 +9,7 @@ The rules that hold here:
 from collections.abc import Collection
 from typing import Final
 
+from reenact.actors.batch import Draw, Pool, Wants
 from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input, Row, rows_of
 
@@ -66,6 +67,17 @@ def inputs(items: Collection[Input]) -> str:
 
 def _input(one: Input) -> str:
     return f"row {one.digest[:_MAX_DIGEST]}…" if isinstance(one, Row) else str(one)
+
+
+def wanted(wants: Wants) -> str:
+    """Return the phrase for the purpose of rows."""
+    match wants:
+        case Draw(index=index):
+            return f"token {index}"
+        case Pool():
+            return "a vector"
+        case None:
+            return "nothing"
 
 
 def vector(values: Collection[float]) -> str:

@@ -120,9 +120,9 @@ class Submission:
         return e.PromptTokenized(sequence=number, inputs=self.prompt, bos_added=self.bos_added, grammar=None)
 
 
-def sample(sequence: int, *, token: int = 7, piece: bytes = b"z") -> e.Sample:
+def sample(sequence: int, index: int, *, token: int = 7, piece: bytes = b"z") -> e.Sample:
     """Return a token that was drawn for a sequence; by default one that no strategy has in a stop string."""
-    return e.Sample(sequence=sequence, token=token, piece=piece)
+    return e.Sample(sequence=sequence, index=index, token=token, piece=piece)
 
 
 def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
@@ -132,14 +132,14 @@ def decoded(planned: e.BatchPlanned, *drawn: e.Sample) -> e.BatchDecoded:
         planned: The batch.
         drawn: A sample for each part with a draw; without any, those that `sample` returns.
     """
-    pooled = [part.sequence for part in planned.parts if part.pool]
+    pooled = [part.sequence for part in planned.parts if part.pools]
     return e.BatchDecoded(
         batch=planned.batch,
         code=e.DONE,
-        samples=drawn or tuple(sample(part.sequence) for part in planned.parts if part.draw is not None),
+        samples=drawn or tuple(sample(part.sequence, part.draw) for part in planned.parts if part.draw is not None),
         vectors=tuple(e.Vector(sequence=number, values=(3.0, 4.0), crc32=0) for number in pooled),
         positions=tuple(
-            (part.slot, -1 if part.pool else part.position + len(part.inputs) - 1) for part in planned.parts
+            (part.slot, -1 if part.pools else part.position + len(part.inputs) - 1) for part in planned.parts
         ),
     )
 
@@ -158,7 +158,7 @@ def left_undone(planned: e.BatchPlanned, code: int, counts: Sequence[int]) -> e.
     if code == e.DONE:
         raise ValueError(f"code {code}: such a batch is done, see decoded()")
     positions = tuple(
-        (part.slot, -1 if part.pool else part.position + count - 1)
+        (part.slot, -1 if part.pools else part.position + count - 1)
         for part, count in zip(planned.parts, counts, strict=True)
     )
     return e.BatchDecoded(batch=planned.batch, code=code, samples=(), vectors=(), positions=positions)

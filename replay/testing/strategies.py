@@ -240,23 +240,24 @@ def _of_prompts(session: CheckedKernel, number: int) -> st.SearchStrategy[e.Give
 # ---------------------------------------------------------------- the engine
 
 
-def samples(sequence: int) -> st.SearchStrategy[e.Sample]:
+def samples(sequence: int, index: int) -> st.SearchStrategy[e.Sample]:
     """Return possible samples for a sequence: any bytes, an end of the text, or a fault in place of a token.
 
     Args:
         sequence: The sequence.
+        index: Of the token among those of the sequence.
 
     Example::
 
-        @given(one=samples(3))
+        @given(one=samples(3, 0))
         def test_a_fault_has_no_token(one):
             assert (one.token == -1) == (one.fault is not None)
     """
     pieces = weighted((4, st.sampled_from(PIECES)), (1, st.binary(max_size=4)))
-    token = st.builds(sample, st.just(sequence), token=st.integers(3, 40), piece=pieces)
-    eog = st.just(e.Sample(sequence=sequence, token=2, eog=True))
+    token = st.builds(sample, st.just(sequence), st.just(index), token=st.integers(3, 40), piece=pieces)
+    eog = st.just(e.Sample(sequence=sequence, index=index, token=2, eog=True))
     faults: list[Literal["nan", "grammar", "cost", "engine"]] = ["nan", "grammar", "cost", "engine"]
-    faulty = st.sampled_from([e.Sample(sequence=sequence, token=-1, fault=fault) for fault in faults])
+    faulty = st.sampled_from([e.Sample(sequence=sequence, index=index, token=-1, fault=fault) for fault in faults])
     return weighted((6, token), (1, eog), (1, faulty))
 
 
@@ -285,8 +286,8 @@ def done(planned: e.BatchPlanned) -> st.SearchStrategy[e.BatchDecoded]:
 
         session.give(data.draw(done(session.in_flight)))
     """
-    each = [samples(part.sequence) for part in planned.parts if part.draw is not None]
-    pooled = [vectors(part.sequence) for part in planned.parts if part.pool]
+    each = [samples(part.sequence, part.draw) for part in planned.parts if part.draw is not None]
+    pooled = [vectors(part.sequence) for part in planned.parts if part.pools]
     return st.builds(
         lambda drawn, vectors: changed(decoded(planned, *drawn), vectors=vectors),
         st.tuples(*each),

@@ -38,7 +38,7 @@ class Drawings:
                 self._histories[event.sequence].options = event.options
             case e.PromptTokenized() if event.sequence in self._histories:
                 self._histories[event.sequence].grammar = event.grammar
-            case e.InputQueued(draw=None | 0):
+            case e.InputQueued(wants=e.Pool() | e.Draw(index=0)):
                 self._histories[event.sequence].prompt = event.inputs
             case e.BatchDecoded():
                 for sample in event.samples:

@@ -215,7 +215,7 @@ class ScriptedEngine:
     ) -> BatchDecoded:
         """Keep the batch's inputs in the cells and play the next pieces."""
         context = self._context()
-        pools = {part.pool for part in planned.parts}
+        pools = {part.pools for part in planned.parts}
         if not is_valid(planned, context) or not pools <= {self._vectors is not None}:
             return refused(planned)
         self._operate(planned)
@@ -229,7 +229,7 @@ class ScriptedEngine:
                 self._cells[part.slot].extend(self._evaluated(planned, number))
         done = planned.parts if code == 0 else ()
         samples = tuple(self._sample(part, drawings[part.sequence]) for part in done if part.draw is not None)
-        vectors = tuple(self._vector(part) for part in done if part.pool)
+        vectors = tuple(self._vector(part) for part in done if part.pools)
         positions = tuple((part.slot, len(self._cells[part.slot]) - 1) for part in planned.parts)
         return BatchDecoded(batch=planned.batch, code=code, samples=samples, vectors=vectors, positions=positions)
 
@@ -284,14 +284,16 @@ class ScriptedEngine:
         script = self._script(drawing)
         if script is None:
             reason = _unscripted("script for the prompt", self._text(drawing.prompt), self._scripts, '["pieces"]')
-            return Sample(sequence=part.sequence, token=-1, fault="engine", reason=reason, logits_crc32=crc)
+            return Sample(
+                sequence=part.sequence, index=index, token=-1, fault="engine", reason=reason, logits_crc32=crc
+            )
         if self._draws_from == "script":
             piece = script[index] if index < len(script) else EOG
         else:
             piece = drawn(script, row, index, drawing.options)
         if isinstance(piece, Special) and piece is not EOG:
             fault: Literal["nan", "grammar"] = "nan" if piece is NAN else "grammar"
-            return Sample(sequence=part.sequence, token=-1, fault=fault, logits_crc32=crc)
+            return Sample(sequence=part.sequence, index=index, token=-1, fault=fault, logits_crc32=crc)
         token = _EOG_TOKEN if isinstance(piece, Special) else self._tokens[_as_bytes(piece)]
         likely = [
             Likely(token=other, piece=self._pieces[other], logprob=-other / 1000)
@@ -299,6 +301,7 @@ class ScriptedEngine:
         ]
         return Sample(
             sequence=part.sequence,
+            index=index,
             token=token,
             piece=self._pieces.get(token, b""),
             eog=token == _EOG_TOKEN,

@@ -53,8 +53,8 @@ class Rows:
             start, end = end, end + len(part.inputs)
             self._positions[start:end] = range(part.position, part.position + len(part.inputs))
             self._slots[start:end] = part.slot
-            self._outputs[start:end] = part.pool  # A vector is pooled from the outputs of all its rows.
-            self._outputs[end - 1] = part.pool or part.draw is not None
+            self._outputs[start:end] = part.pools  # A vector is pooled from the outputs of all its rows.
+            self._outputs[end - 1] = part.pools or part.draw is not None
         inputs = [one for part in planned.parts for one in part.inputs]
         if kind_of(inputs[0]) == "token":
             self._tokens[:end] = [one for one in inputs if isinstance(one, int)]

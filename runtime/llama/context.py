@@ -80,7 +80,7 @@ class Evaluator:
         samples, vectors, row = [], [], -1
         for part in planned.parts if code == 0 else ():
             row += len(part.inputs)
-            if part.pool:
+            if part.pools:
                 vectors.append(self._vector(part))
             elif part.draw is not None:
                 sample = self.draws.draw(row, part, drawings[part.sequence])
@@ -119,7 +119,7 @@ class Evaluator:
         return (
             is_valid(planned, self.facts)
             and self._rows.accepts(planned, numbers)
-            and all(part.pool == self._pools and not (part.pool and part.draw is not None) for part in planned.parts)
+            and all(part.pools == self._pools for part in planned.parts)
         )
 
     def _last(self, slot: int) -> int:

@@ -107,17 +107,19 @@ class Sampler:
     def draw(self, row: int, part: Part, drawing: Drawing) -> Sample:
         """Return the token for ``part`` from a row of the batch that was decoded last."""
         logits = self.logits(row)
+        index = part.draw or 0
         crc = crc32(logits.data) if self._logits_hash else None
         # min() is NaN if one is; llama.cpp would sample silently.
         if np.isnan(logits.min()):
-            return Sample(sequence=part.sequence, token=-1, fault="nan", logits_crc32=crc)
+            return Sample(sequence=part.sequence, index=index, token=-1, fault="nan", logits_crc32=crc)
         token = self._token(row, logits, part, drawing)
         if isinstance(token, str):
-            return Sample(sequence=part.sequence, token=-1, fault=token, logits_crc32=crc)
+            return Sample(sequence=part.sequence, index=index, token=-1, fault=token, logits_crc32=crc)
         options = drawing.options
         logprob, top = self._likely(logits, token, options.top_logprobs) if options.logprobs else (None, ())
         return Sample(
             sequence=part.sequence,
+            index=index,
             token=token,
             piece=self.piece(token),
             eog=self._calls.llama_vocab_is_eog(self._vocabulary, token),

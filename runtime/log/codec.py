@@ -35,8 +35,8 @@ FORMAT: Final = 1
 SCHEMA: Final = 5
 """The version of the events, and of the states whose digest closes a log."""
 
-OLDEST: Final = {"format": 1, "schema": 3}
-"""The oldest versions that can be read. Schemas 1 and 2 were never released."""
+OLDEST: Final = {"format": 1, "schema": 5}
+"""The oldest versions that can be read. Schemas 1 to 4 were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 
@@ -52,7 +52,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """The types of the envelope's fields; ``cause``, if there is one, is an integer too."""
 
-_SPARSE: Final = (e.Part, e.Sample, e.Vector, e.TokenEmitted, e.RequestReceived, Limits)
+_SPARSE: Final = (e.BatchPlanned, e.BatchDecoded, e.Part, e.Sample, e.Vector, e.TokenEmitted, e.RequestReceived, Limits)
 
 Fields = dict[str, Any]
 T = TypeVar("T")
@@ -287,6 +287,16 @@ def _written_row(row: Row) -> str:
     return row.digest
 
 
+def _wanted(value: object, _: object) -> e.Draw | e.Pool:
+    match value:
+        case "pool":
+            return e.Pool()
+        case int():
+            return e.Draw(_strict_int(value, int))
+        case _:
+            raise TypeError(f'expected the index of a draw, or "pool", got {shown(value)}')
+
+
 def _bytes_fields(kind: type) -> tuple[str, ...]:
     return tuple(a.name for a in attrs.fields(kind) if a.type is bytes)
 
@@ -328,11 +338,15 @@ def _make_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _strict_int)
     converter.register_structure_hook(Input, _input)
+    converter.register_structure_hook(e.Draw | e.Pool, _wanted)
+    converter.register_structure_hook(e.Wants, lambda value, of: None if value is None else _wanted(value, of))
     for kind in (str, bool, float, bytes):
         converter.register_structure_hook(kind, _strict(kind))
 
     converter.register_unstructure_hook(float, _finite)
     converter.register_unstructure_hook(Row, _written_row)
+    converter.register_unstructure_hook(e.Draw, lambda draw: draw.index)
+    converter.register_unstructure_hook(e.Pool, lambda _: "pool")
 
     @converter.register_structure_hook_factory(_is_tuple)
     def _tuple_hook(kind: Any) -> Callable[[object, object], tuple[Any, ...]]:

@@ -213,7 +213,7 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
     state = b.opened(opened())
     for event in (
         e.RequestQueued(sequence=1, priority=0, n_ahead=0),
-        e.InputQueued(sequence=1, inputs=(1, 2), draw=0),
+        e.InputQueued(sequence=1, inputs=(1, 2), wants=e.Draw(0)),
         e.SlotAssigned(sequence=1, slot=0, reused=0, source=None),
     ):
         state = b.evolve(state, event)
@@ -241,8 +241,9 @@ def test_a_plan_names_the_fact_that_led_to_it() -> None:
         ({"positions": ((0, 3),)}, r"the last positions are \[\(0, 3\)\], and by the plan \[\(0, 2\)\]"),
         ({"positions": ()}, r"the last positions are \[\], and"),
         ({"positions": ((1, 2),), "code": -2, "samples": ()}, "positions of slots that are not in it"),
-        ({"samples": ()}, "sampled for other sequences than planned"),
-        ({"code": 1}, "sampled for other sequences than planned"),
+        ({"samples": ()}, "sampled for other sequences, or other tokens, than planned"),
+        ({"samples": (e.Sample(sequence=1, index=1, token=7),)}, "sampled for other sequences, or other tokens, than"),
+        ({"code": 1}, "sampled for other sequences, or other tokens, than planned"),
         ({"vectors": (e.Vector(sequence=1, values=(1.0,), crc32=0),)}, "pooled for other sequences than planned"),
     ],
 )
@@ -251,7 +252,9 @@ def test_an_outcome_that_is_not_the_plans_is_refused(wrong: dict[str, Any], reas
     driver = Driver()
     driver.submit(b"a")
     before = driver.kernel.state, driver.kernel.digest()
-    right = e.BatchDecoded(batch=0, code=0, samples=(e.Sample(sequence=1, token=7),), vectors=(), positions=((0, 2),))
+    right = e.BatchDecoded(
+        batch=0, code=0, samples=(e.Sample(sequence=1, index=0, token=7),), vectors=(), positions=((0, 2),)
+    )
     with pytest.raises(InternalError, match=reason):
         driver.kernel.handle(changed(right, **wrong))
     assert before == (driver.kernel.state, driver.kernel.digest())

@@ -51,7 +51,7 @@ def test_a_text_becomes_a_vector() -> None:
     driver = pooling()
     number = embed(driver)
     assert driver.planned is not None
-    expected = e.Part(sequence=number, slot=0, position=0, inputs=(100, 101, 102), draw=None, pool=True)
+    expected = e.Part(sequence=number, slot=0, position=0, inputs=(100, 101, 102), wants=e.Pool())
     assert (expected,) == driver.planned.parts
     driver.run()
     assert [(0.6, 0.8)] == embeddings(driver)

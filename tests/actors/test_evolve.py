@@ -80,17 +80,17 @@ def test_a_prompt_gives_a_sequence_its_length() -> None:
     assert changed(before, n_prompt=5, length=5, keep=3) == sequence.evolve(before, event)
 
 
-WORK = Work(sequence=1, priority=2, inputs=Inputs(range(6)), draw=4)
+WORK = Work(sequence=1, priority=2, inputs=Inputs(range(6)), wants=e.Draw(4))
 FREE = Slot(cells=Inputs(range(50, 55)), n_cells=5, used=3)
 BUSY = Slot(work=WORK, cells=Inputs(range(5)), n_cells=6, pure=3, gap=Gap(1, 2), used=4)
-FIRST = Work(sequence=3, priority=1, inputs=Inputs(range(50, 58)), draw=0, preempted=True)
+FIRST = Work(sequence=3, priority=1, inputs=Inputs(range(50, 58)), wants=e.Draw(0), preempted=True)
 LAST = Work(sequence=4, priority=0)
 PLAN = e.BatchPlanned(
     batch=7,
     copies=(),
     trims=(),
     shifts=(),
-    parts=(e.Part(sequence=1, slot=0, position=5, inputs=(5,), draw=4),),
+    parts=(e.Part(sequence=1, slot=0, position=5, inputs=(5,), wants=e.Draw(4)),),
 )
 COPY = e.Copy(source=1, slot=0)
 STATE = Batcher(
@@ -121,16 +121,16 @@ UNKNOWN = Slot(used=3)
         (e.RequestQueued(sequence=5, priority=0, n_ahead=2), {"waiting": (FIRST, LAST, Work(sequence=5, priority=0))}),
         (e.RequestWithdrawn(sequence=3), {"waiting": (LAST,)}),
         (
-            e.InputQueued(sequence=1, inputs=(6, 7), draw=5),
-            {"slots": (changed(BUSY, work=changed(WORK, inputs=Inputs(range(8)), draw=5)), FREE)},
+            e.InputQueued(sequence=1, inputs=(6, 7), wants=e.Draw(5)),
+            {"slots": (changed(BUSY, work=changed(WORK, inputs=Inputs(range(8)), wants=e.Draw(5))), FREE)},
         ),
         (
-            e.InputQueued(sequence=4, inputs=(1, 2), draw=0),
-            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), draw=0))},
+            e.InputQueued(sequence=4, inputs=(1, 2), wants=e.Draw(0)),
+            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), wants=e.Draw(0)))},
         ),
         (
-            e.InputQueued(sequence=4, inputs=(1, 2), draw=None),
-            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), pool=True))},
+            e.InputQueued(sequence=4, inputs=(1, 2), wants=e.Pool()),
+            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), wants=e.Pool()))},
         ),
         (
             e.InputsDropped(sequence=1, keep=2, discard=1),
@@ -220,10 +220,10 @@ UNKNOWN = Slot(used=3)
         ),
         (
             e.BatchDecoded(
-                batch=7, code=e.DONE, samples=(e.Sample(sequence=1, token=6),), vectors=(), positions=((0, 5),)
+                batch=7, code=e.DONE, samples=(e.Sample(sequence=1, index=4, token=6),), vectors=(), positions=((0, 5),)
             ),
             {
-                "slots": (changed(BUSY, work=changed(WORK, draw=None), cells=Inputs(range(6))), FREE),
+                "slots": (changed(BUSY, work=changed(WORK, wants=None), cells=Inputs(range(6))), FREE),
                 "in_flight": False,
                 "spared": False,
             },
@@ -290,6 +290,6 @@ def test_a_slot_without_a_sequence_is_not_preempted() -> None:
 
 def test_a_batch_without_its_row_is_nothing_to_a_sequence() -> None:
     """A Sequence that is told of a batch that brought it neither a token nor a vector decides nothing."""
-    other = e.Sample(sequence=2, token=6)
+    other = e.Sample(sequence=2, index=0, token=6)
     decoded = e.BatchDecoded(batch=7, code=e.DONE, samples=(other,), vectors=(), positions=())
     assert [] == sequence.decide(READING, decoded)

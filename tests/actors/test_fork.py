@@ -226,7 +226,7 @@ def test_a_text_that_is_pooled() -> None:
     driver.submit(embedding=True)
     lose(driver)
     assert driver.planned is not None
-    assert [True] == [part.pool for part in driver.planned.parts]
+    assert [True] == [part.pools for part in driver.planned.parts]
     driver.run()
     assert 1 == len(driver.events(e.EmbeddingComputed))
 

@@ -7,7 +7,7 @@ PLANNED = BatchPlanned(
     copies=(Copy(source=0, slot=1),),
     trims=(Trim(slot=1, length=5),),
     shifts=(Shift(slot=1, keep=1, discard=2),),
-    parts=(Part(sequence=1, slot=3, position=0, inputs=(7,), draw=None),),
+    parts=(Part(sequence=1, slot=3, position=0, inputs=(7,)),),
 )
 """What is copied is trimmed, and then shifted."""
 

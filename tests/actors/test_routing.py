@@ -16,7 +16,7 @@ ACTORS = {Role.BATCHER: batcher, Role.SEQUENCE: sequence, Role.EVERY_SEQUENCE: s
 
 def part(sequence: int, slot: int) -> e.Part:
     """Return a row of a sequence."""
-    return e.Part(sequence=sequence, slot=slot, position=0, inputs=(1,), draw=None)
+    return e.Part(sequence=sequence, slot=slot, position=0, inputs=(1,))
 
 
 def test_every_event_is_routed_once() -> None:
@@ -55,7 +55,7 @@ def test_owner_and_receivers_know_the_event(kind: type[e.Event]) -> None:
             e.BatchDecoded(
                 batch=0,
                 code=0,
-                samples=(e.Sample(sequence=5, token=1), e.Sample(sequence=2, token=1)),
+                samples=(e.Sample(sequence=5, index=0, token=1), e.Sample(sequence=2, index=0, token=1)),
                 vectors=(e.Vector(sequence=3, values=(), crc32=0),),
                 positions=(),
             ),
@@ -72,5 +72,5 @@ def test_an_event_names_its_sequences(event: e.Event, numbers: tuple[int, ...]) 
 def test_an_event_has_an_actor() -> None:
     """The actor whose state an event changes is told by its name in the log."""
     assert "session" == actor_of(e.SessionClosed(digest=""))
-    assert "batcher" == actor_of(e.InputQueued(sequence=3, inputs=(1,), draw=0))
+    assert "batcher" == actor_of(e.InputQueued(sequence=3, inputs=(1,), wants=e.Draw(0)))
     assert "sequence-3" == actor_of(e.CancelRequested(sequence=3))

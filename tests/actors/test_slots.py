@@ -131,13 +131,13 @@ def test_cells_that_were_moved_are_nobody_elses() -> None:
 
 def part(position: int, *inputs: int, draw: int | None = None) -> e.Part:
     """Return rows in slot 0."""
-    return e.Part(sequence=9, slot=0, position=position, inputs=inputs, draw=draw)
+    return e.Part(sequence=9, slot=0, position=position, inputs=inputs, wants=None if draw is None else e.Draw(draw))
 
 
 def holding(length: int, n_inputs: int, draw: int | None = 0) -> Slot:
     """Return a busy slot with some of its sequence's inputs in cells."""
     inputs = Inputs(range(n_inputs))
-    work = Work(sequence=9, priority=0, inputs=inputs, draw=draw)
+    work = Work(sequence=9, priority=0, inputs=inputs, wants=None if draw is None else e.Draw(draw))
     return Slot(work=work, cells=inputs.first(length), n_cells=length)
 
 
@@ -150,7 +150,7 @@ def test_cells_count_after_a_decode_that_succeeded() -> None:
 def test_what_was_drawn_is_not_wanted_any_more() -> None:
     """After the last row, with its token sampled, nothing is queued."""
     after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=0)
-    assert (Inputs(range(4)), 0, False) == (after.cells, after.queued, after.work is None or after.work.wants)
+    assert (Inputs(range(4)), 0, None) == (after.cells, after.queued, after.work and after.work.wants)
 
 
 def test_cells_of_a_failed_decode_are_of_no_use() -> None:
@@ -238,7 +238,7 @@ def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[l
 @pytest.mark.parametrize(("n_cells", "left"), [(5, 5), (0, 1)])
 def test_cells_that_nobody_knows_are_forgotten(n_cells: int, left: int) -> None:
     """Cells of which nobody knows what they hold are of no use and to be removed, whatever was known before."""
-    work = Work(sequence=1, priority=0, inputs=Inputs(range(9)), draw=0)
+    work = Work(sequence=1, priority=0, inputs=Inputs(range(9)), wants=e.Draw(0))
     slot = Slot(work=work, cells=Inputs(range(4)), n_cells=n_cells, pure=2, gap=Gap(1, 2), used=7)
     assert Slot(work=work, n_cells=left, used=7) == unknown(slot)
     assert unknown(slot).has_excess
@@ -246,12 +246,12 @@ def test_cells_that_nobody_knows_are_forgotten(n_cells: int, left: int) -> None:
 
 def pooling(*, pool: bool = True) -> Slot:
     """Return a slot whose text of three inputs is to be pooled."""
-    return Slot(work=Work(sequence=1, priority=0, inputs=Inputs([1, 2, 3]), pool=pool))
+    return Slot(work=Work(sequence=1, priority=0, inputs=Inputs([1, 2, 3]), wants=e.Pool() if pool else None))
 
 
 def test_a_text_is_pooled_once_and_leaves_no_cells() -> None:
     """A vector that was computed is not wanted any more; after an abort it is, and what was evaluated is removed."""
-    rows = e.Part(sequence=1, slot=0, position=0, inputs=(1, 2, 3), draw=None, pool=True)
+    rows = e.Part(sequence=1, slot=0, position=0, inputs=(1, 2, 3), wants=e.Pool())
     assert pooling(pool=False) == decoded(pooling(), rows, -1, code=e.DONE)
     assert changed(pooling(), n_cells=2) == decoded(pooling(), rows, 1, code=e.ABORTED)
     assert Slot(n_cells=2) == decoded(Slot(), rows, 1, code=e.ABORTED)

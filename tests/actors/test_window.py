@@ -61,7 +61,7 @@ def test_truncation_keeps_the_beginning_and_the_end(num_keep: int, bos: bool, le
     driver.submit(prompt=range(10), num_keep=num_keep, bos=bos)
     driver.run()
     assert list(left) == driver.cells[0]
-    assert [e.InputQueued(sequence=1, inputs=left, draw=0)] == driver.events(e.InputQueued)
+    assert [e.InputQueued(sequence=1, inputs=left, wants=e.Draw(0))] == driver.events(e.InputQueued)
 
 
 def test_truncation_is_recorded() -> None:

@@ -157,10 +157,10 @@ class Driver:
             assert len(cells) <= self.context.n_ctx, "the cells do not hold the rows"
         done_parts = planned.parts if code == 0 else ()
         for part in done_parts:
-            if part.pool:
+            if part.pools:
                 self.cells[part.slot].clear()
         samples = [self._sample(part, nan, no_token, unknown) for part in done_parts if part.draw is not None]
-        vectors = [e.Vector(sequence=part.sequence, values=vector, crc32=0) for part in done_parts if part.pool]
+        vectors = [e.Vector(sequence=part.sequence, values=vector, crc32=0) for part in done_parts if part.pools]
         positions = tuple((part.slot, len(self.cells[part.slot]) - 1) for part in planned.parts)
         return e.BatchDecoded(
             batch=planned.batch, code=code, samples=tuple(samples), vectors=tuple(vectors), positions=positions
@@ -226,16 +226,20 @@ class Driver:
     def _sample(self, part: e.Part, nan: frozenset[int], no_token: frozenset[int], unknown: frozenset[int]) -> e.Sample:
         assert part.draw is not None
         if part.sequence in unknown:
-            return e.Sample(sequence=part.sequence, token=-1, fault="engine", reason="there is no script")
+            return e.Sample(
+                sequence=part.sequence, index=part.draw, token=-1, fault="engine", reason="there is no script"
+            )
         if part.sequence in nan | no_token:
-            return e.Sample(sequence=part.sequence, token=-1, fault="nan" if part.sequence in nan else "grammar")
+            return e.Sample(
+                sequence=part.sequence, index=part.draw, token=-1, fault="nan" if part.sequence in nan else "grammar"
+            )
         token = part.sequence * 1000 + part.draw
         script = self._scripts[part.sequence]
         while len(script) <= part.draw and (more := next(self._endless[part.sequence], None)) is not None:
             script.append(more)
         # By its index, not the next one: what is drawn again is the same token.
         piece = script[part.draw] if part.draw < len(script) else None
-        return e.Sample(sequence=part.sequence, token=token, piece=piece or b"", eog=piece is None)
+        return e.Sample(sequence=part.sequence, index=part.draw, token=token, piece=piece or b"", eog=piece is None)
 
 
 def beside_another() -> Driver:

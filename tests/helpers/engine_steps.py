@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Part, Shift, Trim
+from reenact.actors.batch import BatchDecoded, BatchPlanned, Copy, Draw, Part, Pool, Shift, Trim
 from reenact.actors.inputs import Input, Row
 from reenact.actors.options import Options
 from reenact.runtime.engine.protocol import Drawing, Engine
@@ -34,7 +34,8 @@ def part(
     pool: bool = False,
 ) -> Part:
     """Return a part of a batch."""
-    return Part(sequence=sequence, slot=slot, position=position, inputs=tuple(inputs), draw=draw, pool=pool)
+    wants = Pool() if pool else None if draw is None else Draw(draw)
+    return Part(sequence=sequence, slot=slot, position=position, inputs=tuple(inputs), wants=wants)
 
 
 def step(

@@ -55,7 +55,7 @@ async def generate(log: Path, policy: Any, n_ctx: int) -> None:
 def cost(log: Path) -> Cost:
     """Return what the generation of a log took."""
     lines = read_fields(log)
-    drawn = [one["t"] / 1e9 for one in of(lines, "BatchDecoded") if one["samples"]]
+    drawn = [one["t"] / 1e9 for one in of(lines, "BatchDecoded") if one.get("samples", ())]
     shifted = {one["t"] / 1e9: one["discard"] for one in of(lines, "ContextShifted")}
     steps = [(after - before, before in shifted) for before, after in pairwise(drawn)]
     between = median(taken for taken, shifts in steps if not shifts)

@@ -255,7 +255,7 @@ class Play:
         if self.random.random() < FAILS:
             code = self.choose(CODES)
             return refused(planned) if code is None else self._ended(planned, code)
-        drawn = [self._sample(part.sequence) for part in planned.parts if part.draw is not None]
+        drawn = [self._sample(part.sequence, part.draw) for part in planned.parts if part.draw is not None]
         outcome = decoded(planned, *drawn)
         vectors = tuple(changed(vector, values=self.choose(VECTORS)) for vector in outcome.vectors)
         return changed(outcome, vectors=vectors) if vectors else outcome
@@ -265,15 +265,15 @@ class Play:
         rows = (len(part.inputs) for part in planned.parts)
         return left_undone(planned, code, [self.random.randint(0, n_rows) if in_part else 0 for n_rows in rows])
 
-    def _sample(self, number: int) -> e.Sample:
+    def _sample(self, number: int, index: int) -> e.Sample:
         at = self.random.random()
         if at < ENDS:
-            return e.Sample(sequence=number, token=2, eog=True)
+            return e.Sample(sequence=number, index=index, token=2, eog=True)
         if at < ENDS + FAULTY:
-            return e.Sample(sequence=number, token=-1, fault=self.choose(("nan", "grammar", "cost")))
+            return e.Sample(sequence=number, index=index, token=-1, fault=self.choose(("nan", "grammar", "cost")))
         token = int(at * 1000)
         self.said[number].append(token)
-        return e.Sample(sequence=number, token=token, piece=self.choose(PIECES))
+        return e.Sample(sequence=number, index=index, token=token, piece=self.choose(PIECES))
 
 
 MEDDLING: Final = {

@@ -101,7 +101,7 @@ def derive(log: Path, edited: Path, edit: Edit) -> None:
                 continue
             given = edit(given)
             if isinstance(given, e.BatchDecoded) and planned is not None:
-                ends = [-1 if part.pool else part.position + len(part.inputs) - 1 for part in planned.parts]
+                ends = [-1 if part.pools else part.position + len(part.inputs) - 1 for part in planned.parts]
                 slots = [part.slot for part in planned.parts]
                 given = changed(given, positions=tuple(zip(slots, ends, strict=True)))
             if isinstance(given, e.SessionClosed):

@@ -222,12 +222,12 @@ def _company(lines: Lines) -> bool:
 
 def _shift(lines: Lines) -> bool:
     reasons = [fields["finish_reason"] for fields in of(lines, "SequenceFinished")]
-    trims = [trim for fields in of(lines, "BatchPlanned") for trim in fields["trims"]]
+    trims = [trim for fields in of(lines, "BatchPlanned") for trim in fields.get("trims", ())]
     return len(of(lines, "ContextShifted")) >= 20 and ["length", "context_full"] == reasons and len(trims) >= 20
 
 
 def _shift_moving(lines: Lines) -> bool:
-    return len([shift for fields in of(lines, "BatchPlanned") for shift in fields["shifts"]]) >= 20
+    return len([shift for fields in of(lines, "BatchPlanned") for shift in fields.get("shifts", ())]) >= 20
 
 
 def _truncation(lines: Lines) -> bool:
@@ -236,7 +236,7 @@ def _truncation(lines: Lines) -> bool:
 
 
 def _fork(lines: Lines) -> bool:
-    copies = [copy for fields in of(lines, "BatchPlanned") for copy in fields["copies"]]
+    copies = [copy for fields in of(lines, "BatchPlanned") for copy in fields.get("copies", ())]
     return [{"source": 0, "slot": 1}] == copies and of(lines, "SlotAssigned")[1]["reused"] >= 64
 
 
@@ -258,7 +258,7 @@ def _grammar(lines: Lines) -> bool:
 
 
 def _logprobs(lines: Lines) -> bool:
-    samples = [sample for fields in of(lines, "BatchDecoded") for sample in fields["samples"]]
+    samples = [sample for fields in of(lines, "BatchDecoded") for sample in fields.get("samples", ())]
     return [3] * 8 == [len(sample["top"]) for sample in samples if "logprob" in sample]
 
 

@@ -64,7 +64,7 @@ class Recorded:
             fields["batch"]
             for fields in of(self.lines, "BatchPlanned")
             for part in fields["parts"]
-            if part["sequence"] == STORYTELLER and part["draw"] is None
+            if part["sequence"] == STORYTELLER and "wants" not in part
         }
         match name:
             case "in the middle of a prefill":
@@ -116,13 +116,10 @@ def child(tmp_path: Path) -> Path:
 
 def drawn(lines: Lines) -> Drawn:
     """Return what was drawn."""
-    plans = {fields["batch"]: fields["parts"] for fields in of(lines, "BatchPlanned")}
     return {
-        (part["sequence"], part["draw"]): (sample["token"], sample["logits_crc32"])
+        (sample["sequence"], sample["index"]): (sample["token"], sample["logits_crc32"])
         for fields in of(lines, "BatchDecoded")
-        for part, sample in zip(
-            (part for part in plans[fields["batch"]] if part["draw"] is not None), fields["samples"], strict=True
-        )
+        for sample in fields.get("samples", ())
     }
 
 

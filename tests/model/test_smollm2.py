@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from reenact.actors.batch import BatchPlanned, Part, Trim
+from reenact.actors.batch import BatchPlanned, Draw, Part, Trim
 from reenact.actors.options import Options
 from reenact.replay import replay_log
 from reenact.runtime import Completion, EngineBroken, LlamaEngine, Runtime, open_runtime
@@ -123,7 +123,7 @@ def test_draws_depend_on_seed_and_index() -> None:
     tokens = engine.tokenize("My favourite colour is").tokens
 
     def draw(seed: int, index: int) -> tuple[int | None, int]:
-        part = Part(sequence=1, slot=0, position=0, inputs=tokens, draw=index)
+        part = Part(sequence=1, slot=0, position=0, inputs=tokens, wants=Draw(index))
         options = Options(seed=seed, temperature=1.5)
         drawing = Drawing(options=options, grammar=None, prompt=tokens, sampled=[0] * index)
         planned = BatchPlanned(batch=0, copies=(), trims=(Trim(slot=0, length=0),), shifts=(), parts=(part,))

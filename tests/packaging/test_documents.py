@@ -86,14 +86,14 @@ def test_every_public_name_is_in_the_reference(root: Path) -> None:
 
 
 def test_the_list_of_decisions_is_complete(root: Path) -> None:
-    """The list of decisions links to every page and counts its headings; each decision has a date."""
+    """The list of decisions links to every page, by its title; each decision has a date."""
     folder = root / "docs" / "decisions"
-    listed = re.findall(r"^\* \[(.+)\]\((.+\.md)\): (\d+) decisions$", (folder / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\* \[(.+)\]\((.+\.md)\)$", (folder / "README.md").read_text(), re.MULTILINE)
     found = []
     for path in folder.glob("*.md"):
         if path.name != "README.md":
             title, *decisions = re.split(r"^## ", path.read_text("utf-8"), flags=re.MULTILINE)
-            found.append((title.strip().removeprefix("# "), path.name, str(len(decisions))))
+            found.append((title.strip().removeprefix("# "), path.name))
             undated = [one for one in decisions if not re.match(r".+\n\n2026-\d\d-\d\d\.\s", one)]
             assert [] == undated
     assert sorted(listed) == sorted(found)

@@ -173,10 +173,10 @@ class KernelMachine(RuleBasedStateMachine):
     def say(self, pieces: list[bytes], *, ends: bool) -> None:
         for i, piece in enumerate(pieces):
             if self.session.in_flight is not None:
-                draws = [part.sequence for part in self.planned.parts if part.draw is not None]
-                drawn = [sample(number, piece=piece) for number in draws]
+                draws = [(part.sequence, part.draw) for part in self.planned.parts if part.draw is not None]
+                drawn = [sample(number, index, piece=piece) for number, index in draws]
                 if drawn and ends and i == len(pieces) - 1:
-                    drawn[0] = e.Sample(sequence=draws[0], token=2, eog=True)
+                    drawn[0] = e.Sample(sequence=draws[0][0], index=draws[0][1], token=2, eog=True)
                 self.session.give(decoded(self.planned, *drawn))
 
     @precondition(in_flight)

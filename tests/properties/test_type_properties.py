@@ -54,8 +54,8 @@ def test_what_is_wrong_is_found() -> None:
         e.SlotReleased(sequence=1, slot=False, length=3)
     )
     none: Any = None
-    assert [] != wrong_within(e.Part(sequence=1, slot=0, position=0, inputs=(1,), draw=0, pool=none))
-    assert [] != wrong_within(e.Part(sequence=1, slot=0, position=0, inputs=("a",), draw=0))  # type: ignore[arg-type]
+    assert [] != wrong_within(e.Part(sequence=1, slot=0, position=0, inputs=(1,), wants=0))  # type: ignore[arg-type]
+    assert [] != wrong_within(e.Part(sequence=1, slot=0, position=0, inputs=("a",)))  # type: ignore[arg-type]
     assert [] != wrong_within(header.Parent(session=none, n=1))
 
 

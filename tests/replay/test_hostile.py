@@ -90,7 +90,7 @@ def test_what_is_too_deep(path: Path, capsys: Captured) -> None:
     ("old", "new"),
     [
         (b'"positions":[[0', b'"positions":[' + b"[0,0]," * 2**18 + b"[0"),
-        (b'"trims":[]', b'"trims":[' + b'{"slot":0,"length":1},' * MAX_SLOTS + b'{"slot":0,"length":1}]'),
+        (b'"parts":[', b'"trims":[' + b'{"slot":0,"length":1},' * MAX_SLOTS + b'{"slot":0,"length":1}],"parts":['),
     ],
     ids=["positions", "trims"],
 )

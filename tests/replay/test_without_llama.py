@@ -22,8 +22,8 @@ HIDES = "import sys; sys.modules[{name!r}] = None"
         ("reenact.replay", ("run", str(COMPANY), "--compute"), 4),
         ("reenact.replay", ("run", str(COMPANY), "--model", "a.gguf"), 4),
         ("reenact.replay", ("fork", str(COMPANY), "--at", "12", "-o", "child.jsonl"), 4),
-        ("reenact.runtime.cli.main", ("generate", "--model", "a.gguf", "Hi"), 1),
-        ("reenact.runtime.cli.main", ("probe", "a.gguf"), 1),
+        ("reenact.runtime.cli.main", ("generate", "--model", "a.gguf", "Hi"), 2),
+        ("reenact.runtime.cli.main", ("probe", "a.gguf"), 2),
     ],
 )
 def test_the_error_is_the_line_that_installs_it(

@@ -104,7 +104,7 @@ async def test_cells_are_moved_where_the_schedule_may_matter(scripted_runtime: O
     async with scripted_runtime(LONG, n_ctx=8, determinism="recorded-schedule") as runtime:
         await runtime.complete("abcdef", num_keep=3, num_predict=9)
     plans = of(session_log, "BatchPlanned")
-    assert [{"slot": 0, "keep": 3, "discard": 2}] * 3 == [shift for plan in plans for shift in plan["shifts"]]
+    assert [{"slot": 0, "keep": 3, "discard": 2}] * 3 == [shift for plan in plans for shift in plan.get("shifts", ())]
     assert [1] * 8 == [len(plan["parts"][0]["inputs"]) for plan in plans[1:]]
 
 
@@ -148,7 +148,9 @@ async def test_nobody_pays_for_logprobs_he_does_not_want(scripted_runtime: OpenS
     """Without logprobs there are none, in the completion and in the log."""
     async with scripted_runtime(["a"]) as runtime:
         assert () == (await runtime.complete("p")).logprobs
-    assert all("logprob" not in sample for decoded in of(session_log, "BatchDecoded") for sample in decoded["samples"])
+    assert all(
+        "logprob" not in sample for decoded in of(session_log, "BatchDecoded") for sample in decoded.get("samples", ())
+    )
 
 
 # ---------------------------------------------------------------- grammar

@@ -180,7 +180,9 @@ class ComputingEngine(ScriptedEngine):
         if fault == "nan" and decoded.samples:
             self.faults["NaN"] += 1
             first, *others = decoded.samples
-            nan = e.Sample(sequence=first.sequence, token=-1, fault="nan", logits_crc32=first.logits_crc32)
+            nan = e.Sample(
+                sequence=first.sequence, index=first.index, token=-1, fault="nan", logits_crc32=first.logits_crc32
+            )
             decoded = changed(decoded, samples=(nan, *others))
         return decoded
 

@@ -10,7 +10,7 @@ from reenact.actors import events as e
 from reenact.actors.batch import apply_operations, n_without
 from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
-from reenact.replay.render.values import inputs, sequences
+from reenact.replay.render.values import inputs, sequences, wanted
 
 MAX_MISSED: Final = 1
 """The most batches in a row that may leave out a sequence with inputs, because they take inputs of the other kind. So a
@@ -53,9 +53,9 @@ class BatchesRule(Rule):
         n_rows = sum(len(part.inputs) for part in parts)
         if not 1 <= n_rows <= n_batch or not all(part.inputs for part in parts):
             yield self.violation(n, f"1 to {n_batch} rows, at least one a part", f"{n_rows} rows")
-        pools = {part.pool for part in parts}
+        pools = {part.pools for part in parts}
         # A pooled text is not cut where its kinds of inputs change; callers give tokens only.
-        kinds = {kind for part in parts if not part.pool for kind in map(type, part.inputs)}
+        kinds = {kind for part in parts if not part.pools for kind in map(type, part.inputs)}
         if len(pools) > 1 or len(kinds) > 1:
             yield self.violation(n, "rows of one kind", "tokens and rows of numbers, or texts to pool and to go on")
         slots = [part.slot for part in parts]
@@ -73,7 +73,7 @@ class DrawsRule(Rule):
     name = "draws"
     says = (
         "A row of logits has one reader: logits are requested only in the last row of a sequence's inputs, for its "
-        "next token, and exactly the requested ones are sampled."
+        "next token, and exactly the requested ones are sampled, each with its index."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.BatchDecoded)
@@ -89,24 +89,26 @@ class DrawsRule(Rule):
                     yield from self._part(record.n, part, self.recount.request(part.sequence))
             case e.BatchDecoded() as decoded if self.recount.in_flight is not None:
                 done = self.recount.in_flight.parts if decoded.code == e.DONE else ()
-                drawn = [part.sequence for part in done if part.draw is not None]
-                pooled = [part.sequence for part in done if part.pool]
-                actual = [sample.sequence for sample in decoded.samples], [one.sequence for one in decoded.vectors]
+                drawn = [(part.sequence, part.draw) for part in done if part.draw is not None]
+                pooled = [part.sequence for part in done if part.pools]
+                actual = (
+                    [(one.sequence, one.index) for one in decoded.samples],
+                    [one.sequence for one in decoded.vectors],
+                )
                 if (drawn, pooled) != actual:
-                    expected, made = (f"tokens of {one} and vectors of {two}" for one, two in ((drawn, pooled), actual))
+                    pairs = (drawn, pooled), actual
+                    expected, made = (f"tokens (sequence, index) {one} and vectors of {two}" for one, two in pairs)
                     yield self.violation(record.n, expected, made, first=self.recount.planned_at)
             case _:
                 pass
 
     def _part(self, n: int, part: e.Part, request: RecountedRequest) -> Iterator[Violation]:
         is_last = part.position + len(part.inputs) == len(request.inputs)
-        draw = request.n_sampled if is_last and not request.pool and request.wants else None
-        if (part.draw, part.pool) != (draw, request.pool):
-            yield self.violation(
-                n,
-                f"sequence {part.sequence} draws {draw}, pool {request.pool}",
-                f"draws {part.draw}, pool {part.pool}",
-            )
+        due = request.wants
+        if isinstance(due, e.Draw):
+            due = e.Draw(request.n_sampled) if is_last else None
+        if part.wants != due:
+            yield self.violation(n, f"sequence {part.sequence} wants {wanted(due)}", f"it wants {wanted(part.wants)}")
 
 
 class PositionsRule(Rule):
@@ -195,7 +197,7 @@ def _n_left(n_cells: int | None, removed: slice) -> int | None:
 def _last_positions(part: e.Part, code: int) -> tuple[int, int]:
     """Return the lowest and the highest position that the last cell of a part's slot can have after a batch."""
     none, every = part.position - 1, part.position + len(part.inputs) - 1
-    if part.pool or code in {e.NO_ROOM, e.INVALID}:
+    if part.pools or code in {e.NO_ROOM, e.INVALID}:
         return none, none
     return (every, every) if code == e.DONE else (none, every)
 
@@ -226,16 +228,16 @@ class TurnsRule(Rule):
             self._missed = {}
         if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
             return
-        kind, pools = type(plan.parts[0].inputs[0]), plan.parts[0].pool
+        kind, pools = type(plan.parts[0].inputs[0]), plan.parts[0].pools
         there = {part.sequence for part in plan.parts}
         before, self._missed = self._missed, {}
         for slot in self.recount.slots:
             if slot.sequence is None or slot.sequence in there:
                 continue
             request = self.recount.request(slot.sequence)
-            if request.ended or not request.wants or not request.inputs:
+            if request.ended or request.wants is None or not request.inputs:
                 continue
-            if pools and request.pool:
+            if pools and isinstance(request.wants, e.Pool):
                 if request.number < max(there):
                     yield self._left_out(record.n, request, "which came first")
                 continue
@@ -254,7 +256,7 @@ class TurnsRule(Rule):
                 yield self.violation(recount.n, f"a batch with {sequences([one or 0 for one in ready])}", "none")
 
     def _is_ready(self, number: int | None) -> bool:
-        return number is not None and self.recount.is_live(number) and self.recount.request(number).wants
+        return number is not None and self.recount.is_live(number) and self.recount.request(number).wants is not None
 
     def _left_out(self, n: int, request: RecountedRequest, why: str) -> Violation:
         return self.violation(n, f"sequence {request.number} in the batch, {why}", "it is not")

@@ -12,7 +12,7 @@ from reenact.actors.inputs import Input
 from reenact.actors.routing import BATCHER, sequence_name
 from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
-from reenact.replay.render.values import count, inputs, sequences
+from reenact.replay.render.values import count, inputs, sequences, wanted
 
 _EXACT: Final = 1e-9
 """The largest difference between two values of a vector of length 1 that were computed in different orders."""
@@ -79,17 +79,18 @@ class InputsRule(Rule):
 
     def _queued(self, n: int, queued: e.InputQueued, request: RecountedRequest) -> Iterator[Violation]:
         if request.last_token is None:
-            due, draw = self._prompt(request), None if request.embedding else 0
+            due, wants = self._prompt(request), e.Pool() if request.embedding else e.Draw(0)
             if (len(request.prompt or ()) > request.n_ctx) != (request.number in self._truncated):
                 yield self.violation(n, "PromptTruncated before a prompt that is too long, and only there", "otherwise")
         else:
-            due, draw = (request.last_token,), request.n_sampled
-        if (due, draw) != (queued.inputs, queued.draw):
-            yield self.violation(n, f"{inputs(due)}, draw {draw}", f"{inputs(queued.inputs)}, draw {queued.draw}")
+            due, wants = (request.last_token,), e.Draw(request.n_sampled)
+        if (due, wants) != (queued.inputs, queued.wants):
+            actual = f"{inputs(queued.inputs)}, then {wanted(queued.wants)}"
+            yield self.violation(n, f"{inputs(due)}, then {wanted(wants)}", actual)
         n_inputs = len(request.inputs) + len(queued.inputs)
         if n_inputs > request.n_ctx:
             yield self.violation(n, f"{count(request.n_ctx, 'input')} at most", str(n_inputs))
-        if draw is not None and request.n_sampled >= request.limit:
+        if isinstance(wants, e.Draw) and request.n_sampled >= request.limit:
             yield self.violation(n, f"{count(request.limit, 'token')} at most", "one more is asked for")
 
     def _prompt(self, request: RecountedRequest) -> tuple[Input, ...]:
@@ -176,19 +177,15 @@ class TokensRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._n = 0
-        self._sampled: dict[int, tuple[int, e.Sample]] = {}
-        """For each sequence the token that is not accounted for yet, with its index."""
+        self._sampled: dict[int, e.Sample] = {}
+        """For each sequence the token that is not accounted for yet."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Check the sampled tokens and the records made of them."""
         match record.event:
             case e.BatchDecoded(samples=samples):
                 self._n = record.n
-                plan = self.recount.in_flight
-                draws = {part.sequence: part.draw or 0 for part in plan.parts} if plan is not None else {}
-                for sample in samples:
-                    if sample.fault is None:
-                        self._sampled[sample.sequence] = draws.get(sample.sequence, 0), sample
+                self._sampled |= {sample.sequence: sample for sample in samples if sample.fault is None}
             case e.TokenEmitted() | e.StopMatched() | e.EogSampled() | e.TokenDropped() as event:
                 yield from self._accounted(record.n, event)
             case _:
@@ -206,19 +203,18 @@ class TokensRule(Rule):
     def _accounted(
         self, n: int, event: e.TokenEmitted | e.StopMatched | e.EogSampled | e.TokenDropped
     ) -> Iterator[Violation]:
-        sampled = self._sampled.pop(event.sequence, None)
+        sample = self._sampled.pop(event.sequence, None)
         actual = f"{type(event).__name__} of token {event.index}, id {event.token}"
-        if sampled is None:
+        if sample is None:
             yield self.violation(n, "nothing: no token was sampled", actual)
             return
-        index, sample = sampled
         is_live, n_sampled = self.recount.is_live(event.sequence), self.recount.request(event.sequence).n_sampled
         kinds: tuple[type[e.Event], ...] = (e.TokenDropped,)
         if is_live:
             kinds = (e.EogSampled,) if sample.eog else (e.TokenEmitted, e.StopMatched)
-        if (index, sample.token) != (event.index, event.token) or not isinstance(event, kinds):
+        if (sample.index, sample.token) != (event.index, event.token) or not isinstance(event, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            yield self.violation(n, f"{names} of token {index}, id {sample.token}", actual)
+            yield self.violation(n, f"{names} of token {sample.index}, id {sample.token}", actual)
         if is_live and event.index != n_sampled:
             yield self.violation(n, f"token {n_sampled}", f"token {event.index}")
 
@@ -313,7 +309,7 @@ class VectorsRule(Rule):
         match record.event:
             case e.BatchPlanned(parts=parts):
                 for part in parts:
-                    if part.pool:
+                    if part.pools:
                         yield from self._part(record.n, part, len(parts))
             case e.BatchDecoded(vectors=vectors):
                 self._vectors = {vector.sequence: vector.values for vector in vectors}

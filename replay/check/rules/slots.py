@@ -61,7 +61,7 @@ class SlotsRule(Rule):
             yield self.violation(n, "a free slot between two batches", taken)
         if not (request.waits and request.wants and request.inputs):
             yield self.violation(n, "a sequence that waits and has inputs", f"sequence {request.number}")
-        n_possible = 0 if request.pool else max(len(request.inputs) - 1, 0)
+        n_possible = 0 if isinstance(request.wants, e.Pool) else max(len(request.inputs) - 1, 0)
         content = recount.content(number if assigned.source is None else assigned.source)
         reused = assigned.reused
         is_known = content.pure is None or reused <= content.pure

@@ -19,7 +19,7 @@ from typing import Any, Final, get_args
 import orjson
 from attrs import asdict, define, frozen
 
-from reenact.actors.batch import ABORTED, DONE, BatchPlanned, Copy, Part, Trim
+from reenact.actors.batch import ABORTED, DONE, BatchPlanned, Copy, Draw, Part, Trim
 from reenact.actors.errors import EngineBroken
 from reenact.actors.header import EngineFacts, Numerics, Probed
 from reenact.actors.options import Options
@@ -260,12 +260,12 @@ class _Prober:
     def _planned(
         self, way: _Way, begin: int, end: int, copies: tuple[Copy, ...], trims: tuple[Trim, ...]
     ) -> BatchPlanned:
-        parts = [Part(sequence=1, slot=way.slot, position=begin, inputs=self._tokens[begin:end], draw=0)]
+        parts = [Part(sequence=1, slot=way.slot, position=begin, inputs=self._tokens[begin:end], wants=Draw(0))]
         others = [slot for slot in range(self._evaluator.facts.n_slots) if slot != way.slot]
         for slot in others[-way.n_neighbours :] if way.n_neighbours else []:
             position = self._lengths[slot]
             token = self._tokens[(position + slot) % len(self._tokens)]
-            parts.append(Part(sequence=slot + 2, slot=slot, position=position, inputs=(token,), draw=None))
+            parts.append(Part(sequence=slot + 2, slot=slot, position=position, inputs=(token,)))
             self._lengths[slot] += 1
         self._lengths[way.slot] = end
         parts.sort(key=lambda part: part.slot)

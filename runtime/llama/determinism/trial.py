@@ -321,7 +321,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
 
 def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
     """Decode one row, then a row for each of eight sequences, then 64 rows of one sequence."""
-    from reenact.actors.batch import BatchPlanned, Part, Trim
+    from reenact.actors.batch import BatchPlanned, Draw, Part, Pool, Trim
     from reenact.actors.options import Options
     from reenact.runtime.engine.protocol import Drawing
     from reenact.runtime.engine.row_numbers import NO_NUMBERS
@@ -330,7 +330,7 @@ def _decode(evaluator: "Evaluator", *, pools: bool) -> None:
     n_rows = min(_N_ROWS, evaluator.facts.n_ctx_seq)
     for n_parts, length in ((1, 1), (_N_SLOTS, 1), (1, n_rows)):
         parts = [
-            Part(sequence=slot + 1, slot=slot, position=0, inputs=(0,) * length, draw=None if pools else 0, pool=pools)
+            Part(sequence=slot + 1, slot=slot, position=0, inputs=(0,) * length, wants=Pool() if pools else Draw(0))
             for slot in range(n_parts)
         ]
         trims = tuple(Trim(slot=slot, length=0) for slot in range(_N_SLOTS))

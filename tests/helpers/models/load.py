@@ -407,7 +407,7 @@ class _Reader:
         self._planned_at = fields["t"]
 
     def _decode(self, fields: Fields) -> None:
-        samples = fields["samples"]
+        samples = fields.get("samples", ())
         self.shown.rows += sum("logits_crc32" in sample for sample in samples)
         self.shown.tokens += len(samples)
         self.shown.aborts += fields["code"] == ABORTED

@@ -78,9 +78,9 @@ class MadeUpModel(ScriptedEngine):
         for part in planned.parts:
             done = min(left, len(part.inputs))
             left -= done
-            counts.append(0 if part.pool else done)
+            counts.append(0 if part.pools else done)
         parts = [
-            changed(part, inputs=part.inputs[:count], draw=None)
+            changed(part, inputs=part.inputs[:count], wants=None)
             for part, count in zip(planned.parts, counts, strict=True)
             if count
         ]
@@ -247,8 +247,11 @@ class Player:
 
 def _without_last(decoded: e.BatchDecoded, sequence: int, fault: Any) -> e.BatchDecoded:
     """Return an outcome in which no token could be drawn for the sequence of the last part, if one was."""
-    spoilt = e.Sample(sequence=sequence, token=-1, fault=fault)
-    return changed(decoded, samples=tuple(spoilt if one.sequence == sequence else one for one in decoded.samples))
+    samples = [
+        e.Sample(sequence=sequence, index=one.index, token=-1, fault=fault) if one.sequence == sequence else one
+        for one in decoded.samples
+    ]
+    return changed(decoded, samples=tuple(samples))
 
 
 def played(program: Program) -> Played:

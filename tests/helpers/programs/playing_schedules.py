@@ -66,15 +66,12 @@ class Scheduled(Session):
     def said(self, number: int) -> Said:
         """Return what a sequence that has ended came to."""
         text, draws = "", []
-        planned: dict[int, e.Part] = {}
         for record in self.records:
             event = record.event
             match event:
-                case e.BatchPlanned():
-                    planned = {part.sequence: part for part in event.parts}
                 case e.BatchDecoded():
                     mine = (sample for sample in event.samples if sample.sequence == number)
-                    draws += [(planned[number].draw or 0, sample.token, sample.logits_crc32) for sample in mine]
+                    draws += [(sample.index, sample.token, sample.logits_crc32) for sample in mine]
                 case e.TokenEmitted() | e.StopMatched() if event.sequence == number:
                     text += event.text
                 case e.SequenceFinished() if event.sequence == number:

@@ -37,7 +37,7 @@ def resumed_in_a_full_context(original: Any) -> Any:
     def decide(state: Any, event: e.Event) -> list[e.Event]:
         follows: list[e.Event] = original(state, event)
         if isinstance(event, e.ReaderResumed) and follows:
-            token = e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), draw=state.n_sampled)
+            token = e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), wants=e.Draw(state.n_sampled))
             return [follows[0], token]
         return follows
 
@@ -76,7 +76,7 @@ def drawn_at_the_end_of_a_kind(original: Any) -> Any:
             work, end = slots[part.slot].work, part.position + len(part.inputs)
             following = work.inputs[end : end + 1]
             ends = bool(following) and kind_of(following[0]) != kind_of(part.inputs[-1])
-            return changed(part, draw=work.draw) if ends else part
+            return changed(part, wants=work.wants) if ends else part
 
         return [drawn(part) for part in original(slots, *rest)]
 

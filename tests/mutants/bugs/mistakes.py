@@ -104,7 +104,9 @@ def drawn_again(original: Any) -> Any:
         if not isinstance(event, e.SequencePreempted):
             return after
         waiting = tuple(
-            changed(work, draw=work.draw - 1) if work.sequence == event.sequence and work.draw else work
+            changed(work, wants=e.Draw(work.wants.index - 1))
+            if work.sequence == event.sequence and isinstance(work.wants, e.Draw) and work.wants.index
+            else work
             for work in after.waiting
         )
         return changed(after, waiting=waiting)
@@ -228,7 +230,7 @@ def seen_before_truncation(original: Any) -> Any:
         original(self, event)
         if isinstance(event, e.PromptTokenized):
             whole[id(self), event.sequence] = event.inputs
-        if isinstance(event, e.InputQueued) and not event.draw:
+        if isinstance(event, e.InputQueued) and event.wants in {e.Pool(), e.Draw(0)}:
             self._histories[event.sequence].prompt = whole[id(self), event.sequence]
 
     return add

@@ -127,7 +127,7 @@ def all_that_was_reached(original: Any) -> Any:
 def pooled_cells(original: Any) -> Any:
     """Take the rows of a text that was pooled for cells."""
     return lambda slot, part, position, *, code: original(
-        slot, part, len(part.inputs) - 1 if part.pool else position, code=code
+        slot, part, len(part.inputs) - 1 if part.pools else position, code=code
     )
 
 
@@ -188,7 +188,7 @@ def taken_over_first(original: Any) -> Any:
 def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
     """Give a slot to the first who need not wait, also the last one."""
     for work in batcher._in_turn(state):  # it is what is broken
-        inputs = NONE if work.pool else work.inputs
+        inputs = NONE if isinstance(work.wants, e.Pool) else work.inputs
         way = choose(inputs, state.slots, state.n_ctx_seq)
         if way is None:
             return batcher._preempt(state, work)

@@ -197,7 +197,7 @@ def at(path: str, value: Any, kind: str, where: Callable[[Fields], bool] = lambd
 
 def many(name: str, n_least: int) -> Callable[[Fields], bool]:
     """Return whether a list has so many items."""
-    return lambda fields: len(fields[name]) >= n_least
+    return lambda fields: len(fields.get(name, ())) >= n_least
 
 
 def is_first(fields: Fields) -> bool:
@@ -393,7 +393,7 @@ CASES: Final = [
     Case("slots", "fork", at("copies", [], "BatchPlanned", many("copies", 1))),
     Case("kept", "reuse", at("length", 1, "SlotReleased")),
     Case("inputs", "company", at("inputs.0", 1, "InputQueued")),
-    Case("inputs", "company", at("draw", 1, "InputQueued", lambda fields: fields["draw"] > 0)),
+    Case("inputs", "company", at("wants", 1, "InputQueued", lambda fields: fields["wants"] > 0)),
     Case("inputs", "truncation", at("discard", 1, "PromptTruncated")),
     Case("shifts", "shift", at("discard", 1, "ContextShifted")),
     Case("shifts", "shift", at("keep", -1, "ContextShifted")),
@@ -411,7 +411,8 @@ CASES: Final = [
     Case("positions", "shift", at("trims.0.length", -1, "BatchPlanned", many("trims", 1))),
     Case("positions", "shift", at("trims", [], "BatchPlanned", many("trims", 1))),
     Case("draws", "company", second_reader),
-    Case("draws", "company", at("parts.0.draw", 1, "BatchPlanned")),
+    Case("draws", "company", at("parts.0.wants", 1, "BatchPlanned", lambda fields: "wants" in fields["parts"][0])),
+    Case("draws", "company", at("samples.0.index", 1, "BatchDecoded", many("samples", 1))),
     Case("cells", "company", at("positions.0.1", 1, "BatchDecoded")),
     Case("cells", "cancel_in_prefill", at("positions.0.1", 1000, "BatchDecoded", lambda fields: fields["code"] == 2)),
     Case("aborts", "cancel_in_prefill", nobody_aborts),

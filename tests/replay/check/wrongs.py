@@ -89,7 +89,7 @@ def too_many(lines: list[dict[str, Any]]) -> None:
     """Write a record after the last one of a fact."""
     n = next(n for n in range(20, len(lines)) if lines[n]["type"] == "InputQueued" and "cause" not in lines[n + 1])
     lines.insert(n + 1, {**lines[n], "type": "SequencePaused"})
-    for name in ("inputs", "draw"):
+    for name in ("inputs", "wants"):
         del lines[n + 1][name]
     lines[n + 1]["actor"] = f"sequence-{lines[n]['sequence']}"
     for fields in lines[n + 1 :]:

@@ -60,7 +60,7 @@ def test_run_of_many_exits_with_the_worst(capsys: Captured, tmp_path: Path) -> N
 
 def test_diverged(capsys: Captured, path: Path) -> None:
     """A derived record that is not what the actors decide is a divergence, and names the record."""
-    logs.rewritten(logs.short(path), 5, b'"draw":0', b'"draw":1')
+    logs.rewritten(logs.short(path), 5, b'"wants":0', b'"wants":1')
     code, out, _ = replay(capsys, "run", path)
     assert 1 == code
     assert f"diverged: {path}: at record 4" in out

@@ -277,7 +277,7 @@ def test_what_came_before_a_corrupt_line_stays(path: Path) -> None:
         (b'"type":"InputQueued"', b'"type":"InputEaten"', "there is no event of type 'InputEaten'"),
         (b'{"n":4', b'{"n":9', "it is record 9 where 4 comes next"),
         (b',"cause":3', b"", "a derived record has a cause, and a given one has none"),
-        (b'"draw":0', b'"draw":"0"', "InputQueued"),
+        (b'"wants":0', b'"wants":"0"', "InputQueued"),
     ],
 )
 def test_a_line_that_cannot_stand_there(path: Path, old: bytes, new: bytes, reason: str) -> None:

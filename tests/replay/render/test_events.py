@@ -63,11 +63,11 @@ from reenact.replay.render import events, values
             "request queued: sequence 1 with priority 5, 0 ahead of it",
         ),
         (
-            e.InputQueued(sequence=1, inputs=(Row("0123456789" * 6),), draw=0),
+            e.InputQueued(sequence=1, inputs=(Row("0123456789" * 6),), wants=e.Draw(0)),
             "input queued: sequence 1, 1 input [row 01234567…], then draws token 0",
         ),
         (
-            e.InputQueued(sequence=1, inputs=(1, 2), draw=None),
+            e.InputQueued(sequence=1, inputs=(1, 2), wants=e.Pool()),
             "input queued: sequence 1, 2 tokens [1, 2], to be pooled",
         ),
         (e.SlotAssigned(sequence=5, slot=2, reused=0, source=None), "slot 2 assigned to sequence 5"),
@@ -90,8 +90,8 @@ from reenact.replay.render import events, values
                 batch=7,
                 code=0,
                 samples=(
-                    e.Sample(sequence=1, token=-1, fault="grammar"),
-                    e.Sample(sequence=2, token=-1, fault="nan"),
+                    e.Sample(sequence=1, index=0, token=-1, fault="grammar"),
+                    e.Sample(sequence=2, index=0, token=-1, fault="nan"),
                 ),
                 vectors=(),
                 positions=(),
@@ -103,8 +103,8 @@ from reenact.replay.render import events, values
                 batch=7,
                 code=0,
                 samples=(
-                    e.Sample(sequence=1, token=-1, fault="cost"),
-                    e.Sample(sequence=2, token=-1, fault="engine", reason="no script"),
+                    e.Sample(sequence=1, index=0, token=-1, fault="cost"),
+                    e.Sample(sequence=2, index=0, token=-1, fault="engine", reason="no script"),
                 ),
                 vectors=(e.Vector(sequence=3, values=(), crc32=0, reason="no vector"),),
                 positions=(),
@@ -158,9 +158,9 @@ PLAN = e.BatchPlanned(
     trims=(e.Trim(slot=1, length=3), e.Trim(slot=0, length=0)),
     shifts=(e.Shift(slot=2, keep=3, discard=2),),
     parts=(
-        e.Part(sequence=4, slot=0, position=0, inputs=(1, 2), draw=None, pool=True),
-        e.Part(sequence=5, slot=1, position=3, inputs=(1, 2), draw=0),
-        e.Part(sequence=6, slot=2, position=9, inputs=(1,), draw=8),
+        e.Part(sequence=4, slot=0, position=0, inputs=(1, 2), wants=e.Pool()),
+        e.Part(sequence=5, slot=1, position=3, inputs=(1, 2), wants=e.Draw(0)),
+        e.Part(sequence=6, slot=2, position=9, inputs=(1,), wants=e.Draw(8)),
     ),
 )
 

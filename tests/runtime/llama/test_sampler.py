@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from attrs import define, evolve
 
-from reenact.actors.batch import Part, Sample
+from reenact.actors.batch import Draw, Part, Sample
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
@@ -96,7 +96,7 @@ class Bench:
         sequence: int = 1,
     ) -> Sample:
         """Draw from the last row."""
-        part = Part(sequence=sequence, slot=0, position=0, inputs=(), draw=len(sampled))
+        part = Part(sequence=sequence, slot=0, position=0, inputs=(), wants=Draw(len(sampled)))
         return self.draws.draw(-1, part, Drawing(options=options, grammar=grammar, prompt=prompt, sampled=sampled))
 
     def generate(self, options: Options, *, limit: int = 200, forgetful: bool = False) -> list[Sample]:

@@ -17,11 +17,14 @@ EMITTED = e.TokenEmitted(sequence=3, index=0, token=5, text=" the")
 DECODED = e.BatchDecoded(
     batch=0,
     code=0,
-    samples=(e.Sample(sequence=1, token=5, piece=b"ab"), e.Sample(sequence=2, token=6, piece=b"\xf0\x9f", eog=True)),
+    samples=(
+        e.Sample(sequence=1, index=0, token=5, piece=b"ab"),
+        e.Sample(sequence=2, index=0, token=6, piece=b"\xf0\x9f", eog=True),
+    ),
     vectors=(),
     positions=((0, 2), (1, 7)),
 )
-QUEUED = e.InputQueued(sequence=3, inputs=(7, Row("0a" * 32)), draw=None)
+QUEUED = e.InputQueued(sequence=3, inputs=(7, Row("0a" * 32)), wants=e.Pool())
 
 
 def fields_of(event: e.Event, cause: int | None = None) -> dict[str, Any]:
@@ -138,16 +141,16 @@ def test_numbers_come_back_to_the_last_bit(value: float) -> None:
 
 def sampled(**change: object) -> dict[str, Any]:
     """Return a decoded batch whose one sample is changed."""
-    return {**fields_of(DECODED), "samples": [{"sequence": 1, "token": 5, "piece": "ab", **change}]}
+    return {**fields_of(DECODED), "samples": [{"sequence": 1, "index": 0, "token": 5, "piece": "ab", **change}]}
 
 
 def test_likely_tokens_come_back() -> None:
     """What a token's probability was, and which were the likeliest, is read back; where nobody asked nothing stands."""
     likely = e.Likely(token=9, piece=b"\xf0", logprob=-0.25)
-    sample = e.Sample(sequence=1, token=5, piece=b"ab", logprob=-1.5, top=(likely,))
+    sample = e.Sample(sequence=1, index=0, token=5, piece=b"ab", logprob=-1.5, top=(likely,))
     event = e.BatchDecoded(batch=0, code=0, samples=(sample,), vectors=(), positions=())
     assert event == decode(fields_of(event)).event
-    assert {"sequence", "token", "piece"} == set(fields_of(DECODED)["samples"][0])
+    assert {"sequence", "index", "token", "piece"} == set(fields_of(DECODED)["samples"][0])
 
 
 @pytest.mark.parametrize("wrong", ["-1.5", -1, True, [-1.5]])
@@ -166,11 +169,11 @@ def test_one_of_a_few_words(wrong: object) -> None:
         decode(sampled(fault=wrong))
 
 
-def test_parts_leave_out_that_they_are_not_pooled() -> None:
-    """Most parts of batches are not pooled, and do not say so."""
-    parts = (
-        e.Part(sequence=1, slot=0, position=0, inputs=(1,), draw=0),
-        e.Part(sequence=2, slot=1, position=0, inputs=(1,), draw=None, pool=True),
+def test_what_is_wanted_of_rows_is_short() -> None:
+    """A part names the token that is drawn from it, or that it is pooled, or nothing."""
+    wanted: tuple[e.Wants, ...] = (e.Draw(7), e.Pool(), None)
+    parts = tuple(
+        e.Part(sequence=slot, slot=slot, position=0, inputs=(1,), wants=wants) for slot, wants in enumerate(wanted)
     )
     planned = e.BatchPlanned(
         batch=0,
@@ -179,8 +182,15 @@ def test_parts_leave_out_that_they_are_not_pooled() -> None:
         shifts=(e.Shift(slot=0, keep=1, discard=2),),
         parts=parts,
     )
-    assert [False, True] == ["pool" in part for part in fields_of(planned)["parts"]]
+    assert [7, "pool", "-"] == [part.get("wants", "-") for part in fields_of(planned)["parts"]]
     assert planned == decode(fields_of(planned, 3)).event
+
+
+@pytest.mark.parametrize("wrong", [None, True, 7.0, "7", "draw", "vector", {}, {"draw": 7}])
+def test_what_else_is_wanted_is_refused(wrong: object) -> None:
+    """Inputs are queued for one token, by its index, or to be pooled, and for nothing else."""
+    with pytest.raises(UnreadableRecord, match="wants"):
+        decode({**fields_of(QUEUED), "wants": wrong})
 
 
 REQUEST = e.RequestReceived(
