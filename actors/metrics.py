@@ -17,23 +17,6 @@ from reenact.actors import events as e
 _STEPS: Final = 8
 """Buckets for each doubling: a value is told to within an eighth."""
 
-_COUNTS: Final = (
-    "requests",
-    "refused",
-    "finished",
-    "batches",
-    "rows",
-    "sampled",
-    "prompt",
-    "cached",
-    "truncated",
-    "forks",
-    "shifts",
-    "preempted",
-    "aborted",
-)
-"""What is counted one by one; `Statistics` says what each is."""
-
 
 @frozen(kw_only=True)
 class Distribution:
@@ -170,6 +153,25 @@ class Statistics:
     sequences_per_batch: Distribution = Distribution()
 
 
+@define(kw_only=True)
+class SessionCounts:
+    """What is counted one by one; `Statistics` says what each is."""
+
+    requests: int = 0
+    refused: int = 0
+    finished: int = 0
+    batches: int = 0
+    rows: int = 0
+    sampled: int = 0
+    prompt: int = 0
+    cached: int = 0
+    truncated: int = 0
+    forks: int = 0
+    shifts: int = 0
+    preempted: int = 0
+    aborted: int = 0
+
+
 class Metrics:
     """The fold: give it every record in order."""
 
@@ -181,7 +183,7 @@ class Metrics:
         self._n_slots = 0
         self._active: set[int] = set()
         self._waiting: set[int] = set()
-        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._counts = SessionCounts()
         self._queue, self._first, self._between = Histogram(), Histogram(), Histogram()
         self._rows, self._parts = Histogram(), Histogram()
 
@@ -199,16 +201,16 @@ class Metrics:
             case e.RequestReceived():
                 self._begin(event, t)
             case e.RequestRefused():
-                self._counts["refused"] += 1
+                self._counts.refused += 1
             case e.BatchPlanned():
                 n_rows = sum(len(part.inputs) for part in event.parts)
-                self._counts["rows"] += n_rows
+                self._counts.rows += n_rows
                 self._rows.add(n_rows)
                 self._parts.add(len(event.parts))
             case e.BatchDecoded():
                 self._decoded(event, t)
             case e.SequenceFinished():
-                self._counts["finished"] += 1
+                self._counts.finished += 1
                 self._waiting.discard(event.sequence)
                 self._active.discard(event.sequence)
                 self.timelines[event.sequence].finished = t
@@ -221,16 +223,16 @@ class Metrics:
         for number in self._ended:
             del self.timelines[number]
         self._ended.clear()
-        self._counts["requests"] += 1
+        self._counts.requests += 1
         self.timelines[event.sequence] = Timeline(received=t)
 
     def _decoded(self, event: e.BatchDecoded, t: int) -> None:
-        self._counts["batches"] += 1
-        self._counts["aborted"] += event.code == e.ABORTED
+        self._counts.batches += 1
+        self._counts.aborted += event.code == e.ABORTED
         for sample in event.samples:
             if sample.fault is not None:
                 continue
-            self._counts["sampled"] += 1
+            self._counts.sampled += 1
             timeline = self.timelines.get(sample.sequence)
             if timeline is None or timeline.finished is not None:
                 continue
@@ -248,24 +250,24 @@ class Metrics:
             case e.SlotAssigned():
                 self._waiting.discard(event.sequence)
                 self._active.add(event.sequence)
-                self._counts["forks"] += event.source is not None
+                self._counts.forks += event.source is not None
                 timeline = self.timelines[event.sequence]
                 if timeline.assigned is None:
                     timeline.assigned = t
                     timeline.n_cached = event.reused
-                    self._counts["prompt"] += timeline.n_prompt
-                    self._counts["cached"] += event.reused
+                    self._counts.prompt += timeline.n_prompt
+                    self._counts.cached += event.reused
                     self._queue.add(t - timeline.received)
             case e.SequencePreempted() | e.SlotYielded():
                 self._active.discard(event.sequence)
                 self._waiting.add(event.sequence)
-                self._counts["preempted"] += 1
+                self._counts.preempted += 1
                 self.timelines[event.sequence].n_preempted += 1
             case e.PromptTruncated():
-                self._counts["truncated"] += event.discard
+                self._counts.truncated += event.discard
                 self.timelines[event.sequence].n_truncated = event.discard
             case e.ContextShifted():
-                self._counts["shifts"] += 1
+                self._counts.shifts += 1
                 self.timelines[event.sequence].n_shifts += 1
             case e.InputQueued(wants=e.Pool() | e.Draw(index=0)):
                 timeline = self.timelines[event.sequence]
@@ -275,17 +277,30 @@ class Metrics:
 
     def statistics(self) -> Statistics:
         """Return the figures so far."""
+        counts = self._counts
         return Statistics(
             n_slots=self._n_slots,
             n_active=len(self._active),
             n_waiting=len(self._waiting),
+            n_requests=counts.requests,
+            n_refused=counts.refused,
+            n_finished=counts.finished,
+            n_batches=counts.batches,
+            n_rows=counts.rows,
+            n_sampled=counts.sampled,
+            n_prompt=counts.prompt,
+            n_cached=counts.cached,
+            n_truncated=counts.truncated,
+            n_forks=counts.forks,
+            n_shifts=counts.shifts,
+            n_preempted=counts.preempted,
+            n_aborted=counts.aborted,
             n_records=self.n_records,
             queue_time=self._queue.distribution(1e9),
             first_token_time=self._first.distribution(1e9),
             inter_token_time=self._between.distribution(1e9),
             rows_per_batch=self._rows.distribution(),
             sequences_per_batch=self._parts.distribution(),
-            **{f"n_{name}": count for name, count in self._counts.items()},
         )
 
 

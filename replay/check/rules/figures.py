@@ -5,14 +5,15 @@ twice. For example, the sampled tokens are counted from the records of their eff
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
-from attrs import Factory, define
+from attrs import Factory, define, fields
+from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.actors.kernel import Kernel
-from reenact.actors.metrics import Distribution, Metrics
+from reenact.actors.metrics import Distribution, Metrics, SessionCounts, Statistics
 from reenact.replay.check.recount import Recount
 from reenact.replay.check.rule import Rule, Violation
 from reenact.runtime.log.codec import SCHEMA
@@ -33,23 +34,6 @@ _UNITS: Final = {
     "sequences_per_batch": 1.0,
 }
 """The figures that summarise many values, each with its unit."""
-
-
-_COUNTED: Final = (
-    "requests",
-    "refused",
-    "batches",
-    "rows",
-    "sampled",
-    "prompt",
-    "cached",
-    "truncated",
-    "forks",
-    "shifts",
-    "preempted",
-    "aborted",
-)
-"""The figures that count single occurrences, named as in `reenact.actors.metrics.Statistics`."""
 
 
 @define
@@ -112,7 +96,7 @@ class StatisticsRule(Rule):
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
         self._metrics = Metrics()
-        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._counts = SessionCounts()
         self._values = {name: Values(unit) for name, unit in _UNITS.items()}
         self._since: dict[int, Since] = {}
         self._ended: list[int] = []
@@ -146,22 +130,22 @@ class StatisticsRule(Rule):
         counts, values = self._counts, self._values
         match event:
             case e.TokenEmitted() | e.StopMatched() | e.EogSampled():
-                counts["sampled"] += 1
+                counts.sampled += 1
                 since = self._since.setdefault(event.sequence, Since(t))
                 name = "first_token_time" if since.last_token is None else "inter_token_time"
                 values[name].add(t - (since.received if since.last_token is None else since.last_token))
                 since.last_token = t
             case e.BatchPlanned():
                 n_rows = sum(len(part.inputs) for part in event.parts)
-                counts["batches"] += 1
-                counts["rows"] += n_rows
-                counts["forks"] += len(event.copies)
+                counts.batches += 1
+                counts.rows += n_rows
+                counts.forks += len(event.copies)
                 values["rows_per_batch"].add(n_rows)
                 values["sequences_per_batch"].add(len(event.parts))
             case e.BatchDecoded():
-                counts["aborted"] += event.code == e.ABORTED
+                counts.aborted += event.code == e.ABORTED
             case e.TokenDropped():
-                counts["sampled"] += 1
+                counts.sampled += 1
             case e.RequestReceived():
                 self._since[event.sequence] = Since(t)
             case e.SequenceFinished():
@@ -169,23 +153,23 @@ class StatisticsRule(Rule):
             case e.SlotAssigned():
                 self._assigned(event, t)
             case e.EngineFailed() | e.CellsLost():
-                counts["batches"] -= self.recount.in_flight is not None  # It never came back.
+                counts.batches -= self.recount.in_flight is not None  # It never came back.
             case _:
                 self._count_seldom(event)
 
     def _count_seldom(self, event: e.Event) -> None:
         match event:
             case e.RequestQueued() | e.RequestRejected():
-                self._counts["requests"] += 1
+                self._counts.requests += 1
             case e.RequestRefused():
-                self._counts["refused"] += 1
+                self._counts.refused += 1
             case e.PromptTruncated():
                 request = self.recount.request(event.sequence)
-                self._counts["truncated"] += len(request.prompt or ()) - request.n_ctx
+                self._counts.truncated += len(request.prompt or ()) - request.n_ctx
             case e.InputsDropped():
-                self._counts["shifts"] += 1
+                self._counts.shifts += 1
             case e.SequencePreempted() | e.SlotYielded():
-                self._counts["preempted"] += 1
+                self._counts.preempted += 1
             case _:
                 pass
 
@@ -193,33 +177,44 @@ class StatisticsRule(Rule):
         since = self._since.setdefault(event.sequence, Since(t))
         if since.assigned is None:
             since.assigned = t
-            self._counts["prompt"] += len(self.recount.request(event.sequence).prompt or ())
-            self._counts["cached"] += event.reused
+            self._counts.prompt += len(self.recount.request(event.sequence).prompt or ())
+            self._counts.cached += event.reused
             self._values["queue_time"].add(t - since.received)
 
     def _compared(self, n: int, *, wholly: bool) -> Iterator[Violation]:
         if self.recount.failed:
             return  # No record contains what an actor that raised still owed.
-        reported, recount = self._metrics.statistics(), self.recount
+        reported, recount, counts = self._metrics.statistics(), self.recount, self._counts
         live = [request for request in recount.requests.values() if not request.ended]
-        due: dict[str, Any] = {
-            **self._counts,
-            "batches": self._counts["batches"] - (recount.in_flight is not None),
-            "finished": recount.n_requests - len(live),
-            "active": sum(request.slot is not None for request in live),
-            "waiting": sum(request.waits for request in live),
-            "records": n + 1,
-        }
-        for name, expected in due.items():
-            actual = getattr(reported, f"n_{name}")
+        due = changed(
+            reported,
+            n_active=sum(request.slot is not None for request in live),
+            n_waiting=sum(request.waits for request in live),
+            n_requests=counts.requests,
+            n_refused=counts.refused,
+            n_finished=recount.n_requests - len(live),
+            n_batches=counts.batches - (recount.in_flight is not None),
+            n_rows=counts.rows,
+            n_sampled=counts.sampled,
+            n_prompt=counts.prompt,
+            n_cached=counts.cached,
+            n_truncated=counts.truncated,
+            n_forks=counts.forks,
+            n_shifts=counts.shifts,
+            n_preempted=counts.preempted,
+            n_aborted=counts.aborted,
+            n_records=n + 1,
+        )
+        for figure in fields(Statistics):
+            expected, actual = getattr(due, figure.name), getattr(reported, figure.name)
             if actual != expected:
                 self._lost = True
-                yield self.violation(n, f"n_{name} {expected}", f"n_{name} {actual}")
+                yield self.violation(n, f"{figure.name} {expected}", f"{figure.name} {actual}")
         for name, values in self._values.items():
-            expected = values.misfit(getattr(reported, name), wholly=wholly)
-            if expected is not None:
+            correct = values.misfit(getattr(reported, name), wholly=wholly)
+            if correct is not None:
                 self._lost = True
-                yield self.violation(n, f"{name}: {expected}", str(getattr(reported, name)))
+                yield self.violation(n, f"{name}: {correct}", str(getattr(reported, name)))
 
 
 class DigestRule(Rule):
