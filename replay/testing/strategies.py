@@ -33,10 +33,11 @@ from hypothesis import strategies as st
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.header import ContextFacts
-from reenact.actors.inputs import Input, Row
+from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone, sample
 from reenact.runtime.engine.protocol import refused
+from reenact.runtime.engine.row_numbers import Numbers, packed, row_with
 
 T = TypeVar("T")
 
@@ -57,13 +58,18 @@ PIECES: Final = (
 )
 """Parts of the stop strings below, characters, halves of characters, and bytes that are never part of one."""
 
+ROWS: Final[Numbers] = {row_with(numbers): numbers for numbers in (packed((one, 0.5)) for one in (0.25, 0.5, 0.75))}
+"""The rows of numbers that prompts have, with their numbers: two each, as in a `ScriptedEngine`."""
+
+_ROW, _OTHER_ROW, _THIRD_ROW = ROWS
+
 TAILS: Final[tuple[tuple[Input, ...], ...]] = (
     (),
     (500,),
     (500, 501),
-    (500, Row("a" * 64)),
-    (Row("a" * 64), Row("b" * 64)),
-    (Row("c" * 64), 500),
+    (500, _ROW),
+    (_ROW, _OTHER_ROW),
+    (_THIRD_ROW, 500),
 )
 """Ends of prompts: tokens, and rows of numbers in their place."""
 

@@ -18,6 +18,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import Failure
 from reenact.actors.options import options_of
 from reenact.replay.testing.kernel import Submission, header_of
+from reenact.replay.testing.strategies import ROWS
 from reenact.runtime.engine.protocol import ContextSettings, refused
 from reenact.runtime.engine.scripted import DrawsFrom, ScriptedEngine
 from reenact.runtime.log.writer import Journal
@@ -86,7 +87,7 @@ class Scheduled(Session):
         journal = Journal(path)
         begins = [record.n for record in self.records if record.cause is None]
         for milliseconds, (begin, end) in enumerate(pairwise([*begins, len(self.records)])):
-            journal.append(self.records[begin:end], milliseconds * 1_000_000)
+            journal.append(self.records[begin:end], milliseconds * 1_000_000, ROWS)
         journal.close()
 
 
