@@ -1,12 +1,12 @@
-"""A batch, and what may come of it: its rows, what is done to cells before them, the outcome, and a check of both.
+"""Defines a batch: its rows, the operations on cells before them, its outcome, and a check of the outcome.
 
 The rules (docs/runner-semantics.md section 2, "Faults"):
 
-* `apply_operations` says what copies, trims and shifts do to cells, of whatever kind. Three places say it for
-  themselves, on purpose: llama.cpp does it (`runtime/llama/context.py`), `runtime/engine/scripted.py` stands in for it,
-  and `replay/check/recount.py` is what both are held against.
-* An outcome that contradicts the plan is no fact: our picture of the cells would be wrong from then on.
-* A return code is an outcome like any other; `failure` says whose fault it is.
+* `apply_operations` defines the effect of copies, trims and shifts on cells of any kind. Three modules have their own
+  version on purpose: `runtime/llama/context.py` calls llama.cpp, `runtime/engine/scripted.py` replaces it, and
+  `replay/check/recount.py` checks both.
+* An outcome that contradicts the plan is not accepted as a fact: the core's picture of the cells would be wrong.
+* A return code is an outcome like any other; `failure` assigns its fault.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,27 +18,27 @@ from reenact.actors.errors import Failure, InternalError
 from reenact.actors.inputs import Input
 
 CellsT = TypeVar("CellsT")
-"""What is known of the cells of a slot: themselves, or how many they are."""
+"""The known facts about the cells of a slot: their contents, or their count."""
 CellT = TypeVar("CellT")
 
-# ---------------------------------------------------------------- what a batch is to do
+# ---------------------------------------------------------------- the plan of a batch
 
 
 @frozen
 class Draw:
-    """A token is wanted, which is sampled from the logits of the last row."""
+    """A wanted token, which is sampled from the logits of the last row."""
 
     index: int
-    """Of the token among those that are sampled for its sequence, from 0."""
+    """The index of the token among those that are sampled for its sequence, from 0."""
 
 
 @frozen
 class Pool:
-    """A vector is wanted, which is pooled from all rows of a text."""
+    """A wanted vector, which is pooled from all rows of a text."""
 
 
 Wants = Draw | Pool | None
-"""What is wanted of rows, beside that they are in cells."""
+"""The outcome that is wanted of rows; with None they only fill cells."""
 
 
 @frozen(kw_only=True)
@@ -49,13 +49,13 @@ class Part:
     slot: int
     position: int
     inputs: tuple[Input, ...]
-    """All tokens or all rows."""
+    """Either only tokens or only rows."""
     wants: Wants = None
-    """A vector is wanted only where these are all inputs of a text."""
+    """The wanted outcome; a vector only if these are all inputs of a text."""
 
     @property
     def draw(self) -> int | None:
-        """The index of the token that is sampled from its last row; None where none is."""
+        """The index of the token that is sampled from its last row; None if none is."""
         return self.wants.index if isinstance(self.wants, Draw) else None
 
     @property
@@ -66,7 +66,7 @@ class Part:
 
 @frozen(kw_only=True)
 class Copy:
-    """All cells of one slot are copied to another, in place of what is there."""
+    """Copies all cells of one slot to another, and replaces the cells there."""
 
     source: int
     slot: int
@@ -74,7 +74,7 @@ class Copy:
 
 @frozen(kw_only=True)
 class Trim:
-    """The cells of a slot from position ``length`` on are removed."""
+    """Removes the cells of a slot from position ``length`` on."""
 
     slot: int
     length: int
@@ -82,7 +82,7 @@ class Trim:
 
 @frozen(kw_only=True)
 class Shift:
-    """The ``discard`` cells of a slot from position ``keep`` on are removed, and those behind them move down."""
+    """Removes ``discard`` cells of a slot from position ``keep`` on, and moves the cells behind them down."""
 
     slot: int
     keep: int
@@ -90,12 +90,12 @@ class Shift:
 
 
 Operation = Copy | Trim | Shift
-"""What is done to the cells of ``slot``."""
+"""An operation on the cells of ``slot``."""
 
 
 @frozen(kw_only=True)
 class BatchPlanned:
-    """What the engine is to do in one step: first copies, then trims, then shifts, then decode, then draw."""
+    """The engine's work in one step: first copies, then trims, then shifts, then decode, then draw."""
 
     batch: int
     copies: tuple[Copy, ...] = ()
@@ -106,12 +106,12 @@ class BatchPlanned:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What is done to cells before the rows, in this order."""
+        """The operations on cells before the rows, in order."""
         return (*self.copies, *self.trims, *self.shifts)
 
     @property
     def slots(self) -> frozenset[int]:
-        """The slots that it has to do with."""
+        """The slots that the batch reads or changes."""
         sources = (copy.source for copy in self.copies)
         return frozenset((*(part.slot for part in self.parts), *(one.slot for one in self.operations), *sources))
 
@@ -119,12 +119,12 @@ class BatchPlanned:
 def apply_operations(
     cells: Mapping[int, CellsT], planned: BatchPlanned, remove: Callable[[CellsT, slice], CellsT]
 ) -> dict[int, CellsT]:
-    """Return what each slot holds once a batch has copied, trimmed and shifted, and before its rows.
+    """Return the cells of each slot after the copies, trims and shifts of a batch, and before its rows.
 
     Args:
-        cells: What each slot holds before.
+        cells: The cells of each slot before the batch.
         planned: The batch.
-        remove: Returns what is left of the cells of a slot without some of them, such as `without`.
+        remove: A function such as `without`, which returns the cells of a slot without some of them.
     """
     after = dict(cells)
     for operation in planned.operations:
@@ -146,14 +146,14 @@ def without(cells: list[CellT], removed: slice) -> list[CellT]:
 
 
 def n_without(n_cells: int, removed: slice) -> int:
-    """Return how many of a slot's cells are left without some of them."""
+    """Return the count of a slot's cells without some of them."""
     return n_cells - len(range(n_cells)[removed])
 
 
-# ---------------------------------------------------------------- what came of it
+# ---------------------------------------------------------------- the outcome of a batch
 
 DONE, NO_ROOM, ABORTED, INVALID = 0, 1, 2, -1
-"""What ``llama_decode`` returns; below -1 it failed."""
+"""The return codes of ``llama_decode``; below -1 it failed."""
 
 
 @frozen(kw_only=True)
@@ -163,81 +163,81 @@ class Likely:
     token: int
     piece: bytes
     logprob: float
-    """The natural logarithm of its probability, before any option of the request changes it."""
+    """The natural logarithm of its probability, before the options of the request change it."""
 
 
 @frozen(kw_only=True)
 class Sample:
-    """What was drawn from one row of logits."""
+    """The token that was drawn from one row of logits."""
 
     sequence: int
     index: int
-    """Which of its sequence's draws it is, from 0."""
+    """The index of the draw among those of its sequence, from 0."""
     token: int
     piece: bytes = b""
     """The token's bytes; they can end in the middle of a character. Empty for an end-of-generation token."""
     eog: bool = False
     fault: Literal["nan", "grammar", "cost", "engine"] | None = None
-    """Why there is no token (-1): the logits held a NaN, the grammar allows none, or has too many ways to go on, or the
-    engine has none for this sequence."""
+    """The reason why there is no token (-1): the logits held a NaN, the grammar allows no token, or has too many
+    possible continuations, or the engine has no token for this sequence."""
     reason: str | None = None
-    """What the engine says of it."""
+    """The engine's message about the fault."""
     logits_crc32: int | None = None
-    """CRC-32 of the row of logits as it lies in memory; None where the session takes none."""
+    """The CRC-32 of the row of logits in memory; None if the session records none."""
     logprob: float | None = None
-    """As in `Likely`; None where nobody asked."""
+    """As in `Likely`; None if the request did not ask for it."""
     top: tuple[Likely, ...] = ()
-    """The likeliest tokens, likeliest first; of equal ones the lower id first."""
+    """The likeliest tokens, likeliest first; among equal ones the lower id first."""
 
 
 @frozen(kw_only=True)
 class Vector:
-    """What became of a text that is pooled."""
+    """The vector of a pooled text."""
 
     sequence: int
     values: tuple[float, ...]
-    """As the model gives them; none where one of them is NaN or infinite, or where the engine has none."""
+    """The values as the model gives them; empty if one is NaN or infinite, or if the engine has none."""
     crc32: int
-    """Of the vector as it lies in memory."""
+    """The CRC-32 of the vector in memory."""
     reason: str | None = None
-    """What the engine says where it has none."""
+    """The engine's message if it has no vector."""
 
 
 Outcome = Sample | Vector
-"""What comes of a part."""
+"""The outcome of a part."""
 
 
 @frozen(kw_only=True)
 class BatchDecoded:
-    """What the engine did."""
+    """The engine's report of one step."""
 
     batch: int
     code: int
-    """``llama_decode``'s: done, no room, aborted, an invalid batch, or failed."""
+    """The return code of ``llama_decode``: done, no room, aborted, an invalid batch, or failed."""
     samples: tuple[Sample, ...] = ()
-    """One for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
+    """One sample for each part with a draw, in the order of the parts; none unless ``code`` is 0."""
     vectors: tuple[Vector, ...] = ()
-    """One for each part that is pooled, likewise."""
+    """One vector for each pooled part, likewise."""
     positions: tuple[tuple[int, int], ...]
-    """(slot, last position in its cells, -1 for none) for the slot of each part. What was pooled leaves no cells.
+    """(slot, last position in its cells or -1 for none) for the slot of each part. A pooled text leaves no cells.
 
-    Empty where the engine refused the batch: then it did nothing of what was planned, with cells neither.
+    Empty if the engine refused the batch: then it did no part of the plan, and changed no cells.
     """
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What came of its parts."""
+        """The outcomes of its parts."""
         return (*self.samples, *self.vectors)
 
 
-# ---------------------------------------------------------------- held against each other
+# ---------------------------------------------------------------- the check of an outcome
 
 
 def check(planned: BatchPlanned, decoded: BatchDecoded) -> None:
-    """Refuse an outcome that is none of this batch's.
+    """Refuse an outcome that does not belong to this batch.
 
     Raises:
-        InternalError: It is not; the error says in what.
+        InternalError: The outcome contradicts the plan; the error has the difference.
     """
     done = planned.parts if decoded.code == DONE else ()
     drawn = [(part.sequence, part.draw) for part in done if part.draw is not None]
@@ -254,9 +254,9 @@ def check(planned: BatchPlanned, decoded: BatchDecoded) -> None:
 
 
 def failure(code: int) -> Failure:
-    """Say whose fault a return code of llama_decode is."""
+    """Return the failure that a return code of ``llama_decode`` means, and so the fault."""
     if code in {NO_ROOM, INVALID}:
-        # A slot has a stream of its own and the plan is within it: our picture of the cells is wrong.
+        # Each slot has a stream of its own, and the plan fits in it: the core's picture of the cells is wrong.
         meaning = "no room in the cells" if code == NO_ROOM else "an invalid batch"
         return Failure(kind="internal_error", reason=f"llama_decode returned {code}, {meaning}")
     return Failure(kind="sequence_failed", reason=f"llama_decode returned {code}")

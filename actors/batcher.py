@@ -1,19 +1,19 @@
-"""The Batcher actor: owns the slots, the waiting requests and the plan of each batch.
+"""The Batcher actor owns the slots, the waiting requests and the plan of each batch.
 
 The rules (docs/runner-semantics.md section 2, "Admission", "Slots and prefix reuse", "Batch", "Faults"):
 
 * Requests get slots by priority, and among equals first come, first served, in the order of `RequestReceived`, however
-  long tokenising takes. The number that may wait is bounded; beyond it the last in this order is turned away: the one
-  that comes, or one that waits. Who gets a slot at once does not count.
-* Where no slot is free, the youngest sequence of the lowest priority makes room for a higher one, and what it has is
-  evaluated again. So does one whose reader has not read on for too long. As many of these as there are slots wait
-  outside that bound, and the others within it; none of them is turned away.
-* One batch is in flight at a time. Cells count when it comes back, and by what the engine reports.
-* A cancel ends a prefill in flight early, but never two batches in a row that others are in.
+  long tokenizing takes. The number that may wait is bounded; beyond it the last in this order is turned away: the new
+  request or a waiting one. A request that gets a slot at once does not count.
+* If no slot is free, the youngest sequence of the lowest priority makes room for a higher one, and its inputs are
+  evaluated again. A sequence whose reader is paused for too long gives up its slot likewise. As many of these as there
+  are slots wait outside that bound, and the others within it; none of them is turned away.
+* One batch is in flight at a time. Cells count when it comes back, as the engine reports them.
+* A cancel ends a prefill in flight early, but never two batches in a row that hold other sequences.
 
-Plan, execute, commit are three places: `proceed` here, the engine, `evolve` on `BatchDecoded` here. Which slot a
-sequence gets says `actors/slots.py`, whose rows are in a batch `actors/schedule.py`, what may come of it
-`actors/batch.py`.
+Plan, execute and commit are in three places: `proceed` here, the engine, and `evolve` on `BatchDecoded` here.
+`actors/slots.py` chooses the slot of a sequence, `actors/schedule.py` the rows of a batch, and `actors/batch.py`
+defines its outcome.
 """
 
 from bisect import bisect_left
@@ -36,12 +36,12 @@ POLICIES: Final = {
     "schedule": "even shares",
     "slots": "fewest rows, a copy counted; beginnings are waited for; least recently used",
 }
-"""What the Batcher does in one of several possible ways, by name; it stands in a session's header."""
+"""The Batcher's choices among several possible ways, by name; a session's header holds them."""
 
 
 @frozen(kw_only=True)
 class Batcher:
-    """What the Batcher knows."""
+    """The state of the Batcher."""
 
     n_batch: int
     n_ctx_seq: int
@@ -51,18 +51,18 @@ class Batcher:
     pools_alone: bool
     slots: tuple[Slot, ...]
     waiting: tuple[Work, ...] = ()
-    """In the order in which they get slots."""
+    """The waiting works, in the order in which they get slots."""
     copies: tuple[e.Copy, ...] = ()
-    """Slots to be copied before the next rows, in this order."""
+    """The copies to make before the next rows, in this order."""
     plan: e.BatchPlanned | None = None
-    """The last batch planned."""
+    """The last planned batch."""
     in_flight: bool = False
     aborting: bool = False
-    """The last batch planned is to end early."""
+    """Whether the last planned batch is to end early."""
     spared: bool = False
-    """The batch before did: this one comes to its end, unless nobody else is in it."""
+    """Whether the previous batch ended early; then this one does not, unless it holds no other sequence."""
     broken: Failure | None = None
-    """Why the engine cannot be used any more; then nothing is planned."""
+    """The reason why the engine cannot be used any more; then nothing is planned."""
 
 
 def opened(session: e.SessionOpened) -> Batcher:
@@ -123,7 +123,7 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
 
 
 def decide(state: Batcher, event: e.Event) -> list[e.Event]:
-    """Return what follows for the Batcher from an event that it hears of."""
+    """Return the Batcher's decisions on an event that it receives."""
     match event:
         case e.RequestReceived():
             return _admit(state, event)
@@ -140,7 +140,7 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
 
 
 def proceed(state: Batcher) -> list[e.Event]:
-    """Return the Batcher's next step once nobody has anything left to decide: a slot that is given out, or a plan."""
+    """Return the Batcher's next step once no actor has anything left to decide: an assigned slot, or a plan."""
     if state.in_flight or state.broken is not None:
         return []
     return _assign(state) or _plan(state)
@@ -167,10 +167,10 @@ def _admit(state: Batcher, event: e.RequestReceived) -> list[e.Event]:
 
 
 def _excess(state: Batcher, asked: Work) -> Work | None:
-    """Return the work that is turned away if, with a request that comes, more would wait than may; None if not.
+    """Return the work that is turned away if a new request would make the queue too long; None if it would not.
 
-    It is the last in turn, or the one that comes. A sequence that had a slot before is not turned away; beyond as many
-    as there are slots, such sequences take places all the same.
+    It is the last work in turn, or the new one. A sequence that had a slot before is not turned away; if there are more
+    such sequences than slots, the excess takes places in the queue.
     """
     if len(state.waiting) < state.max_waiting:
         return None
@@ -185,8 +185,8 @@ def _excess(state: Batcher, asked: Work) -> Work | None:
 def _places(state: Batcher, waiting: Sequence[Work]) -> list[Work]:
     """Return the works that take a place in the queue: they get no slot at once, and had none before.
 
-    The first get the free slots, and then the slots of lower priorities: no more than there are. Behind them only works
-    that had a slot are kept back.
+    The first works get the free slots, and then the slots of lower priorities, as far as there are any. Behind them,
+    only works that had a slot are kept back.
     """
     held = sorted(slot.work.priority for slot in state.slots if slot.work is not None)
     n_free = len(state.slots) - len(held)
@@ -201,7 +201,7 @@ def _places(state: Batcher, waiting: Sequence[Work]) -> list[Work]:
 
 
 def _yield(state: Batcher, sequence: int) -> list[e.Event]:
-    """Take the slot of a sequence whose reader does not read on; what is in flight or queued is evaluated first."""
+    """Take the slot of a sequence whose reader is paused; inputs in flight or queued are evaluated first."""
     holders = ((number, slot.work) for number, slot in enumerate(state.slots) if slot.work is not None)
     return [
         e.SlotYielded(sequence=sequence, slot=number)
@@ -211,26 +211,26 @@ def _yield(state: Batcher, sequence: int) -> list[e.Event]:
 
 
 def turn(work: Work) -> tuple[int, int]:
-    """Return what waiting sequences are ordered by: higher priorities first, among equals who came first."""
+    """Return the sort key of waiting sequences: higher priorities first, and equal ones in the order of arrival."""
     return -work.priority, work.sequence
 
 
 def _in_turn(state: Batcher) -> Iterator[Work]:
     """Return the sequences that get the next slots.
 
-    One that is still being tokenised keeps its place: nobody behind it overtakes it. One whose reader does not read on
-    is passed over.
+    A sequence that is still being tokenized keeps its place: no later one overtakes it. One whose reader is paused is
+    skipped.
     """
     return takewhile(lambda work: len(work.inputs) > 0, (work for work in state.waiting if not work.kept_back))
 
 
 def _assign(state: Batcher) -> list[e.Event]:
-    """Give a slot to the next sequence, or free one for it; one that waits for its beginning keeps a free one back."""
+    """Give or free a slot for the next sequence; one that waits for its beginning keeps a free slot reserved."""
     n_free = sum(slot.work is None for slot in state.slots)
     for n_kept, work in enumerate(_in_turn(state)):
         if n_kept == n_free:
             return _preempt(state, work)
-        # What is pooled leaves no cells, and finds none.
+        # A pooled text leaves no cells, and reuses none.
         inputs = NONE if isinstance(work.wants, e.Pool) else work.inputs
         choice = choose(inputs, state.slots, state.n_ctx_seq)
         if choice is not None and awaited(inputs, choice, state.slots, state.n_batch, state.n_ctx_seq) is None:
@@ -250,7 +250,7 @@ def _preempt(state: Batcher, work: Work) -> list[e.Event]:
 def preempted(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
     """Return the work that makes room for ``work``, and its slot: the youngest of the lowest priority below it.
 
-    If it were a younger one of a priority in between, that one would take the other's slot by the same rule in turn.
+    If a younger work of a priority in between had to make room, it would take the lowest one's slot by the same rule.
     """
     lower = [
         (number, slot.work)
@@ -261,7 +261,7 @@ def preempted(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
 
 
 def _let_go(state: Batcher, event: e.SequenceFinished) -> list[e.Event]:
-    """Take a sequence that has ended out of its slot or out of the queue."""
+    """Remove a sequence that has ended from its slot or from the queue."""
     for number, slot in enumerate(state.slots):
         if slot.sequence == event.sequence:
             # A shift may have dropped hidden tokens too.
@@ -274,9 +274,9 @@ def _let_go(state: Batcher, event: e.SequenceFinished) -> list[e.Event]:
 
 
 def _abort(state: Batcher, sequence: int) -> list[e.Event]:
-    """End a batch early that evaluates several rows of a sequence that has ended.
+    """End a batch early if it evaluates several rows of a sequence that has ended.
 
-    Of two batches in a row one comes to its end, so that cancels, however many, only slow the others down.
+    Of two batches in a row one is completed, so that any number of cancels only slows the other sequences down.
     """
     if state.plan is None or not state.in_flight or state.aborting:
         return []
@@ -288,7 +288,7 @@ def _abort(state: Batcher, sequence: int) -> list[e.Event]:
 
 
 def _place_of(waiting: tuple[Work, ...], work: Work) -> int:
-    """Return the number of works that are served before."""
+    """Return the count of waiting works that are served before ``work``."""
     return bisect_left(waiting, turn(work), key=turn)
 
 
@@ -298,7 +298,7 @@ def _with(waiting: tuple[Work, ...], work: Work) -> tuple[Work, ...]:
 
 
 def _waits(state: Batcher, work: Work) -> Batcher:
-    # Those that may, those that had a slot, those that get one at once, and those that lose theirs.
+    # At most: a full queue, those that had a slot, those that get one at once, and those that lose theirs.
     if len(state.waiting) >= MOST_WAITING + 3 * len(state.slots):
         raise InternalError(f"{len(state.waiting)} sequences wait already, which is more than can")
     return changed(state, waiting=_with(state.waiting, work))
@@ -325,7 +325,7 @@ def _assigned(state: Batcher, event: e.SlotAssigned) -> Batcher:
 
 
 def _freed(slot: Slot) -> Slot:
-    """Return a slot without its sequence; what its cells hold is remembered."""
+    """Return a slot without its sequence; the contents of its cells are remembered."""
     return changed(slot, work=None, cells=slot.reusable, gap=None, pure=None)
 
 
@@ -360,7 +360,7 @@ def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
 def _reworked(
     state: Batcher, sequence: int, in_slot: Callable[[Slot], Slot], in_queue: Callable[[Work], Work]
 ) -> Batcher:
-    """Change what a sequence has, wherever it is."""
+    """Change the work of a sequence, in its slot or in the queue."""
     for number, slot in enumerate(state.slots):
         if slot.sequence == sequence:
             return _replaced(state, number, in_slot(slot))
@@ -396,7 +396,7 @@ def _plan(state: Batcher) -> list[e.Event]:
 
 
 def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
-    """Take it that the operations on cells will be done."""
+    """Assume that the operations on cells will be done."""
     in_batch = {part.slot for part in event.parts}
     slots = tuple(
         changed(
@@ -411,7 +411,7 @@ def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
 
 
 def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
-    """Count the cells that the engine reports."""
+    """Update the slots to the cells that the engine reports."""
     planned = state.plan
     slots = list(state.slots)
     if planned is not None:
@@ -419,14 +419,14 @@ def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
         for part in planned.parts:
             slots[part.slot] = decoded(slots[part.slot], part, positions.get(part.slot), code=event.code)
         if not positions:
-            # The engine refused the batch, and did nothing of what was planned.
+            # The engine refused the batch, and did no part of the plan.
             for operation in planned.operations:
                 slots[operation.slot] = unknown(slots[operation.slot])
     return changed(state, slots=tuple(slots), in_flight=False, spared=event.code == e.ABORTED)
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
-    """End the sequences of a batch that failed, or account for tokens that nobody waits for any more."""
+    """End the sequences of a failed batch, or account for tokens of sequences that have ended."""
     parts = () if state.plan is None else state.plan.parts
     if event.code != e.DONE and not (event.code == e.ABORTED and state.aborting):
         sequences = tuple(sorted(part.sequence for part in parts))

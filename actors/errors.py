@@ -1,9 +1,8 @@
-"""Errors by who is at fault. Attributes carry the data, ``str()`` renders it.
+"""Defines the errors, one class for each cause. Attributes carry the data, ``str()`` renders it.
 
-Each class says how a program and a server answer with it: the exit code of a command, and the status of a response.
+Each class has the exit code of a command that ends with it, and the status of an HTTP response.
 
-A failure that ends a sequence is a fact of the log first (`Failure`); `error_of` makes the exception that its caller
-sees.
+The log first records a failure that ends a sequence (`Failure`); then `error_of` makes the exception for its caller.
 """
 
 from collections.abc import Iterator
@@ -24,11 +23,11 @@ FailureKind = Literal["invalid_request", "overloaded", "sequence_failed", "engin
 
 @frozen(kw_only=True)
 class Failure:
-    """Why a sequence ended with ``error``; `error_of` makes the exception."""
+    """The reason why a sequence ended with ``error``; `error_of` makes the exception."""
 
     kind: FailureKind
     field: str = ""
-    """The argument that is wrong, where the caller is at fault."""
+    """The argument that is wrong, if the caller is at fault."""
     reason: str
 
 
@@ -36,18 +35,19 @@ class ReenactError(Exception):
     """The base of every error that is reenact's own."""
 
     status: ClassVar[int] = 500
-    """Of an HTTP response."""
+    """The status of an HTTP response that reports it."""
     exit_code: ClassVar[int] = 1
-    """Of a command that ends with it."""
+    """The exit code of a command that ends with it."""
 
 
 class InvalidRequest(ReenactError, ValueError):
-    """The caller asked for something that cannot be.
+    """The caller asked for something impossible.
 
     Attributes:
         field: The name of the argument that is wrong.
-        reason: What is wrong with it, and what would be right.
-        recorded: The reason as a log has it: without what an exception of others says, which may be anybody's text.
+        reason: The fault of the argument, and the values that would be right.
+        recorded: The reason as a log holds it: without the message of another library's exception, which may quote
+            private text.
     """
 
     status = 400
@@ -61,11 +61,11 @@ class InvalidRequest(ReenactError, ValueError):
 
     @classmethod
     def because(cls, field: str, what: str, error: BaseException) -> "InvalidRequest":
-        """Return the error of an argument that an exception of others tells of: a log has the exception's type alone.
+        """Return the error of an argument that led to an exception; a log holds only the exception's type.
 
         Args:
             field: The name of the argument.
-            what: What could not be done with it.
+            what: The operation that failed.
             error: The exception.
         """
         return cls(field, f"{what}: {description(error)}", recorded=f"{what}: {type(error).__name__}")
@@ -75,7 +75,7 @@ class InvalidRequest(ReenactError, ValueError):
 
 
 class _ReasonedError(ReenactError):
-    """An error that is told by its reason alone."""
+    """An error that consists of its reason alone."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -86,17 +86,17 @@ class _ReasonedError(ReenactError):
 
 
 class Overloaded(_ReasonedError):
-    """The load: as many requests wait for a slot as may."""
+    """Too much load: as many requests wait for a slot as the limit allows."""
 
     status = 503
 
 
 class SequenceFailed(_ReasonedError):
-    """This sequence: a decode or its logits failed. Other sequences are not concerned."""
+    """This sequence failed, in a decode or with its logits. Other sequences are not affected."""
 
 
 class EngineBroken(_ReasonedError):
-    """The engine: it cannot be loaded, or raised. The runtime takes no more requests."""
+    """The engine cannot be loaded, or it raised. The runtime takes no more requests."""
 
     exit_code = 2
 
@@ -108,12 +108,12 @@ class LogBroken(_ReasonedError):
 
 
 class LogCorrupt(_ReasonedError):
-    """The log's bytes are not what was written.
+    """The log's bytes are not those that were written.
 
     Attributes:
-        line: The line that is wrong, from 1.
+        line: The number of the corrupt line, from 1.
         byte: The offset in the file at which that line begins.
-        reason: What is wrong with it.
+        reason: The fault of the line.
     """
 
     exit_code = 3
@@ -129,13 +129,13 @@ class LogCorrupt(_ReasonedError):
 
 
 class LogNotComparable(_ReasonedError):
-    """The log is of a kind that this program cannot compare: too new, or empty."""
+    """The program cannot compare this log: it is too new, or empty."""
 
     exit_code = 4
 
 
 class InternalError(_ReasonedError):
-    """Us: a rule of reenact's own was broken. Please report it and send the log."""
+    """A rule of reenact's own was broken: a bug. Please report it and send the log."""
 
     exit_code = 5
 
@@ -144,27 +144,27 @@ class InternalError(_ReasonedError):
 
 
 def copy_of(error: "_ReasonedError") -> "_ReasonedError":
-    """Return a new exception like ``error``: one that is raised in several tasks would carry all their tracebacks."""
+    """Return a copy of ``error``, because an exception that several tasks raise would carry all their tracebacks."""
     another = type(error)(error.reason)
     another.__cause__ = error.__cause__
     return another
 
 
 def description(error: BaseException) -> str:
-    """Return an exception's type and message as text that a log can hold; for one of our own bugs, its reason."""
+    """Return an exception's type and message as text that a log can hold; for an `InternalError`, its reason."""
     try:
         text = error.reason if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  # an exception may be anybody's, and its __str__ may raise
+    except Exception:  # noqa: BLE001  # any library's exception, whose __str__ may raise
         text = f"{type(error).__name__} with a message that cannot be shown"
     return cut(text)
 
 
 def shown(value: object) -> str:
-    """Return a value as it may stand in an error: short, and text that a log can hold, whatever its ``repr`` does."""
+    """Return a value as short text for an error, which a log can hold; its ``repr`` may do anything."""
     if type(value) is int and abs(value) > MAX_INTEGER:
         return "a number beyond 2^53"
     try:
-        # What follows the part that is shown need not be looked at, however long it is.
+        # Only the part that is shown is read, because the value may be very long.
         part = value[: _MAX_SHOWN + 1] if type(value) in _SEQUENCES else value  # type: ignore[index]  # one of them
         text = str.__str__(repr(part))
     except Exception:  # noqa: BLE001  # as above
@@ -174,7 +174,7 @@ def shown(value: object) -> str:
 
 @contextmanager
 def reading(field: str) -> Iterator[None]:
-    """Let whatever a caller's value raises while it is read be an error of the argument that it was given as.
+    """Report an exception that a caller's value raises while it is read as an error of that argument.
 
     Raises:
         InvalidRequest: The value raised.
@@ -188,13 +188,13 @@ def reading(field: str) -> Iterator[None]:
 
 
 def cut(text: str, length: int = _MAX_DESCRIPTION) -> str:
-    """Return a text that a log can hold, no longer than so many characters."""
+    """Return a text that a log can hold, with at most ``length`` characters and an ellipsis."""
     text = text[: length + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else text[:length] + "…"
 
 
 def error_of(failure: Failure) -> ReenactError:
-    """Return the exception that tells a caller of ``failure``."""
+    """Return the exception that reports ``failure`` to the caller."""
     if failure.kind == "invalid_request":
         return InvalidRequest(failure.field, failure.reason)
     return _BY_KIND[failure.kind](failure.reason)

@@ -1,12 +1,12 @@
-"""Everything that can happen in a session, as frozen values.
+"""Defines all events of a session, as frozen values.
 
-A *given* event is a fact from outside; a replay takes it from the log. A *derived* event is what an actor decided; a
-replay decides it again and compares. `reenact.actors.routing` says which is which, whose state it changes and who
-hears of it. No class here may be renamed in the log: the names in the routing table are the log's. The two events of a
-batch, and the values in them, are in `reenact.actors.batch` and have their names here, too.
+A *given* event is a fact from outside; a replay takes it from the log. A *derived* event is an actor's decision; a
+replay makes it again and compares. The table in `reenact.actors.routing` holds the origin, the owner and the receivers
+of each event, and its name in the log, which may not change. The two events of a batch, and the values in them, are
+defined in `reenact.actors.batch` and exported here, too.
 
-Sequences count from 1 in the order of arrival, slots and batches from 0. Positions and lengths are in cells of the
-KV cache, one per evaluated input. Bytes are UTF-8 unless a model made them otherwise.
+Sequences are numbered from 1 in the order of arrival, slots and batches from 0. Positions and lengths are in cells of
+the KV cache, one for each evaluated input. Bytes are UTF-8 unless a model produced others.
 """
 
 from typing import Literal
@@ -45,15 +45,15 @@ FinishReason = Literal["stop", "length", "context_full", "cancelled", "deadline"
 
 @frozen(kw_only=True)
 class SessionOpened:
-    """Record 0: everything that a re-execution depends on."""
+    """Record 0, which holds everything that a re-execution depends on."""
 
     format: int
-    """Of the lines: envelope, checksum, encoding."""
+    """The version of the lines: envelope, checksum, encoding."""
     schema: int
-    """Of the events and states."""
+    """The version of the events and states."""
     session: str
     opened_at: str
-    """Wall clock, RFC 3339, UTC."""
+    """The wall clock's time, in UTC and RFC 3339."""
     reenact: str
     python: str
     platform: str
@@ -62,12 +62,12 @@ class SessionOpened:
     context: ContextFacts
     limits: Limits
     policies: dict[str, str]
-    """What was done in one of several possible ways, by name: schedule, slots, draws, logits_hash."""
+    """The choices among several possible ways, by name: schedule, slots, draws, logits_hash."""
     rules: dict[str, int]
-    """A flag for each rule that changed since the first release; under it old logs keep the old rule."""
+    """A flag for each rule that changed since the first release; old logs keep the old rule by it."""
     determinism: DeterminismFacts
     parent: Parent | None
-    """Where it was forked from; None for a session that a runtime opened."""
+    """The session that it was forked from; None for a session that a runtime opened."""
 
 
 @frozen(kw_only=True)
@@ -75,12 +75,12 @@ class SessionClosed:
     """The last record; without it the session crashed."""
 
     digest: str
-    """Of the state folded from all records before this one."""
+    """The digest of the state that is folded from all previous records."""
 
 
 @frozen(kw_only=True)
 class ActorFailed:
-    """An actor raised. It decides nothing from here on."""
+    """An actor raised, and decides nothing more."""
 
     failed: str
     error: str
@@ -95,32 +95,32 @@ class RequestReceived:
 
     sequence: int
     request_id: str | None
-    """What the caller calls it."""
+    """The caller's name for the request."""
     prompt: str
-    """The text; U+FFFC stands for rows that the caller gave."""
+    """The text, with U+FFFC in place of rows that the caller gave."""
     options: Options
     embedding: bool
-    """A vector is wanted, not a text."""
+    """Whether a vector is wanted and not a text."""
     continues: int | None
-    """The sequence whose chat it extends: that one's tokens are kept as they were."""
+    """The sequence whose chat it extends; the tokens of that sequence stay the same."""
     left_out: int = 0
-    """Messages of its chat that the context does not hold; the prompt is without them, or without the beginning of the
+    """The count of messages of its chat that the context cannot hold; the prompt lacks them, or the beginning of the
     last one."""
 
 
 @frozen(kw_only=True)
 class RequestRefused:
-    """A caller asked for something that cannot be, or that could not be made ready. It never had a number."""
+    """A request was impossible, or could not be prepared. It never had a number."""
 
     request_id: str | None
-    """What the caller calls it, if that can be recorded."""
+    """The caller's name for the request, if it can be recorded."""
     failure: Failure
-    """Why. The prompt is not kept."""
+    """The reason. The prompt is not recorded."""
 
 
 @frozen(kw_only=True)
 class PromptTokenized:
-    """The prompt's inputs, special tokens parsed."""
+    """The prompt was tokenized, with its special tokens parsed."""
 
     sequence: int
     inputs: tuple[Input, ...]
@@ -131,7 +131,7 @@ class PromptTokenized:
 
 @frozen(kw_only=True)
 class TokenizeFailed:
-    """The engine raised while it tokenised the prompt."""
+    """The engine raised while it tokenized the prompt."""
 
     sequence: int
     error: str
@@ -139,7 +139,7 @@ class TokenizeFailed:
 
 @frozen(kw_only=True)
 class DeadlineExpired:
-    """The time that the caller gave is over."""
+    """The caller's deadline for the request has passed."""
 
     sequence: int
 
@@ -153,7 +153,7 @@ class CancelRequested:
 
 @frozen(kw_only=True)
 class ReaderPaused:
-    """The caller has more unread chunks than a reader may leave."""
+    """The caller has more unread chunks than the limit allows."""
 
     sequence: int
 
@@ -167,14 +167,14 @@ class ReaderResumed:
 
 @frozen(kw_only=True)
 class PauseExpired:
-    """The caller has not read on for as long as a paused sequence may keep its slot."""
+    """The caller has read nothing for as long as a paused sequence may keep its slot."""
 
     sequence: int
 
 
 @frozen(kw_only=True)
 class SequenceForked:
-    """The session was forked, and this sequence goes on in the child with these options."""
+    """The session was forked, and this sequence continues in the child with these options."""
 
     sequence: int
     options: Options
@@ -204,31 +204,31 @@ class TokenEmitted:
 
     sequence: int
     index: int
-    """Of the token among the sequence's sampled tokens, from 0."""
+    """The index of the token among the sequence's sampled tokens, from 0."""
     token: int
     text: str
-    """What goes out to the caller now; empty while everything is held."""
+    """The text that goes out to the caller now; empty while all of it is held."""
     held: bytes = b""
-    """What is held back after it: the beginning of a stop string or of a character."""
+    """The bytes that are held back now: the beginning of a stop string or of a character."""
     held_by: tuple[int, ...] = ()
-    """How many of these bytes each of the last tokens brought, oldest first."""
+    """The count of these bytes that each of the last tokens brought, oldest first."""
 
 
 @frozen(kw_only=True)
 class StopMatched:
-    """A sampled token completed a stop string. What it holds from the stop string on never goes out."""
+    """A sampled token completed a stop string. Its text from the stop string on never goes out."""
 
     sequence: int
     index: int
     token: int
     stop: str
     text: str
-    """What stood before the stop string and had not gone out."""
+    """The text before the stop string that had not gone out."""
 
 
 @frozen(kw_only=True)
 class EogSampled:
-    """The model ended the text: the token is counted, not emitted and not decoded."""
+    """The model ended the text: the token is counted, but neither emitted nor decoded."""
 
     sequence: int
     index: int
@@ -237,7 +237,7 @@ class EogSampled:
 
 @frozen(kw_only=True)
 class EmbeddingComputed:
-    """The vector of a text: so many dimensions as were asked for, of length 1 or 0."""
+    """The vector of a text was computed, with as many dimensions as were requested, and of length 1 or 0."""
 
     sequence: int
     embedding: tuple[float, ...]
@@ -245,34 +245,34 @@ class EmbeddingComputed:
 
 @frozen(kw_only=True)
 class SequencePaused:
-    """The sequence keeps its next input back until its reader goes on."""
+    """The sequence keeps its next input back until its reader continues."""
 
     sequence: int
 
 
 @frozen(kw_only=True)
 class SequenceResumed:
-    """The reader goes on, and so does the sequence."""
+    """The reader continues, and so does the sequence."""
 
     sequence: int
 
 
 @frozen(kw_only=True)
 class SequenceFinished:
-    """The end of a request; every request has exactly one."""
+    """A request ended; every request ends exactly once."""
 
     sequence: int
     finish_reason: FinishReason
     stop: str | None
-    """Which stop string ended it; None for an end-of-generation token and every other reason."""
+    """The stop string that ended it; None for an end-of-generation token and every other reason."""
     text: str
-    """Held text that goes out at the end."""
+    """The held text that goes out at the end."""
     n_prompt: int
-    """Tokens of the prompt."""
+    """The count of tokens in the prompt."""
     n_sampled: int
-    """Tokens sampled, the end-of-generation token included."""
+    """The count of sampled tokens, the end-of-generation token included."""
     n_hidden: int
-    """Evaluated tokens that are not, or not wholly, part of the text, because a stop string cut it."""
+    """The count of evaluated tokens that are not wholly part of the text, because a stop string cut it."""
     error: Failure | None
 
 
@@ -290,7 +290,7 @@ class RequestQueued:
 
 @frozen(kw_only=True)
 class RequestRejected:
-    """A request cannot be served: as many wait as may, or the engine is broken."""
+    """A request cannot be served: the queue is full, or the engine is broken."""
 
     sequence: int
     failure: Failure
@@ -302,7 +302,7 @@ class RequestDisplaced:
 
     sequence: int
     by: int
-    """The request that it had to leave for."""
+    """The request that takes its place."""
     failure: Failure
 
 
@@ -315,7 +315,7 @@ class RequestWithdrawn:
 
 @frozen(kw_only=True)
 class InputQueued:
-    """A sequence wants these inputs evaluated behind those it has, and what comes of them."""
+    """A sequence wants these inputs evaluated after its others, and an outcome of them."""
 
     sequence: int
     inputs: tuple[Input, ...]
@@ -338,29 +338,29 @@ class SlotAssigned:
     sequence: int
     slot: int
     reused: int
-    """Its first inputs that are in cells already: in the slot itself, or in the one that is copied."""
+    """The count of its first inputs that are in cells already: in the slot itself, or in the one that is copied."""
     source: int | None
-    """The slot that is copied: a fork. None where there is none."""
+    """The slot that is copied (a fork); None without a copy."""
 
 
 @frozen(kw_only=True)
 class SequencePreempted:
-    """A sequence lost its slot to one of a higher priority. It waits again, and what it has is evaluated again.
+    """A sequence lost its slot to one of a higher priority. It waits again, and its inputs are evaluated again.
 
-    Its text is what it would have been, unless its context was shifted by moving cells.
+    This does not change its text, unless its context was shifted by moving cells.
     """
 
     sequence: int
     slot: int
     by: int
-    """The sequence that it had to make room for."""
+    """The sequence of the higher priority."""
 
 
 @frozen(kw_only=True)
 class SlotYielded:
-    """A sequence gave up its slot because its reader has not read on for too long. It waits again, and goes on later.
+    """A sequence gave up its slot because its reader was paused for too long. It waits again, and continues later.
 
-    What holds of its text after `SequencePreempted` holds here too.
+    As with `SequencePreempted`, this does not change its text, with the same exception.
     """
 
     sequence: int
@@ -369,7 +369,7 @@ class SlotYielded:
 
 @frozen(kw_only=True)
 class AbortRequested:
-    """A sequence ended with a prefill in flight, which is not worth waiting for."""
+    """A sequence ended while its prefill was in flight, and the batch is to end early."""
 
     batch: int
     sequence: int
@@ -377,7 +377,7 @@ class AbortRequested:
 
 @frozen(kw_only=True)
 class BatchFailed:
-    """The batch cannot be built on: its sequences end."""
+    """A batch failed, and its sequences end."""
 
     batch: int
     sequences: tuple[int, ...]
@@ -386,24 +386,24 @@ class BatchFailed:
 
 @frozen(kw_only=True)
 class EngineFailed:
-    """The engine raised in a step: nothing can be evaluated any more."""
+    """The engine raised in a step, and can evaluate nothing more."""
 
     error: str
 
     @property
     def failure(self) -> Failure:
-        """Why everybody ends, and nobody is admitted any more."""
+        """The failure with which all sequences end and later requests are rejected."""
         return Failure(kind="engine_broken", reason=f"the engine failed: {self.error}")
 
 
 @frozen(kw_only=True)
 class CellsLost:
-    """The engine's context is a new one: its cells are empty, and a batch that was in flight never came back."""
+    """The engine has a new context: its cells are empty, and a batch that was in flight has no outcome."""
 
 
 @frozen(kw_only=True)
 class TokenDropped:
-    """A token was sampled for a sequence that had ended meanwhile."""
+    """A token was sampled for a sequence that had already ended."""
 
     sequence: int
     index: int
@@ -412,9 +412,9 @@ class TokenDropped:
 
 @frozen(kw_only=True)
 class SlotReleased:
-    """A sequence ended and its slot is free.
+    """A sequence ended, and its slot is free.
 
-    ``length`` cells hold inputs that another may reuse; rows in flight come on top.
+    ``length`` cells hold inputs that another sequence may reuse; rows in flight will be added to them.
     """
 
     sequence: int
@@ -472,11 +472,11 @@ Event = GivenEvent | DerivedEvent
 
 @frozen
 class Record:
-    """One line of the log, without what the journal adds (time and checksum)."""
+    """One line of the log, without the time and the checksum, which the journal adds."""
 
     n: int
-    """Dense, from 0."""
+    """The number of the record, from 0 without gaps."""
     event: Event
     cause: int | None
-    """For a derived event the ``n`` of the record it follows from; for a slot given out and for a plan, of the given
-    record after which nobody had anything left to decide."""
+    """For a derived event, the ``n`` of the record that it follows from; for an assigned slot or a plan, that of the
+    given record after which no actor had anything left to decide."""

@@ -1,7 +1,7 @@
-"""What the header of a session says: the model, the engine, the context, and what was promised of them.
+"""Defines the header of a session: the model, the engine, the context, and the determinism that was promised.
 
-The rule that holds here: a re-execution depends on nothing beside these values and the records behind them. No clock
-and no path is among them: where a file lies on one machine says nothing on another.
+The rule that holds here: a re-execution depends on nothing but these values and the records after them. They include no
+clock and no path, because a path on one machine means nothing on another.
 """
 
 from typing import Any, Literal
@@ -12,93 +12,93 @@ from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.limits import MAX_DEADLINE, MAX_SLOTS, bounds
 
 Policy = Literal["schedule-independent", "recorded-schedule"]
-"""What results depend on: on nothing but the request, or on the recorded schedule too, at llama.cpp's fastest."""
+"""Whether results depend on nothing but the request, or also on the recorded schedule, at llama.cpp's fastest."""
 
 Probed = Literal["same", "differs", "not tried"]
-"""What a probe found of one way to schedule."""
+"""The finding of a probe about one way to schedule."""
 
 
 @frozen(kw_only=True)
 class ModelFacts:
-    """Which weights: a replay that computes needs the same ones."""
+    """The weights; a replay that computes needs the same ones."""
 
     name: str
     size: int
-    """Bytes."""
+    """The size in bytes."""
     sha256: str
     description: str
 
 
 @frozen(kw_only=True)
 class EngineFacts:
-    """What computes: program, build and machine."""
+    """The program, build and machine that compute."""
 
     name: str
     versions: dict[str, str]
     system_info: str
-    """What the program was compiled for: the CPU's features, as llama.cpp lists them."""
+    """The CPU features for which the program was compiled, as llama.cpp lists them."""
     cpu: str
-    """The machine's CPU, as the system calls it."""
+    """The machine's CPU, as the system names it."""
     library_sha256: str
-    """Of what computes: builds of one version can differ."""
+    """The SHA-256 of the library that computes, because builds of one version can differ."""
 
 
 @frozen(kw_only=True)
 class Numerics:
-    """What decides how numbers are rounded, beside the weights and the build (docs/llama-cpp.md section 2)."""
+    """The settings that affect rounding, besides the weights and the build (docs/llama-cpp.md section 2)."""
 
     type_k: str
     type_v: str
     flash_attn: str
     repack: bool
-    """Weights are laid out anew for other kernels (``use_extra_bufts``)."""
+    """Whether weights are laid out differently for other kernels (``use_extra_bufts``)."""
     tiled: bool
-    """Matrices of some types are multiplied by tiles (``GGML_CPU_TILED_MM``)."""
+    """Whether matrices of some types are multiplied by tiles (``GGML_CPU_TILED_MM``)."""
 
 
 @frozen(kw_only=True)
 class ContextFacts:
-    """The context's parameters: as read back where the engine tells them, else as given to it."""
+    """The context's parameters: as the engine reports them, or else as it was given them."""
 
     n_slots: int
-    """Sequences evaluated together (llama.cpp's ``n_seq_max``)."""
+    """The most sequences that are evaluated together (llama.cpp's ``n_seq_max``)."""
     n_ctx: int
-    """Cells one sequence may use, as asked; the actors enforce it."""
+    """The count of cells that one sequence may use, as requested; the actors enforce it."""
     n_ctx_seq: int
-    """Cells one sequence has in the engine, which pads."""
+    """The count of cells that one sequence has in the engine, which pads."""
     n_batch: int
-    """Rows of one batch at most."""
+    """The most rows of one batch."""
     n_ubatch: int
     n_threads: int
     numerics: Numerics
     kv_unified: bool
     shift: Literal["move", "evaluate"]
-    """How a full context makes room: cells are moved, or the inputs behind the gap are evaluated again."""
+    """The way in which a full context makes room: cells move, or the inputs behind the gap are evaluated again."""
     n_embd: int
-    """Numbers of a row that stands for a token; 0 where the model takes none."""
+    """The count of numbers in a row that replaces a token; 0 if the model takes no rows."""
     pooling: str
-    """How a text's vectors become one; "none" where the model generates instead."""
+    """The method that makes one vector of a text's vectors; "none" if the model generates instead."""
     alone: bool
-    """A text that is pooled has a batch of its own, because neighbours would change its vector."""
+    """Whether a pooled text has a batch of its own, because neighbours would change its vector."""
     parameters: dict[str, str]
-    """All else that the engine was given, by its own names."""
+    """All other parameters of the engine, by its own names."""
 
 
 @frozen(kw_only=True)
 class DeterminismFacts:
-    """What was promised, and why."""
+    """The determinism that was promised, and the reason."""
 
     asked: Literal["auto", "schedule-independent", "recorded-schedule"]
     policy: Policy
-    """The one in force."""
+    """The policy in force."""
     reason: str
-    """Why this one, for people."""
+    """The reason for this policy, in words."""
     probe: dict[str, Probed]
-    """What a probe of this model, build and machine compared, by name; empty where nothing was probed."""
+    """The findings of a probe of this model, build and machine, by name; empty if nothing was probed."""
 
     @property
     def verdict(self) -> Literal["same", "differs", "not probed"]:
-        """What the probe says as a whole: of all ways "same", of one at least "differs", or neither."""
+        """The probe's overall finding: "same" for all ways, "differs" for at least one, or neither."""
         found = self.probe.values()
         if "differs" in found:
             return "differs"
@@ -115,10 +115,10 @@ class Parent:
 
 
 def within_bounds(settings: object, attribute: "Attribute[Any]", value: object) -> None:
-    """Refuse a setting that no session can have: a validator of a field, behind that of ``n_slots`` if it has one.
+    """Refuse a setting that no session can have: a validator for a field, after that of ``n_slots`` if there is one.
 
     Raises:
-        InvalidRequest: It names the field.
+        InvalidRequest: The value is out of bounds; the error names the field.
     """
     n_slots = 1 if attribute.name == "n_slots" else getattr(settings, "n_slots", 1)
     low, high = bounds(n_slots)[attribute.name]
@@ -141,22 +141,22 @@ class Limits:
     """The limits of this session that its opener could set.
 
     Raises:
-        InvalidRequest: One that no session can have; it names the field.
+        InvalidRequest: No session can have this limit; the error names the field.
     """
 
     max_waiting: int = field(validator=within_bounds)
     max_reader_lag: int = field(validator=within_bounds)
     max_pause: float | None = field(default=None, converter=_as_seconds, validator=_pause)
-    """Seconds; None where a paused sequence keeps its slot, as before schema 4."""
+    """Seconds; None if a paused sequence keeps its slot, as it did before schema 4."""
 
 
 def beyond(context: ContextFacts) -> str | None:
-    """Return which setting is one that no session can have, and what it may be; None where all are well.
+    """Return the setting that no session can have, with its bounds; None if all settings are possible.
 
-    What a session needs to be opened, and so a log to be read, grows with its settings.
+    The memory for opening a session, and so for reading a log, grows with its settings.
     """
     allowed = bounds(max(1, min(context.n_slots, MAX_SLOTS)))
-    if context.pooling != "none":  # A batch holds any text whole, and as many rows for each slot.
+    if context.pooling != "none":  # A batch holds any whole text, and one row for each slot.
         low, high = allowed["n_batch"]
         allowed["n_batch"] = (low, max(high, context.n_ctx_seq + context.n_slots))
     allowed["n_ctx_seq"] = (1, allowed["n_ctx"][1] + 256)

@@ -1,8 +1,8 @@
-"""Inputs: what a sequence has evaluated, and what it wants evaluated, one after the other.
+"""Holds the inputs of a sequence in order: those that are evaluated, and those that wait to be.
 
-An input takes one cell. It is a token, or a row of numbers that stands for one (an embedding of a picture's part, say).
-The numbers of a row are not here: nothing that is decided depends on them but whether two rows are equal, and that
-their digest says. Two inputs are equal if the tokens are, or if the rows are as a whole (docs/runner-semantics.md
+An input takes one cell. It is a token, or a row of numbers in place of a token (such as an embedding of a picture's
+part). The numbers of a row are not here: decisions depend only on whether two rows are equal, and their digests suffice
+for that. Two inputs are equal if their tokens are equal, or if their whole rows are (docs/runner-semantics.md
 section 2, "Slots and prefix reuse").
 """
 
@@ -14,10 +14,10 @@ from attrs import frozen
 
 @frozen
 class Row:
-    """A row of numbers, by what is in it."""
+    """A row of numbers, by the digest of its contents."""
 
     digest: str
-    """The SHA-256 of its numbers as float32, little-endian, one after the other; in hexadecimal."""
+    """The SHA-256, in hexadecimal, of its numbers as little-endian float32 in order."""
 
 
 Input = int | Row
@@ -26,21 +26,21 @@ Kind = Literal["token", "row"]
 
 
 def kind_of(one: Input) -> Kind:
-    """Return which kind of input ``one`` is: a batch holds one kind only (``llama_batch`` has either)."""
+    """Return the kind of an input; a batch holds one kind only (``llama_batch`` has either)."""
     return "row" if isinstance(one, Row) else "token"
 
 
 def rows_of(inputs: Iterable[Input]) -> list[Row]:
-    """Return the rows among inputs, in their order."""
+    """Return the rows among inputs, in order."""
     return [one for one in inputs if isinstance(one, Row)]
 
 
 class Inputs:
-    """An immutable list of inputs that is cheap to lengthen.
+    """An immutable list of inputs that is cheap to extend.
 
     States hold the inputs of a whole context and change with every token, and copying a tuple of 100,000 takes longer
-    than deciding what the token means. So lists share their beginning: whoever lengthens the longest one appends to
-    what is shared, where no other one looks.
+    than the decisions about one token. So lists share their beginning: extending the longest one appends to the shared
+    part, beyond the end of every other list.
     """
 
     __slots__ = ("_length", "_shared")
@@ -65,7 +65,7 @@ class Inputs:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Inputs) and len(self) == len(other) and self.common(other) == len(self)
 
-    __hash__ = None  # type: ignore[assignment]  # nobody looks one up
+    __hash__ = None  # type: ignore[assignment]  # it is never a key
 
     def __repr__(self) -> str:
         return f"Inputs({list(self[:])})"
@@ -75,7 +75,7 @@ class Inputs:
         return self._view(min(max(count, 0), self._length))
 
     def then(self, more: Iterable[Input]) -> "Inputs":
-        """Return these inputs and ``more`` behind them."""
+        """Return these inputs followed by ``more``."""
         if len(self._shared) != self._length:
             return Inputs([*self[:], *more])
         self._shared.extend(more)
@@ -86,12 +86,12 @@ class Inputs:
         return Inputs([*self[:start], *self[start + count :]])
 
     def common(self, other: "Inputs") -> int:
-        """Return how many inputs both begin with."""
+        """Return the count of inputs with which both begin."""
         mine, others = self._shared, other._shared  # noqa: SLF001  # another of the same class
         shorter = min(len(self), len(other))
         if mine is others:
             return shorter
-        # Slices are compared in C; so halve the distance between what is equal and what is not.
+        # A binary search, because C compares slices fast.
         equal, unequal = 0, shorter + 1
         while unequal - equal > 1:
             middle = (equal + unequal) // 2
@@ -102,7 +102,7 @@ class Inputs:
         return equal
 
     def _view(self, length: int) -> "Inputs":
-        """Return the first ``length`` of what is shared."""
+        """Return the first ``length`` shared inputs."""
         view = Inputs.__new__(Inputs)
         view._shared, view._length = self._shared, length  # noqa: SLF001  # another of the same class
         return view

@@ -1,16 +1,16 @@
-"""The kernel: works a fact from outside off until nothing follows from it any more.
+"""The kernel processes one fact from outside until no further events follow.
 
-Three rules hold here, and all else follows from them:
+Three rules hold here, and everything else follows from them:
 
-* `Kernel.handle` takes one given event, and the records it returns are a function of the given events so far. There is
-  one queue and no await, so there is nothing to race.
-* An actor's state is the fold of its own events, at every record. `Kernel.fold` does that alone, deciding nothing; the
+* `Kernel.handle` takes one given event, and the records that it returns are a function of the given events so far.
+  There is one queue and no await, so there are no races.
+* An actor's state is the fold of its own events, at every record. `Kernel.fold` only folds and decides nothing; the
   state is the same whether the records were decided or read.
-* An actor that raises in ``decide``, or that has more to decide than any fact can lead to, is out, and its callers are
-  told. ``evolve`` raises on nothing that was decided: if
-  it does, `Kernel.handle` raises half-way and the session is over.
+* An actor that raises in ``decide``, or that decides more than any fact can lead to, has failed, and its callers get an
+  error. ``evolve`` must not raise on a decided event: if it does, `Kernel.handle` raises half-way, and the session is
+  over.
 
-Three drivers use it: trio with a model, a log file, a test. None of them is visible from here.
+Three drivers use the kernel: trio with a model, a log file, and a test. The kernel knows none of them.
 """
 
 from collections import deque
@@ -29,22 +29,22 @@ from reenact.actors.routing import BATCHER, ROUTES, Origin, Role, sequence_name,
 
 @frozen(kw_only=True)
 class State:
-    """What every actor knows at a record."""
+    """The state of every actor at one record."""
 
     session: e.SessionOpened | None
     closed: bool
     batcher: b.Batcher | None
     sequences: tuple[s.Sequence, ...]
-    """The ones that have not ended, or ended after the last given record."""
+    """The sequences that have not ended, or that ended after the last given record."""
     failed: tuple[str, ...]
-    """Actors that raised."""
+    """The actors that raised."""
     n_requests: int
 
 
 class Kernel:
     """The actors and the queue between them.
 
-    A request's number is the caller's to give: the next one is `n_requests` + 1.
+    The caller numbers the requests: the next one is `n_requests` + 1.
     """
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class Kernel:
         self._sequences: dict[int, s.Sequence] = {}
         self._ended: list[int] = []
         self._failed: dict[str, str] = {}
-        """Actors that raised, and what."""
+        """The actors that raised, with their errors."""
         self._decided_by = MOST_RECORDS
-        """The number of the record by which all that follows from the last fact is to be decided."""
+        """The number of the last record that may follow from the last fact."""
         self._past = sha256()
         self.n_requests = 0
 
@@ -65,11 +65,11 @@ class Kernel:
         """Record ``given`` and everything that follows from it, in order.
 
         Raises:
-            InternalError: ``given`` cannot be: not a given event, out of turn, or not what was asked for. Then nothing
-                has changed.
+            InternalError: ``given`` is impossible: not a given event, out of turn, or not the requested outcome. Then
+                nothing has changed.
         """
         if ROUTES[type(given)].origin is not Origin.GIVEN:
-            raise InternalError(f"{type(given).__name__} is derived; nobody gives it")
+            raise InternalError(f"{type(given).__name__} is derived, so it cannot be given")
         queue = deque([self._record(given, None)])
         self._decided_by = self._n + MOST_RECORDS
         records: list[e.Record] = [queue[0]]
@@ -87,14 +87,14 @@ class Kernel:
         return records
 
     def fold(self, record: e.Record) -> None:
-        """Let ``record`` change the state of its owner, and decide nothing."""
+        """Apply ``record`` to the state of its owner, and decide nothing."""
         if record.n != self._n:
             raise InternalError(f"record {record.n} where {self._n} comes next")
         self._record(record.event, record.cause)
 
     @property
     def state(self) -> State:
-        """What every actor knows now."""
+        """The state of every actor now."""
         return State(
             session=self._session,
             closed=self._closed,
@@ -110,18 +110,18 @@ class Kernel:
         return [one for one in self._sequences.values() if one.finish_reason is None]
 
     def digest(self) -> str:
-        """Return a digest of the folded state, that of ended sequences included."""
+        """Return a digest of the folded state, including the states of ended sequences."""
         whole = self._past.copy()
-        # ascii(), because what repr() escapes depends on the Unicode tables of the Python it runs in.
+        # ascii(), because the escapes of repr() depend on the Unicode tables of the Python version.
         whole.update(ascii(self.state).encode())
         return whole.hexdigest()[:32]
 
     def _record(self, event: e.Event, cause: int | None) -> e.Record:
-        """Number an event and let it change the state of its owner."""
+        """Number an event and apply it to the state of its owner."""
         ended = tuple(self._ended) if ROUTES[type(event)].origin is Origin.GIVEN else ()
         self._evolve(event)
         for number in ended:
-            # Nothing follows an end but the records of the same fact.
+            # Only records of the same fact follow an end.
             self._past.update(ascii(self._sequences.pop(number)).encode())
             self._ended.remove(number)
         record = e.Record(self._n, event, cause)
@@ -150,7 +150,7 @@ class Kernel:
             case e.ActorFailed():
                 self._failed[event.failed] = event.error
             case e.RequestRefused():
-                pass  # It never became anybody's.
+                pass  # No sequence has it.
             case _:
                 raise InternalError(f"{type(event).__name__} is not an event of the session")
 
@@ -181,7 +181,7 @@ class Kernel:
                     yield role
 
     def _decide(self, actor: int | Role, record: e.Record) -> list[e.Event]:
-        """Ask one actor what follows. One that raises is out, and everybody hears of it."""
+        """Return the decisions of one actor. If it raises, it has failed, and every sequence is notified."""
         name = sequence_name(actor) if isinstance(actor, int) else actor.value
         if name in self._failed:
             return self._stand_in(actor, record.event)
@@ -194,18 +194,18 @@ class Kernel:
             return [e.ActorFailed(failed=name, error=description(error))]
 
     def _bounded(self, events: list[e.Event]) -> list[e.Event]:
-        """Pass on what an actor decided.
+        """Return an actor's decisions unchanged.
 
         Raises:
-            RuntimeError: So much follows from one fact that the actor must be going round in circles.
+            RuntimeError: So many records follow from one fact that the actor must be in an endless loop.
         """
         if events and self._n > self._decided_by:
-            self._decided_by = self._n + MOST_RECORDS  # What follows from its end has its own room.
+            self._decided_by = self._n + MOST_RECORDS  # The records of its failure have their own limit.
             raise RuntimeError(f"it goes round in circles: {MOST_RECORDS:,} records follow from one fact")
         return events
 
     def _stand_in(self, actor: int | Role, event: e.Event) -> list[e.Event]:
-        """Decide for an actor that is out: its own request ends, and nobody may wait for it."""
+        """Decide for an actor that has failed: its own request ends, and no other request waits for it."""
         match event:
             case e.ActorFailed(failed=failed, error=error) if isinstance(actor, int) and failed == sequence_name(actor):
                 failure = Failure(kind="internal_error", reason=f"{failed} raised {error}")
@@ -217,7 +217,7 @@ class Kernel:
                 return []
 
     def _proceed(self) -> list[e.Event]:
-        """Let the Batcher decide once nobody else has anything left to decide."""
+        """Return the Batcher's next step once no other actor has anything left to decide."""
         if self._batcher is None or BATCHER in self._failed:
             return []
         try:

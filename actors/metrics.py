@@ -1,11 +1,11 @@
-"""What a session amounts to: counts and times, folded from its records.
+"""Folds the counts and times of a session from its records.
 
 The rules that hold here:
 
-* Everything follows from the events and from the time that stands beside each in the log. So a runtime's statistics and
-  the figures that a replay prints are the same.
-* Times are whole nanoseconds of the session's clock. What is shown of many is read from buckets that are at most an
-  eighth apart, so the cost does not grow with the session.
+* Everything follows from the events and from the time of each in the log. So a runtime's statistics and the figures
+  that a replay prints are the same.
+* Times are whole nanoseconds of the session's clock. The figures of a distribution come from buckets that are at most
+  an eighth apart, so the cost does not grow with the session.
 """
 
 from typing import Final
@@ -15,18 +15,18 @@ from attrs import Factory, define, frozen
 from reenact.actors import events as e
 
 _STEPS: Final = 8
-"""Buckets for each doubling: a value is told to within an eighth."""
+"""The count of buckets for each doubling: a value is exact to an eighth."""
 
 
 @frozen(kw_only=True)
 class Distribution:
-    """Many values in a few figures; times are in seconds."""
+    """A few figures for many values; times are in seconds."""
 
     count: int = 0
     mean: float = 0.0
     median: float = 0.0
     p95: float = 0.0
-    """95 of 100 values are not above it. Like the median it is exact to an eighth, and never too small."""
+    """The value that 95 of 100 do not exceed. Like the median it is exact to an eighth, and never too small."""
     maximum: float = 0.0
 
 
@@ -38,7 +38,7 @@ class Histogram:
     total: int = 0
     maximum: int = 0
     buckets: dict[int, int] = Factory(dict)
-    """How many values are at most this, and above the bucket before."""
+    """The count of values for each upper bound, above the bound of the previous bucket."""
 
     def add(self, value: int) -> None:
         """Count a value."""
@@ -77,85 +77,86 @@ def bucket(value: int) -> int:
 
 @define(kw_only=True)
 class Timeline:
-    """One request: when what happened, in nanoseconds, and how often."""
+    """The times of one request's events, in nanoseconds, and its counts."""
 
     received: int
     assigned: int | None = None
-    """It got its first slot."""
+    """The time at which it got its first slot."""
     first_token: int | None = None
     last_token: int | None = None
     finished: int | None = None
     n_prompt: int = 0
-    """Inputs of its prompt that are to be evaluated or were in cells already."""
+    """The count of inputs of its prompt, with those that were left out."""
     n_cached: int = 0
-    """Of these, inputs that were in cells when it got its first slot."""
+    """The count of these inputs that were in cells when it got its first slot."""
     n_truncated: int = 0
-    """Inputs of its prompt that were left out."""
+    """The count of inputs of its prompt that were left out."""
     n_shifts: int = 0
     n_preempted: int = 0
 
 
 @frozen(kw_only=True)
 class Times:
-    """How long a request took, in seconds; None for what it did not come to."""
+    """The durations of a request, in seconds; None for a stage that it did not reach."""
 
     queued: float | None
-    """From its arrival to its slot, tokenising included."""
+    """The time from its arrival to its slot, tokenizing included."""
     prefill: float | None
-    """From its slot to the first token sampled."""
+    """The time from its slot to its first sampled token."""
     first_token: float | None
-    """From its arrival to the first token sampled."""
+    """The time from its arrival to its first sampled token."""
     generation: float | None
-    """From the first token sampled to the last."""
+    """The time from its first sampled token to its last."""
     total: float
 
 
 @frozen(kw_only=True)
 class Statistics:
-    """A session at one moment."""
+    """The figures of a session at one moment."""
 
     n_slots: int = 0
     n_active: int = 0
-    """Sequences that have a slot."""
+    """The count of sequences that have a slot."""
     n_waiting: int = 0
-    """Requests that wait for one, preempted ones included."""
+    """The count of requests that wait for a slot, preempted ones included."""
     n_requests: int = 0
-    """Requests received, with those that have ended."""
+    """The count of received requests, including those that have ended."""
     n_refused: int = 0
-    """Requests that never had a number, because they asked for what cannot be."""
+    """The count of requests that never had a number, because they were impossible."""
     n_finished: int = 0
-    """Requests that have ended, however they did."""
+    """The count of requests that have ended, for any reason."""
     n_batches: int = 0
-    """Batches decoded."""
+    """The count of decoded batches."""
     n_rows: int = 0
-    """Rows planned."""
+    """The count of planned rows."""
     n_sampled: int = 0
-    """Tokens sampled."""
+    """The count of sampled tokens."""
     n_prompt: int = 0
-    """Inputs of all prompts that got a slot, those that were left out too."""
+    """The count of inputs of all prompts that got a slot, including those that were left out."""
     n_cached: int = 0
-    """Of these, inputs that were in cells already."""
+    """The count of these inputs that were in cells already."""
     n_truncated: int = 0
-    """Inputs of prompts that were left out."""
+    """The count of inputs of prompts that were left out."""
     n_forks: int = 0
     n_shifts: int = 0
     n_preempted: int = 0
-    """Slots lost: to a higher priority, or because a reader did not read on for too long."""
+    """The count of slots that were lost to a higher priority, or because a reader was paused for too long."""
     n_aborted: int = 0
-    """Batches that ended early, because somebody in them left."""
+    """The count of batches that ended early, because one of their requests was cancelled."""
     n_records: int = 0
     queue_time: Distribution = Distribution()
     first_token_time: Distribution = Distribution()
     inter_token_time: Distribution = Distribution()
-    """Between two tokens of one sequence, with what its reader made it wait."""
+    """The time between two tokens of one sequence, including pauses of its reader."""
     rows_per_batch: Distribution = Distribution()
-    """Of batches planned, like the next."""
+    """The count of rows in each planned batch."""
     sequences_per_batch: Distribution = Distribution()
+    """The count of sequences in each planned batch."""
 
 
 @define(kw_only=True)
 class SessionCounts:
-    """What is counted one by one; `Statistics` says what each is."""
+    """The running counts; `Statistics` explains each."""
 
     requests: int = 0
     refused: int = 0
@@ -173,12 +174,12 @@ class SessionCounts:
 
 
 class Metrics:
-    """The fold: give it every record in order."""
+    """The fold, which takes every record in order."""
 
     def __init__(self) -> None:
         self.n_records = 0
         self.timelines: dict[int, Timeline] = {}
-        """Of the requests that have not ended, or ended last."""
+        """The timelines of the requests that have not ended, or that ended after the last request came."""
         self._ended: list[int] = []
         self._n_slots = 0
         self._active: set[int] = set()
@@ -188,7 +189,7 @@ class Metrics:
         self._rows, self._parts = Histogram(), Histogram()
 
     def add(self, event: e.Event, t: int) -> None:
-        """Take one record's event.
+        """Add one record's event.
 
         Args:
             event: The event.
@@ -219,7 +220,7 @@ class Metrics:
                 self._of_scheduling(event, t)
 
     def _begin(self, event: e.RequestReceived, t: int) -> None:
-        # Whoever reads these figures does so before the next request comes.
+        # A reader of these figures reads them before the next request comes.
         for number in self._ended:
             del self.timelines[number]
         self._ended.clear()
@@ -305,7 +306,7 @@ class Metrics:
 
 
 def times(timeline: Timeline, now: int) -> Times:
-    """Return how long a request took, until ``now`` if it has not ended."""
+    """Return the durations of a request, up to ``now`` if it has not ended."""
 
     def between(start: int | None, end: int | None) -> float | None:
         return None if start is None or end is None else (end - start) / 1e9

@@ -1,4 +1,4 @@
-"""What a caller may ask of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
+"""Defines the options of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from reenact.actors.limits import (
 
 
 class RequestOptions(TypedDict, total=False):
-    """The options of a request as keyword arguments; `Options` says what each means."""
+    """The options of a request as keyword arguments; `Options` explains each."""
 
     seed: int | None
     num_predict: int
@@ -83,10 +83,10 @@ def _above(low: int, high: int) -> _Validator:
 
 
 def yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """Refuse what is no bool: a validator of a field.
+    """Refuse a value that is not a bool: a validator for a field.
 
     Raises:
-        InvalidRequest: It names the field.
+        InvalidRequest: The value is not a bool; the error names the field.
     """
     if type(value) is not bool:
         raise InvalidRequest(attribute.name, f"expected True or False, got {shown(value)}")
@@ -133,7 +133,7 @@ def _stops(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 
 def _as_schema(value: object) -> object:
-    """Return a schema as the text that stands in the log; its order is that of the properties in the answer."""
+    """Return a schema as the text for the log, which keeps its order: the answer's properties have the same."""
     with reading("format"):
         if not isinstance(value, Mapping):
             return value
@@ -151,22 +151,22 @@ def _as_float(value: object) -> object:
 
 def _as_tuple(value: object) -> object:
     with reading("stop"):
-        # A string is iterable too, but stop="abc" for "a", "b", "c" is nobody's intention.
+        # A string is iterable too, but stop="abc" is not meant as "a", "b", "c".
         if not isinstance(value, Iterable) or isinstance(value, str | bytes):
             return value
-        return tuple(islice(value, MAX_STOPS + 1))  # It may have no end.
+        return tuple(islice(value, MAX_STOPS + 1))  # It may be infinite.
 
 
 @frozen(kw_only=True)
 class About:
-    """What is known of an option beside its type, default and bounds; the commands and the replay go by it."""
+    """Facts about an option besides its type, default and bounds, for the commands and the replay."""
 
     help: str
-    """What it does, in a line."""
+    """The effect of the option, in one line."""
     fixed: str | None = None
-    """Why it cannot change in a fork; None where it can."""
+    """The reason why it cannot change in a fork; None if it can."""
     tried: tuple[Any, ...] = ()
-    """Of an option that draws depend on: what people set, and the default."""
+    """For an option that draws depend on: its usual values, and the default."""
 
 
 def _about(help_text: str, *, fixed: str | None = None, tried: tuple[Any, ...] = ()) -> dict[str, About]:
@@ -175,32 +175,32 @@ def _about(help_text: str, *, fixed: str | None = None, tried: tuple[Any, ...] =
 
 @frozen(kw_only=True)
 class Options:
-    """How a sequence generates.
+    """The options of one request.
 
     Raises:
-        InvalidRequest: A value of the wrong type or out of bounds; it names the field.
+        InvalidRequest: A value has the wrong type or is out of bounds; the error names the field.
     """
 
     seed: int = field(
         validator=_whole(0, MAX_INTEGER),
         metadata=_about("key of the draws; drawn and recorded if not given", tried=(*range(10), 42, 123, 1234)),
     )
-    """What the draws are keyed by, with the token's index. Always recorded, also when the caller gave none."""
+    """The key of the draws, together with the token's index. It is recorded even if the caller gave none."""
     num_predict: int = field(
         default=-1,
         validator=_whole(-1, MAX_INTEGER),
-        metadata=_about("tokens to sample at most; -1 for ten times what the context holds"),
+        metadata=_about("the most tokens to sample; -1 for ten times the context"),
     )
-    """Tokens to sample at most; -1 for ten times what the context holds."""
+    """The most tokens to sample; -1 for ten times the context."""
     num_keep: int = field(
         default=4,
         validator=_whole(-1, MAX_INTEGER),
         metadata=_about(
-            "inputs from the beginning that are kept when the context is full; -1 for the whole prompt",
-            fixed="what is kept was settled when the prompt came",
+            "inputs at the beginning that are kept when the context is full; -1 for the whole prompt",
+            fixed="it was applied when the prompt came",
         ),
     )
-    """Inputs from the beginning that are kept when the context is full; -1 for the whole prompt."""
+    """The count of inputs at the beginning that are kept when the context is full; -1 for the whole prompt."""
     stop: tuple[str, ...] = field(
         default=(),
         converter=_as_tuple,
@@ -218,18 +218,18 @@ class Options:
     top_k: int = field(
         default=40,
         validator=_whole(0, MAX_INTEGER),
-        metadata=_about("draw from so many likeliest tokens; 0 for all", tried=(0, 1, 5, 10, 20, 30, 40, 50, 64, 100)),
+        metadata=_about("likeliest tokens to draw from; 0 for all", tried=(0, 1, 5, 10, 20, 30, 40, 50, 64, 100)),
     )
-    """Draw from so many likeliest tokens; 0 for all."""
+    """Draw from this many likeliest tokens; 0 for all."""
     top_p: float = field(
         default=0.9,
         converter=_as_float,
         validator=_number(0, 1),
         metadata=_about(
-            "draw from the likeliest tokens of this probability together", tried=(0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+            "draw from the likeliest tokens of this total probability", tried=(0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
         ),
     )
-    """Draw from the likeliest tokens that have this probability together."""
+    """Draw from the likeliest tokens of this total probability."""
     min_p: float = field(
         default=0.0,
         converter=_as_float,
@@ -243,92 +243,92 @@ class Options:
         default=1.0,
         converter=_as_float,
         validator=_number(0, 1),
-        metadata=_about("draw from the most typical tokens of this probability together", tried=(0.5, 0.9, 0.95, 1.0)),
+        metadata=_about("draw from the most typical tokens of this total probability", tried=(0.5, 0.9, 0.95, 1.0)),
     )
-    """Draw from the most typical tokens that have this probability together; 1 for all."""
+    """Draw from the most typical tokens of this total probability; 1 for all."""
     repeat_last_n: int = field(
         default=64,
         validator=_whole(-1, MAX_INTEGER),
         metadata=_about(
-            "so many of the last tokens are penalised; 0 for none, -1 for a whole context", tried=(0, 64, -1)
+            "count of last tokens that are penalized; 0 for none, -1 for a whole context", tried=(0, 64, -1)
         ),
     )
-    """So many of the last tokens, the prompt's included, are penalised; 0 for none, -1 for as many as ``n_ctx``."""
+    """The count of last tokens, the prompt's included, that are penalized; 0 for none, -1 for ``n_ctx``."""
     repeat_penalty: float = field(
         default=1.0,
         converter=_as_float,
         validator=_above(0, 100),
-        metadata=_about("divides the logits of such tokens", tried=(1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)),
+        metadata=_about("divides the logits of penalized tokens", tried=(1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)),
     )
-    """Divides the logits of such tokens; 1 changes nothing."""
+    """Divides the logits of penalized tokens; 1 changes nothing."""
     presence_penalty: float = field(
         default=0.0,
         converter=_as_float,
         validator=_number(-100, 100),
-        metadata=_about("taken from the logits of tokens among them", tried=(0.0, 0.5, 1.0, 1.5)),
+        metadata=_about("subtracted from the logits of penalized tokens", tried=(0.0, 0.5, 1.0, 1.5)),
     )
-    """Taken from the logit of a token that is among them."""
+    """Subtracted from the logit of each penalized token."""
     frequency_penalty: float = field(
         default=0.0,
         converter=_as_float,
         validator=_number(-100, 100),
-        metadata=_about("taken from the logits of tokens as often as they are among them", tried=(0.0, 0.5, 1.0, 1.5)),
+        metadata=_about("subtracted from such logits for each occurrence", tried=(0.0, 0.5, 1.0, 1.5)),
     )
-    """Taken from the logit of a token as often as it is among them."""
+    """Subtracted from the logit of each penalized token, once for each of its occurrences."""
     truncate: bool = field(
         default=True,
         validator=yes_or_no,
         metadata=_about(
             "shorten a prompt that is longer than the context; if not, it is an error",
-            fixed="it concerns the prompt, which came before",
+            fixed="it affects only the prompt, which came before",
         ),
     )
     """Shorten a prompt that is longer than the context; if not, it is an error."""
     shift: bool = field(
         default=True,
         validator=yes_or_no,
-        metadata=_about("drop inputs when the context is full, and go on; if not, end"),
+        metadata=_about("drop inputs when the context is full, and continue; if not, end"),
     )
-    """Drop inputs when the context is full, and go on; if not, the sequence ends with ``context_full``."""
+    """Drop inputs when the context is full, and continue; if not, the sequence ends with ``context_full``."""
     format: str | None = field(
         default=None,
         converter=_as_schema,
         validator=optional(_format),
         metadata=_about(
-            "the form of the text: json, or a JSON Schema", fixed="the text so far need not have another form"
+            "the form of the text: json, or a JSON Schema", fixed="the text so far may not have another form"
         ),
     )
-    """ "json", or a JSON Schema, that the text is to have the form of."""
+    """The form of the text: "json", or a JSON Schema."""
     grammar: str | None = field(
         default=None,
         validator=optional(_grammar),
-        metadata=_about("the same as a grammar in GBNF", fixed="the text so far need not have another form"),
+        metadata=_about("the form of the text as a GBNF grammar", fixed="the text so far may not have another form"),
     )
-    """The same as a grammar in GBNF, with a rule ``root``."""
+    """The form of the text as a grammar in GBNF, with a rule ``root``."""
     logprobs: bool = field(
-        default=False, validator=yes_or_no, metadata=_about("tell in JSON how likely each token was")
+        default=False, validator=yes_or_no, metadata=_about("print JSON with the probability of each token")
     )
     """Return the logarithm of each token's probability."""
     top_logprobs: int = field(
-        default=0, validator=_whole(0, MAX_TOP_LOGPROBS), metadata=_about("and so many likeliest tokens beside it")
+        default=0, validator=_whole(0, MAX_TOP_LOGPROBS), metadata=_about("likeliest tokens to print with each token")
     )
-    """And those of so many likeliest tokens beside it."""
+    """The count of likeliest tokens to return with each token."""
     priority: int = field(
         default=0,
         validator=_whole(-MAX_INTEGER, MAX_INTEGER),
         metadata=_about("higher is admitted first", fixed="queue and slots are ordered by it already"),
     )
-    """Higher is admitted first, and takes the slot of a lower one where none is free."""
+    """A higher priority is admitted first, and takes the slot of a lower one if none is free."""
     deadline: float | None = field(
         default=None,
         converter=_as_float,
         validator=optional(_number(0, MAX_DEADLINE)),
-        metadata=_about("seconds after which a text ends with what it has", fixed="no deadline comes in a fork"),
+        metadata=_about("seconds after which the text ends", fixed="a fork has no deadlines"),
     )
-    """Seconds, from when it is asked for, after which the sequence ends with what it has: what its grammar's check and
-    the queue take is among them."""
+    """The seconds after which the sequence ends with its text so far. They count from the request, and include the
+    check of its grammar and the wait in the queue."""
     dimensions: int | None = field(default=None, validator=optional(_whole(1, MAX_INTEGER)))
-    """Of an embedding: its first so many values; None for all."""
+    """The count of first values of an embedding to return; None for all."""
 
     def __attrs_post_init__(self) -> None:
         if self.format is not None and self.grammar is not None:
@@ -338,13 +338,13 @@ class Options:
 
 
 def about(name: str) -> About:
-    """Return what is known of an option, by its name."""
+    """Return the facts about an option, by its name."""
     known: About = OPTIONS[name].metadata["about"]
     return known
 
 
 OPTIONS: "Final[Mapping[str, Attribute[Any]]]" = {one.name: one for one in fields(Options) if "about" in one.metadata}
-"""What a request can ask for, by name; `dimensions` is an argument of its own."""
+"""The options of a request, by name; `dimensions` is a separate argument."""
 
 OPTION_NAMES: Final = tuple(OPTIONS)
 
@@ -356,10 +356,10 @@ CHANGEABLE: Final = tuple(name for name in OPTIONS if about(name).fixed is None)
 
 
 def options_of(asked: RequestOptions, *, seed: Callable[[], int]) -> Options:
-    """Return the options that a caller asked for, with a seed from ``seed()`` where none was given.
+    """Return the options that a caller gave, with a seed from ``seed()`` if the caller gave none.
 
     Raises:
-        InvalidRequest: An unknown name, a wrong type or a value out of bounds.
+        InvalidRequest: A name is unknown, or a value has a wrong type or is out of bounds.
     """
     for name in asked:
         if name not in OPTION_NAMES:
@@ -374,7 +374,7 @@ def utf8(field_name: str, text: str) -> bytes:
     """Return ``text`` as UTF-8.
 
     Raises:
-        InvalidRequest: It holds a lone surrogate, which no UTF-8 stands for.
+        InvalidRequest: The text contains a lone surrogate, which UTF-8 cannot encode.
     """
     try:
         return text.encode()
@@ -383,10 +383,10 @@ def utf8(field_name: str, text: str) -> bytes:
 
 
 def check_text(field_name: str, text: object) -> str:
-    """Return a value that is a text of no more bytes than a prompt may have.
+    """Return the value if it is a text that is not longer than a prompt may be.
 
     Raises:
-        InvalidRequest: It names the field.
+        InvalidRequest: The value is not such a text; the error names the field.
     """
     if type(text) is not str:
         raise InvalidRequest(field_name, f"expected a string, got {type(text).__name__}")
@@ -396,5 +396,5 @@ def check_text(field_name: str, text: object) -> str:
 
 
 def too_long(field_name: str) -> InvalidRequest:
-    """Return the error that says that a text is too much."""
+    """Return the error for a text that is too long."""
     return InvalidRequest(field_name, f"it has more than {MAX_PROMPT_BYTES:,} bytes")

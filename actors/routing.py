@@ -1,9 +1,9 @@
-"""The one table that says, for each event, where it comes from, whose state it changes and who decides on it.
+"""Holds the one table of events, with the origin, the owner and the receivers of each.
 
 The rules that hold here:
 
 * Every event belongs to exactly one actor, its owner: it may change the owner's state and no other. An event that
-  one actor decides and another owns is a message: it stands in the owner's mailbox, which is the log.
+  one actor decides and another owns is a message: the log is the owner's mailbox.
 * Receivers decide in the order of the table; sequences among them in the order of their numbers.
 """
 
@@ -16,14 +16,14 @@ from reenact.actors import events as e
 
 
 class Origin(Enum):
-    """Where an event comes from."""
+    """The origin of an event: given from outside, or derived by an actor."""
 
     GIVEN = "given"
     DERIVED = "derived"
 
 
 class Role(Enum):
-    """Who owns or receives an event."""
+    """An owner or receiver of an event."""
 
     SESSION = "session"
     BATCHER = "batcher"
@@ -37,7 +37,7 @@ class Route:
     """One row of the table."""
 
     name: str
-    """The event's name in the log: stable, whatever the class is called."""
+    """The event's name in the log, which stays when the class is renamed."""
     origin: Origin
     owner: Role
     receivers: tuple[Role, ...] = ()
@@ -96,12 +96,12 @@ BATCHER: Final = Role.BATCHER.value
 
 
 def sequence_name(number: int) -> str:
-    """Return the name of a Sequence in the log."""
+    """Return the name of a sequence in the log."""
     return f"sequence-{number}"
 
 
 def sequences_of(event: e.Event) -> tuple[int, ...]:
-    """Return the sequences that ``event`` names, ascending."""
+    """Return the numbers of the sequences that ``event`` names, ascending."""
     match event:
         case e.BatchDecoded(samples=samples, vectors=vectors):
             drawn, pooled = {sample.sequence for sample in samples}, {vector.sequence for vector in vectors}

@@ -1,15 +1,16 @@
-"""Whose rows one step has, and how many of each.
+"""Chooses the rows of one step, and shares them among sequences.
 
 The rules (docs/runner-semantics.md section 2, "Batch" and "Embeddings"):
 
 * A batch holds inputs of one kind; kinds take turns.
-* Every sequence with queued inputs of that kind gets a row, and what is left of the budget is shared evenly among those
+* Every sequence with queued inputs of that kind gets a row, and the rest of the budget is shared evenly among those
   that want more. A generating sequence wants one row, so it never waits for another's prompt; a prompt of any length
-  advances in every batch; nobody is skipped. The budget covers one row for each slot, because ``n_batch >= n_slots``.
-* A text that is pooled is not cut, and is alone where neighbours would change its vector.
-* Parts go by slot number (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3).
-* A sequence for which a slot is free waits while another one evaluates the beginning of its prompt (section 2, "Slots
-  and prefix reuse"), where in the batches until then it would itself evaluate no more rows than it saves so.
+  advances in every batch; no sequence is skipped. The budget covers one row for each slot, because
+  ``n_batch >= n_slots``.
+* A pooled text is not split, and has a batch of its own if neighbours would change its vector.
+* Parts are ordered by slot (llama.cpp computes ascending ids together, docs/llama-cpp.md section 3).
+* A sequence with a free slot still waits while another one evaluates the beginning of the same prompt (section 2,
+  "Slots and prefix reuse"), if the wait saves at least as many rows as the sequence could evaluate in the meantime.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,8 +27,8 @@ def generating(slots: Sequence[Slot], n_batch: int, last: BatchPlanned | None) -
 
     Args:
         slots: All slots.
-        n_batch: Rows of a batch.
-        last: The batch before.
+        n_batch: The most rows of a batch.
+        last: The previous batch.
     """
     ready = [(number, slot, slot.work) for number, slot in enumerate(slots) if slot.work and slot.queued]
     kind = turn_of({kind_of(work.inputs[len(slot.cells)]) for _, slot, work in ready}, last)
@@ -51,7 +52,7 @@ def generating(slots: Sequence[Slot], n_batch: int, last: BatchPlanned | None) -
 
 
 def turn_of(kinds: Collection[Kind], last: BatchPlanned | None) -> Kind:
-    """Return the kind of inputs whose turn it is: where there are both, the one that the last batch had not."""
+    """Return the kind of inputs whose turn it is: if there are both, the one that the last batch did not have."""
     last_kind = "row" if last is None else kind_of(last.parts[0].inputs[0])
     if last_kind == "token":
         return "row" if "row" in kinds else "token"
@@ -59,12 +60,12 @@ def turn_of(kinds: Collection[Kind], last: BatchPlanned | None) -> Kind:
 
 
 def pooled(slots: Sequence[Slot], n_batch: int, *, alone: bool) -> list[Part]:
-    """Return whole texts whose vectors are wanted: who came first goes first, as many as fit, or one.
+    """Return whole texts to pool, in the order of arrival: as many as fit, or one.
 
     Args:
         slots: All slots.
-        n_batch: Rows of a batch.
-        alone: Whether a text has a batch of its own.
+        n_batch: The most rows of a batch.
+        alone: Whether each text has a batch of its own.
     """
     ready = [
         (slot.work.sequence, number, slot.work.inputs[:])
@@ -81,14 +82,14 @@ def pooled(slots: Sequence[Slot], n_batch: int, *, alone: bool) -> list[Part]:
 
 
 def awaited(inputs: Inputs, choice: Choice, slots: Sequence[Slot], n_batch: int, n_ctx_seq: int) -> int | None:
-    """Return the sequence whose prompt is to be evaluated further before a sequence gets a slot; None for nobody's.
+    """Return the sequence whose prompt should be evaluated further before a waiting one gets a slot; None if none is.
 
     Args:
-        inputs: What it has.
+        inputs: The inputs of the waiting sequence.
         choice: The slot that it would get now.
         slots: All slots.
-        n_batch: Rows of a batch.
-        n_ctx_seq: Cells of a slot.
+        n_batch: The most rows of a batch.
+        n_ctx_seq: The count of cells in a slot.
     """
     ready = [(slot, slot.work) for slot in slots if slot.work and slot.queued]
     wanted = [slot.queued for slot, _ in ready]
@@ -98,7 +99,7 @@ def awaited(inputs: Inputs, choice: Choice, slots: Sequence[Slot], n_batch: int,
         common = usable(inputs, work.inputs)
         n_left = common - len(slot.cells)
         if work.wants != Draw(0) or n_left <= 0:
-            continue  # It generates, or there is nothing to wait for.
+            continue  # It generates, or has evaluated the common beginning already.
         gain = common * COPIED_CELLS_PER_ROW - copied(common, n_ctx_seq) - saved(choice, slots, n_ctx_seq)
         if -(-n_left // n_rows) * mine * COPIED_CELLS_PER_ROW <= gain:
             return work.sequence
@@ -106,15 +107,16 @@ def awaited(inputs: Inputs, choice: Choice, slots: Sequence[Slot], n_batch: int,
 
 
 def share_rows(wanted: list[int], budget: int) -> list[int]:
-    """Share ``budget`` rows among sequences, evenly up to what each wants.
+    """Share ``budget`` rows evenly among sequences, none of which gets more than it wants.
 
     Args:
-        wanted: Rows each sequence could use, each at least 1; in the order of slot numbers.
-        budget: Rows of the batch, at least ``len(wanted)``.
+        wanted: The count of rows that each sequence wants, at least 1; in the order of slots.
+        budget: The most rows of the batch, at least ``len(wanted)``.
 
     Returns:
-        Rows for each: at least 1, at most what it wants, ``budget`` in all at most. A part that gets less than it wants
-        has as many as any other, or one less where the rows do not divide; then lower slots have the one more.
+        The count of rows for each: at least 1, at most as wanted, and at most ``budget`` in total. A part that gets
+        less than it wants has as many rows as any other, or one less if the rows do not divide evenly; then the lower
+        slots have the extra rows.
     """
     rows = [0] * len(wanted)
     hungry = list(range(len(wanted)))

@@ -1,12 +1,12 @@
-"""The Sequence actor: one completion request, from its arrival to its one end.
+"""The Sequence actor handles one completion request, from its arrival to its one end.
 
-Owns the text and the end of a request. It asks the Batcher to evaluate inputs and turns sampled tokens into text. The
+It owns the text and the end of a request, asks the Batcher to evaluate inputs, and turns sampled tokens into text. The
 rules (docs/runner-semantics.md section 2, "Admission", "Context shift", "Text", "Ends", "Cancelling", "Embeddings"):
 
-* Exactly one `SequenceFinished`; nothing follows it.
+* A sequence has exactly one `SequenceFinished`, and no event after it.
 * A sampled token becomes exactly one of `TokenEmitted`, `StopMatched`, `EogSampled`.
 * At most one input of a generating sequence is queued; a paused reader keeps it back.
-* The inputs of a sequence never exceed ``n_ctx``, as asked: a prompt is truncated, a full context is shifted.
+* The inputs of a sequence never exceed the requested ``n_ctx``: a prompt is truncated, a full context is shifted.
 """
 
 import math
@@ -34,27 +34,27 @@ _FAULTS: Final = {
 
 @frozen(kw_only=True)
 class Sequence:
-    """What a Sequence knows. Its text is in the log and with its reader; only what is held back is kept."""
+    """The state of a Sequence. It keeps only held-back bytes; the log and the reader have its text."""
 
     sequence: int
     request_id: str | None
     n_ctx: int
-    """Inputs it may have; for an embedding no more than a batch holds."""
+    """The most inputs that it may have; for an embedding no more than a batch holds."""
     options: Options
     embedding: bool = False
     n_prompt: int | None = None
-    """Inputs of the prompt as it was asked; None until it is tokenised."""
+    """The count of inputs in the original prompt; None until it is tokenized."""
     keep: int = 0
-    """Inputs from the beginning that are never dropped."""
+    """The count of inputs at the beginning that are never dropped."""
     length: int = 0
-    """Inputs it has: of the prompt and of what it emitted, less what was dropped."""
+    """The count of its inputs: those of the prompt and of emitted tokens, less those that were dropped."""
     n_sampled: int = 0
     last_token: int | None = None
     held: bytes = b""
     held_by: tuple[int, ...] = ()
     reader_paused: bool = False
     paused: bool = False
-    """Its next input is kept back."""
+    """Whether its next input is kept back."""
     finish_reason: e.FinishReason | None = None
 
 
@@ -63,7 +63,7 @@ def received(request: e.RequestReceived, context: ContextFacts) -> Sequence:
     return Sequence(
         sequence=request.sequence,
         request_id=request.request_id,
-        # A text that is pooled is never evaluated in chunks.
+        # A pooled text is never evaluated in chunks.
         n_ctx=min(context.n_ctx, context.n_batch) if request.embedding else context.n_ctx,
         options=request.options,
         embedding=request.embedding,
@@ -77,7 +77,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
             if state.n_prompt is not None:
                 raise InternalError(f"the prompt of sequence {state.sequence} was tokenised before")
             n_prompt = len(event.inputs)
-            # Of a text that is pooled all is kept but what does not fit: its last token is the one that ends it.
+            # A pooled text keeps its last token, which ends it; inputs before that one are left out.
             num_keep = -1 if state.embedding else state.options.num_keep
             keep = num_kept(num_keep, n_prompt, state.n_ctx, bos_added=event.bos_added)
             return changed(state, n_prompt=n_prompt, length=n_prompt, keep=keep)
@@ -114,7 +114,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
 
 
 def decide(state: Sequence, event: e.Event) -> list[e.Event]:
-    """Return what follows for this sequence from an event that it hears of."""
+    """Return the sequence's decisions on an event that it receives."""
     if state.finish_reason is not None:
         return []
     match event:
@@ -166,7 +166,7 @@ def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
 
 
 def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
-    """Make the text's embedding of a vector, and end."""
+    """Make the text's embedding from a vector, and end."""
     if not vector.values:
         reason = vector.reason or "the embedding has a value that is NaN or infinite"
         return [failed(state, Failure(kind="sequence_failed", reason=reason))]
@@ -175,7 +175,7 @@ def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
 
 
 def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
-    """Turn a sampled token into text, and go on or end."""
+    """Turn a sampled token into text, and continue or end."""
     index = sample.index
     if sample.fault is not None:
         reason = sample.reason or f"no token {index}: {_FAULTS[sample.fault]}"
@@ -205,7 +205,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
 
 
 def _go_on(state: Sequence) -> list[e.Event]:
-    """Decide what follows a token that is part of the text."""
+    """Return the next step after a token that is part of the text."""
     if state.n_sampled == num_predicted(state.options.num_predict, state.n_ctx):
         return [_finished(state, "length")]
     if state.length > state.n_ctx and not state.options.shift:
@@ -214,12 +214,12 @@ def _go_on(state: Sequence) -> list[e.Event]:
 
 
 def num_predicted(num_predict: int, n_ctx: int) -> int:
-    """Return how many tokens a request samples at most."""
+    """Return the most tokens that a request samples."""
     return num_predict if num_predict >= 0 else NUM_PREDICT_CONTEXTS * n_ctx
 
 
 def _queue(state: Sequence) -> e.Event:
-    """Have the last token evaluated; where it would not fit shift first, and queue it when the Batcher has done so."""
+    """Queue the last token; if it would not fit, shift first, and queue it once the Batcher has dropped the inputs."""
     if state.last_token is None:
         raise InternalError(f"sequence {state.sequence} has sampled no token")
     if state.length <= state.n_ctx:
@@ -229,7 +229,7 @@ def _queue(state: Sequence) -> e.Event:
 
 
 def failed(state: Sequence, failure: Failure) -> e.SequenceFinished:
-    """Return the end of a sequence that cannot go on."""
+    """Return the end of a sequence that cannot continue."""
     return _finished(state, "error", error=failure)
 
 
@@ -243,7 +243,7 @@ def _finished(
     n_hidden: int = 0,
     error: Failure | None = None,
 ) -> e.SequenceFinished:
-    """Return the end; text that is held goes out with it unless the caller of this function says otherwise."""
+    """Return the end of a sequence; by default its held text goes out with it."""
     return e.SequenceFinished(
         sequence=state.sequence,
         finish_reason=finish_reason,
@@ -259,6 +259,6 @@ def _finished(
 def normalised(values: tuple[float, ...], dimensions: int | None) -> tuple[float, ...]:
     """Return the first ``dimensions`` values, or all, divided by their Euclidean length."""
     first = values[:dimensions]
-    # hypot() is exact to the last bit or nearly so, and cannot overflow on the way.
+    # hypot() is exact or nearly so, and its intermediate values cannot overflow.
     length = math.hypot(*first)
     return tuple(value / length for value in first) if length else first

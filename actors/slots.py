@@ -1,14 +1,14 @@
-"""Slots: what their cells hold, and which one a sequence gets.
+"""Remembers the contents of slots, and chooses a slot for a sequence.
 
-A slot remembers the inputs in its cells, also after its sequence has ended. The rules of the choice
+A slot remembers the inputs in its cells, even after its sequence has ended. The rules by which a sequence gets a slot
 (docs/runner-semantics.md section 2, "Slots and prefix reuse"):
 
-* It may *take over* a free slot of whose cells at least half are reused.
-* It may go into the *room*: an empty slot, and where there is none one that it could take over, or else the free one
+* The sequence may *take over* a free slot if it reuses at least half of its cells.
+* It may go into the *room*: an empty slot; if there is none, a slot that it could take over; otherwise the free slot
   that was used *least recently*, counted in batches.
-* It may *fork* into the room the common beginning of any other slot, free or busy.
-* Of all of these it gets the one that saves most: the rows that need not be evaluated, less those that a copy costs.
-  Of several that save as much it gets one without a copy, and then the lowest.
+* It may *fork*: the beginning that it has in common with any other slot, free or busy, is copied into the room.
+* It gets the choice that saves most: the rows that need not be evaluated, less the cost of a copy. Among equal choices
+  it gets one without a copy, and then the lowest slot.
 
 At least one input is always evaluated, so that there are logits to sample from.
 """
@@ -24,34 +24,34 @@ from reenact.actors.inputs import NONE, Inputs
 from reenact.actors.limits import COPIED_CELLS_PER_ROW, PICKED_CELL
 
 NEVER: Final = -1
-"""Where a slot was last used that never was."""
+"""The value of `Slot.used` for a slot that was never used."""
 
 
 @frozen(kw_only=True)
 class Work:
-    """What a sequence wants evaluated."""
+    """The inputs that a sequence has, and the outcome that it wants of them."""
 
     sequence: int
     priority: int
     inputs: Inputs = NONE
-    """All that it has, evaluated or not; none before its prompt is tokenised."""
+    """All its inputs, evaluated or not; none before its prompt is tokenized."""
     wants: Wants = None
-    """What is wanted of the last of them; None while its reader keeps the next one back."""
+    """The outcome that it wants of the last input; None while its paused reader keeps the next one back."""
     preempted: bool = False
-    """It had a slot before, and waits outside the queue's limit."""
+    """Whether it had a slot before; then it waits outside the queue's limit."""
 
     @property
     def kept_back(self) -> bool:
-        """Whether there is nothing to evaluate because its reader does not read on; not because it has no inputs."""
+        """Whether it has inputs, but none to evaluate, because its reader is paused."""
         return bool(self.inputs) and self.wants is None
 
 
 @frozen
 class Gap:
-    """Cells that a shift discards."""
+    """The cells that a shift discards."""
 
     keep: int
-    """Cells before them."""
+    """The count of cells before them."""
     discard: int
 
 
@@ -61,56 +61,56 @@ class Slot:
 
     work: Work | None = None
     cells: Inputs = NONE
-    """What its cells hold, as far as it is of use; for a busy slot the beginning of what its sequence has."""
+    """The useful contents of its cells; for a busy slot, the first inputs of its sequence."""
     n_cells: int = 0
-    """Cells in use in the engine; those beyond ``cells`` are removed before the next rows."""
+    """The count of cells in use in the engine; those beyond ``cells`` are removed before the next rows."""
     pure: int | None = None
-    """So many cells are a function of their inputs; None for all. Cells that were moved carry traces of those that were
-    dropped (docs/llama-cpp.md section 2), so nobody else may have them."""
+    """The count of first cells that depend only on their inputs; None for all. Cells that were moved carry traces of
+    the dropped ones (docs/llama-cpp.md section 2), so no other sequence may reuse them."""
     gap: Gap | None = None
-    """Cells that are to be discarded, and those behind them moved down, before the next rows."""
+    """The cells to discard before the next rows; the cells behind them move down."""
     used: int = NEVER
-    """The last batch it had rows in."""
+    """The last batch with rows of this slot."""
 
     @property
     def sequence(self) -> int | None:
-        """The sequence that has it."""
+        """The sequence in this slot."""
         return None if self.work is None else self.work.sequence
 
     @property
     def queued(self) -> int:
-        """How many inputs wait to be evaluated."""
+        """The count of inputs that wait to be evaluated."""
         return 0 if self.work is None or self.work.wants is None else len(self.work.inputs) - len(self.cells)
 
     @property
     def has_excess(self) -> bool:
-        """Whether there are cells that are to be removed."""
+        """Whether it has cells to remove."""
         return self.n_cells - (self.gap.discard if self.gap else 0) > len(self.cells)
 
     @property
     def reusable(self) -> Inputs:
-        """The cells that another sequence may have."""
+        """The contents that another sequence may reuse."""
         return self.cells if self.pure is None else self.cells.first(self.pure)
 
 
 @frozen
 class Choice:
-    """A slot for a sequence."""
+    """A slot that a sequence could get."""
 
     slot: int
     reused: int
-    """Its first inputs that are in cells already."""
+    """The count of its first inputs that are in cells already."""
     source: int | None = None
-    """The slot that is to be copied first."""
+    """The slot to copy first, if any."""
 
 
 def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | None:
-    """Return the slot that a sequence with these inputs gets; None where none is free.
+    """Return the slot that a sequence with these inputs gets; None if no slot is free.
 
     Args:
-        inputs: What the sequence has.
+        inputs: The inputs of the sequence.
         slots: All slots.
-        n_ctx_seq: Cells of each.
+        n_ctx_seq: The count of cells in each slot.
     """
     free = [number for number, slot in enumerate(slots) if slot.work is None]
     if not free:
@@ -125,7 +125,7 @@ def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | No
 
 
 def usable(inputs: Inputs, others: Inputs) -> int:
-    """Return how many inputs of a sequence are saved where these are in cells: never all, because one is evaluated."""
+    """Return the count of inputs that need no evaluation if ``others`` are in cells; one input is always evaluated."""
     return inputs.first(len(inputs) - 1).common(others)
 
 
@@ -136,18 +136,18 @@ def takes_over(inputs: Inputs, slot: Slot) -> bool:
 
 
 def saved(choice: Choice, slots: Sequence[Slot], n_ctx_seq: int) -> int:
-    """Return what a choice saves, in cells whose copy takes as long: rows, less the copy."""
+    """Return the saving of a choice, its rows less its copy; the unit is the time to copy one cell."""
     copy = 0 if choice.source is None else copied(slots[choice.source].n_cells, n_ctx_seq)
     return choice.reused * COPIED_CELLS_PER_ROW - copy
 
 
 def copied(n_cells: int, n_ctx_seq: int) -> int:
-    """Return what a copy of so many cells costs: an engine picks them out, or copies all that the slot has."""
+    """Return the cost of copying ``n_cells``: an engine picks these cells out, or copies the whole slot."""
     return min(n_cells * PICKED_CELL, n_ctx_seq)
 
 
 def recency(slot: Slot) -> int:
-    """Return the batch that a slot was last used in; an empty slot comes before all that were used."""
+    """Return the batch that last used a slot; an empty slot sorts before all used slots."""
     return slot.used if len(slot.reusable) else NEVER
 
 
@@ -157,8 +157,8 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
     Args:
         slot: The slot.
         part: Its rows.
-        position: The last position in its cells, as the engine reports it; None where it reports none.
-        code: The batch's.
+        position: The last position in its cells, as the engine reports it; None if it reports none.
+        code: The batch's return code.
     """
     start, end = part.position, part.position + len(part.inputs)
     if code not in {DONE, ABORTED} or position is None or not start - 1 <= position < end:
@@ -166,21 +166,21 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
     n_cells = position + 1
     work = slot.work
     if part.pools:
-        # A text that is pooled begins in an empty slot, and leaves it so.
+        # A pooled text begins in an empty slot, and leaves it empty.
         work = changed(work, wants=None) if work is not None and code == DONE else work
         return changed(slot, work=work, cells=NONE, n_cells=n_cells)
     if work is None:
-        # It ended while the batch was in flight.
+        # The sequence ended while the batch was in flight.
         if len(slot.cells) < start:
             return changed(slot, n_cells=n_cells)
         return changed(slot, cells=slot.cells.first(start).then(part.inputs[: n_cells - start]), n_cells=n_cells)
     if code == DONE and part.draw is not None:
         work = changed(work, wants=None)
         return changed(slot, work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
-    # One at least is left to evaluate: after an aborted decode the logits of the last row are gone.
+    # At least one input is left to evaluate: after an aborted decode the logits of the last row are gone.
     return changed(slot, cells=work.inputs.first(min(n_cells, len(work.inputs) - 1)), n_cells=n_cells)
 
 
 def unknown(slot: Slot) -> Slot:
-    """Return a slot whose cells hold nobody knows what: they are of no use, and are removed before the next rows."""
+    """Return a slot with unknown contents; its cells are useless, and are removed before the next rows."""
     return changed(slot, cells=NONE, n_cells=max(slot.n_cells, 1), pure=None, gap=None)

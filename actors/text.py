@@ -1,13 +1,13 @@
-"""From pieces to text: character boundaries, stop strings, hold-back.
+"""Turns pieces of bytes into text: character boundaries, stop strings, hold-back.
 
-Owns one question: given the bytes held back and the next piece, what may go out now? The rules
-(docs/runner-semantics.md section 2, "Text"):
+The module owns one question: given the bytes that are held back and the next piece, which text may go out now? The
+rules (docs/runner-semantics.md section 2, "Text"):
 
 * Text goes out only at a character boundary. Bytes that can never become valid UTF-8 become U+FFFD.
-* What may still grow into a stop string is held.
-* Matching is byte by byte: the stop string whose last byte comes first wins, then the one that starts earlier. So it
-  does not matter how the text was cut into pieces.
-* A complete stop string cuts the text before it; nothing from there on goes out.
+* Bytes that may still grow into a stop string are held back.
+* Matching is byte by byte: the stop string whose last byte comes first wins, then the one that starts earlier. So the
+  result does not depend on how the text was cut into pieces.
+* A complete stop string cuts the text before it; nothing goes out from there on.
 """
 
 import re
@@ -21,28 +21,28 @@ _SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 
 @frozen
 class Assembled:
-    """What a piece led to."""
+    """The text after one more piece."""
 
     text: str
-    """Goes out now."""
+    """The text that goes out now."""
     held: bytes
-    """Is held back; empty after a stop."""
+    """The bytes that are held back; empty after a stop."""
     held_by: tuple[int, ...]
-    """How many bytes of it each of the last tokens brought, oldest first."""
+    """The count of held bytes that each of the last tokens brought, oldest first."""
     stop: str | None
-    """The stop string that is complete now."""
+    """The stop string that is complete now, if any."""
     n_hidden: int
-    """Earlier tokens of which some bytes never go out, because the stop string cut the text before them."""
+    """The count of earlier tokens with bytes that never go out, because the stop string cut the text before them."""
 
 
 def assemble(held: bytes, held_by: tuple[int, ...], piece: bytes, stops: tuple[str, ...]) -> Assembled:
-    """Add ``piece`` to what is ``held`` back and release what the rules allow.
+    """Add ``piece`` to the ``held`` bytes and release the text that the rules allow.
 
     Args:
-        held: What an earlier call held back; it holds no complete stop string.
-        held_by: How many of these bytes each token brought.
-        piece: Bytes of one token.
-        stops: Stop strings, none of them empty.
+        held: The bytes that an earlier call held back; they contain no complete stop string.
+        held_by: The count of these bytes that each token brought.
+        piece: The bytes of one token.
+        stops: The stop strings, none of them empty.
     """
     pending = held + piece
     match = first_stop(pending, stops)
@@ -59,13 +59,13 @@ def assemble(held: bytes, held_by: tuple[int, ...], piece: bytes, stops: tuple[s
 
 
 def hidden(held_by: tuple[int, ...], start: int) -> int:
-    """Return how many tokens are not wholly visible if the text is cut ``start`` bytes behind what went out."""
+    """Return the count of tokens that are not wholly visible if the text is cut after ``start`` held bytes."""
     ends = accumulate(held_by)
     return len(held_by) - sum(1 for _ in takewhile(lambda end: end <= start, ends))
 
 
 def still_held(held_by: tuple[int, ...], used: int) -> tuple[int, ...]:
-    """Return how many bytes each token still holds after the first ``used`` went out."""
+    """Return the count of bytes of each token that are still held after the first ``used`` went out."""
     rest = list(held_by)
     while rest and used >= rest[0]:
         used -= rest.pop(0)
@@ -75,7 +75,7 @@ def still_held(held_by: tuple[int, ...], used: int) -> tuple[int, ...]:
 
 
 def first_stop(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None:
-    """Return the start of the stop string that wins in ``pending``, and that string; None where there is none."""
+    """Return the start of the stop string that wins in ``pending``, and that string; None if there is none."""
     best: tuple[int, int, str] | None = None
     for stop in stops:
         encoded = stop.encode()
@@ -87,12 +87,12 @@ def first_stop(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None
 
 
 def release(held: bytes) -> str:
-    """Return ``held`` as the text that goes out when nothing can follow any more."""
+    """Return ``held`` as the text that goes out when nothing can follow."""
     return held.decode("utf-8", "replace")
 
 
 def _beginning_of_stop(pending: bytes, stops: tuple[str, ...]) -> int:
-    """Return how many of the last bytes of ``pending`` may be the beginning of a stop string."""
+    """Return the count of last bytes in ``pending`` that may be the beginning of a stop string."""
     longest = 0
     for stop in stops:
         encoded = stop.encode()

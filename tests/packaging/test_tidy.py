@@ -19,7 +19,7 @@ REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|piwheels\.org|anaconda\.(?:o
 IMPURE_CALLS = {"__import__", "eval", "exec", "globals", "hash", "id", "input", "open", "print", "vars"}
 
 # Folders whose English is edited: the texts of these say "it" of software, and name a subject.
-EDITED = ("replay/", "runtime/engine/", "runtime/grammar/", "runtime/log/")
+EDITED = ("actors/", "replay/", "runtime/engine/", "runtime/grammar/", "runtime/log/")
 # "Return what it prints", "Who waits for whom".
 FREE_RELATIVE = re.compile(
     r"(?:(?:Give|Print|Return|Say|Yield) )?(?:so|what|whatever|where|which|who|whoever|whom|whose|why)\b", re.IGNORECASE
