@@ -334,7 +334,7 @@ class Options:
         if self.format is not None and self.grammar is not None:
             raise InvalidRequest("grammar", "format is given too; a text can have the form of one")
         if self.top_logprobs and not self.logprobs:
-            raise InvalidRequest("top_logprobs", "logprobs is wanted with it")
+            raise InvalidRequest("top_logprobs", "logprobs is required with it")
 
 
 def about(name: str) -> About:

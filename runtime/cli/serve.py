@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reenact.runtime.http.on_demand import ServedModel
 
 HOST, PORT = "127.0.0.1", 11434
-"""Where ollama listens, and its clients connect by default."""
+"""The address on which ollama listens and to which its clients connect by default."""
 
 FLAGS: Final = {"model": "MODEL", "n_slots": "--slots", "host": "--host", "keep_alive": "--keep-alive"}
 

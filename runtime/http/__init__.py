@@ -1,4 +1,4 @@
-"""ollama's and OpenAI's API over runtimes: `app` makes an ASGI application for trio, and the extra "serve" brings it.
+"""Serves ollama's and OpenAI's API over runtimes: `app` makes an ASGI application for trio. It needs the extra "serve".
 
 ::
 

@@ -1,6 +1,6 @@
-"""The ASGI application: layers and routes.
+"""Assembles the ASGI application from its layers and routes.
 
-It runs on trio, as the runtime does, wherever it is mounted. It opens nothing: runtimes are given to it.
+It runs on trio, as the runtime does, wherever it is mounted. It opens no runtimes: its caller passes them in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ def app(
     """Return the ASGI application that serves ollama's and OpenAI's API, for trio.
 
     Args:
-        runtimes: Open runtimes by the names that clients call them; each must stay open for as long as it is served.
-        origins: Origins of pages that may ask, beside those of this machine; "*" in one stands for anything.
-        keys: One of them is wanted of each client; none for everybody.
+        runtimes: Open runtimes by their names for clients; each must stay open for as long as it is served.
+        origins: The Origins of pages that may send requests, besides those of this machine; "*" matches any text.
+        keys: Each client must send one of these keys; without keys every client is admitted.
     """
     models: Models = GivenModels(runtimes) if isinstance(runtimes, Mapping) else runtimes
     pattern = origin_pattern(origins)

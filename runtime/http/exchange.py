@@ -1,13 +1,13 @@
-"""One request and its response: what is told of it in headers and in the log of accesses, and how its answer goes out.
+"""Sends the response to one request, with its headers and its line in the access log.
 
 The rules that hold here:
 
-* An answer is made in one task, from its first token to its last byte. Beside it somebody watches for the client to
-  hang up, and cancels it then, wherever it is: in the queue, in a prefill, in the stream.
-* The head is not sent before there is something to send. So what fails before the first token has its real status, in a
+* One task makes an answer, from its first token to its last byte. A second task waits for the client to hang up, and
+  then cancels the answer at any stage: in the queue, in a prefill, in the stream.
+* The head is not sent before there is something to send. So a failure before the first token has its real status, in a
   stream too.
-* Each response says which request it answers and where the recording is: ``x-request-id``, and as soon as it is known
-  ``x-reenact-session`` and ``x-reenact-sequence``.
+* Each response names its request and its recording: ``x-request-id``, and once they are known ``x-reenact-session`` and
+  ``x-reenact-sequence``.
 """
 
 import re
@@ -36,16 +36,16 @@ SEQUENCE: Final = "x-reenact-sequence"
 
 _TRACE: Final = "reenact.trace"
 _USABLE_ID: Final = re.compile(r"[!-~]{1,128}")
-"""A client's id that can stand in a header and on a command line; else the request gets one of ours."""
+"""A client's id that is valid in a header and on a command line; any other is replaced with a generated id."""
 _MOST_SEQUENCES: Final = 64
-"""Numbers that a header holds; a call that embeds has as many as it has texts."""
+"""The most sequence numbers in a header; an embedding call has one for each text."""
 _HUNG_UP: Final = 499
-"""What the line of an access says where the client left before there was a head; nginx's number."""
+"""The status in the access log if the client left before there was a head; nginx's number."""
 
 
 @define
 class Trace:
-    """What is known of one request."""
+    """The known facts about one request."""
 
     request_id: str
     session: str | None = None
@@ -54,12 +54,12 @@ class Trace:
     status: int = _HUNG_UP
 
     def recorded(self, session: str, sequences: Iterable[int]) -> None:
-        """Note where the recording is."""
+        """Note the session and the sequences of the recording."""
         self.session = session
         self.sequences = list(sequences)
 
     def headers(self) -> dict[str, str]:
-        """Return what a response says of it."""
+        """Return the response headers for it."""
         told = {REQUEST_ID: self.request_id}
         if self.session is not None:
             told[SESSION] = self.session
@@ -69,13 +69,13 @@ class Trace:
 
 
 def trace_of(scope: Scope) -> Trace:
-    """Return what is known of a request."""
+    """Return the trace of a request."""
     trace: Trace = scope[_TRACE]
     return trace
 
 
 class Tracing:
-    """The outermost layer of the application: gives each request its id, and writes a line for each."""
+    """The outermost layer of the application: gives each request an id, and writes a line for it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,7 +103,7 @@ class Tracing:
 
 
 def _tell(scope: Scope, trace: Trace, seconds: float) -> None:
-    """Write the line of an access, where structlog is configured; a client's words are made visible in it."""
+    """Write the line of an access, if structlog is configured; unprintable characters of the client are escaped."""
     if structlog.is_configured():
         structlog.get_logger("reenact.http").info(
             "HTTP",
@@ -119,7 +119,7 @@ def _tell(scope: Scope, trace: Trace, seconds: float) -> None:
 
 
 class Outgoing:
-    """A response on its way: whole, or in parts."""
+    """A response that is being sent, whole or in parts."""
 
     def __init__(self, trace: Trace, send: Send) -> None:
         self.trace = trace
@@ -144,7 +144,7 @@ class Outgoing:
 
     @property
     def started(self) -> bool:
-        """Whether the head is on its way."""
+        """Whether the head was sent."""
         return self._started
 
     async def _start(self, kind: str, headers: list[tuple[str, str]]) -> None:
@@ -160,8 +160,8 @@ class Reply(Response):
     """An answer that is made while it is sent.
 
     Args:
-        work: Makes and sends it.
-        failed: Makes the last part of a stream that fails, of the error; None where the answer is whole.
+        work: The function that makes and sends it.
+        failed: The function that makes an error the last part of a stream; None if the answer is not a stream.
         kind: The content type of a stream.
     """
 
@@ -174,7 +174,7 @@ class Reply(Response):
         self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; an error before the head is the caller's to answer."""
+        """Send it; an error before the head is raised, and the caller answers it."""
         out = Outgoing(trace_of(scope), send)
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -182,7 +182,7 @@ class Reply(Response):
             try:
                 await self._work(out)
             except (ReenactError, trio.ClosedResourceError) as raised:
-                error = raised  # A nursery would make a group of it.
+                error = raised  # A nursery would wrap it in a group.
             if error is not None and out.started and self._failed is not None:
                 await out.part(self._kind, self._failed(error))
                 await out.end()
@@ -193,7 +193,7 @@ class Reply(Response):
 
 
 async def _hang_up(receive: Receive, scope: trio.CancelScope) -> None:
-    """Cancel what goes on in ``scope`` when the client is gone."""
+    """Cancel ``scope`` when the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -1,7 +1,7 @@
-"""Errors as responses: their status, and a body in the shape of the API that was asked.
+"""Turns errors into responses, with a status and a body in the shape of the API that the client uses.
 
-The rule that holds here: nothing of this machine goes out. What a client asked wrongly is told as it is; of what failed
-here a client learns its kind, and the log has the rest.
+The rule that holds here: nothing about this machine goes out. A response describes a client's own mistake in full; for
+a failure of the server it has only the kind, and the log has the rest.
 """
 
 import re
@@ -23,19 +23,19 @@ from reenact.actors.errors import (
 )
 
 RETRY_SECONDS: Final = 1
-"""When a client that was turned away may come again."""
+"""The seconds after which a client that was turned away may try again."""
 
 _PATH: Final = re.compile(r"""(?<![\w.])(?:/(?!api/|v1/)|[A-Za-z]:\\)[^\s'",:;()]+""")
-"""A path of a machine; those of the two APIs are no secret."""
+"""A path of a machine; those of the two APIs are public."""
 
 _OPENAI_NAMES: Final = {"num_predict": "max_tokens", "format": "response_format", "texts": "input"}
-"""What OpenAI calls a field that a runtime calls otherwise."""
+"""OpenAI's names for fields with another name in a runtime."""
 
 _KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
 
 class UnknownModel(ReenactError):
-    """A model that is not served was asked for."""
+    """The requested model is not served."""
 
     status = 404
     exit_code = 2
@@ -45,28 +45,28 @@ class UnknownModel(ReenactError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"model {shown(self.name)} not found: GET /api/tags lists what is served"
+        return f"model {shown(self.name)} not found: GET /api/tags lists the served models"
 
 
 def told(error: Exception) -> str:
-    """Return what a client is told of an error."""
+    """Return the message about an error for a client."""
     match error:
         case InvalidRequest() | Overloaded() | UnknownModel() | SequenceFailed():
             return _PATH.sub("(a path)", str(error))
         case EngineBroken():
-            return "the model failed and answers nobody any more: the server's log says why"
+            return "the model failed and takes no more requests: the server's log has the reason"
         case LogBroken():
-            return "the log cannot be written, and nothing may happen unrecorded"
+            return "the log cannot be written, so the model takes no more requests"
         case trio.ClosedResourceError():
-            return "the model is being unloaded: ask again"
+            return "the model is being unloaded: try again"
         case HTTPException():
             return error.detail
         case _:
-            return "a fault of the server"
+            return "internal error of the server"
 
 
 def status_of(error: Exception) -> int:
-    """Return the status of a response that tells of an error."""
+    """Return the status of a response that reports an error."""
     match error:
         case ReenactError():
             return error.status
@@ -79,12 +79,12 @@ def status_of(error: Exception) -> int:
 
 
 def ollama_shape(error: Exception) -> dict[str, Any]:
-    """Return an error as ollama tells it."""
+    """Return an error in ollama's shape."""
     return {"error": told(error)}
 
 
 def openai_shape(error: Exception) -> dict[str, Any]:
-    """Return an error as OpenAI tells it."""
+    """Return an error in OpenAI's shape."""
     if isinstance(error, InvalidRequest):
         error = InvalidRequest(_OPENAI_NAMES.get(error.field, error.field), error.reason)
     status = status_of(error)
@@ -95,7 +95,7 @@ def openai_shape(error: Exception) -> dict[str, Any]:
 
 
 async def answer_failure(request: Request, error: Exception) -> JSONResponse:
-    """Return the response that tells of an error."""
+    """Return the response that reports an error."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     status = status_of(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}

@@ -1,11 +1,11 @@
-"""The body of a request: JSON, and its fields by a table.
+"""Reads the body of a request as JSON, and its fields by a table.
 
 The rules that hold here:
 
-* A field is done, refused or ignored. What is done has a check in the table, what would change the answer and cannot be
-  had is refused by its name, and all else is ignored.
+* A field is done, refused or ignored. The table has a check for each field that is done; a field that would change the
+  answer but is not supported is refused by its name; all others are ignored.
 * null means "not given", for every field.
-* The content type does not matter: ``curl -d`` calls JSON a form.
+* The content type does not matter, because ``curl -d`` sends JSON as a form.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from reenact.actors.errors import InvalidRequest, shown
 
 MAX_BODY_BYTES: Final = 2**24
-"""Bytes of a body: several of the longest prompts. A body is held whole."""
+"""The most bytes of a body: several of the longest prompts. The whole body is held in memory."""
 
 BODY_SECONDS: Final = 30.0
-"""Seconds in which a body must have come: such a long one over a slow line, and no more."""
+"""The seconds in which a body must arrive: enough for the longest one over a slow line, and no more."""
 
 Check = Callable[[str, Any], Any]
 """Returns the value of a field as it is meant; raises `InvalidRequest` with the field's name."""
@@ -32,16 +32,16 @@ Check = Callable[[str, Any], Any]
 
 @frozen(kw_only=True)
 class Refusal:
-    """A field that would change the answer and that cannot be had."""
+    """A field that would change the answer but is not supported."""
 
     reason: str
     but: tuple[object, ...] = ()
-    """Values that change nothing, beside empty ones."""
+    """The values that change nothing, besides empty ones."""
 
 
 @frozen(kw_only=True)
 class Table:
-    """What becomes of the fields of an endpoint's body."""
+    """The treatment of each field of an endpoint's body."""
 
     done: Mapping[str, Check]
     refused: Mapping[str, Refusal]
@@ -50,7 +50,7 @@ class Table:
         """Return the fields that are done, checked.
 
         Raises:
-            InvalidRequest: One is of the wrong type, or is refused.
+            InvalidRequest: A field has the wrong type, or is refused.
         """
         for name, refusal in self.refused.items():
             value = body.get(name)
@@ -64,8 +64,8 @@ async def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object that is a request's body.
 
     Raises:
-        InvalidRequest: It is none.
-        HTTPException: It did not come in time, or is too long.
+        InvalidRequest: The body is not a JSON object.
+        HTTPException: The body did not arrive in time, or is too long.
     """
     with trio.move_on_after(BODY_SECONDS) as scope:
         raw = bytearray()
@@ -76,9 +76,9 @@ async def body_of(request: Request) -> dict[str, Any]:
                     if len(raw) > MAX_BODY_BYTES:
                         raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES:,} bytes")
         except ClientDisconnect:
-            raise HTTPException(400, "the body is not whole") from None
+            raise HTTPException(400, "the body is incomplete") from None
     if scope.cancelled_caught:
-        raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} seconds")
+        raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} seconds")
     if not raw.strip():
         raise InvalidRequest("body", "it is missing: send a JSON object")
     try:
@@ -148,7 +148,7 @@ def _wrong(name: str, expected: str, value: object) -> InvalidRequest:
 
 
 def _kind(value: object) -> str:
-    """Return a value, or what kind it is where it is long, in the words of JSON."""
+    """Return a value, or its kind if it may be long, in JSON's terms."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""``GET /metrics``: what the sessions of the loaded models amount to, for Prometheus.
+"""Answers ``GET /metrics`` with the statistics of the loaded models' sessions, for Prometheus.
 
-The rule that holds here: everything is a session's own fold over its records (`Runtime.statistics`), so that a log says
-the same. A model that is loaded again counts from 0, which Prometheus takes for what it is.
+The rule that holds here: every figure is a session's own fold over its records (`Runtime.statistics`), so the log gives
+the same figures. A model that is loaded again counts from 0, which Prometheus takes as a restart.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,14 +19,14 @@ from reenact.actors.metrics import Statistics
 from reenact.runtime.http.models import Models, Running
 
 _GAUGES: Final = {
-    "slots": "Sequences that can be evaluated together.",
+    "slots": "The most sequences that are evaluated together.",
     "active": "Sequences that have a slot.",
     "waiting": "Requests that wait for a slot.",
 }
 _COUNTERS: Final = {
     "requests": "Requests received.",
-    "refused": "Requests that asked for what cannot be.",
-    "finished": "Requests that have ended, however they did.",
+    "refused": "Requests that were impossible.",
+    "finished": "Requests that have ended, for any reason.",
     "batches": "Batches decoded.",
     "rows": "Rows planned.",
     "sampled": "Tokens sampled.",
@@ -46,7 +46,7 @@ _TIMES: Final = {
 
 
 class StatisticsCollector(Collector):
-    """Reads the statistics of sessions when it is asked."""
+    """Collects the statistics of sessions, read when it is made."""
 
     def __init__(self, running: Iterable[Running]) -> None:
         self._running = [(one.card.name, one.runtime.statistics()) for one in running]
@@ -84,7 +84,7 @@ class MetricsEndpoint:
     models: Models
 
     async def __call__(self, _: Request) -> Response:
-        """Return the figures as they are now."""
+        """Return the current figures."""
         registry = CollectorRegistry()
         registry.register(StatisticsCollector(self.models.running()))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

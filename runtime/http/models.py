@@ -1,9 +1,9 @@
-"""The models that an application serves: their names, what is told of each, and their runtimes while they are in use.
+"""Defines the models that an application serves: their names, a card for each, and their runtimes while in use.
 
 The rules that hold here:
 
 * A name without a tag means the tag "latest", and case does not matter.
-* Who uses a runtime holds it: it is not left before they are done.
+* A request holds the runtime that it uses, which stays open until the request ends.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -23,32 +23,32 @@ Capability = Literal["completion", "embedding"]
 
 @frozen(kw_only=True)
 class Card:
-    """What clients are told of a model."""
+    """The description of a model for clients."""
 
     name: str
-    """With its tag."""
+    """The name with its tag."""
     size: int
-    """Bytes of its file."""
+    """The size of its file in bytes."""
     digest: str
     """The file's SHA-256."""
     modified_at: datetime
     n_ctx: int
-    """Tokens that one sequence may have here."""
+    """The most tokens of one sequence on this server."""
     capability: Capability
     architecture: str
     parameter_size: str = ""
-    """As people write it: "135M"."""
+    """The count of parameters as people write it: "135M"."""
     quantization: str = ""
     template: str = ""
 
 
 @frozen(kw_only=True)
 class InUse:
-    """A runtime that is held."""
+    """A runtime that a request holds."""
 
     runtime: Runtime
     load_seconds: float
-    """How long it was waited for."""
+    """The seconds that the request waited for it."""
 
 
 @frozen(kw_only=True)
@@ -58,46 +58,46 @@ class Running:
     card: Card
     runtime: Runtime
     expires_at: datetime | None
-    """When it is unloaded if nobody asks; None for never."""
+    """The time at which it is unloaded if no request comes; None for never."""
 
 
 class Models(Protocol):
-    """What an application serves."""
+    """The models that an application serves."""
 
     async def cards(self) -> list[Card]:
-        """Return what is told of each model, in the order of their names."""
+        """Return the card of each model, in the order of their names."""
 
     def running(self) -> list[Running]:
         """Return the models that are loaded."""
 
     def using(self, name: str, keep_alive: float | None = None) -> AbstractAsyncContextManager[InUse]:
-        """Hold a model's runtime; it is loaded where it was not.
+        """Hold a model's runtime, and load it first if necessary.
 
         Args:
-            name: As a client says it.
-            keep_alive: Seconds that it stays loaded behind this; None for as long as is usual.
+            name: The name as the client writes it.
+            keep_alive: Seconds that it stays loaded after this use; None for the usual time.
 
         Raises:
-            UnknownModel: It is not served.
-            InvalidRequest, EngineBroken, LogBroken: It cannot be loaded.
+            UnknownModel: The model is not served.
+            InvalidRequest, EngineBroken, LogBroken: The model cannot be loaded.
         """
 
     def unload(self, name: str) -> None:
-        """Leave a model as soon as nobody uses it.
+        """Close a model's runtime as soon as no request uses it.
 
         Raises:
-            UnknownModel: It is not served.
+            UnknownModel: The model is not served.
         """
 
 
 class GivenModels:
-    """Runtimes that the application has opened, and leaves itself: they stay loaded."""
+    """Runtimes that the application opens and closes itself, so that they stay loaded."""
 
     def __init__(self, runtimes: Mapping[str, Runtime]) -> None:
         self._runtimes = {full_name(name): runtime for name, runtime in runtimes.items()}
 
     async def cards(self) -> list[Card]:
-        """Return what is told of each, by their headers."""
+        """Return the card of each, made from its header."""
         return [card_of(name, self._runtimes[name].header) for name in sorted(self._runtimes)]
 
     def running(self) -> list[Running]:
@@ -113,7 +113,7 @@ class GivenModels:
         yield InUse(runtime=self._named(name), load_seconds=0.0)
 
     def unload(self, name: str) -> None:
-        """Leave it to the application."""
+        """Check the name only; the application closes its runtimes itself."""
         self._named(name)
 
     def _named(self, name: str) -> Runtime:
@@ -124,7 +124,7 @@ class GivenModels:
 
 
 def card_of(name: str, header: e.SessionOpened) -> Card:
-    """Return what the header of a session tells of its model."""
+    """Return the card of a session's model, made from the session's header."""
     return Card(
         name=name,
         size=header.model.size,
@@ -137,10 +137,10 @@ def card_of(name: str, header: e.SessionOpened) -> Card:
 
 
 async def card_for(models: Models, name: str) -> Card:
-    """Return what is told of one model.
+    """Return the card of one model.
 
     Raises:
-        UnknownModel: It is not served.
+        UnknownModel: The model is not served.
     """
     wanted = full_name(name)
     for card in await models.cards():

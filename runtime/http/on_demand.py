@@ -1,12 +1,12 @@
-"""Models that are opened when somebody asks for them, and left when nobody has for a while.
+"""Opens a model on its first request, and closes it after a while without requests.
 
 The rules that hold here:
 
-* Each model is a runtime of its own with a log of its own; the log's name has the session in it, so that a response's
-  header leads to it.
-* Who asks while a model is opened waits for that; who leaves meanwhile leaves the others waiting.
-* A runtime that broke serves nobody again: it is left when its users are gone, and the next one opens another.
-* What cannot be opened is a warning on the server's console; a client learns that it was so.
+* Each model has its own runtime and its own log; the log's name contains the session, so that a response's header leads
+  to it.
+* A request that comes while its model is being opened waits; cancelling it does not affect the others.
+* A broken runtime takes no new request: it is closed when its last request ends, and the next request opens another.
+* If a model cannot be opened, the server's console prints a warning with the reason; the client gets only an error.
 """
 
 import math
@@ -33,7 +33,7 @@ from reenact.runtime.sources import Sources
 from reenact.runtime.user_cache import keep_sha256, kept_sha256
 
 KEEP_ALIVE: Final = 300.0
-"""Seconds that a model stays loaded behind its last request unless one says otherwise: ollama's."""
+"""The default for the seconds that a model stays loaded after its last request: ollama's."""
 
 _BREAKS: Final = (EngineBroken, LogBroken, InternalError)
 _UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._]+")
@@ -49,19 +49,19 @@ class ServedModel:
     stored: StoredModel
     n_ctx: int
     log_folder: Path | None
-    """Where its sessions are recorded; None records nothing."""
+    """The folder for the logs of its sessions; None records nothing."""
     settings: dict[str, Any]
-    """Of `open_runtime`, beside these."""
+    """The other settings for `open_runtime`."""
     engine: Callable[[], Engine] | None = None
-    """Makes its engine; llama.cpp's unless given."""
+    """The function that makes its engine; by default llama.cpp's."""
 
     @property
     def name(self) -> str:
-        """What clients call it."""
+        """The model's name for clients."""
         return self.stored.name
 
     def opened(self) -> AbstractAsyncContextManager[Runtime]:
-        """Open it; its log's name has the time, the model and the session."""
+        """Open it, with a log whose name contains the time, the model and the session."""
         sources = Sources()
         session = sources.session()
         log = None
@@ -76,7 +76,7 @@ class ServedModel:
         return open_runtime(engine, log=log, n_ctx=self.n_ctx, sources=sources, **self.settings)
 
     def card(self) -> Card:
-        """Return what is told of it without opening it; the digest of a file is read once and kept."""
+        """Return its card without opening it; the digest of a file is computed once and kept."""
         stored, path = self.stored, self.stored.path
         size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or ""
         head: dict[str, HeadValue] = {}
@@ -119,7 +119,7 @@ class _Held:
     runtime: Runtime | None = None
     n_users: int = 0
     expires_at: float = math.inf
-    """On trio's clock, while nobody uses it."""
+    """The time on trio's clock at which it is closed; valid while no request uses it."""
     broken: bool = False
     leaving: bool = False
     ready: trio.Event = Factory(trio.Event)
@@ -127,7 +127,7 @@ class _Held:
     gone: trio.Event = Factory(trio.Event)
 
     def tell(self) -> None:
-        """Let its task look again."""
+        """Wake its task to check it again."""
         self.changed.set()
         self.changed = trio.Event()
 
@@ -136,10 +136,10 @@ class ModelsOnDemand:
     """The models of a server.
 
     Args:
-        nursery: Where they are held; cancelling it leaves all of them and closes their logs.
-        served: What can be opened.
-        keep_alive: Seconds that each stays loaded behind its last request.
-        warn: Told why one could not be opened, or broke.
+        nursery: The nursery of their tasks; cancelling it closes all models and their logs.
+        served: The models that can be opened.
+        keep_alive: Seconds that each stays loaded after its last request.
+        warn: Called with the reason if a model cannot be opened, or breaks.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ModelsOnDemand:
         self._held: dict[str, _Held] = {}
 
     async def cards(self) -> list[Card]:
-        """Return what is told of each; of those that are loaded, also what their headers say."""
+        """Return the card of each; loaded models take their capability from their headers."""
         return [await self._card(self._served[name]) for name in sorted(self._served)]
 
     async def _card(self, served: ServedModel) -> Card:
@@ -168,7 +168,7 @@ class ModelsOnDemand:
         return evolve(card, capability=told.capability)
 
     def running(self) -> list[Running]:
-        """Return those that are loaded."""
+        """Return the loaded models."""
         found = []
         for name, held in sorted(self._held.items()):
             if held.runtime is not None:
@@ -180,7 +180,7 @@ class ModelsOnDemand:
 
     @asynccontextmanager
     async def using(self, name: str, keep_alive: float | None = None) -> AsyncIterator[InUse]:
-        """Hold a model's runtime; it is opened where it was not."""
+        """Hold a model's runtime, and open it first if necessary."""
         served = self._served.get(full_name(name))
         if served is None:
             raise UnknownModel(name)
@@ -201,7 +201,7 @@ class ModelsOnDemand:
             held.tell()
 
     def unload(self, name: str) -> None:
-        """Leave a model as soon as nobody uses it."""
+        """Close a model's runtime as soon as no request uses it."""
         if full_name(name) not in self._served:
             raise UnknownModel(name)
         held = self._held.get(full_name(name))
@@ -211,7 +211,7 @@ class ModelsOnDemand:
             held.tell()
 
     async def _taken(self, served: ServedModel) -> _Held:
-        """Return what holds a model, with one more user."""
+        """Return the entry of a model, with one more user."""
         while (held := self._held.get(served.name)) is not None and (held.leaving or held.broken):
             await held.gone.wait()
         if held is None:
@@ -223,7 +223,7 @@ class ModelsOnDemand:
         return held
 
     async def _hold(self, served: ServedModel, held: _Held) -> None:
-        """Open a model, and leave it when its time is over; what fails is told, and ends no other model."""
+        """Open a model, and close it when its time is over; a failure is a warning, and ends no other model."""
         try:
             async with served.opened() as runtime:
                 held.runtime = runtime
@@ -244,7 +244,7 @@ class ModelsOnDemand:
 
 
 async def _over(held: _Held) -> None:
-    """Wait until nobody uses a model and nobody has for as long as it is kept."""
+    """Wait until no request uses a model, and its time is over or it is broken."""
     while held.n_users or not (held.broken or trio.current_time() >= held.expires_at):
         with trio.move_on_at(math.inf if held.n_users else held.expires_at):
             await held.changed.wait()

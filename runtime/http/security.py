@@ -1,11 +1,11 @@
-"""Who may ask: hosts and origins as ollama takes them, and keys.
+"""Admits or refuses requests by their Host and Origin, as ollama does, and by keys.
 
 The rules that hold here:
 
-* On a loopback address a request must be meant for this machine by its Host: a page of another site can have its name
+* On a loopback address a request's Host must mean this machine, because a page of another site can have its name
   resolved to 127.0.0.1.
-* A page of another site may not ask: its Origin is refused, unless it was allowed.
-* Keys are compared in constant time and are never told.
+* A page of another site may not send requests: its Origin is refused, unless it was allowed.
+* Keys are compared in constant time and never appear in a response.
 """
 
 import hmac
@@ -27,7 +27,7 @@ ORIGINS: Final = (
     r"(?:app|file|tauri)://.*",
     r"vscode-webview://.*|vscode-file://.*",
 )
-"""Pages that may ask, as patterns: those of this machine, and of applications that show pages."""
+"""The Origins of pages that may send requests, as patterns: those of this machine, and of desktop applications."""
 
 ALLOWED_HEADERS: Final = (
     "authorization",
@@ -58,26 +58,26 @@ ALLOWED_HEADERS: Final = (
 
 _LOCAL: Final = ("localhost", "local", "internal")
 _OPEN_PATHS: Final = frozenset({"/", "/health"})
-"""What says that the server is there, and nothing else: it takes no key."""
+"""The paths that need no key, because they only report that the server runs."""
 
 
 def origin_pattern(more: Sequence[str]) -> str:
-    """Return the pattern of the pages that may ask.
+    """Return the pattern of the Origins that may send requests.
 
     Args:
-        more: Further ones, as they are written in an Origin; "*" in one stands for anything.
+        more: Further Origins; "*" in one matches any text.
     """
     written = (re.escape(origin).replace(r"\*", ".*") for origin in more)
     return "|".join(f"(?:{pattern})" for pattern in (*ORIGINS, *written))
 
 
 class Guard:
-    """Turns away who may not ask.
+    """Turns away requests that are not allowed.
 
     Args:
-        app: What is guarded.
-        origins: The pattern of the pages that may ask.
-        keys: One of them is wanted; none for everybody.
+        app: The application to guard.
+        origins: The pattern of the Origins that may send requests.
+        keys: A request must have one of these keys; without keys every request is admitted.
     """
 
     def __init__(self, app: ASGIApp, *, origins: str, keys: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ class Guard:
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let it through."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "http" and (refused := self._refused(scope)) is not None:
             response = await answer_failure(Request(scope), refused)
             await response(scope, receive, send)
@@ -100,13 +100,13 @@ class Guard:
             return HTTPException(403, "the Host is not this machine's")
         origin = headers.get("origin")
         if origin is not None and not self._may_ask(origin, host):
-            return HTTPException(403, "pages of this Origin may not ask here")
+            return HTTPException(403, "pages of this Origin may not send requests")
         if self._keys and scope["method"] != "OPTIONS" and scope["path"] not in _OPEN_PATHS:
             kind, _, key = headers.get("authorization", "").partition(" ")
             given = key.strip().encode("latin-1", "replace")
-            known = [hmac.compare_digest(given, one) for one in self._keys]  # All of them, whichever it is.
+            known = [hmac.compare_digest(given, one) for one in self._keys]  # Always all, for constant time.
             if kind.lower() != "bearer" or not any(known):
-                return HTTPException(401, "a key is wanted", {"www-authenticate": "Bearer"})
+                return HTTPException(401, "a key is required", {"www-authenticate": "Bearer"})
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:
@@ -115,7 +115,7 @@ class Guard:
 
 
 def _is_loopback(scope: Scope) -> bool:
-    """Return whether a request came to an address of this machine alone."""
+    """Return whether a request came to a loopback address."""
     address = (scope.get("server") or ("",))[0]
     try:
         return ip_address(address).is_loopback

@@ -1,11 +1,12 @@
-"""The server: hypercorn on trio, over a socket of our own.
+"""Runs the server: hypercorn on trio, over a socket that this module makes.
 
 The rules that hold here:
 
-* A client that reads nothing is left by the kernel after `STALLED_SECONDS` (``TCP_USER_TIMEOUT``, on Linux): hypercorn
-  shields its sending, and would wait for such a client for ever, at the end too (docs/decisions/http.md).
-* SIGTERM or Ctrl-C: no new connections, what is under way has its grace time, then everything is cancelled and the logs
-  are closed. A second one ends the grace time.
+* The kernel closes the connection of a client that reads nothing for `STALLED_SECONDS` (``TCP_USER_TIMEOUT``, on
+  Linux). Hypercorn shields its sending, and would wait for such a client for ever, even at the end
+  (docs/decisions/http.md).
+* After SIGTERM or Ctrl-C there are no new connections, and current answers have a grace time; then everything is
+  cancelled and the logs are closed. A second signal ends the grace time.
 """
 
 import signal
@@ -25,32 +26,32 @@ from reenact.runtime.http.application import app
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
 
 GRACE_SECONDS: Final = 5.0
-"""How long answers that are under way may take when the server ends."""
+"""The time that current answers have when the server ends."""
 STALLED_SECONDS: Final = 6
-"""How long a client may take none of the bytes that are on their way to it."""
+"""The time for which a client may read none of the bytes that were sent."""
 IDLE_SECONDS: Final = 30.0
-"""How long a connection may be without a request, or with half a head: hypercorn has one time for both."""
+"""The time that a connection may be without a request, or with half a head: hypercorn has one limit for both."""
 
 _BACKLOG: Final = 128
 
 
 @frozen(kw_only=True)
 class Serving:
-    """What is served, and to whom."""
+    """The served models, and the clients that may use them."""
 
     served: Sequence[ServedModel]
     keep_alive: float
     origins: Sequence[str]
     keys: Sequence[str]
     warn: Warn
-    """Told what goes wrong."""
+    """Called with each warning."""
 
 
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -71,7 +72,7 @@ def listening(host: str, port: int) -> socket.socket:
 async def serve(
     serving: Serving, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; it must run in the main thread, where signals come."""
+    """Serve until SIGTERM or Ctrl-C; it must run in the main thread, which receives signals."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await serve_until(serving, listener, cast("AsyncIterator[Any]", signals).__anext__, task_status=task_status)
 
@@ -83,13 +84,13 @@ async def serve_until(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until somebody asks to end, and end at once when somebody asks again.
+    """Serve until the first signal to end, and stop at once at the second.
 
     Args:
-        serving: What, and to whom.
+        serving: The models, and the clients that may use them.
         listener: A socket that listens; hypercorn closes it.
-        asked_to_end: Comes back when somebody asks; called twice.
-        task_status: Told when requests are answered.
+        asked_to_end: Returns at the next signal to end; it is called twice.
+        task_status: Started once requests are answered.
     """
     ending = trio.Event()
     async with _held(serving) as models, trio.open_nursery() as nursery:
@@ -118,13 +119,13 @@ async def answer(
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests by an application until ``ending`` is set and what is under way has had its grace time.
+    """Answer requests with an application until ``ending`` is set and current answers have had their grace time.
 
     Args:
-        application: Answers them.
+        application: The application.
         listener: A socket that listens; hypercorn closes it.
-        ending: Set when no more are taken.
-        task_status: Told when requests are answered.
+        ending: Set when no more requests are taken.
+        task_status: Started once requests are answered.
     """
     await hypercorn_serve(
         cast("Any", application), _config(listener), shutdown_trigger=ending.wait, mode="asgi", task_status=task_status
@@ -133,7 +134,7 @@ async def answer(
 
 @asynccontextmanager
 async def _held(serving: Serving) -> AsyncIterator[ModelsOnDemand]:
-    """Have a nursery for the models; leaving it leaves all of them."""
+    """Open a nursery for the models; leaving the block closes all of them."""
     async with trio.open_nursery() as nursery:
         yield ModelsOnDemand(nursery, serving.served, keep_alive=serving.keep_alive, warn=serving.warn)
         nursery.cancel_scope.cancel()
@@ -155,5 +156,5 @@ def run(serving: Serving, listener: socket.socket) -> None:
     Raises:
         OSError: The socket cannot be served.
     """
-    with suppress(KeyboardInterrupt):  # It came before trio listened to signals, or behind.
+    with suppress(KeyboardInterrupt):  # It came before trio received signals, or after.
         trio.run(serve, serving, listener)

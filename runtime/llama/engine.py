@@ -195,7 +195,7 @@ class LlamaEngine:
         return read_model_file(self._path, self._on_progress)
 
     def _machine(self, file: ModelFile, n_threads: int, wished: Numerics) -> Hardware:
-        """Return what this machine can do with a file; a child process computes with the file before this one does."""
+        """Return the findings about a file on this machine; a child process computes with the file first."""
         engine = engine_facts()
         tried = Tried(n_threads=n_threads, tiled=wished.tiled)
         repacked = repacks(file, engine, tried, self._on_progress, self._on_warning)

@@ -56,7 +56,7 @@ _Exits = dict[tuple[int, int], set[_Way]]
 """Ways by the lowest and the highest byte that lead to them."""
 
 _OVER: Final[_Way] = (-1, -1)
-"""Where the root returns to: the end of the text."""
+"""The state to which the root returns: the end of the text."""
 _OUTERMOST: Final = 0
 """The context of the root."""
 

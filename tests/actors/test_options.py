@@ -57,7 +57,7 @@ from reenact.actors.options import (
         ("logprobs", "yes", "expected True or False, got 'yes'"),
         ("top_logprobs", MAX_TOP_LOGPROBS + 1, f"expected 0 to {MAX_TOP_LOGPROBS}, got {MAX_TOP_LOGPROBS + 1}"),
         ("top_logprobs", MAX_INTEGER, f"expected 0 to {MAX_TOP_LOGPROBS}, got 9007199254740991"),
-        ("top_logprobs", 1, "logprobs is wanted with it"),
+        ("top_logprobs", 1, "logprobs is required with it"),
         ("priority", 1.0, "expected a whole number, got 1.0"),
         ("deadline", -1, "expected 0 to 10,000,000, got -1"),
         ("deadline", 10_000_000.5, "expected 0 to 10,000,000, got 10,000,000.5"),

@@ -18,8 +18,6 @@ REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|piwheels\.org|anaconda\.(?:o
 # What differs from one process to the next, reaches outside, or hides what is called.
 IMPURE_CALLS = {"__import__", "eval", "exec", "globals", "hash", "id", "input", "open", "print", "vars"}
 
-# Folders whose English is edited: the texts of these say "it" of software, and name a subject.
-EDITED = ("actors/", "replay/", "runtime/engine/", "runtime/grammar/", "runtime/log/")
 # "Return what it prints", "Who waits for whom".
 FREE_RELATIVE = re.compile(
     r"(?:(?:Give|Print|Return|Say|Yield) )?(?:so|what|whatever|where|which|who|whoever|whom|whose|why)\b", re.IGNORECASE
@@ -28,6 +26,9 @@ FREE_RELATIVE = re.compile(
 OF_PEOPLE = re.compile(
     r"\b(?:he|him|his|who|whoever|whom|(?:any|every|no|some)(?:body|one)|said|tells?|told|stands?)\b", re.IGNORECASE
 )
+
+# A name of the program in a docstring is not English.
+CODE = re.compile(r"`[^`]*`")
 
 # What puts something on a standard stream.
 PRINTS = re.compile(r"print|sys\.std(out|err)\.write|(.+\.)?_?console\.print")
@@ -99,7 +100,7 @@ def test_every_module_says_what_it_owns(modules: dict[str, ast.Module]) -> None:
 
 
 def test_no_docstring_begins_with_a_free_relative(modules: dict[str, ast.Module]) -> None:
-    """No docstring of an edited folder begins as "Return what ..." or "Who ..." does, those of attributes included."""
+    """No docstring of the product begins as "Return what ..." or "Who ..." does, those of attributes included."""
     assert [] == [
         f"{where} {text[:60]}"
         for where, text, is_docstring in _texts(modules)
@@ -108,11 +109,11 @@ def test_no_docstring_begins_with_a_free_relative(modules: dict[str, ast.Module]
 
 
 def test_texts_say_it_of_software(modules: dict[str, ast.Module]) -> None:
-    """No docstring, message or help text of an edited folder speaks of logs, sequences or code as of people."""
+    """No docstring, message or help text of the product speaks of logs, sequences or code as of people."""
     assert [] == [
         f"{where} {found.group()}: {text[:60]}"
         for where, text, _ in _texts(modules)
-        if (found := OF_PEOPLE.search(text)) is not None
+        if (found := OF_PEOPLE.search(CODE.sub("", text))) is not None
     ]
 
 
@@ -172,13 +173,12 @@ def _is_set(node: ast.expr) -> bool:
 
 
 def _texts(modules: dict[str, ast.Module]) -> Iterator[tuple[str, str, bool]]:
-    """Yield the strings of the edited folders: where each is, the string, and whether it is a docstring."""
+    """Yield the strings of the product: where each is, the string, and whether it is a docstring."""
     for path, tree in modules.items():
-        if path.startswith(EDITED):
-            docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield f"{path}:{node.lineno}", node.value.strip(), id(node) in docstrings
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{path}:{node.lineno}", node.value.strip(), id(node) in docstrings
 
 
 def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

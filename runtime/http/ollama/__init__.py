@@ -1,1 +1,1 @@
-"""ollama's API."""
+"""Serves ollama's API."""

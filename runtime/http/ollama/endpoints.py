@@ -1,4 +1,4 @@
-"""The endpoints of ollama's API: each makes a runtime's arguments of a request, and its answer of what comes back."""
+"""The endpoints of ollama's API: each turns a request into a call of a runtime, and the result into a response."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -26,7 +26,7 @@ from reenact.runtime.http.ollama.requests import (
 from reenact.runtime.stream import Stream
 
 OLLAMA: Final = "0.33.0"
-"""The version of ollama whose API this follows: some clients ask for features by it."""
+"""The version of ollama whose API this follows; some clients choose features by it."""
 
 
 class OllamaApi:
@@ -121,7 +121,7 @@ class OllamaApi:
 
 
 async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts.OllamaAnswer) -> None:
-    """Generate, and send what comes as it comes or whole."""
+    """Generate, and send the text as a stream or whole."""
     out.trace.recorded(held.runtime.header.session, ())
     async with _streaming(out, asked, held) as stream:
         out.trace.recorded(held.runtime.header.session, [stream.sequence])
@@ -158,4 +158,4 @@ async def _version(_: Request) -> JSONResponse:
 
 
 async def _unchanging(_: Request) -> Response:
-    raise HTTPException(501, "reenact serves the models that are here, and brings, makes and removes none")
+    raise HTTPException(501, "reenact serves installed models, and does not download or change them")

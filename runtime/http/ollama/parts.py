@@ -1,4 +1,4 @@
-"""What ollama's API answers: parts of a stream, and what is told of models."""
+"""Makes the answers of ollama's API: parts of a stream, and descriptions of models."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,15 +11,15 @@ _NANOSECONDS: Final = 1e9
 _DONE: Final = {"stop": "stop", "length": "length", "context_full": "length", "deadline": "length"}
 
 _FOR_EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
-"""When a model expires that never does: clients read a time."""
+"""The expiry of a model that never expires; clients need a time."""
 
 
 class OllamaAnswer:
     """The parts of one answer.
 
     Args:
-        model: As the client called it.
-        chat: Whether they hold a message, or a response.
+        model: The model's name as the client wrote it.
+        chat: Whether they hold a message, and not a response.
     """
 
     def __init__(self, model: str, *, chat: bool) -> None:
@@ -27,7 +27,7 @@ class OllamaAnswer:
         self._chat = chat
 
     def chunk(self, chunk: Chunk) -> dict[str, Any]:
-        """Return a part that has text."""
+        """Return a part with text."""
         return self._part(chunk.text) | {"done": False} | _logprobs(chunk.logprobs)
 
     def end(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class OllamaAnswer:
         }
 
     def whole(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
-        """Return an answer that is no stream."""
+        """Return a whole answer, without a stream."""
         return self.end(completion, load_seconds) | self._text(completion.text) | _logprobs(completion.logprobs)
 
     def loaded(self, reason: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class OllamaAnswer:
 
 
 def _ns(seconds: float | None) -> int:
-    """Return nanoseconds, at least one: clients divide by them."""
+    """Return nanoseconds, at least one, because clients divide by them."""
     return max(1, round((seconds or 0.0) * _NANOSECONDS))
 
 
@@ -79,7 +79,7 @@ def _likely(piece: bytes, logprob: float) -> dict[str, Any]:
 
 
 def rfc3339(at: datetime) -> str:
-    """Return a time with its zone."""
+    """Return a time in UTC, with its zone."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -105,7 +105,7 @@ def running(one: Running) -> dict[str, Any]:
 
 
 def shown(card: Card) -> dict[str, Any]:
-    """Return what ``/api/show`` tells of a model."""
+    """Return the answer of ``/api/show`` for a model."""
     architecture = card.architecture
     info = {"general.architecture": architecture, f"{architecture}.context_length": card.n_ctx}
     return {
@@ -120,7 +120,7 @@ def shown(card: Card) -> dict[str, Any]:
 
 
 def details(card: Card) -> dict[str, Any]:
-    """Return what stands in each of them."""
+    """Return the details that all three endpoints report."""
     return {
         "parent_model": "",
         "format": "gguf",

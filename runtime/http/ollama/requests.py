@@ -1,6 +1,6 @@
-"""Requests of ollama's API: bodies as they come, and what they ask of a runtime.
+"""Reads the bodies of ollama's API into arguments for a runtime.
 
-The rule that holds here: null and empty mean "not given", for every field; dead options of older clients are ignored.
+The rule that holds here: null and empty mean "not given", for every field; obsolete options of old clients are ignored.
 """
 
 import math
@@ -33,16 +33,16 @@ _OPTIONS: Final[dict[str, Check]] = {
     "frequency_penalty": number,
 }
 _ANY_BELOW_ZERO: Final = {"num_predict": -1, "num_keep": -1, "repeat_last_n": -1, "top_k": 0}
-"""What a number below 0 means; a seed below 0 is none."""
+"""The meaning of a number below 0; a seed below 0 means no seed."""
 
 
 @frozen(kw_only=True)
 class Generation:
-    """What a client asks to be generated."""
+    """A client's request to generate."""
 
     model: str
     prompt: str | None
-    """Of a request that is no chat."""
+    """The prompt, unless the request is a chat."""
     messages: list[Mapping[str, str]] | None
     stream: bool
     keep_alive: float | None
@@ -50,12 +50,12 @@ class Generation:
 
     @property
     def asks(self) -> bool:
-        """Whether anything is to be generated: if not, the model is only loaded or unloaded."""
+        """Whether there is anything to generate; if not, the model is only loaded or unloaded."""
         return bool(self.prompt or self.messages)
 
 
 def keep_alive(name: str, value: object) -> float:
-    """Return seconds: a number of them or a duration in Go's words, and for any below 0 infinity."""
+    """Return seconds from a number or a duration in Go's notation, and infinity for any below 0."""
     if isinstance(value, str) and (sign := value.removeprefix("-")):
         parts = _DURATION.findall(sign)
         if parts and "".join(map("".join, parts)) == sign:
@@ -99,7 +99,7 @@ _GENERATE: Final = Table(
         **_THINK,
         "suffix": Refusal(reason="this model does not support insert"),
         "images": Refusal(reason="this model does not support images"),
-        "template": Refusal(reason="the model's own template is used: send the text itself with raw"),
+        "template": Refusal(reason="the model's own template is used; raw takes a finished text"),
         "context": Refusal(reason="it is not supported: send the whole conversation to /api/chat"),
     },
 )
@@ -129,10 +129,10 @@ _REFUSED_IN_MESSAGE: Final = {
 
 
 def generate_asked(body: dict[str, Any]) -> Generation:
-    """Return what ``/api/generate`` is asked for.
+    """Return the request of ``/api/generate``.
 
     Raises:
-        InvalidRequest: With the field that is wrong.
+        InvalidRequest: A field is wrong; the error names it.
     """
     fields = _GENERATE.read(_given(body))
     prompt, system = fields.get("prompt", ""), fields.get("system")
@@ -141,15 +141,15 @@ def generate_asked(body: dict[str, Any]) -> Generation:
         messages: list[Mapping[str, str]] | None = [*said, {"role": "user", "content": prompt}] if prompt else []
         return _generation(fields, None, messages)
     if system is not None:
-        raise InvalidRequest("system", "raw is given too, with which a prompt is taken as it is")
+        raise InvalidRequest("system", "raw is given too, so the prompt is used unchanged")
     return _generation(fields, prompt, None)
 
 
 def chat_asked(body: dict[str, Any]) -> Generation:
-    """Return what ``/api/chat`` is asked for.
+    """Return the request of ``/api/chat``.
 
     Raises:
-        InvalidRequest: With the field that is wrong.
+        InvalidRequest: A field is wrong; the error names it.
     """
     fields = _CHAT.read(_given(body))
     return _generation(fields, None, [_message(i, one) for i, one in enumerate(fields.get("messages", []))])
@@ -168,7 +168,7 @@ def old_embed_asked(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_asked(body: dict[str, Any]) -> str:
-    """Return the model that ``/api/show`` is asked about."""
+    """Return the name of the model in a request of ``/api/show``."""
     fields = _SHOW.read(_given(body))
     name: str = _named({"model": fields.get("name"), **fields})["model"]
     return name
@@ -176,7 +176,7 @@ def show_asked(body: dict[str, Any]) -> str:
 
 def _named(fields: dict[str, Any]) -> dict[str, Any]:
     if not fields.get("model"):
-        raise InvalidRequest("model", "it is missing: name one of those that GET /api/tags lists")
+        raise InvalidRequest("model", "it is missing: give one of the names that GET /api/tags lists")
     return fields
 
 
@@ -208,7 +208,7 @@ def _options(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(i: int, message: object) -> dict[str, str]:
-    """Return a message with a role in lower case and its text; what else may stand in it is empty, or ignored."""
+    """Return a message with its role in lower case and its text; other fields must be empty, or are ignored."""
 
     def placed(check: Callable[[], Any]) -> Any:
         try:

@@ -1,1 +1,1 @@
-"""OpenAI's API, as far as it completes, chats and embeds."""
+"""Serves the parts of OpenAI's API that complete, chat and embed."""

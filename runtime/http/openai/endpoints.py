@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's API: each makes a runtime's arguments of a request, and its answer of what comes back."""
+"""The endpoints of OpenAI's API: each turns a request into a call of a runtime, and the result into a response."""
 
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -74,7 +74,7 @@ class OpenaiApi:
 
 
 async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal["chat", "text"]) -> None:
-    """Generate, and send what comes as it comes or whole."""
+    """Generate, and send the text as a stream or whole."""
     header = held.runtime.header
     out.trace.recorded(header.session, ())
     async with _streaming(out, asked, held) as stream:
@@ -96,7 +96,7 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
 
 
 async def _stream(out: Outgoing, asked: Question, stream: Stream, shape: objects.OpenaiAnswer) -> None:
-    """Send chunks, but none before there is text or an end."""
+    """Send chunks, the first once there is text or an end."""
     first = shape.first()
     async for chunk in stream:
         if first is not None:
@@ -121,6 +121,6 @@ def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncCont
 
 
 def _fingerprint(header: e.SessionOpened) -> str:
-    """Return what the bits of an answer depend on beside its request: the weights and what computes."""
+    """Return a fingerprint of the weights and the library, on which an answer depends besides its request."""
     weights, library = header.model.sha256[:8], header.engine.library_sha256[:8]
     return f"reenact-{header.reenact}-{weights or header.model.name}-{library or header.engine.name}"

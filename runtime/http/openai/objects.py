@@ -1,4 +1,4 @@
-"""What OpenAI's API answers: objects, and chunks of a stream."""
+"""Makes the answers of OpenAI's API: objects, and chunks of a stream."""
 
 import base64
 import struct
@@ -18,11 +18,11 @@ class OpenaiAnswer:
     """The objects of one answer.
 
     Args:
-        kind: Whether it is of a chat.
-        identity: What the answer is called.
-        model: As the client called it.
-        created: Seconds of Unix time.
-        fingerprint: What the bits depend on beside the request.
+        kind: The kind of answer, for a chat or for a text.
+        identity: The answer's id, without its prefix.
+        model: The model's name as the client wrote it.
+        created: The time in Unix seconds.
+        fingerprint: The fingerprint of the weights and the library.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class OpenaiAnswer:
             "system_fingerprint": fingerprint,
         }
         self._offset = 0
-        """Characters of the text that went out."""
+        """The count of characters that went out."""
 
     def first(self) -> dict[str, Any] | None:
-        """Return the chunk that says who speaks."""
+        """Return the chunk with the role of the speaker, for a chat."""
         return self._chunk({"role": "assistant", "content": ""}) if self._chat else None
 
     def chunk(self, chunk: Chunk) -> dict[str, Any]:
-        """Return a chunk that has text."""
+        """Return a chunk with text."""
         logprobs = self._logprobs(chunk.logprobs)
         self._offset += len(chunk.text)
         if self._chat:
@@ -52,19 +52,19 @@ class OpenaiAnswer:
         return self._choice({"text": chunk.text, "logprobs": logprobs, "finish_reason": None})
 
     def last(self, completion: Completion) -> dict[str, Any]:
-        """Return the chunk that says how it ended."""
+        """Return the chunk with the finish reason."""
         reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
         if self._chat:
             return self._chunk({}, finish_reason=reason)
         return self._choice({"text": "", "logprobs": None, "finish_reason": reason})
 
     def usage(self, completion: Completion) -> dict[str, Any]:
-        """Return the chunk that tells what it took."""
+        """Return the chunk with the usage."""
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._common, "object": kind, "choices": [], "usage": usage(completion)}
 
     def whole(self, completion: Completion) -> dict[str, Any]:
-        """Return an answer that is no stream."""
+        """Return a whole answer, without a stream."""
         reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
         logprobs = self._logprobs(completion.logprobs)
         choice: dict[str, Any] = {"index": 0, "logprobs": logprobs, "finish_reason": reason}
@@ -107,7 +107,7 @@ class OpenaiAnswer:
 
 
 def usage(completion: Completion) -> dict[str, Any]:
-    """Return what a completion took, in tokens."""
+    """Return the usage of a completion, in tokens."""
     prompt = completion.n_prompt - completion.n_truncated
     return {
         "prompt_tokens": prompt,

@@ -1,7 +1,7 @@
-"""Requests of OpenAI's API: bodies as they come, and what they ask of a runtime.
+"""Reads the bodies of OpenAI's API into arguments for a runtime.
 
-The rule that holds here: defaults of temperature and top_p are OpenAI's, all others this runtime's. A prompt that is
-too long is an error, and a text ends where the context does.
+The rule that holds here: the defaults of temperature and top_p are OpenAI's, all others this runtime's. A prompt that
+is too long is an error, and a text ends when the context is full.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from reenact.actors.limits import MAX_TOP_LOGPROBS
 from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
 
 _SYSTEM: Final = {"developer": "system"}
-"""Roles that templates do not know, and what they are to them."""
+"""The roles that templates do not know, with the roles that replace them."""
 
 _TEXTS: Final = "text"
 
@@ -30,11 +30,11 @@ _COMMON: Final[dict[str, Check]] = {
     "frequency_penalty": number,
     "presence_penalty": number,
 }
-_ONE: Final = Refusal(reason="one answer is generated for a request: ask once for each", but=(1,))
+_ONE: Final = Refusal(reason="a request generates one answer: send one request for each", but=(1,))
 _REFUSED: Final = {
     "n": _ONE,
     "best_of": _ONE,
-    "logit_bias": Refusal(reason="no token can be favoured"),
+    "logit_bias": Refusal(reason="token biases are not supported"),
 }
 _CHAT: Final = Table(
     done={
@@ -51,10 +51,10 @@ _CHAT: Final = Table(
         "tool_choice": Refusal(reason="this model does not support tools", but=("none", "auto")),
         "functions": Refusal(reason="this model does not support functions"),
         "function_call": Refusal(reason="this model does not support functions", but=("none", "auto")),
-        "audio": Refusal(reason="this model does not speak"),
-        "modalities": Refusal(reason="this model answers in text", but=([_TEXTS],)),
+        "audio": Refusal(reason="this model does not generate audio"),
+        "modalities": Refusal(reason="this model generates only text", but=([_TEXTS],)),
         "prediction": Refusal(reason="predicted output is not supported"),
-        "web_search_options": Refusal(reason="nothing is searched"),
+        "web_search_options": Refusal(reason="web search is not supported"),
         "reasoning_effort": Refusal(reason="this model does not support thinking", but=("none",)),
     },
 )
@@ -73,17 +73,17 @@ _EMBEDDING: Final = Table(
 _IN_MESSAGE: Final = {
     "tool_calls": Refusal(reason="this model does not support tools"),
     "function_call": Refusal(reason="this model does not support functions"),
-    "audio": Refusal(reason="this model hears nothing"),
+    "audio": Refusal(reason="this model does not support audio"),
 }
 
 
 @frozen(kw_only=True)
 class Question:
-    """What a client asks to be generated."""
+    """A client's request to generate."""
 
     model: str
     prompt: str | None
-    """Of a request that is no chat."""
+    """The prompt, unless the request is a chat."""
     messages: Sequence[Mapping[str, str]] | None
     stream: bool
     include_usage: bool
@@ -92,7 +92,7 @@ class Question:
 
 @frozen(kw_only=True)
 class TextsToEmbed:
-    """What a client asks to be embedded."""
+    """A client's request to embed."""
 
     model: str
     texts: list[str]
@@ -101,17 +101,17 @@ class TextsToEmbed:
 
 
 def chat_asked(body: dict[str, Any]) -> Question:
-    """Return what ``/v1/chat/completions`` is asked for.
+    """Return the request of ``/v1/chat/completions``.
 
     Raises:
-        InvalidRequest: With the field that is wrong.
+        InvalidRequest: A field is wrong; the error names it.
     """
     fields = _CHAT.read(body)
     options = _options(fields)
     if fields.get("logprobs"):
         options |= {"logprobs": True, "top_logprobs": _top(fields.get("top_logprobs", 0), "top_logprobs")}
     elif fields.get("top_logprobs"):
-        raise InvalidRequest("top_logprobs", "logprobs is wanted with it")
+        raise InvalidRequest("top_logprobs", "logprobs is required with it")
     if (form := _form(fields.get("response_format"))) is not None:
         options["format"] = form
     messages = [_message(i, one) for i, one in enumerate(_needed(fields, "messages"))]
@@ -119,15 +119,15 @@ def chat_asked(body: dict[str, Any]) -> Question:
 
 
 def completion_asked(body: dict[str, Any]) -> Question:
-    """Return what ``/v1/completions`` is asked for.
+    """Return the request of ``/v1/completions``.
 
     Raises:
-        InvalidRequest: With the field that is wrong.
+        InvalidRequest: A field is wrong; the error names it.
     """
     if isinstance(body.get("prompt"), list):
         prompts = body["prompt"]
         if len(prompts) != 1 or not isinstance(prompts[0], str):
-            raise InvalidRequest("prompt", "expected one text: ask once for each, and not by tokens")
+            raise InvalidRequest("prompt", "expected one text, not tokens: send one request for each text")
         body = {**body, "prompt": prompts[0]}
     fields = _COMPLETION.read(body)
     options = _options(fields)
@@ -137,15 +137,15 @@ def completion_asked(body: dict[str, Any]) -> Question:
 
 
 def embedding_asked(body: dict[str, Any]) -> TextsToEmbed:
-    """Return what ``/v1/embeddings`` is asked for.
+    """Return the request of ``/v1/embeddings``.
 
     Raises:
-        InvalidRequest: With the field that is wrong.
+        InvalidRequest: A field is wrong; the error names it.
     """
     given = body.get("input")
     if isinstance(given, list) and given and not all(isinstance(one, str) for one in given):
         raise InvalidRequest(
-            "input", "expected a string or a list of strings: tokens of another model mean nothing here"
+            "input", "expected a string or a list of strings, not tokens, which may be another model's"
         )
     fields = _EMBEDDING.read(body)
     encoding = fields.get("encoding_format", "float")
@@ -197,7 +197,7 @@ def _top(asked: int, name: str) -> int:
 
 
 def _form(asked: dict[str, Any] | None) -> Any:
-    """Return the format that an answer is to have."""
+    """Return the format for an answer."""
     if asked is None or asked.get("type") == _TEXTS:
         return None
     if asked.get("type") == "json_object":
@@ -230,7 +230,7 @@ def _message(i: int, message: object) -> dict[str, str]:
 
 
 def _content(where: str, content: object) -> str:
-    """Return a content, whose parts are joined."""
+    """Return a content as one text, its parts joined."""
     if content is None:
         return ""
     if not isinstance(content, list):
@@ -239,6 +239,6 @@ def _content(where: str, content: object) -> str:
     for i, part in enumerate(content):
         kind = mapping(f"{where}[{i}]", part).get("type")
         if kind != _TEXTS:
-            raise InvalidRequest(f"{where}[{i}]", "this model reads text, and no other kind of content")
+            raise InvalidRequest(f"{where}[{i}]", "this model accepts only text")
         found.append(text(f"{where}[{i}].text", part.get("text")))
     return "".join(found)

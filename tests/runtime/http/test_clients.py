@@ -121,7 +121,7 @@ async def test_ollama_lists(tmp_path: Path) -> None:
         (lambda client: client.generate("hello", "x", suffix="y"), 400, "suffix"),
         (lambda client: client.chat("hello", CHAT, think=True), 400, "think"),
         (lambda client: client.chat("hello", CHAT, tools=[lambda: None]), 400, "tools"),
-        (lambda client: client.pull("hello"), 501, "brings"),
+        (lambda client: client.pull("hello"), 501, "does not download"),
     ],
 )
 async def test_ollama_raises(tmp_path: Path, call: Any, status: int, what: str) -> None:
