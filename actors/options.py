@@ -306,7 +306,7 @@ class Options:
     )
     """The form of the text as a grammar in GBNF, with a rule ``root``."""
     logprobs: bool = field(
-        default=False, validator=yes_or_no, metadata=_about("print JSON with the probability of each token")
+        default=False, validator=yes_or_no, metadata=_about("print the log-probability of each token, in JSON")
     )
     """Return the logarithm of each token's probability."""
     top_logprobs: int = field(
