@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""Admission by Host, Origin and key."""
 
 import pytest
 
