@@ -16,7 +16,7 @@ from tests.simulation.judge import alone, read
 from tests.simulation.world import run
 
 STEPS = 150
-SEEDS = range(16)
+SEEDS = range(20)
 """All endings are among them; `test_nearly_everything_befalls_them` says what else."""
 
 

@@ -1,7 +1,8 @@
 """Rules of the values folded from a session: its statistics, its state, and the digest that closes its log.
 
-The rule that holds here: a figure is counted from other records than those the fold counts, wherever the log has it
-twice. For example, the sampled tokens are counted from the records of their effects.
+The rule that holds here: where the log has the same information twice, a figure is counted from other records than
+`actors/metrics.py` counts, so that the two results check each other. For example, the sampled tokens are counted from
+the records of their effects.
 """
 
 from collections.abc import Iterator

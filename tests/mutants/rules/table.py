@@ -131,7 +131,7 @@ ADMISSION: Final = [
     ),
     Rule(
         "Admission: who had a slot",
-        "as many as there are slots take no place either, and the others do",
+        "wait for one again take no place either, up to as many as there are slots; any more of them do",
         "reenact.actors.batcher:_excess",
         broken.had_a_slot_for_nothing,
         (
@@ -221,7 +221,7 @@ SLOTS: Final = [
     ),
     Rule(
         "Slots and prefix reuse: beginnings are waited for",
-        "while the prompt of another one that begins alike is evaluated, and forks it then",
+        "a sequence whose turn it is waits, with a slot kept free for it, and then forks that beginning",
         "reenact.actors.schedule:awaited",
         always(None),
         (
@@ -238,7 +238,7 @@ SLOTS: Final = [
     ),
     Rule(
         "Slots and prefix reuse: how long a beginning is waited for",
-        "only where in the batches until then it would itself evaluate no more rows than it saves",
+        "It waits only if the fork saves at least as many rows as it could evaluate itself",
         "reenact.actors.schedule:awaited",
         asked(lambda inputs, choice, slots, _n_batch, n_ctx_seq: (inputs, choice, slots, len(slots), n_ctx_seq)),
         ("test_beginnings::test_a_short_beginning_is_not_waited_for",),
@@ -620,7 +620,7 @@ FAULTS: Final = [
     ),
     Rule(
         "Faults: an engine without a token",
-        "What an engine has no token or no vector for ends alone, with the engine's own words",
+        "If the engine has no token or no vector for a request, only that request fails, with the engine's own message",
         "reenact.actors.sequence:_take",
         asked(lambda state, sample: (state, changed(sample, reason=None))),
         ("test_faults::test_an_engine_without_a_token_concerns_one_sequence",),
@@ -1040,7 +1040,7 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Chats: the same ones",
-        "Of these numbers the roundest is taken",
+        "the one that the largest power of two divides is taken",
         "reenact.runtime.fitting:roundest",
         lambda _original: lambda low, _high: low,
         ("tests/runtime/test_fitting.py::test_turns_after_a_cut_begin_alike",),
@@ -1137,7 +1137,7 @@ SHELL_AND_ENGINE: Final = [
     ),
     Rule(
         "Sampling: what fits a schema",
-        "A schema is refused, with the place and the cure, or each text that ends fits it.",
+        "A schema is either refused, with the place and the cure, or each text that ends fits it.",
         "reenact.runtime.grammar.ranges:numbers",
         answered(lambda found: found or '""'),
         ("tests/runtime/grammar/test_json_schema.py::test_what_cannot_be_kept_is_refused",),
@@ -1178,7 +1178,7 @@ LOG: Final = [
     ),
     Rule(
         "Log: what a value raised",
-        "Of what a value or a chat template raised it has the type alone",
+        "the record holds only its type",
         "reenact.actors.errors:InvalidRequest.__init__",
         broken.recorded_whole,
         (
