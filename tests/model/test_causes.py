@@ -112,7 +112,7 @@ INJECTIONS: Final[dict[Injection, tuple[str, bool, str]]] = {
     a_changed_batch_order: ("another order of rows", True, "in descending order"),
     a_missing_operation: ("a missing operation on cells", True, 'without "slot 0 copied to 1"'),
     another_n_batch: ("another n_batch", True, "rows computed at once in place of 256"),
-    a_truncated_prompt: ("a truncated prompt", True, "and the log holds"),
+    a_truncated_prompt: ("a truncated prompt", True, "and the log contains"),
     another_option: ("another sampler option", True, "with temperature 0.8 in place of 1.4"),
     a_strange_option: ("another sampler option", False, "no other seed yields"),
 }

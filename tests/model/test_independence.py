@@ -26,7 +26,7 @@ def drawn(lines: Lines) -> dict[str, Drawn]:
     names = {fields["sequence"]: fields["request_id"] for fields in of(lines, "RequestReceived")}
     found: dict[str, Drawn] = {name: {} for name in names.values()}
     for planned, decoded in zip(of(lines, "BatchPlanned"), of(lines, "BatchDecoded"), strict=True):
-        indices = [part["wants"]["draw"] for part in planned["parts"] if "wants" in part]
+        indices = [part["wants"] for part in planned["parts"] if "wants" in part]
         for index, sample in zip(indices, decoded.get("samples", ()), strict=bool(decoded.get("samples", ()))):
             name = names[sample["sequence"]]
             found[name][index] = (sample["token"], sample["logits_crc32"])
