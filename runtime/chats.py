@@ -4,16 +4,17 @@ Tokenizing a text again can give other tokens than those that were sampled. So a
 and only its new part is tokenized: its cells can be reused, and the model sees its own tokens.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_CHAT_INPUTS, MAX_TEXTS
-from reenact.actors.options import utf8
+from reenact.actors.options import check_text, utf8
 from reenact.runtime.engine.protocol import Message
 from reenact.runtime.request import Request
 from reenact.runtime.results import Completion
@@ -22,8 +23,16 @@ ANSWERS: Final = "assistant"
 """The role of the model's messages, as chat templates name it."""
 
 _FIELD: Final = "messages"
+_TOOLS: Final = "tools"
 
 _Key = tuple[tuple[str, str], ...]
+"""The roles and contents of messages; calls of tools show in the text, which must be alike too."""
+
+_MORE: Final = frozenset({"tool_calls", "tool_call_id", "name"})
+"""The keys that a message may have besides role and content."""
+
+_MAX_DEPTH: Final = 64
+"""The deepest nesting of a tool or a call, because templates are recursive."""
 
 
 @frozen
@@ -121,14 +130,72 @@ def checked(messages: object) -> list[Message]:
 
 
 def _message(i: int, message: object) -> Message:
-    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+    if not isinstance(message, Mapping) or set(message) - _MORE != {"role", "content"}:
         raise InvalidRequest(_FIELD, f"message {i} is not a mapping with role and content, and nothing else")
     role, content = message["role"], message["content"]
     for name, text in (("role", role), ("content", content)):
         if type(text) is not str:
             raise InvalidRequest(_FIELD, f"the {name} of message {i} is not a string")
         utf8(_FIELD, text)
-    return {"role": role, "content": content}
+    found: Message = {"role": role, "content": content}
+    for name in ("tool_call_id", "name"):
+        if name in message:
+            found[name] = check_text(_FIELD, message[name])  # type: ignore[literal-required]  # it is one of them
+    if "tool_calls" in message:
+        calls = plain_json(_FIELD, message["tool_calls"])
+        if not isinstance(calls, list) or not all(map(_is_call, calls)):
+            reason = f"the tool_calls of message {i} are not a list of calls, each with a function's name and arguments"
+            raise InvalidRequest(_FIELD, reason)
+        found["tool_calls"] = calls
+    return found
+
+
+def _is_call(call: object) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and type(function.get("name")) is str and "arguments" in function
+
+
+def checked_tools(tools: object) -> list[dict[str, Any]]:
+    """Return tools in the proper form.
+
+    Raises:
+        InvalidRequest: They are malformed; the error names the tool.
+    """
+    with reading(_TOOLS):
+        found = plain_json(_TOOLS, tools)
+        if not isinstance(found, list):
+            raise InvalidRequest(_TOOLS, f"expected a list of tools, got {type(tools).__name__}")
+    for i, tool in enumerate(found):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or type(function.get("name")) is not str:
+            raise InvalidRequest(_TOOLS, f"tool {i} is not a mapping with a function that has a name")
+    return found
+
+
+def plain_json(field: str, value: object) -> Any:  # noqa: ANN401  # any JSON
+    """Return a copy of a value that is JSON.
+
+    Raises:
+        InvalidRequest: It is not JSON, contains half a surrogate pair, or is nested too deeply.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        utf8(field, text)
+        copied = json.loads(text)
+        _check_depth(copied, _MAX_DEPTH)
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise InvalidRequest.because(field, f"it is not JSON of up to {_MAX_DEPTH} levels", error) from None
+    return copied
+
+
+def _check_depth(value: object, left: int) -> None:
+    if not left:
+        raise ValueError("it is nested more deeply")
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_depth(inner, left - 1)
 
 
 def _key(messages: list[Message]) -> _Key:

@@ -10,8 +10,9 @@ The rules that hold here (docs/runner-semantics.md section 2, "Chats"):
 * The messages and the options alone decide what is left out, and not earlier requests.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -22,6 +23,8 @@ from reenact.runtime.chats import ANSWERS, Chat, Chats
 from reenact.runtime.engine.protocol import Message, Rendered
 from reenact.runtime.engine.row_numbers import GivenRows
 from reenact.runtime.session import Piece, Session
+
+_Render = Callable[[list[Message]], Awaitable[Rendered]]
 
 _STAYING: Final = frozenset({"system", "developer"})
 _ASKS: Final = "user"
@@ -55,7 +58,13 @@ class Fitted:
 
 
 async def fit(
-    session: Session, chats: Chats, messages: list[Message], options: Options, *, keep_leading: bool
+    session: Session,
+    chats: Chats,
+    messages: list[Message],
+    options: Options,
+    *,
+    keep_leading: bool,
+    tools: Sequence[dict[str, Any]] = (),
 ) -> Fitted:
     """Return a chat in the form to request: whole if it fits, and else without its oldest messages.
 
@@ -65,12 +74,14 @@ async def fit(
         messages: The chat.
         options: The options of its request.
         keep_leading: Count the inputs before the first message that may be left out, which takes another rendering.
+        tools: The tools that the assistant may call; they stay as the system messages do.
 
     Raises:
         InvalidRequest: The template refuses the chat; or it does not fit and ``truncate`` is false.
     """
     n_ctx = session.header.context.n_ctx
-    fitting = _Fitting(session, messages, await session.render(messages))
+    render: _Render = partial(session.render, tools=tools)
+    fitting = _Fitting(session, messages, render, await render(messages))
     limit = _limit(n_ctx, options)
     n_steps = await fitting.n_steps(limit, limit - n_ctx // 4) if options.truncate else 0
     rendered = await fitting.shortened(n_steps)
@@ -82,7 +93,7 @@ async def fit(
     chat = chats.continued(messages, rendered.text, n_steps)
     if chat is not None and await _count(session, _pieces(rendered, chat), n_ctx) > n_ctx:
         chat = None  # The tokens that were sampled can be more than those of their text.
-    n_leading = await _n_leading(session, fitting.left(n_steps), rendered) if keep_leading else None
+    n_leading = await _n_leading(session, fitting.left(n_steps), render, rendered) if keep_leading else None
     return Fitted(
         rendered=rendered,
         continues=chat,
@@ -98,7 +109,7 @@ def _limit(n_ctx: int, options: Options) -> int:
     return n_ctx - (quarter if options.num_predict < 0 else min(options.num_predict, quarter))
 
 
-async def _n_leading(session: Session, messages: list[Message], rendered: Rendered) -> int | None:
+async def _n_leading(session: Session, messages: list[Message], render: _Render, rendered: Rendered) -> int | None:
     """Return the number of inputs before the first message that may be left out.
 
     A template may move system messages, and add text of its own. So the chat is rendered again with another text in
@@ -109,7 +120,7 @@ async def _n_leading(session: Session, messages: list[Message], rendered: Render
         return None
     otherwise = "b" if messages[first]["content"].lstrip().startswith("a") else "a"
     try:
-        shown = await session.render([*messages[:first], {"role": messages[first]["role"], "content": otherwise}])
+        shown = await render([*messages[:first], {"role": messages[first]["role"], "content": otherwise}])
     except InvalidRequest:
         return None
     pairs = enumerate(zip(rendered.text, shown.text, strict=False))
@@ -123,8 +134,9 @@ class _Fitting:
     Each step removes one more of its units, and after all units one more character from the last message's beginning.
     """
 
-    def __init__(self, session: Session, messages: list[Message], whole: Rendered) -> None:
+    def __init__(self, session: Session, messages: list[Message], render: _Render, whole: Rendered) -> None:
         self.whole = whole
+        self._render = render
         self._session = session
         self._messages = messages
         self._units = units(messages)
@@ -171,7 +183,7 @@ class _Fitting:
         """Return the chat after so many steps, or None if the template refuses it."""
         if n_steps not in self._rendered:
             try:
-                self._rendered[n_steps] = await self._session.render(self.left(n_steps))
+                self._rendered[n_steps] = await self._render(self.left(n_steps))
             except InvalidRequest:
                 self._rendered[n_steps] = None
         return self._rendered[n_steps]
@@ -181,7 +193,7 @@ class _Fitting:
         gone = self._gone(n_steps)
         *before, last = (message for i, message in enumerate(self._messages) if i not in gone)
         n_cut = max(n_steps - len(self._units), 0)
-        return [*before, {"role": last["role"], "content": last["content"][n_cut:]}]
+        return [*before, {**last, "content": last["content"][n_cut:]}]
 
     def n_left_out(self, n_steps: int) -> int:
         """Return the count of messages that are left out, including the last one if it lost its beginning."""

@@ -4,9 +4,9 @@ It turns arguments into a recorded request, and the request's events into a resu
 request is recorded; if they are refused, the refusal is recorded instead.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Unpack
+from typing import Any, Unpack
 
 import trio
 from attrs import evolve as changed
@@ -17,7 +17,7 @@ from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
 from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
 from reenact.actors.options import Options, RequestOptions, check_text, options_of
-from reenact.runtime.chats import Chats, checked
+from reenact.runtime.chats import Chats, checked, checked_tools
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.prompts import Prompt, pieces_of, text_of, texts_of
@@ -80,8 +80,9 @@ class Runtime:
 
     async def chat(
         self,
-        messages: Iterable[Mapping[str, str]],
+        messages: Iterable[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         request_id: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> Completion:
@@ -97,29 +98,34 @@ class Runtime:
         is full, everything before the first message that is not a system message is kept, unless ``num_keep`` is given.
 
         Args:
-            messages: Each with ``role`` and ``content``; the model's own template renders them.
+            messages: Each with ``role`` and ``content``, and perhaps ``tool_calls``, ``tool_call_id`` and ``name``; the
+                model's own template renders them.
+            tools: Functions as JSON Schemas, which the template shows to the model. The answer is a text all the same:
+                ``grammar`` or ``format`` can make it a call.
             request_id: As for `complete`.
             **options: As for `complete`.
 
         Raises:
             InvalidRequest: Also if the template refuses the messages, or the model has no template.
         """
-        return await _whole(self.stream_chat(messages, request_id=request_id, **options))
+        return await _whole(self.stream_chat(messages, tools=tools, request_id=request_id, **options))
 
     @protected_context
     async def stream_chat(
         self,
-        messages: Iterable[Mapping[str, str]],
+        messages: Iterable[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         request_id: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
         since = trio.current_time()
         with self._session.refusals(request_id):
-            asked, said = self._options(options), checked(messages)
+            asked, said, called = self._options(options), checked(messages), checked_tools(tools)
             self._session.check_open()
-            chat = await fit(self._session, self._chats, said, asked, keep_leading="num_keep" not in options)
+            keep_leading = "num_keep" not in options
+            chat = await fit(self._session, self._chats, said, asked, keep_leading=keep_leading, tools=called)
             if chat.n_leading is not None:
                 asked = changed(asked, num_keep=chat.n_leading)
             ready = await self._ready(chat.pieces, asked, request_id, since, chat)

@@ -17,7 +17,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import trio
 
@@ -176,14 +177,19 @@ class Session:
             return await self._ask(self._aside, self.engine.compile, options, str, may_leave=True)
         return None
 
-    async def render(self, messages: list[Message]) -> Rendered:
+    async def render(self, messages: list[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
         """Return a chat as the model's template renders it.
+
+        Args:
+            messages: The messages.
+            tools: The tools that the assistant may call.
 
         Raises:
             InvalidRequest: The template refuses the messages.
             EngineBroken: The engine raised something else.
         """
-        return await self._ask(self.compute, self.engine.render, messages, Rendered)
+        render = partial(self.engine.render, tools=tools) if tools else self.engine.render
+        return await self._ask(self.compute, render, messages, Rendered)
 
     async def count(self, pieces: Sequence[Piece], *, beside_bos: bool = False) -> int:
         """Return the number of inputs of a prompt; 0 if it cannot be tokenized, which its request will report.

@@ -7,7 +7,7 @@ others, then `Engine.close`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypedDict, get_args
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args
 
 from attrs import Attribute, field, frozen
 
@@ -102,6 +102,12 @@ class Message(TypedDict):
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    """The calls of an assistant, each with ``id`` and ``function``, which has ``name`` and ``arguments``."""
+    tool_call_id: NotRequired[str]
+    """The ``id`` of the call whose result this is."""
+    name: NotRequired[str]
+    """The name of the tool whose result this is."""
 
 
 @frozen(kw_only=True)
@@ -163,8 +169,13 @@ class Engine(Protocol):
             InvalidRequest: The grammar does not compile; the error names the field and the reason.
         """
 
-    def render(self, messages: Iterable[Message]) -> Rendered:
+    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
         """Return a chat as the model's own template renders it, up to the beginning of the assistant's answer.
+
+        Args:
+            messages: The messages.
+            tools: The tools that the assistant may call, each with ``type`` and ``function``. If the template knows no
+                tools, messages show them (`reenact.runtime.engine.plain_tools`).
 
         Raises:
             InvalidRequest: The model has no template, or the template refuses the messages; the error names

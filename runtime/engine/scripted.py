@@ -11,7 +11,7 @@ wrong cell changes the text. Nothing depends on ``hash``, which differs between 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from zlib import crc32
 
 from reenact.actors.batch import BatchDecoded, BatchPlanned, Likely, Part, Sample, Vector
@@ -19,6 +19,7 @@ from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, ModelFacts, Numerics
 from reenact.actors.inputs import Input
 from reenact.actors.options import DRAW_OPTIONS, Options
+from reenact.runtime.engine.plain_tools import without_tools
 from reenact.runtime.engine.protocol import (
     ContextSettings,
     Determinism,
@@ -202,9 +203,10 @@ class ScriptedEngine:
         self._context()
         return grammar_in_force(options)
 
-    def render(self, messages: Iterable[Message]) -> Rendered:
-        """Return each message on a line, after its role."""
-        lines = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+        """Return each message on a line, after its role; tools and calls are shown as to a template without tools."""
+        shown_messages = without_tools(messages, tools)
+        lines = "".join(f"{message['role']}: {message['content']}\n" for message in shown_messages)
         return Rendered(text=f"{lines}assistant: ")
 
     def step(

@@ -85,10 +85,24 @@ def grammar_of(schema: object) -> str:
     Raises:
         SchemaError: It is not a schema, or cannot be enforced.
     """
-    guard = _Guard(schema)
+    shape, targets = shape_of(schema, {})
+    return json_grammar(shape, targets)
+
+
+def shape_of(schema: object, targets: dict[str, Shape]) -> tuple[Shape, dict[str, Shape]]:
+    """Return the shape of a schema, and the shapes that references lead to.
+
+    Args:
+        schema: The schema.
+        targets: The shapes that references of other schemas lead to, if they go into the same grammar.
+
+    Raises:
+        SchemaError: It is not a schema, or cannot be enforced.
+    """
+    guard = _Guard(schema, dict(targets))
     root = guard.copy(schema, "$")
     guard.check(root)
-    return json_grammar(root, guard.targets)
+    return root, guard.targets
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -205,7 +219,8 @@ class _Guard:
                 if target is not self.schema and isinstance(target, Mapping) and isinstance(target.get("$id"), str):
                     raise SchemaError(f"at {at}: $ref {pointer!r} leads through an $id: {_ID}")
                 target = found[0]
-            name = self._places[place] = f"ref{len(self._places)}"  # No other rule has such a name.
+            name = self._places[place] = f"ref{len(self.targets)}"  # No other rule has such a name.
+            self.targets[name] = {}  # Reserves the name.
             self.targets[name] = self.copy(target, place)
         return {"$ref": self._places[place]}
 

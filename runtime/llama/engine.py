@@ -8,7 +8,7 @@ decided once for all of them, and a reason that llama.cpp logs must belong to th
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -148,10 +148,10 @@ class LlamaEngine:
             _ = draws.texts  # Made now, so that no draw has to wait for it.
         return grammar
 
-    def render(self, messages: Iterable[Message]) -> Rendered:
+    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
         """Render the model's own template."""
         self._loaded()
-        return self._render(messages)
+        return self._render(messages, tools)
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
         """Change the cells, decode, and draw or pool."""

@@ -12,7 +12,7 @@ where each character comes from.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, partial
@@ -25,12 +25,13 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reenact.actors.errors import InvalidRequest
+from reenact.runtime.engine.plain_tools import without_tools
 from reenact.runtime.engine.protocol import Message, Rendered
 from reenact.runtime.llama.bindings import llama_chat_format
 from reenact.runtime.llama.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed, of_a_message
 from reenact.runtime.llama.vocabulary import Vocabulary
 
-Render = Callable[[Iterable[Message]], Rendered]
+Render = Callable[..., Rendered]
 
 _MARKER: Final = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 """The form of a user-defined token that is a marker, not a word or whitespace."""
@@ -40,6 +41,11 @@ _ROLES: Final = (
     *(("user", "assistant", "tool"), ("system", "user", "assistant", "tool", "assistant")),
 )
 """Chats that a template is tried with, to collect all text of its own; it may refuse some."""
+
+_TOOLS: Final = re.compile(rb"\btools\b")
+"""The variable by whose name a template knows tools."""
+
+_SHOWN: Final = "tools"
 
 _CUT: Final = re.compile(rb"\x01")
 
@@ -54,7 +60,7 @@ def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
     def template() -> Any:
         return _Environment().from_string((source or b"").decode())
 
-    def putting() -> Callable[[list[Any]], str]:
+    def putting() -> Callable[..., str]:
         return partial(_put, template, {**texts, "strftime_now": datetime.now().astimezone().strftime})
 
     @cache
@@ -63,11 +69,16 @@ def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
         written = _written(putting()) if candidates else ""
         return tuple(text for text in candidates if text in written)
 
-    def render(messages: Iterable[Message]) -> Rendered:
+    def render(messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
         if not source:
             raise InvalidRequest("messages", "the model has no chat template; put the prompt together yourself")
-        asked = list(messages)
-        put = putting()
+        knows_tools = _TOOLS.search(source) is not None
+        asked: list[Any] = list(messages) if knows_tools else without_tools(messages, tools)
+        with_tools = putting()
+        if knows_tools and tools:
+            # Their text is the caller's too, so it is marked with that of the messages.
+            asked.append({_SHOWN: list(tools)})
+        put = partial(_put_tools, with_tools)
         try:
             text = put(asked)
         except Exception as error:  # noqa: BLE001  # a template is someone's program: it may raise anything
@@ -163,14 +174,23 @@ def _texts(value: Any) -> Iterator[str]:
             pass
 
 
-def _put(template: Callable[[], Any], texts: dict[str, Any], messages: list[Any]) -> str:
+def _put_tools(put: Callable[..., str], messages: list[Any]) -> str:
+    """Render messages, of which the last may hold the tools in place of a role."""
+    if messages and _SHOWN in messages[-1]:
+        return put(messages[:-1], tools=messages[-1][_SHOWN])
+    return put(messages)
+
+
+def _put(
+    template: Callable[[], Any], texts: dict[str, Any], messages: list[Any], tools: list[Any] | None = None
+) -> str:
     text: str = template().render(
         messages=messages,
         add_generation_prompt=True,
         raise_exception=_refuse,
         functions=None,
         function_call=None,
-        tools=None,
+        tools=tools,
         tool_choice=None,
         **texts,
     )

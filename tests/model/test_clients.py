@@ -1,8 +1,10 @@
 """The Python packages `ollama` and `openai` against a server with SmolLM2: texts, schemas, and a recording computed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import ollama
 import openai
 import pytest
@@ -21,6 +23,16 @@ pytestmark = pytest.mark.model
 class Person(BaseModel):
     name: str
     age: int
+
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "days": {"type": "integer", "minimum": 1, "maximum": 7},
+    },
+    "required": ["city", "days"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,17 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 extra_headers={"x-request-id": "a-person"},
             )
             found["openai"], found["headers"] = raw.parse(), raw.headers
+            messages = [{"role": "user", "content": "What is the weather in Rome for the next two days?"}]
+            tools: Any = [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}]
+            found["calls"] = [
+                client.chat.completions.create(
+                    model="smollm2", messages=messages, tools=tools, tool_choice="required", seed=seed, max_tokens=120
+                )
+                for seed in (1, 2, 3)
+            ]
+            found["auto"] = client.chat.completions.create(
+                model="smollm2", messages=messages, tools=tools, seed=1, max_tokens=40
+            )
 
     async def ask() -> None:
         async with serving(model) as server, trio.open_nursery() as nursery:
@@ -73,6 +96,17 @@ def test_openai_has_a_schema_with_smollm2(answers: dict[str, Any]) -> None:
     choice = answers["openai"].choices[0]
     assert "stop" == choice.finish_reason
     assert isinstance(choice.message.parsed, Person)
+
+
+def test_openai_calls_with_smollm2(answers: dict[str, Any]) -> None:
+    """A required call is one with any seed, and fits its schema; with auto an answer is a text or such a call."""
+    for answer in answers["calls"]:
+        (choice,) = answer.choices
+        (call,) = choice.message.tool_calls
+        assert ("tool_calls", "weather") == (choice.finish_reason, call.function.name)
+        jsonschema.validate(json.loads(call.function.arguments), WEATHER)
+    (choice,) = answers["auto"].choices
+    assert (choice.message.content is None) == bool(choice.message.tool_calls)
 
 
 def test_the_log_replays(answers: dict[str, Any]) -> None:

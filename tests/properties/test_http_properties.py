@@ -85,7 +85,17 @@ messages = st.lists(
             optional={
                 "content": st.one_of(st.text(max_size=5), parts, leaves),
                 "images": anything,
-                "tool_calls": anything,
+                "tool_calls": st.one_of(
+                    anything,
+                    st.lists(
+                        st.fixed_dictionaries(
+                            {"function": st.fixed_dictionaries({"name": leaves, "arguments": anything})}
+                        ),
+                        max_size=2,
+                    ),
+                ),
+                "tool_call_id": leaves,
+                "tool_name": leaves,
             },
         ),
     ),
@@ -95,7 +105,19 @@ schemas = st.fixed_dictionaries(
     {"type": st.sampled_from(["object", "string", "json_schema", "json_object"])},
     optional={"json_schema": anything, "schema": anything},
 )
-values = st.one_of(leaves, anything, messages, schemas, st.dictionaries(st.sampled_from(OPTIONS), leaves, max_size=3))
+parameters = st.fixed_dictionaries(
+    {"type": st.sampled_from(["object", "string"])},
+    optional={"properties": st.dictionaries(st.text(max_size=3), st.one_of(leaves, schemas), max_size=2)},
+)
+tools = st.lists(
+    st.fixed_dictionaries(
+        {"function": st.fixed_dictionaries({"name": st.sampled_from(["f", "g", "", 5]), "parameters": parameters})}
+    ),
+    max_size=2,
+)
+values = st.one_of(
+    leaves, anything, messages, schemas, tools, st.dictionaries(st.sampled_from(OPTIONS), leaves, max_size=3)
+)
 bodies = st.dictionaries(st.sampled_from(FIELDS), values, max_size=5)
 sensible = st.fixed_dictionaries(
     {
@@ -103,7 +125,13 @@ sensible = st.fixed_dictionaries(
         "messages": messages,
         "prompt": st.text(max_size=5),
         "input": st.text(max_size=5),
-    }
+    },
+    optional={
+        "tools": tools,
+        "tool_choice": st.sampled_from(
+            ["auto", "none", "required", {"type": "function", "function": {"name": "f"}}, {"type": "function"}, "any"]
+        ),
+    },
 )
 raw = st.one_of(
     st.builds(lambda sure, rest: json.dumps(sure | rest).encode(), sensible, bodies),

@@ -23,6 +23,7 @@ from reenact.runtime.http.ollama.requests import (
     old_embed_asked,
     show_asked,
 )
+from reenact.runtime.http.tools import AnswerReader
 from reenact.runtime.stream import Stream
 
 OLLAMA: Final = "0.33.0"
@@ -66,7 +67,9 @@ class OllamaApi:
         return self._reply(generate_asked(await body_of(request)), chat=False)
 
     async def _chat(self, request: Request) -> Reply:
-        return self._reply(chat_asked(await body_of(request)), chat=True)
+        # A large schema takes long, and other requests go on meanwhile.
+        asked = await trio.to_thread.run_sync(chat_asked, await body_of(request))
+        return self._reply(asked, chat=True)
 
     def _reply(self, asked: Generation, *, chat: bool) -> Reply:
         async def answer(out: Outgoing) -> None:
@@ -125,6 +128,10 @@ async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts
     out.trace.recorded(held.runtime.header.session, ())
     async with _streaming(out, asked, held) as stream:
         out.trace.recorded(held.runtime.header.session, [stream.sequence])
+        if asked.tools is not None:
+            reader = AnswerReader(f"call-{held.runtime.header.session}-{stream.sequence}")
+            await _answered_with_tools(out, asked, stream, reader, shape, load_seconds=held.load_seconds)
+            return
         if asked.stream:
             async for chunk in stream:
                 await out.part(NDJSON, _line(shape.chunk(chunk)))
@@ -138,11 +145,41 @@ async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts
     await out.whole(shape.whole(stream.completion, held.load_seconds))
 
 
+async def _answered_with_tools(
+    out: Outgoing,
+    asked: Generation,
+    stream: Stream,
+    reader: AnswerReader,
+    shape: parts.OllamaAnswer,
+    *,
+    load_seconds: float,
+) -> None:
+    """Send an answer that is a text, or a call in one part."""
+    async for chunk in stream:
+        part = reader.take(chunk.text)
+        if asked.stream and part.text:
+            await out.part(NDJSON, _line(shape.divided(part)))
+    completion = stream.completion
+    out.trace.finish_reason = completion.finish_reason
+    call = reader.call() if reader.complete() else None
+    if not asked.stream:
+        whole = shape.whole(completion, load_seconds)
+        await out.whole(whole if call is None else shape.whole_call(call, completion, load_seconds))
+        return
+    if call is not None:
+        await out.part(NDJSON, _line(shape.calling(call)))
+    elif (rest := reader.unsent()).text:
+        await out.part(NDJSON, _line(shape.divided(rest)))
+    await out.part(NDJSON, _line(shape.end(completion, load_seconds)))
+    await out.end()
+
+
 def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncContextManager[Stream]:
     name = out.trace.request_id
     if asked.messages is None:
         return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
-    return held.runtime.stream_chat(asked.messages, request_id=name, **asked.options)
+    tools = () if asked.tools is None else asked.tools.shown
+    return held.runtime.stream_chat(asked.messages, tools=tools, request_id=name, **asked.options)
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -3,7 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import orjson
+
 from reenact.runtime.http.models import Card, Running
+from reenact.runtime.http.tools import AnswerPart, Call
 from reenact.runtime.results import Chunk, Completion, Logprob
 
 _NANOSECONDS: Final = 1e9
@@ -48,6 +51,18 @@ class OllamaAnswer:
         """Return a whole answer, without a stream."""
         return self.end(completion, load_seconds) | self._text(completion.text) | _logprobs(completion.logprobs)
 
+    def divided(self, part: AnswerPart) -> dict[str, Any]:
+        """Return a part with text of an answer that may call a tool."""
+        return self._part(part.text) | {"done": False}
+
+    def calling(self, call: Call) -> dict[str, Any]:
+        """Return a part with a call."""
+        return self._part("") | {"message": _message_of(call), "done": False}
+
+    def whole_call(self, call: Call, completion: Completion, load_seconds: float) -> dict[str, Any]:
+        """Return a whole answer that is a call."""
+        return self.end(completion, load_seconds) | {"message": _message_of(call)}
+
     def loaded(self, reason: str) -> dict[str, Any]:
         """Return the answer to a request that only loads or unloads."""
         return self._part("") | {"done": True, "done_reason": reason}
@@ -57,6 +72,12 @@ class OllamaAnswer:
 
     def _text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text}} if self._chat else {"response": text}
+
+
+def _message_of(call: Call) -> dict[str, Any]:
+    # The arguments go out as they were generated, with numbers of any length.
+    function = {"index": 0, "name": call.name, "arguments": orjson.Fragment(call.arguments)}
+    return {"role": "assistant", "content": "", "tool_calls": [{"id": call.identity, "function": function}]}
 
 
 def _ns(seconds: float | None) -> int:
@@ -114,7 +135,7 @@ def shown(card: Card) -> dict[str, Any]:
         "template": card.template,
         "details": details(card),
         "model_info": info,
-        "capabilities": [card.capability],
+        "capabilities": [card.capability, *(["tools"] if card.capability == "completion" else [])],
         "modified_at": rfc3339(card.modified_at),
     }
 

@@ -13,6 +13,7 @@ from attrs import frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_TOP_LOGPROBS
 from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
+from reenact.runtime.http.tools import Tools, call_fields, tools_of, with_names
 
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -43,7 +44,8 @@ class Generation:
     model: str
     prompt: str | None
     """The prompt, unless the request is a chat."""
-    messages: list[Mapping[str, str]] | None
+    messages: list[Mapping[str, Any]] | None
+    tools: Tools | None = None
     stream: bool
     keep_alive: float | None
     options: dict[str, Any]
@@ -104,8 +106,8 @@ _GENERATE: Final = Table(
     },
 )
 _CHAT: Final = Table(
-    done={**_COMMON, "messages": listed},
-    refused={**_THINK, "tools": Refusal(reason="this model does not support tools")},
+    done={**_COMMON, "messages": listed, "tools": listed},
+    refused=_THINK,
 )
 _EMBED: Final = Table(
     done={
@@ -124,7 +126,6 @@ _SHOW: Final = Table(done={"model": text, "name": text}, refused={})
 _MESSAGE: Final[dict[str, Check]] = {"role": text, "content": text}
 _REFUSED_IN_MESSAGE: Final = {
     "images": Refusal(reason="this model does not support images"),
-    "tool_calls": Refusal(reason="this model does not support tools"),
 }
 
 
@@ -137,8 +138,8 @@ def generate_asked(body: dict[str, Any]) -> Generation:
     fields = _GENERATE.read(_given(body))
     prompt, system = fields.get("prompt", ""), fields.get("system")
     if not fields.get("raw"):
-        said: list[Mapping[str, str]] = [] if system is None else [{"role": "system", "content": system}]
-        messages: list[Mapping[str, str]] | None = [*said, {"role": "user", "content": prompt}] if prompt else []
+        said: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        messages: list[Mapping[str, Any]] | None = [*said, {"role": "user", "content": prompt}] if prompt else []
         return _generation(fields, None, messages)
     if system is not None:
         raise InvalidRequest("system", "raw is given too, so the prompt is used unchanged")
@@ -151,8 +152,14 @@ def chat_asked(body: dict[str, Any]) -> Generation:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    fields = _CHAT.read(_given(body))
-    return _generation(fields, None, [_message(i, one) for i, one in enumerate(fields.get("messages", []))])
+    given = _given(body)
+    fields = _CHAT.read(given)
+    messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(fields.get("messages", []))]
+    options = fields.get("options", {})
+    others = {name: fields.get(name) for name in ("format", "logprobs", "top_logprobs")} | {"stop": options.get("stop")}
+    # ollama's API has no tool_choice; some clients send OpenAI's field here, and it is done likewise.
+    tools = tools_of(fields.get("tools"), given.get("tool_choice"), others)
+    return _generation(fields, None, with_names(messages), tools)
 
 
 def embed_asked(body: dict[str, Any]) -> dict[str, Any]:
@@ -184,16 +191,25 @@ def _given(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value not in ("", [], {}) or isinstance(value, bool)}
 
 
-def _generation(fields: dict[str, Any], prompt: str | None, messages: list[Mapping[str, str]] | None) -> Generation:
+def _generation(
+    fields: dict[str, Any],
+    prompt: str | None,
+    messages: list[Mapping[str, Any]] | None,
+    tools: Tools | None = None,
+) -> Generation:
     _named(fields)
+    forced = {} if tools is None else {"grammar": tools.grammar}
     direct = ("format", "truncate", "shift", "logprobs", "top_logprobs")
     return Generation(
         model=fields["model"],
         prompt=prompt,
         messages=messages,
+        tools=tools,
         stream=fields.get("stream", True),
         keep_alive=fields.get("keep_alive"),
-        options=_options(fields.get("options", {})) | {name: fields[name] for name in direct if name in fields},
+        options=_options(fields.get("options", {}))
+        | {name: fields[name] for name in direct if name in fields}
+        | forced,
     )
 
 
@@ -207,8 +223,8 @@ def _options(asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _message(i: int, message: object) -> dict[str, str]:
-    """Return a message with its role in lower case and its text; other fields must be empty, or are ignored."""
+def _message(i: int, message: object) -> dict[str, Any]:
+    """Return a message with its role in lower case, its text and its calls; other fields are ignored if empty."""
 
     def placed(check: Callable[[], Any]) -> Any:
         try:
@@ -220,4 +236,5 @@ def _message(i: int, message: object) -> dict[str, str]:
     fields = placed(lambda: Table(done=_MESSAGE, refused=_REFUSED_IN_MESSAGE).read(said))
     if "role" not in fields:
         raise InvalidRequest(f"messages[{i}].role", "it is missing")
-    return {"role": fields["role"].lower(), "content": fields.get("content", "")}
+    role = fields["role"].lower()
+    return {"role": role, "content": fields.get("content", "")} | call_fields(f"messages[{i}]", said, role)

@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Literal
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from reenact.runtime.http.openai.requests import (
     completion_asked,
     embedding_asked,
 )
+from reenact.runtime.http.tools import AnswerPart, AnswerReader
 from reenact.runtime.stream import Stream
 
 
@@ -47,7 +49,9 @@ class OpenaiApi:
         return JSONResponse(objects.entry(await card_for(self._models, request.path_params["name"])))
 
     async def _chat(self, request: Request) -> Reply:
-        return self._reply(chat_asked(await body_of(request)), "chat")
+        # A large schema takes long, and other requests go on meanwhile.
+        asked = await trio.to_thread.run_sync(chat_asked, await body_of(request))
+        return self._reply(asked, "chat")
 
     async def _completion(self, request: Request) -> Reply:
         return self._reply(completion_asked(await body_of(request)), "text")
@@ -86,27 +90,41 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
             created=int(datetime.now(UTC).timestamp()),
             fingerprint=_fingerprint(header),
         )
+        reader = None if asked.tools is None else AnswerReader(f"call-{header.session}-{stream.sequence}")
         if asked.stream:
-            await _stream(out, asked, stream, shape)
+            await _stream(out, asked, stream, shape, reader)
             return
-        async for _ in stream:
-            pass
+        async for chunk in stream:
+            if reader is not None:
+                reader.take(chunk.text)
         out.trace.finish_reason = stream.completion.finish_reason
-    await out.whole(shape.whole(stream.completion))
+    if reader is None:
+        await out.whole(shape.whole(stream.completion))
+    else:
+        called = reader.complete() and stream.completion.finish_reason == "stop"
+        await out.whole(shape.whole(stream.completion, reader.call(), called=called))
 
 
-async def _stream(out: Outgoing, asked: Question, stream: Stream, shape: objects.OpenaiAnswer) -> None:
+async def _stream(
+    out: Outgoing, asked: Question, stream: Stream, shape: objects.OpenaiAnswer, reader: AnswerReader | None
+) -> None:
     """Send chunks, the first once there is text or an end."""
     first = shape.first()
     async for chunk in stream:
         if first is not None:
             await out.part(SSE, objects.event(first))
             first = None
-        await out.part(SSE, objects.event(shape.chunk(chunk)))
+        if reader is None:
+            await out.part(SSE, objects.event(shape.chunk(chunk)))
+        elif (part := reader.take(chunk.text)) != AnswerPart():
+            await out.part(SSE, objects.event(shape.divided(part, reader.identity)))
     out.trace.finish_reason = stream.completion.finish_reason
     if first is not None:
         await out.part(SSE, objects.event(first))
-    await out.part(SSE, objects.event(shape.last(stream.completion)))
+    if reader is not None and (part := reader.rest()) != AnswerPart():
+        await out.part(SSE, objects.event(shape.divided(part, reader.identity)))
+    called = reader is not None and reader.complete() and stream.completion.finish_reason == "stop"
+    await out.part(SSE, objects.event(shape.last(stream.completion, called=called)))
     if asked.include_usage:
         await out.part(SSE, objects.event(shape.usage(stream.completion)))
     await out.part(SSE, objects.DONE)
@@ -117,7 +135,8 @@ def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncCont
     name = out.trace.request_id
     if asked.messages is None:
         return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
-    return held.runtime.stream_chat(asked.messages, request_id=name, **asked.options)
+    tools = () if asked.tools is None else asked.tools.shown
+    return held.runtime.stream_chat(asked.messages, tools=tools, request_id=name, **asked.options)
 
 
 def _fingerprint(header: e.SessionOpened) -> str:

@@ -7,11 +7,16 @@ from typing import Any, Final, Literal
 import orjson
 
 from reenact.runtime.http.models import Card
+from reenact.runtime.http.tools import AnswerPart, Call
 from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
 
 DONE: Final = b"data: [DONE]\n\n"
 
 _FINISHED: Final = {"stop": "stop", "length": "length", "context_full": "length", "deadline": "length"}
+
+
+_CALLED: Final = "tool_calls"
+"""The finish reason of a complete call."""
 
 
 class OpenaiAnswer:
@@ -51,9 +56,18 @@ class OpenaiAnswer:
             return self._chunk({"content": chunk.text}, logprobs=logprobs)
         return self._choice({"text": chunk.text, "logprobs": logprobs, "finish_reason": None})
 
-    def last(self, completion: Completion) -> dict[str, Any]:
+    def divided(self, part: AnswerPart, identity: str) -> dict[str, Any]:
+        """Return a chunk of an answer that may call a tool; the first one of a call has its id and name."""
+        if part.name is None and not part.arguments:
+            return self._chunk({"content": part.text})
+        call: dict[str, Any] = {"index": 0, "function": {"arguments": part.arguments}}
+        if part.name is not None:
+            call |= {"id": identity, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
+        return self._chunk({"tool_calls": [call]})
+
+    def last(self, completion: Completion, *, called: bool = False) -> dict[str, Any]:
         """Return the chunk with the finish reason."""
-        reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
+        reason = _CALLED if called else _FINISHED.get(completion.finish_reason, completion.finish_reason)
         if self._chat:
             return self._chunk({}, finish_reason=reason)
         return self._choice({"text": "", "logprobs": None, "finish_reason": reason})
@@ -63,12 +77,22 @@ class OpenaiAnswer:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._common, "object": kind, "choices": [], "usage": usage(completion)}
 
-    def whole(self, completion: Completion) -> dict[str, Any]:
-        """Return a whole answer, without a stream."""
-        reason = _FINISHED.get(completion.finish_reason, completion.finish_reason)
+    def whole(self, completion: Completion, call: Call | None = None, *, called: bool = False) -> dict[str, Any]:
+        """Return a whole answer, without a stream.
+
+        Args:
+            completion: The completion.
+            call: The call that it is.
+            called: Whether the call is complete.
+        """
+        reason = _CALLED if called else _FINISHED.get(completion.finish_reason, completion.finish_reason)
         logprobs = self._logprobs(completion.logprobs)
         choice: dict[str, Any] = {"index": 0, "logprobs": logprobs, "finish_reason": reason}
-        if self._chat:
+        if call is not None:
+            function = {"name": call.name, "arguments": call.arguments}
+            calls = [{"id": call.identity, "type": "function", "function": function}]
+            choice["message"] = {"role": "assistant", "content": None, "tool_calls": calls, "refusal": None}
+        elif self._chat:
             choice["message"] = {"role": "assistant", "content": completion.text, "refusal": None}
         else:
             choice["text"] = completion.text

@@ -12,11 +12,18 @@ from attrs import frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_TOP_LOGPROBS
 from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
+from reenact.runtime.http.tools import Tools, call_fields, tools_of, with_names
 
 _SYSTEM: Final = {"developer": "system"}
 """The roles that templates do not know, with the roles that replace them."""
 
 _TEXTS: Final = "text"
+
+
+def _any(_: str, value: object) -> object:
+    """Take a field that is checked together with others."""
+    return value
+
 
 _COMMON: Final[dict[str, Check]] = {
     "model": text,
@@ -44,11 +51,11 @@ _CHAT: Final = Table(
         "response_format": mapping,
         "logprobs": flag,
         "top_logprobs": whole,
+        "tools": listed,
+        "tool_choice": _any,
     },
     refused={
         **_REFUSED,
-        "tools": Refusal(reason="this model does not support tools"),
-        "tool_choice": Refusal(reason="this model does not support tools", but=("none", "auto")),
         "functions": Refusal(reason="this model does not support functions"),
         "function_call": Refusal(reason="this model does not support functions", but=("none", "auto")),
         "audio": Refusal(reason="this model does not generate audio"),
@@ -71,7 +78,6 @@ _EMBEDDING: Final = Table(
     refused={},
 )
 _IN_MESSAGE: Final = {
-    "tool_calls": Refusal(reason="this model does not support tools"),
     "function_call": Refusal(reason="this model does not support functions"),
     "audio": Refusal(reason="this model does not support audio"),
 }
@@ -84,7 +90,8 @@ class Question:
     model: str
     prompt: str | None
     """The prompt, unless the request is a chat."""
-    messages: Sequence[Mapping[str, str]] | None
+    messages: Sequence[Mapping[str, Any]] | None
+    tools: Tools | None = None
     stream: bool
     include_usage: bool
     options: dict[str, Any]
@@ -114,8 +121,12 @@ def chat_asked(body: dict[str, Any]) -> Question:
         raise InvalidRequest("top_logprobs", "logprobs is required with it")
     if (form := _form(fields.get("response_format"))) is not None:
         options["format"] = form
-    messages = [_message(i, one) for i, one in enumerate(_needed(fields, "messages"))]
-    return _question(fields, None, messages, options)
+    messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(_needed(fields, "messages"))]
+    others = {"response_format": form, "logprobs": fields.get("logprobs"), "stop": options.get("stop")}
+    tools = tools_of(fields.get("tools"), fields.get("tool_choice"), others)
+    if tools is not None:
+        options["grammar"] = tools.grammar
+    return _question(fields, None, with_names(messages), options, tools)
 
 
 def completion_asked(body: dict[str, Any]) -> Question:
@@ -160,13 +171,18 @@ def embedding_asked(body: dict[str, Any]) -> TextsToEmbed:
 
 
 def _question(
-    fields: dict[str, Any], prompt: str | None, messages: Sequence[Mapping[str, str]] | None, options: dict[str, Any]
+    fields: dict[str, Any],
+    prompt: str | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    options: dict[str, Any],
+    tools: Tools | None = None,
 ) -> Question:
     usage = fields.get("stream_options", {}).get("include_usage")
     return Question(
         model=_needed(fields, "model"),
         prompt=prompt,
         messages=messages,
+        tools=tools,
         stream=fields.get("stream", False),
         include_usage=usage is not None and flag("stream_options.include_usage", usage),
         options=options,
@@ -217,7 +233,7 @@ def _needed(fields: dict[str, Any], name: str) -> Any:
     return fields[name]
 
 
-def _message(i: int, message: object) -> dict[str, str]:
+def _message(i: int, message: object) -> dict[str, Any]:
     where = f"messages[{i}]"
     said = mapping(where, message)
     for name, refusal in _IN_MESSAGE.items():
@@ -226,7 +242,8 @@ def _message(i: int, message: object) -> dict[str, str]:
     if said.get("role") is None:
         raise InvalidRequest(f"{where}.role", "it is missing")
     role = text(f"{where}.role", said["role"])
-    return {"role": _SYSTEM.get(role, role), "content": _content(f"{where}.content", said.get("content"))}
+    content = _content(f"{where}.content", said.get("content"))
+    return {"role": _SYSTEM.get(role, role), "content": content} | call_fields(where, said, role)
 
 
 def _content(where: str, content: object) -> str:

@@ -30,10 +30,11 @@ class Person(BaseModel):
 
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[Server]:
-    """Serve a model that says Hello, one that says a person in JSON, one that embeds, and one that is slow."""
+    """Serve a model that says Hello, one that says a person, one that calls, one that embeds, and one that is slow."""
     async with serving(
         scripted("hello", folder, ["Hel", "lo"]),
         scripted("json", folder, ['{"name": "Ann",', ' "age": 7}']),
+        scripted("tool", folder, ['{"name": "weather", "arg', 'uments": {"city": "Ro', 'me"}}']),
         scripted("vectors", folder, vectors={"a": [3.0, 4.0], "b": [0.0, 1.0]}),
         scripted("slow", folder, ["x"] * 20, batch_seconds=0.05, settings={"n_slots": 1, "max_waiting": 0}),
     ) as server:
@@ -93,6 +94,28 @@ async def test_ollama_has_a_schema(tmp_path: Path) -> None:
     assert Person(name="Ann", age=7) == Person.model_validate_json(whole.message.content)
 
 
+async def test_ollama_calls_tools(tmp_path: Path) -> None:
+    """`chat` with a Python function as a tool, whole and streamed; the result of the call goes back."""
+
+    def weather(city: str) -> str:
+        """Tell the weather.
+
+        Args:
+            city: The city.
+        """
+        return f"sunny in {city}"
+
+    async with served(tmp_path) as server:
+        whole = await ask_ollama(server, lambda client: client.chat("tool", CHAT, tools=[weather]))
+        parts = await ask_ollama(server, lambda client: list(client.chat("tool", CHAT, tools=[weather], stream=True)))
+        (call,) = whole.message.tool_calls
+        result = {"role": "tool", "tool_name": "weather", "content": weather(**call.function.arguments)}
+        answer = await ask_ollama(server, lambda client: client.chat("hello", [*CHAT, whole.message, result]))
+    assert ("weather", {"city": "Rome"}) == (call.function.name, call.function.arguments)
+    assert [1, 0] == [len(part.message.tool_calls or ()) for part in parts]
+    assert "Hello" == answer.message.content
+
+
 async def test_ollama_embeds(tmp_path: Path) -> None:
     """`embed` and the old `embeddings`."""
     async with served(tmp_path) as server:
@@ -111,7 +134,7 @@ async def test_ollama_lists(tmp_path: Path) -> None:
         shown = await ask_ollama(server, lambda client: client.show("hello"))
     assert "hello:latest" in [model.model for model in listed.models]
     assert [("hello:latest", 2048)] == [(model.model, model.context_length) for model in running.models]
-    assert (["completion"], True) == (shown.capabilities, bool(shown.modelinfo))
+    assert (["completion", "tools"], True) == (shown.capabilities, bool(shown.modelinfo))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +203,43 @@ async def test_openai_parses(tmp_path: Path) -> None:
 
         answer = await ask_openai(server, call)
     assert Person(name="Ann", age=7) == answer.choices[0].message.parsed
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+
+
+async def test_openai_calls_tools(tmp_path: Path) -> None:
+    """`tools` of pydantic, whole and streamed by the client's own helper; the call and its result go back."""
+    tool = openai.pydantic_function_tool(Weather, name="weather")
+    named = {"type": "function", "function": {"name": "weather"}}
+
+    async with served(tmp_path) as server:
+
+        def call(client: openai.OpenAI) -> Any:
+            messages: Any = CHAT
+            choice: Any = named
+            return client.chat.completions.parse(model="tool", messages=messages, tools=[tool], tool_choice=choice)
+
+        def stream(client: openai.OpenAI) -> Any:
+            messages: Any = CHAT
+            with client.chat.completions.stream(
+                model="tool", messages=messages, tools=[tool], tool_choice="required"
+            ) as streaming:
+                return streaming.get_final_completion()
+
+        whole, streamed = await ask_openai(server, call), await ask_openai(server, stream)
+        (called,) = whole.choices[0].message.tool_calls
+        result = {"role": "tool", "tool_call_id": called.id, "content": "sunny"}
+        said: Any = [*CHAT, whole.choices[0].message, result]
+        answer = await ask_openai(server, lambda client: client.chat.completions.create(model="hello", messages=said))
+    for one in (whole, streamed):
+        (choice,) = one.choices
+        assert "tool_calls" == choice.finish_reason
+        assert [Weather(city="Rome")] == [call.function.parsed_arguments for call in choice.message.tool_calls]
+    assert "Hello" == answer.choices[0].message.content
 
 
 async def test_openai_completes(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("generate", {"options": [1]}, "options"),
         ("generate", {"prompt": 5}, "prompt"),
         ("generate", {"model": ""}, "model"),
-        ("chat", {"tools": [{"type": "function"}]}, "tools"),
+        ("chat", {"tools": [{"type": "function"}]}, "tools[0].function"),
         ("chat", {"messages": [{"content": "x"}]}, "messages[0].role"),
         ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [5]}, "messages[0]"),
@@ -161,7 +161,10 @@ async def test_models_are_listed(scripted_runtime: OpenScripted) -> None:
     assert (tag["digest"], 512) == (running["digest"], running["context_length"])
     assert RFC3339.fullmatch(running["expires_at"])
     architecture = shown["model_info"]["general.architecture"]
-    assert (["completion"], 512) == (shown["capabilities"], shown["model_info"][f"{architecture}.context_length"])
+    assert (["completion", "tools"], 512) == (
+        shown["capabilities"],
+        shown["model_info"][f"{architecture}.context_length"],
+    )
     assert 404 == unknown.status_code
 
 

@@ -145,7 +145,7 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
     [
         ("chat/completions", {"n": 2}, "n"),
         ("chat/completions", {"logit_bias": {"50256": -100}}, "logit_bias"),
-        ("chat/completions", {"tools": [{"type": "function"}]}, "tools"),
+        ("chat/completions", {"tools": [{"type": "function"}]}, "tools[0].function"),
         ("chat/completions", {"tool_choice": "required"}, "tool_choice"),
         ("chat/completions", {"functions": [{}]}, "functions"),
         ("chat/completions", {"audio": {"voice": "x"}}, "audio"),

@@ -1,5 +1,6 @@
 """Chat templates: text of messages stays text, in templates of many shapes."""
 
+import json
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, Final
@@ -186,6 +187,25 @@ def test_what_a_template_says_is_for_its_caller() -> None:
     with pytest.raises(InvalidRequest, match="refuses them: ValueError: no secret") as raised:
         render([{"role": "user", "content": "secret"}])
     assert "the model's chat template refuses them: ValueError" == raised.value.recorded
+
+
+TOOL: Final = {"type": "function", "function": {"name": "f", "description": "a <s> b", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (b"{{ tools | tojson }} {{ messages[0].content }}", f"{json.dumps([TOOL])} Hi"),
+        (b"{{ messages[0].role }} {{ messages[-1].content }}", "system Hi"),
+        (b"{{ messages[0].content[-55:] }}", json.dumps(TOOL["function"])[-55:]),
+    ],
+)
+def test_a_template_shows_tools(source: bytes, expected: str) -> None:
+    """One that knows tools gets them, any other a system message; a special token in them is text in both."""
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=SPECIAL, user_defined_texts=())
+    rendered = renderer(source, vocabulary)([{"role": "user", "content": "Hi"}], [TOOL])
+    assert expected == rendered.text
+    assert ("<s>" in expected) == any("<s>" in part for part, parsed in rendered.parts() if not parsed)
 
 
 def test_a_template_that_sees_marks() -> None:
