@@ -20,6 +20,7 @@ from reenact.actors.options import Options, RequestOptions, check_text, options_
 from reenact.runtime.chats import Chats, checked, checked_tools
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.ki_protection import protected_context
+from reenact.runtime.live_requests import LiveRequest
 from reenact.runtime.prompts import Prompt, pieces_of, text_of, texts_of
 from reenact.runtime.request import Request
 from reenact.runtime.results import Completion, Embedding
@@ -206,6 +207,10 @@ class Runtime:
     def statistics(self) -> Statistics:
         """Return the session's statistics so far, which are computed from its records."""
         return self._session.metrics.statistics()
+
+    def live_requests(self) -> list[LiveRequest]:
+        """Return the requests that have not ended, each with the requests for which it waits."""
+        return self._session.live_requests()
 
     # ------------------------------------------------------------ from arguments to a request
 

@@ -44,6 +44,7 @@ from reenact.runtime.engine.driver import Crossing, Driver, execute
 from reenact.runtime.engine.protocol import Engine, Message, Rendered
 from reenact.runtime.engine.row_numbers import GivenRows, HeldNumbers, Numbers, numbers_of
 from reenact.runtime.engine_thread import Compute
+from reenact.runtime.live_requests import LiveRequest, live_requests
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.request import Request
 
@@ -112,6 +113,10 @@ class Session:
     def next_sequence(self) -> int:
         """The number of the next request."""
         return self._driver.kernel.n_requests + 1
+
+    def live_requests(self) -> list[LiveRequest]:
+        """Return the requests that have not ended."""
+        return live_requests(self._driver.kernel.state)
 
     @contextmanager
     def refusals(self, request_id: str | None) -> Iterator[None]:

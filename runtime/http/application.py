@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.runtime.http.debug import DebugApi
 from reenact.runtime.http.exchange import REQUEST_ID, SEQUENCE, SESSION, Tracing
 from reenact.runtime.http.failures import answer_failure
 from reenact.runtime.http.metrics import MetricsEndpoint
@@ -41,6 +42,7 @@ def app(
         routes=[
             *OllamaApi(models).routes(),
             *OpenaiApi(models).routes(),
+            *DebugApi(models).routes(),
             Route("/health", _health, methods=["GET"]),
             Route("/metrics", MetricsEndpoint(models).__call__, methods=["GET"]),
         ],

@@ -67,8 +67,9 @@ class OllamaApi:
         return self._reply(generate_asked(await body_of(request)), chat=False)
 
     async def _chat(self, request: Request) -> Reply:
-        # A large schema takes long, and other requests go on meanwhile.
-        asked = await trio.to_thread.run_sync(chat_asked, await body_of(request))
+        body = await body_of(request)
+        # Large schemas of tools take long, and other requests go on meanwhile.
+        asked = await trio.to_thread.run_sync(chat_asked, body) if body.get("tools") else chat_asked(body)
         return self._reply(asked, chat=True)
 
     def _reply(self, asked: Generation, *, chat: bool) -> Reply:

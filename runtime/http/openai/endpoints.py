@@ -49,8 +49,9 @@ class OpenaiApi:
         return JSONResponse(objects.entry(await card_for(self._models, request.path_params["name"])))
 
     async def _chat(self, request: Request) -> Reply:
-        # A large schema takes long, and other requests go on meanwhile.
-        asked = await trio.to_thread.run_sync(chat_asked, await body_of(request))
+        body = await body_of(request)
+        # Large schemas of tools take long, and other requests go on meanwhile.
+        asked = await trio.to_thread.run_sync(chat_asked, body) if body.get("tools") else chat_asked(body)
         return self._reply(asked, "chat")
 
     async def _completion(self, request: Request) -> Reply:

@@ -1,0 +1,60 @@
+"""Answers ``GET /debug/requests`` with the live requests of the loaded models, to clients of this machine only."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import asdict
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from reenact.runtime.http.models import Models
+
+
+class DebugApi:
+    """The endpoints that show live requests.
+
+    Args:
+        models: The models of the application.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def routes(self) -> list[Route]:
+        """Return its routes."""
+        return [
+            Route("/debug/requests", self._list, methods=["GET"]),
+            Route("/debug/requests/{id}", self._one, methods=["GET"]),
+        ]
+
+    async def _list(self, request: Request) -> JSONResponse:
+        _check_here(request)
+        return JSONResponse({"requests": list(self._live())})
+
+    async def _one(self, request: Request) -> JSONResponse:
+        _check_here(request)
+        wanted = request.path_params["id"]
+        found = [one for one in self._live() if wanted in {one["request_id"], str(one["sequence"])}]
+        if not found:
+            raise HTTPException(404, "no live request has this id or number; the log holds those that have ended")
+        return JSONResponse({"requests": found})
+
+    def _live(self) -> Iterator[dict[str, Any]]:
+        for one in self._models.running():
+            session = one.runtime.header.session
+            for live in one.runtime.live_requests():
+                yield {"model": one.card.name, "session": session, **asdict(live)}
+
+
+def _check_here(request: Request) -> None:
+    """Refuse a client of another machine."""
+    host = "" if request.client is None else request.client.host
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise HTTPException(403, "only clients of this machine may see other requests")
