@@ -6,9 +6,11 @@ nothing is asked of a task.
 
 from typing import Literal
 
+from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import batcher as b
+from reenact.actors import events as e
 from reenact.actors.kernel import State
 from reenact.actors.schedule import awaited
 from reenact.actors.sequence import Sequence
@@ -71,20 +73,27 @@ def _waits(batcher: b.Batcher, state: Sequence, number: int | None) -> tuple[Wai
     if state.paused:
         return "reader", ()
     mine = next((work for work in batcher.waiting if work.sequence == state.sequence), None)
-    return (None, ()) if mine is None else _in_queue(batcher, mine)
+    return (None, ()) if mine is None or not mine.wants else _in_queue(batcher, mine)
 
 
 def _in_queue(batcher: b.Batcher, mine: Work) -> tuple[WaitsFor | None, tuple[int, ...]]:
+    after = changed(batcher, in_flight=False)
+    while (follows := b.proceed(after)) and isinstance(follows[0], e.SequencePreempted | e.SlotAssigned):
+        after = b.evolve(after, follows[0])
+    if any(slot.sequence == mine.sequence for slot in after.slots):
+        return ("engine" if batcher.in_flight else None), ()
+    choice = choose(mine.inputs, after.slots, after.n_ctx_seq)
+    other = None if choice is None else awaited(mine.inputs, choice, after.slots, after.n_batch, after.n_ctx_seq)
+    if other is not None:
+        return "prompt", (other,)
     ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
-    holders = tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
-    n_free = len(batcher.slots) - len(holders)
-    if not n_free and b.preempted(mine, batcher.slots) is None:
-        return "slot", holders
-    if len(ahead) >= max(n_free, 1):
+    slow = next((work for work in ahead if not work.inputs), None)
+    if slow is not None and (_is_free(after) or b.preempted(slow, after.slots) is not None):
+        return "slot", (slow.sequence,)
+    if _is_free(batcher):
         return "slot", tuple(work.sequence for work in ahead)
-    choice = choose(mine.inputs, batcher.slots, batcher.n_ctx_seq)
-    if choice is not None:
-        other = awaited(mine.inputs, choice, batcher.slots, batcher.n_batch, batcher.n_ctx_seq)
-        if other is not None:
-            return "prompt", (other,)
-    return ("engine" if batcher.in_flight else None), ()
+    return "slot", tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
+
+
+def _is_free(batcher: b.Batcher) -> bool:
+    return any(slot.work is None for slot in batcher.slots)
