@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reenact.replay.check.runner import RULES
+from reenact.replay.check.rules import RULES
 from reenact.replay.testing.kernel import CheckedKernel
 from reenact.replay.testing.liveness import end_all
 from reenact.replay.testing.strategies import facts, headers, outcomes, submissions

@@ -16,7 +16,8 @@ from attrs import asdict, frozen
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
 from reenact.replay.check.rule import Violation
-from reenact.replay.check.runner import RULES, Checks
+from reenact.replay.check.rules import RULES
+from reenact.replay.check.runner import Checks
 from reenact.replay.facts import Play, facts_of
 from reenact.replay.render.endings import end_notes
 from reenact.replay.render.values import count
@@ -122,7 +123,7 @@ def check_log(path: str | os.PathLike[str], rules: Collection[str] | None = None
 
     Args:
         path: The log of any session, including one that crashed, still runs, or was forked.
-        rules: The names of the rules, as in `reenact.replay.check.runner.RULES`; None for all.
+        rules: The names of the rules, as in `reenact.replay.check.rules.RULES`; None for all.
 
     Returns:
         The result. This never raises for the content of the file, nor for a file that is missing.

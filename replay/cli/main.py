@@ -144,7 +144,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from reenact.replay.check.report import check_log, rule_lines
-    from reenact.replay.check.runner import RULES
+    from reenact.replay.check.rules import RULES
 
     if args.list:
         show = printer(sys.stdout)
@@ -324,7 +324,7 @@ def _to_test(args: argparse.Namespace) -> int:
 
 
 def _check_rule(name: str | None) -> None:
-    from reenact.replay.check.runner import RULES
+    from reenact.replay.check.rules import RULES
 
     if name is not None and name not in RULES:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")

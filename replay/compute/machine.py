@@ -159,7 +159,7 @@ def numerics_of(model: Path, besides: "Numerics") -> list["Numerics"]:
     from attrs import evolve as changed
 
     from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
-    from reenact.runtime.llama.modelfile import read_model_file
+    from reenact.runtime.llama.model_metadata import read_model_file
 
     types = read_model_file(model, lambda _doing, _fraction: None).matrix_types
     # Logs come from other machines too, which may choose another type for V.

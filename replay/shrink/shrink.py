@@ -141,7 +141,7 @@ def shrink_log(
     Args:
         path: The log of any session.
         out: The path of the smaller log, which must not exist.
-        rule: The rule, as in `reenact.replay.check.runner.RULES`, that must stay broken.
+        rule: The rule, as in `reenact.replay.check.rules.RULES`, that must stay broken.
         diverges: Whether the fault is that today's actors diverge. Without a rule too, `what_is_wrong` finds the fault.
         seconds: After how long the smallest session so far is written, including the time to read the log.
         on_progress: A callback for how much has been left out.

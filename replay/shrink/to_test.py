@@ -20,7 +20,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from reenact.replay.check.report import check_facts, check_log
-from reenact.replay.check.runner import RULES
+from reenact.replay.check.rules import RULES
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.shrink.shrink import DIVERGES, what_is_wrong
 from reenact.runtime.log.rows import rows_path
@@ -102,7 +102,7 @@ def keep_log(
         path: The log.
         out: The path of the pytest file, which must not exist; None for ``test_NAME.py`` beside the log. If its folder
             is another one, the log is copied there.
-        rule: The rule that the test checks, as in `reenact.replay.check.runner.RULES`; None for the first rule that
+        rule: The rule that the test checks, as in `reenact.replay.check.rules.RULES`; None for the first rule that
             today's actors break, or that the log breaks, or else that it diverges.
 
     Raises:

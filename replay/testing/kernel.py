@@ -35,7 +35,8 @@ from reenact.actors.inputs import Input
 from reenact.actors.limits import MAX_READER_LAG
 from reenact.actors.options import Options
 from reenact.replay.check.rule import Violation
-from reenact.replay.check.runner import RULES, Checks
+from reenact.replay.check.rules import RULES
+from reenact.replay.check.runner import Checks
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Loaded
 from reenact.runtime.engine.session_header import session_header
@@ -172,7 +173,7 @@ class CheckedKernel:
 
     Args:
         header: The session's first record.
-        rules: The names of the rules, as in `reenact.replay.check.runner.RULES`; None for all. Our own policy is in
+        rules: The names of the rules, as in `reenact.replay.check.rules.RULES`; None for all. Our own policy is in
             "queue", "places", "digest", "turns", "aborts" and "shifts": leave out those that your policy breaks.
 
     Raises:

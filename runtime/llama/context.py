@@ -25,7 +25,7 @@ from reenact.runtime.llama.batch import Rows
 from reenact.runtime.llama.bindings import ShortCalls, llama_cpp
 from reenact.runtime.llama.loading import SEVERAL_POSITIONS, Basis, make_context
 from reenact.runtime.llama.matcher import Weights
-from reenact.runtime.llama.modelfile import ModelFile
+from reenact.runtime.llama.model_metadata import ModelFile
 from reenact.runtime.llama.sampler import Sampler
 
 _BEYOND: Final = 2**30

@@ -38,7 +38,7 @@ from reenact.runtime.llama.determinism.policy import Findings, promise
 from reenact.runtime.llama.determinism.probe import SECONDS_AT_LOAD, OnCase, keep_probe, kept_probe, probe, probe_key
 from reenact.runtime.llama.determinism.trial import OnWarning, Tried, repacks
 from reenact.runtime.llama.loading import Basis, check_served, load_model, model_facts
-from reenact.runtime.llama.modelfile import ModelFile, OnProgress, read_model_file
+from reenact.runtime.llama.model_metadata import ModelFile, OnProgress, read_model_file
 from reenact.runtime.llama.sampler import Sampler
 from reenact.runtime.llama.template import renderer
 from reenact.runtime.llama.vocabulary import Vocabulary

@@ -20,7 +20,7 @@ from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.actors.header import ContextFacts, ModelFacts, Numerics, Policy
 from reenact.runtime.engine.protocol import ContextSettings, padded
 from reenact.runtime.llama.bindings import bindings, complaint, forget_complaints, llama_cpp, text_of
-from reenact.runtime.llama.modelfile import ModelFile, OnProgress
+from reenact.runtime.llama.model_metadata import ModelFile, OnProgress
 from reenact.runtime.regular import text_of_name
 
 _MAX_UBATCH: Final = 512

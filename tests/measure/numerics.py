@@ -21,7 +21,7 @@ from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.quantisations import file_of

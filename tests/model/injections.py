@@ -18,7 +18,7 @@ from reenact.runtime import LlamaEngine, open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Drawing, Loaded
 from reenact.runtime.llama.determinism.numerics import Hardware, fastest
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from reenact.runtime.log.reader import LogFile, entries
 from reenact.runtime.log.writer import Journal
 from tests.model.scenarios import RULES, STORY

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reenact.actors import events as e
 from reenact.actors.errors import InternalError
 from reenact.actors.options import Options
-from reenact.replay.check.runner import RULES
+from reenact.replay.check.rules import RULES
 from reenact.replay.testing import kernel, strategies
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone
 from reenact.replay.testing.liveness import end_all

@@ -24,7 +24,7 @@ from reenact.runtime.llama.determinism.numerics import (
     known_obstacle,
     schedule_independent,
 )
-from reenact.runtime.llama.modelfile import ModelFile
+from reenact.runtime.llama.model_metadata import ModelFile
 
 Ask = Callable[[Numerics], dict[str, Probed]]
 """Probes the model under these numerics."""

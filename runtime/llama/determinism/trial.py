@@ -37,7 +37,7 @@ from reenact.runtime import user_cache
 if TYPE_CHECKING:  # The parent of a trial does not load llama.cpp.
     from reenact.actors.header import EngineFacts
     from reenact.runtime.llama.context import Evaluator
-    from reenact.runtime.llama.modelfile import ModelFile, OnProgress
+    from reenact.runtime.llama.model_metadata import ModelFile, OnProgress
 
 OnWarning = Callable[[str], None]
 """Called once with the reason why llama.cpp dies here, and the consequence."""
@@ -285,7 +285,7 @@ def _first_batches(path: Path, tried: Tried, *, repack: bool) -> None:
     from reenact.runtime.llama.determinism.cache_types import fastest_v
     from reenact.runtime.llama.determinism.numerics import Hardware, fastest, fix_for_process, schedule_independent
     from reenact.runtime.llama.loading import Basis, check_served, load_model
-    from reenact.runtime.llama.modelfile import read_model_file
+    from reenact.runtime.llama.model_metadata import read_model_file
     from reenact.runtime.llama.vocabulary import UNKNOWN, Vocabulary
 
     _print(doing="reads")

@@ -13,7 +13,7 @@ from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.llama.build import engine_facts
 from reenact.runtime.llama.determinism.cache_types import TypeV, fastest_v, keep_v
 from reenact.runtime.llama.determinism.numerics import Hardware, schedule_independent
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from reenact.runtime.user_cache import FOLDER_NAME
 
 

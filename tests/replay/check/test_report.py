@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from reenact.replay.check import report
-from reenact.replay.check.runner import RULES
+from reenact.replay.check.rules import RULES
 from reenact.replay.cli import main as cli
 from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs

@@ -13,7 +13,8 @@ from reenact.actors.inputs import Row
 from reenact.actors.options import Options
 from reenact.replay.check.report import Checked, check_log
 from reenact.replay.check.rule import Violation
-from reenact.replay.check.runner import RULES, Checks
+from reenact.replay.check.rules import RULES
+from reenact.replay.check.runner import Checks
 from reenact.replay.fold import NotInLog
 from reenact.replay.fork.fork import Opened, fork
 from reenact.replay.testing.kernel import CheckedKernel, Submission, context_of, decoded, header_of, left_undone

@@ -15,7 +15,7 @@ from reenact.actors.errors import EngineBroken, InvalidRequest
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Message
 from reenact.runtime.llama.engine import _LOADING, LlamaEngine
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from tests.helpers.engine_steps import emptied, part, row, step, tokens_of
 from tests.helpers.models.minilm import DIMENSIONS, minilm
 from tests.helpers.models.tiny import tiny

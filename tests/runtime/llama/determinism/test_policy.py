@@ -10,7 +10,7 @@ from reenact.actors.header import Numerics, Probed
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
 from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedule_independent
 from reenact.runtime.llama.determinism.policy import Promise, promise
-from reenact.runtime.llama.modelfile import ModelFile
+from reenact.runtime.llama.model_metadata import ModelFile
 
 TYPES = frozenset({"q4_1", "q8_0"})
 

@@ -30,7 +30,7 @@ from reenact.runtime.llama.determinism.probe import (
 )
 from reenact.runtime.llama.engine import LlamaEngine
 from reenact.runtime.llama.loading import Basis, load_model
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.quantised import Quantisation, quantised, requantised
 from tests.helpers.models.tiny import LETTERS, tiny
@@ -369,7 +369,7 @@ from pathlib import Path
 
 from attrs import evolve as changed
 
-from reenact.runtime.llama.modelfile import read_model_file
+from reenact.runtime.llama.model_metadata import read_model_file
 from reenact.runtime.llama.determinism.numerics import Hardware, schedule_independent
 from tests.runtime.llama.determinism.test_probe import probed, silent
 
