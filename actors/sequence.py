@@ -75,7 +75,7 @@ def evolve(state: Sequence, event: e.Event) -> Sequence:
     match event:
         case e.PromptTokenized():
             if state.n_prompt is not None:
-                raise InternalError(f"the prompt of sequence {state.sequence} was tokenised before")
+                raise InternalError(f"the prompt of sequence {state.sequence} was tokenized before")
             n_prompt = len(event.inputs)
             # A pooled text keeps its last token, which ends it; inputs before that one are left out.
             num_keep = -1 if state.embedding else state.options.num_keep
@@ -133,7 +133,7 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
         case e.DeadlineExpired():
             return [_finished(state, "deadline")]
         case e.TokenizeFailed():
-            reason = f"the prompt could not be tokenised: {event.error}"
+            reason = f"the prompt could not be tokenized: {event.error}"
             return [failed(state, Failure(kind="sequence_failed", reason=reason))]
         case e.RequestRejected() | e.RequestDisplaced() | e.BatchFailed() | e.EngineFailed():
             return [failed(state, event.failure)]
@@ -170,7 +170,7 @@ def _pool(state: Sequence, vector: e.Vector) -> list[e.Event]:
     if not vector.values:
         reason = vector.reason or "the embedding has a value that is NaN or infinite"
         return [failed(state, Failure(kind="sequence_failed", reason=reason))]
-    embedding = normalised(vector.values, state.options.dimensions)
+    embedding = normalized(vector.values, state.options.dimensions)
     return [e.EmbeddingComputed(sequence=state.sequence, embedding=embedding), _finished(state, "stop")]
 
 
@@ -256,7 +256,7 @@ def _finished(
     )
 
 
-def normalised(values: tuple[float, ...], dimensions: int | None) -> tuple[float, ...]:
+def normalized(values: tuple[float, ...], dimensions: int | None) -> tuple[float, ...]:
     """Return the first ``dimensions`` values, or all, divided by their Euclidean length."""
     first = values[:dimensions]
     # hypot() is exact or nearly so, and its intermediate values cannot overflow.

@@ -15,7 +15,7 @@ from reenact.runtime.pytest_plugin import OpenScripted
 
 
 async def answer(runtime: Runtime, question: str) -> str:
-    """Answer within two seconds, or apologise; this is the application under test."""
+    """Answer within two seconds, or apologize; this is the application under test."""
     completion = await runtime.complete(question, stop=["\n"], deadline=2.0)
     return "Sorry, not now." if completion.finish_reason == "deadline" else completion.text
 

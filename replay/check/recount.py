@@ -35,7 +35,7 @@ class RecountedRequest:
     n_ctx: int = 0
     """The most inputs that it may have; for an embedding no more than fit into one batch."""
     prompt: tuple[Input, ...] | None = None
-    """The prompt's inputs, as tokenised."""
+    """The prompt's inputs, as tokenized."""
     bos_added: bool = False
     waits: bool = False
     """Whether it waits for a slot."""

@@ -59,10 +59,10 @@ def _of_header(differences: tuple[MachineDifference, ...]) -> Cause:
     described = by_name.get("model.description")
     if described is None:
         return Cause(name="another model", reason=str(by_name["model.sha256"]), shown=False)
-    # llama_model_desc: architecture, size, quantisation.
+    # llama_model_desc: architecture, size, quantization.
     *one, _ = f"{described.recorded}".split()
     *other, _ = f"{described.here}".split()
-    name = "another quantisation" if one == other else "another model"
+    name = "another quantization" if one == other else "another model"
     return Cause(name=name, reason=str(described), shown=False)
 
 

@@ -7,7 +7,7 @@ The rules that hold here:
   if they were a prompt, and a batch that was in flight is void. Then paused readers resume. So a text whose options
   stay is the parent's, unless results depend on the schedule.
 * From there on no request arrives or is cancelled, no reader pauses, and no deadline expires. A prompt that was still
-  being tokenised gets the tokens from later in the parent's log; if there are none, the request is cancelled.
+  being tokenized gets the tokens from later in the parent's log; if there are none, the request is cancelled.
 * Times continue from the parent's last one as real time passes.
 * Ctrl-C cancels all live sequences and closes the log.
 """

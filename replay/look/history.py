@@ -52,7 +52,7 @@ class History:
 
     @property
     def inputs(self) -> list[Any]:
-        """The prompt's inputs; none while it is not tokenised."""
+        """The prompt's inputs; none while it is not tokenized."""
         written = self.fact("PromptTokenized", "inputs") or []
         return [Row(one) if isinstance(one, str) else one for one in written]
 

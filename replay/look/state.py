@@ -113,7 +113,7 @@ def _waiting(work: Work) -> str:
     notes = [f"priority {work.priority}"] if work.priority else []
     notes += ["preempted"] if work.preempted else []
     if not work.inputs:
-        notes.append("being tokenised")
+        notes.append("being tokenized")
     elif work.kept_back:
         notes.append("its reader has paused")
     return f"{work.sequence}" + (f" ({', '.join(notes)})" if notes else "")
@@ -181,7 +181,7 @@ def _sequences(moment: Moment, waits: list[Wait]) -> Iterator[Spans]:
 
 def _knows(moment: Moment, state: Sequence) -> str:
     limit = "" if state.options.num_predict < 0 else f" of at most {state.options.num_predict:,}"
-    parts = ["prompt not tokenised yet" if state.n_prompt is None else count(state.n_prompt, "prompt token")]
+    parts = ["prompt not tokenized yet" if state.n_prompt is None else count(state.n_prompt, "prompt token")]
     parts.append("for an embedding" if state.embedding else f"{state.n_sampled:,} sampled{limit}")
     parts += [f"priority {state.options.priority}"] if state.options.priority else []
     if state.held:

@@ -2,7 +2,7 @@
 
 The rules that hold here:
 
-* A sequence waits for something outside the actors (its reader, the engine, the tokeniser), for other sequences, or for
+* A sequence waits for something outside the actors (its reader, the engine, the tokenizer), for other sequences, or for
   nothing: then the next records show how it goes on.
 * Everything reported follows from the folded state; "since" is the record that made it so.
 * Following the sequences for which a sequence waits leads to something outside: that is the final cause of waiting.
@@ -69,8 +69,8 @@ def _wait(moment: Moment, state: Sequence) -> Wait:
     if state.n_prompt is None:
         return Wait(
             sequence=me,
-            phase="its prompt is being tokenised",
-            on=f"the tokeniser, which has the prompt of sequence {me}",
+            phase="its prompt is being tokenized",
+            on=f"the tokenizer, which has the prompt of sequence {me}",
             since=moment.mark(me, e.RequestReceived),
         )
     return _in_queue(moment, batcher, state)
@@ -151,7 +151,7 @@ def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[
     """
     slow = next((work for work in ahead if not work.inputs), None)
     if slow is not None and (_free(after) or b.preempted(slow, after.slots) is not None):
-        return f"sequence {slow.sequence}: it goes first, and its prompt is being tokenised", (slow.sequence,)
+        return f"sequence {slow.sequence}: it goes first, and its prompt is being tokenized", (slow.sequence,)
     if _free(batcher):
         first = tuple(work.sequence for work in ahead)
         return f"a slot: {sequences(first)} {'goes' if len(first) == 1 else 'go'} first", first

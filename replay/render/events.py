@@ -143,9 +143,9 @@ def _of_request(event: _Fact) -> str:
             return _request(event)
         case e.PromptTokenized():
             grammar = "" if event.grammar is None else f", grammar {text(event.grammar)}"
-            return f"prompt tokenised: {inputs(event.inputs)}{', BOS added' if event.bos_added else ''}{grammar}"
+            return f"prompt tokenized: {inputs(event.inputs)}{', BOS added' if event.bos_added else ''}{grammar}"
         case e.TokenizeFailed():
-            return f"tokenising failed: {plain(event.error)}"
+            return f"tokenizing failed: {plain(event.error)}"
         case e.CancelRequested():
             return "cancel requested"
         case e.DeadlineExpired():

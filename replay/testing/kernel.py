@@ -117,7 +117,7 @@ class Submission:
         )
 
     def tokenized(self, number: int) -> e.PromptTokenized:
-        """Return the fact that its prompt was tokenised."""
+        """Return the fact that its prompt was tokenized."""
         return e.PromptTokenized(sequence=number, inputs=self.prompt, bos_added=self.bos_added, grammar=None)
 
 
@@ -189,7 +189,7 @@ class CheckedKernel:
         self.submissions: dict[int, Submission] = {}
         """All requests that were given by `submit`."""
         self.untokenized: list[int] = []
-        """The requests whose prompts are not tokenised yet, including those that have ended."""
+        """The requests whose prompts are not tokenized yet, including those that have ended."""
         self.live: set[int] = set()
         """The requests that have not ended."""
         self.sound = True
@@ -242,7 +242,7 @@ class CheckedKernel:
         return records
 
     def submit(self, submission: Submission) -> int:
-        """Give a request and return its number; its prompt is not tokenised yet.
+        """Give a request and return its number; its prompt is not tokenized yet.
 
         Raises:
             ValueError: A text is wanted from an embedding model, or the other way round.
@@ -262,7 +262,7 @@ class CheckedKernel:
             ValueError: They were already given, or no request with this number was given by `submit`.
         """
         if number not in self.untokenized or number not in self.submissions:
-            raise ValueError(f"the prompt of request {number} is not waiting to be tokenised")
+            raise ValueError(f"the prompt of request {number} is not waiting to be tokenized")
         self.give(self.submissions[number].tokenized(number))
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def most_steps(context: ContextFacts, left: list[Left]) -> int:
 
 
 def end_all(session: CheckedKernel) -> None:
-    """Tokenise all prompts, resume all readers, and decode until all requests have ended, in the batches that are due.
+    """Tokenize all prompts, resume all readers, and decode until all requests have ended, in the batches that are due.
 
     Args:
         session: The session; its requests were given by `CheckedKernel.submit`, and still have those options.

@@ -206,7 +206,7 @@ _REFUSED: Final = e.RequestRefused(
 def facts(session: CheckedKernel) -> st.SearchStrategy[e.GivenEvent]:
     """Return facts about requests that were received, including ended ones, or the refusal of another request.
 
-    A prompt is tokenised at last, or cannot be; a reader pauses, perhaps for too long, or resumes; a caller cancels its
+    A prompt is tokenized at last, or cannot be; a reader pauses, perhaps for too long, or resumes; a caller cancels its
     request; a deadline comes, if there is one.
 
     Args:

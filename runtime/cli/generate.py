@@ -68,7 +68,7 @@ async def _generate(job: Job, errors: Errors) -> None:
             for i in range(len(job.prompts)):
                 asked = trio.Event()
                 nursery.start_soon(_one, runtime, job, i, errors, asked)
-                # In the order of the prompts, so that the log numbers them as the shell does.
+                # In the order of the prompts, so that the log numbers them as the command does.
                 await asked.wait()
 
 

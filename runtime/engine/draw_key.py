@@ -14,7 +14,7 @@ def draw_key(seed: int, index: int, attempt: int = 0) -> int:
     """Return the 32-bit key of one draw.
 
     Neighbouring seeds and indices must not give related keys (``seed + index`` would make seed s + 1 the shifted stream
-    of seed s), so the three are mixed with splitmix64's finaliser, one after the other.
+    of seed s), so the three are mixed with splitmix64's finalizer, one after the other.
 
     Args:
         seed: The sequence's seed.

@@ -166,7 +166,7 @@ class Sampler:
     def _token(self, row: int, logits: Weights, part: Part, drawing: Drawing) -> int | Literal["grammar", "cost"]:
         """Return the token drawn, or the reason for having none: the grammar allows none, or has too many ways."""
         options, index = drawing.options, part.draw or 0
-        weights = self._penalised(logits, drawing)
+        weights = self._penalized(logits, drawing)
         key = draw_key(options.seed, index)
         plain = weights is logits and options.typical_p == 1 and options.temperature >= _COLDEST
         token = self._sample(row, options, key) if plain else self._pick(self._all, weights, options, key)
@@ -219,7 +219,7 @@ class Sampler:
         self._chains.move_to_end(key)
         return chain
 
-    def _penalised(self, logits: Weights, drawing: Drawing) -> Weights:
+    def _penalized(self, logits: Weights, drawing: Drawing) -> Weights:
         """Return the logits after penalties, as ``llama_sampler_penalties_apply`` makes them; the row is not changed.
 
         Done in numpy, because llama.cpp's sampler would have to be given the history first: with 64 tokens of history

@@ -27,7 +27,7 @@ def assigned(driver: Driver) -> list[tuple[int, int]]:
 
 
 def together(driver: Driver, sequences: list[int]) -> None:
-    """Tokenise the first one last, so that all of them start in the same batch."""
+    """Tokenize the first one last, so that all of them start in the same batch."""
     for sequence in reversed(sequences):
         driver.tokenize(sequence)
 
@@ -102,7 +102,7 @@ def test_rows_go_by_slot_and_the_lowest_free_slot_is_given() -> None:
 
 
 def test_requests_are_served_in_the_order_of_their_arrival() -> None:
-    """A request that is tokenised sooner does not overtake an earlier one."""
+    """A request that is tokenized sooner does not overtake an earlier one."""
     driver = Driver(n_slots=1)
     first = driver.receive(b"a")
     second = driver.submit(b"b")
@@ -152,7 +152,7 @@ def test_a_full_queue_lets_in_who_goes_first() -> None:
 
 
 def test_who_leaves_for_another_is_the_youngest_of_the_lowest() -> None:
-    """Of those that wait with the lowest priority the one that came last leaves, also while it is tokenised."""
+    """Of those that wait with the lowest priority the one that came last leaves, also while it is tokenized."""
     driver = Driver(n_slots=1, max_waiting=3)
     driver.submit(b"a", priority=2)
     for _ in range(3):
@@ -177,7 +177,7 @@ def test_who_takes_a_slot_at_once_needs_no_place() -> None:
 
 
 def test_free_slots_do_not_count_as_waiting() -> None:
-    """With no room to wait, as many requests as there are free slots are still taken before they are tokenised."""
+    """With no room to wait, as many requests as there are free slots are still taken before they are tokenized."""
     driver = Driver(n_slots=2, max_waiting=0)
     numbers = [driver.receive(b"a") for _ in range(3)]
     assert [3] == [rejected.sequence for rejected in driver.events(e.RequestRejected)]

@@ -1,4 +1,4 @@
-"""Requests that want a vector: pooled whole, normalised, cut."""
+"""Requests that want a vector: pooled whole, normalized, cut."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 
 from reenact.actors import events as e
 from reenact.actors.errors import Failure
-from reenact.actors.sequence import normalised
+from reenact.actors.sequence import normalized
 from tests.helpers.driver import Driver
 
 
@@ -38,12 +38,12 @@ def embeddings(driver: Driver) -> list[tuple[float, ...]]:
 )
 def test_a_vector_has_length_1(values: tuple[float, ...], dimensions: int | None, expected: tuple[float, ...]) -> None:
     """The first values that were asked for are divided by their own length; zeros stay zeros."""
-    assert expected == normalised(values, dimensions)
+    assert expected == normalized(values, dimensions)
 
 
 def test_a_vector_of_huge_values_has_length_1() -> None:
-    """Values whose squares would overflow are normalised like any other."""
-    assert math.isclose(1.0, math.hypot(*normalised((1e200, -1e200, 1e-200), None)))
+    """Values whose squares would overflow are normalized like any other."""
+    assert math.isclose(1.0, math.hypot(*normalized((1e200, -1e200, 1e-200), None)))
 
 
 def test_a_text_becomes_a_vector() -> None:
@@ -61,7 +61,7 @@ def test_a_text_becomes_a_vector() -> None:
 
 
 def test_a_vector_is_cut_to_the_dimensions_asked_for() -> None:
-    """The first `dimensions` values, normalised again."""
+    """The first `dimensions` values, normalized again."""
     driver = pooling()
     embed(driver, dimensions=2)
     driver.step(vector=(3.0, 4.0, 12.0))

@@ -68,12 +68,12 @@ def test_an_engine_without_a_token_concerns_one_sequence() -> None:
     assert_ends_alone(lambda driver, one: driver.step(unknown=one), "there is no script")
 
 
-def test_what_cannot_be_tokenised_ends_alone() -> None:
-    """A prompt that the engine cannot tokenise ends its request, and nobody else's."""
+def test_what_cannot_be_tokenized_ends_alone() -> None:
+    """A prompt that the engine cannot tokenize ends its request, and nobody else's."""
     driver = beside_another()
     number = driver.receive(b"x")
     driver.give(e.TokenizeFailed(sequence=number, error="OSError: no such word"))
-    reason = "the prompt could not be tokenised: OSError: no such word"
+    reason = "the prompt could not be tokenized: OSError: no such word"
     assert Failure(kind="sequence_failed", reason=reason) == driver.failure(number)
     assert_all_well(driver)
 

@@ -33,7 +33,7 @@ def test_cancel_while_queued() -> None:
     assert "ab" == driver.text(1)
 
 
-def test_cancel_before_the_prompt_is_tokenised() -> None:
+def test_cancel_before_the_prompt_is_tokenized() -> None:
     """The tokens of a prompt that nobody waits for any more change nothing."""
     driver = Driver()
     number = driver.receive(b"a")

@@ -37,8 +37,8 @@ def test_who_is_told_how_many_are_before_him() -> None:
     assert [0, 1, 1, 3, 1] == [queued.n_ahead for queued in driver.events(e.RequestQueued)]
 
 
-def test_a_request_that_is_tokenised_late_keeps_its_place() -> None:
-    """Nobody overtakes a request of his own priority that is still being tokenised; a higher priority does."""
+def test_a_request_that_is_tokenized_late_keeps_its_place() -> None:
+    """Nobody overtakes a request of his own priority that is still being tokenized; a higher priority does."""
     driver = Driver(n_slots=1)
     late = driver.receive(b"a")
     equal = driver.submit(b"b")

@@ -52,11 +52,11 @@ def test_a_row_for_each_slot_is_enough() -> None:
     assert kernel.state.session is not None
 
 
-def test_a_prompt_is_tokenised_once() -> None:
+def test_a_prompt_is_tokenized_once() -> None:
     """Tokens for a prompt that has some are refused."""
     driver = Driver()
     number = driver.submit(b"a")
-    with pytest.raises(InternalError, match="was tokenised before"):
+    with pytest.raises(InternalError, match="was tokenized before"):
         driver.tokenize(number)
 
 

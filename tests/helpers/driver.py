@@ -50,7 +50,7 @@ class Driver:
         return records
 
     def submit(self, *pieces: bytes, **asked: Any) -> int:
-        """Submit a request, tokenised at once; see `receive` for what it takes."""
+        """Submit a request, tokenized at once; see `receive` for what it takes."""
         number = self.receive(*pieces, **asked)
         self.tokenize(number)
         return number
@@ -65,7 +65,7 @@ class Driver:
         dimensions: int | None = None,
         **asked: Unpack[RequestOptions],
     ) -> int:
-        """Submit a request whose prompt is not tokenised yet; it generates ``pieces`` and then ``script``.
+        """Submit a request whose prompt is not tokenized yet; it generates ``pieces`` and then ``script``.
 
         Args:
             pieces: What is sampled, in order.

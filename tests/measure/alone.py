@@ -18,7 +18,7 @@ from reenact.replay.compute.report import Computed
 from reenact.replay.compute.tier import ComputeOptions
 from tests.helpers.models.here import add_type_v, machine_with
 from tests.helpers.models.load import BRIEF, record
-from tests.helpers.models.quantisations import INSTALLED, file_of
+from tests.helpers.models.quantizations import INSTALLED, file_of
 
 SEED = 3
 N_ROWS = 600

@@ -24,7 +24,7 @@ from reenact.runtime.llama.determinism.numerics import Hardware, fastest, schedu
 from reenact.runtime.llama.model_metadata import read_model_file
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models.here import numerics_here
-from tests.helpers.models.quantisations import file_of
+from tests.helpers.models.quantizations import file_of
 
 NAMES: Final = ("Q4_0", "Q4_1", "Q4_K_M")
 CHOICES: Final = ("V in f16", "V in q8_0", "fastest")

@@ -31,7 +31,7 @@ from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
 from tests.helpers.models.load import DEEP, Sizes, record, shown
-from tests.helpers.models.quantisations import file_of
+from tests.helpers.models.quantizations import file_of
 
 Speeds = dict[str, float]
 """Rows a second, by what they are for."""

@@ -25,7 +25,7 @@ from reenact.replay.verdict import Verdict
 from reenact.runtime.log.reader import LogFile
 from tests.helpers.models.here import add_type_v, machine_with
 from tests.helpers.models.load import DEEP, Shown, record, shown
-from tests.helpers.models.quantisations import INSTALLED, NAMES, file_of
+from tests.helpers.models.quantizations import INSTALLED, NAMES, file_of
 
 N_ROWS: Final = 100_000
 SECONDS: Final = 1500.0

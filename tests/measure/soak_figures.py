@@ -28,8 +28,8 @@ FAULTS: Final = (
     "fault grammar",
     "fault cost",
     "vector of NaN",
-    "tokenising failed",
-    "tokenised late",
+    "tokenizing failed",
+    "tokenized late",
     "cancelled",
     "cancelled in a prefill",
     "deadline expired",
@@ -163,7 +163,7 @@ class Counting:
                 self._n_holding -= 1
                 self.faults["sequence preempted"] += 1
             case e.PromptTokenized(sequence=number):
-                self.faults["tokenised late"] += self._n_given > self._came.get(number, self._n_given) + 1
+                self.faults["tokenized late"] += self._n_given > self._came.get(number, self._n_given) + 1
             case e.CancelRequested(sequence=number) if number in self._came:
                 self.faults["cancelled in a prefill" if self._rows.get(number, 0) > 1 else "cancelled"] += 1
             case e.DeadlineExpired(sequence=number) if number in self._came:
@@ -205,7 +205,7 @@ class Counting:
 _FAULTS: Final[dict[type[e.Event], str]] = {
     e.CellsLost: "cells lost",
     e.EngineFailed: "engine failed",
-    e.TokenizeFailed: "tokenising failed",
+    e.TokenizeFailed: "tokenizing failed",
     e.RequestRejected: "request rejected",
     e.RequestDisplaced: "request displaced",
     e.TokenDropped: "token dropped",

@@ -221,7 +221,7 @@ class Play:
             self.session.give(e.ReaderResumed(sequence=self.paused.pop()))
 
     def tokenize(self) -> None:
-        """Tokenise late, or fail to."""
+        """Tokenize late, or fail to."""
         while self.session.untokenized:
             number = self.session.untokenized[-1]
             if self.one_of(4):

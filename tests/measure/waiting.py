@@ -22,7 +22,7 @@ from reenact.actors.batch import Trim
 from reenact.runtime import LlamaEngine
 from reenact.runtime.engine.protocol import ContextSettings
 from tests.helpers.engine_steps import part, step, tokens_of
-from tests.helpers.models.quantised import quantised
+from tests.helpers.models.quantized import quantized
 
 N_TRIES: Final = 5
 N_PREFILL, N_BATCH, N_TOKENS = 256, 64, 30
@@ -36,7 +36,7 @@ _BUSY: Final = "while True: pass"
 
 def measured() -> dict[str, float]:
     """Return the seconds of a prefill and of a lone sequence's tokens."""
-    engine = LlamaEngine(quantised("Q4_0"))
+    engine = LlamaEngine(quantized("Q4_0"))
     engine.load(ContextSettings(n_slots=1, n_ctx=512, n_batch=N_BATCH, n_threads=2))
     text = tokens_of(engine, "One word after the other, and so on to the end of the page. " * 30)
     step(engine, part(text[:N_BATCH], slot=0, position=0), trims=(Trim(slot=0, length=0),))

@@ -14,7 +14,7 @@ from reenact.runtime import open_runtime
 from reenact.runtime.cli.default_model import installed_model
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.minilm import minilm
-from tests.helpers.models.quantised import quantised
+from tests.helpers.models.quantized import quantized
 from tests.helpers.sessions import read_fields
 from tests.model.injections import (
     DEEP,
@@ -196,9 +196,9 @@ async def test_vectors_are_explained_too(values: dict[str, Any], name: str, tmp_
     assert "1 of 1 vector and 0 of 0 tokens differ" in verdict.lines()[0]
 
 
-async def test_another_quantisation(honest: Path) -> None:
+async def test_another_quantization(honest: Path) -> None:
     """Another file is not compared; forced, every row differs and the file is named as the cause."""
-    model = quantised("Q4_0")
+    model = quantized("Q4_0")
     refused = compute_log(honest, ComputeOptions(model=model))
     assert (4, "not comparable") == (refused.exit_code, refused.verdict)
     assert "model.sha256" in refused.lines()[0]
@@ -207,7 +207,7 @@ async def test_another_quantisation(honest: Path) -> None:
     assert verdict.computed.cause is not None
     assert (1, "compute, forced") == (verdict.exit_code, verdict.tier)
     assert verdict.computed.n_rows == verdict.computed.n_rows_differ
-    assert "another quantisation" == verdict.computed.cause.name
+    assert "another quantization" == verdict.computed.cause.name
     assert len(verdict.lines()) <= 25
 
 

@@ -20,10 +20,10 @@ from reenact.runtime.engine.protocol import ContextSettings
 from reenact.runtime.log.reader import LogFile
 from reenact.runtime.log.rows import rows_in
 from tests.helpers.engine_steps import emptied, part, step, tokens_of
-from tests.helpers.models import quantisations
+from tests.helpers.models import quantizations
 from tests.helpers.models.load import BRIEF, record, shown
-from tests.helpers.models.quantisations import executed
-from tests.helpers.models.quantised import quantised
+from tests.helpers.models.quantizations import executed
+from tests.helpers.models.quantized import quantized
 from tests.model.scenarios import STORY
 
 pytestmark = pytest.mark.model
@@ -53,13 +53,13 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Record a load in which all happens."""
     path = tmp_path_factory.mktemp("load") / "session.jsonl"
     settings = {"n_slots": 3, "n_ctx": 704, "n_batch": 64, "n_threads": 2}
-    trio.run(lambda: record(path, quantised("Q4_0"), SEED, enough, sizes=BRIEF, **settings))
+    trio.run(lambda: record(path, quantized("Q4_0"), SEED, enough, sizes=BRIEF, **settings))
     return path
 
 
 def computed(log: Path) -> Computed:
     """Execute a log again; nothing may differ."""
-    verdict = compute_log(log, ComputeOptions(model=quantised("Q4_0")))
+    verdict = compute_log(log, ComputeOptions(model=quantized("Q4_0")))
     assert ("same", "compute") == (verdict.verdict, verdict.tier), "\n".join(verdict.lines())
     assert verdict.computed is not None
     return verdict.computed
@@ -82,7 +82,7 @@ def test_a_load_is_executed_again(log: Path) -> None:
 
 def test_each_sequence_alone(log: Path) -> None:
     """Every sequence of the load, executed alone in an empty context, has the rows that it had in company."""
-    verdict = all_alone(log, ComputeOptions(model=quantised("Q4_0")))
+    verdict = all_alone(log, ComputeOptions(model=quantized("Q4_0")))
     assert ("same", "compute, alone") == (verdict.verdict, verdict.tier), "\n".join(verdict.lines())
     assert verdict.computed is not None
     recorded = shown(log)
@@ -92,16 +92,16 @@ def test_each_sequence_alone(log: Path) -> None:
 def test_the_check_of_sequences_alone_can_fail(session_log: Path) -> None:
     """With llama.cpp's default cache types some sequences of the same load differ alone, and the whole log does not."""
     settings = {"n_slots": 3, "n_ctx": 704, "n_batch": 64, "determinism": "recorded-schedule"}
-    trio.run(lambda: record(session_log, quantised("Q4_0"), SEED, quantisations.enough, sizes=BRIEF, **settings))
+    trio.run(lambda: record(session_log, quantized("Q4_0"), SEED, quantizations.enough, sizes=BRIEF, **settings))
     assert 0 == computed(session_log).n_rows_differ
-    alone = all_alone(session_log, ComputeOptions(model=quantised("Q4_0"))).computed
+    alone = all_alone(session_log, ComputeOptions(model=quantized("Q4_0"))).computed
     assert alone is not None
     assert 0 < len(alone.differing) <= len(alone.alone)
 
 
 def test_in_another_process(log: Path) -> None:
     """A process that has computed nothing before finds the same."""
-    command = (sys.executable, "-c", ELSEWHERE, str(log), str(quantised("Q4_0")))
+    command = (sys.executable, "-c", ELSEWHERE, str(log), str(quantized("Q4_0")))
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert f"same {shown(log).rows} 0" == done.stdout.strip()
 
@@ -109,7 +109,7 @@ def test_in_another_process(log: Path) -> None:
 def test_with_another_number_of_threads(log: Path) -> None:
     """What two threads computed has the same bits where one thread computes it."""
     with LogFile(log) as file:
-        machine = open_machine(header_of(file), quantised("Q4_0"), n_threads=1)
+        machine = open_machine(header_of(file), quantized("Q4_0"), n_threads=1)
         try:
             steps = Execution(machine.engine, machine.renew, rows_in(file)).run(executed_records(file))
             rows = [row for step in steps for row in step.rows]
@@ -122,7 +122,7 @@ def test_with_another_number_of_threads(log: Path) -> None:
 def test_recorded_with_one_thread(session_log: Path) -> None:
     """A session of one thread is executed again like one of two."""
     settings = {"n_slots": 4, "n_ctx": 320, "n_batch": 32, "n_threads": 1}
-    trio.run(lambda: record(session_log, quantised("Q4_0"), SEED, quantisations.enough, sizes=BRIEF, **settings))
+    trio.run(lambda: record(session_log, quantized("Q4_0"), SEED, quantizations.enough, sizes=BRIEF, **settings))
     assert shown(session_log).rows == computed(session_log).n_rows
 
 
@@ -131,7 +131,7 @@ def test_an_abort_leaves_no_trace() -> None:
 
     llama.cpp is led to place cells out of order then (llama_kv_cache::prepare gives a stream the head of another one).
     """
-    engine = LlamaEngine(quantised("Q4_0"))
+    engine = LlamaEngine(quantized("Q4_0"))
     engine.load(ContextSettings(n_slots=8, n_ctx=256, n_batch=64, n_threads=1, determinism="schedule-independent"))
     tokens = tokens_of(engine, STORY)
     (expected,) = step(engine, part(tokens, slot=5, draw=0)).samples
@@ -156,10 +156,10 @@ def test_floats_promise_less_and_are_executed_again(session_log: Path) -> None:
     assert recorded.rows == verdict.computed.n_rows
 
 
-@pytest.mark.parametrize("name", [quantisations.INSTALLED, *(n for n in quantisations.NAMES if n != "F16")])
+@pytest.mark.parametrize("name", [quantizations.INSTALLED, *(n for n in quantizations.NAMES if n != "F16")])
 def test_other_weights(name: str) -> None:
     """With other types of weights nothing depends on the schedule, and all rows of a load are equal again."""
-    command = (sys.executable, "-m", "tests.helpers.models.quantisations", name)
+    command = (sys.executable, "-m", "tests.helpers.models.quantizations", name)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert f"{name}: schedule-independent" == done.stdout.partition(" (")[0]

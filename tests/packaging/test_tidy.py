@@ -30,6 +30,13 @@ OF_PEOPLE = re.compile(
 # A name of the program in a docstring is not English.
 CODE = re.compile(r"`[^`]*`")
 
+# British, with the Oxford Dictionary's -ize: tokenize, behaviour. In code, libraries have their own words.
+OTHER_SPELLING = re.compile(
+    r"(?:apolog|final|initial|normal|optim|organ|parametr|penal|quant|real|recogn|serial|special|summar|token)is(?:e|ing|at)|"
+    r"(?:behavi|fav|hon|neighb)or(?!e)|analyz",
+    re.IGNORECASE,
+)
+
 # What puts something on a standard stream.
 PRINTS = re.compile(r"print|sys\.std(out|err)\.write|(.+\.)?_?console\.print")
 # A growing display, which goes by way of `visible_lines`.
@@ -81,6 +88,13 @@ def test_constraints_are_exact_versions(texts: dict[str, str]) -> None:
     assert [] == [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line)]
     names = [re.sub(r"[_.-]+", "-", line.partition("==")[0]).lower() for line in lines]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_one_spelling(texts: dict[str, str]) -> None:
+    """The spelling is British, with -ize, in documents, docstrings and names."""
+    others = {name: text for name, text in texts.items() if not name.endswith(".jsonl")}
+    del others["tests/packaging/test_tidy.py"]
+    assert [] == _lines_with(OTHER_SPELLING, others)
 
 
 def test_every_test_states_its_fact(root: Path) -> None:

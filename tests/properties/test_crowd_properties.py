@@ -21,7 +21,7 @@ def opened(n_slots: int, n_batch: int, shift: Literal["move", "evaluate"]) -> Ch
 
 
 def asked(session: CheckedKernel, n_prompt: int, *, own: tuple[int, ...] = (), **options: Any) -> int:
-    """Let a request come whose prompt is tokenised at once, and return its number.
+    """Let a request come whose prompt is tokenized at once, and return its number.
 
     Args:
         session: The session.

@@ -157,7 +157,7 @@ def test_what_cannot_be_is_told_of(session: CheckedKernel) -> None:
         session.submit(evolve(SUBMISSION, embedding=True))
     number = session.submit(SUBMISSION)
     session.tokenize(number)
-    with pytest.raises(ValueError, match="the prompt of request 1 is not waiting to be tokenised"):
+    with pytest.raises(ValueError, match="the prompt of request 1 is not waiting to be tokenized"):
         session.tokenize(number)
     assert session.in_flight is not None
     for undo in (lambda planned: left_undone(planned, 0, [1]), lambda planned: undone(planned, 0)):

@@ -62,7 +62,7 @@ class Session(Driver):
         continues: int | None = None,
         **asked: Unpack[RequestOptions],
     ) -> int:
-        """Let a request arrive; it is not tokenised yet. ``inputs`` says what its prompt will be, or how much."""
+        """Let a request arrive; it is not tokenized yet. ``inputs`` says what its prompt will be, or how much."""
         number = self.kernel.n_requests + 1
         self._scripts[number], self._endless[number], self._bos[number] = [], iter(()), False
         many = range(number * 100, number * 100 + inputs) if isinstance(inputs, int) else inputs
@@ -80,7 +80,7 @@ class Session(Driver):
         return number
 
     def request(self, prompt: str = "Hi", **arriving: Any) -> int:
-        """Let a request arrive, as by `arrive`, and be tokenised."""
+        """Let a request arrive, as by `arrive`, and be tokenized."""
         number = self.arrive(prompt, **arriving)
         self.tokenize(number)
         return number
@@ -140,7 +140,7 @@ def crashed(path: Path) -> Path:
 
 
 def waiting(path: Path) -> Path:
-    """Write a session with one slot taken, a request that is being tokenised and two behind it."""
+    """Write a session with one slot taken, a request that is being tokenized and two behind it."""
     session = Session(path, n_slots=1)
     session.request("long", inputs=10)
     session.arrive("slow")

@@ -69,7 +69,7 @@ def test_a_manifest_that_is_none(stores: Path, text: str) -> None:
 
 
 def test_models_of_huggingface(stores: Path) -> None:
-    """A repository's file is named by its quantisation; later parts and projectors are no models."""
+    """A repository's file is named by its quantization; later parts and projectors are no models."""
     for file in ("m-Q4_K_M.gguf", "m.F16.gguf", "m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"):
         huggingface(stores, "org/Some", file)
     huggingface(stores, "org/Some", "mmproj-F16.gguf")
@@ -77,7 +77,7 @@ def test_models_of_huggingface(stores: Path) -> None:
 
 
 def test_the_only_one_needs_no_tag(stores: Path) -> None:
-    """A repository with one file is found without its quantisation; with two the error names both."""
+    """A repository with one file is found without its quantization; with two the error names both."""
     path = huggingface(stores, "org/some", "m-Q4_0.gguf")
     assert path == named_model("org/some").path
     huggingface(stores, "org/some", "m-Q8_0.gguf")

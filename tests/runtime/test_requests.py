@@ -538,7 +538,7 @@ async def test_a_chat_after_a_stop_string(scripted_runtime: OpenScripted, sessio
 
 
 async def test_a_chat_that_was_not_heard_is_forgotten(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """Where an answer ended before its messages were tokenised, the next turn tokenises all of them."""
+    """Where an answer ended before its messages were tokenized, the next turn tokenizes all of them."""
     messages = [{"role": "user", "content": "My name is Bob"}]
     async with scripted_runtime(["Hello"]) as runtime:
         with trio.CancelScope() as scope:
@@ -567,7 +567,7 @@ def test_tokens_that_are_kept_are_text(pieces: list[bytes], text: str, expected:
 
 
 async def test_a_chat_that_was_edited_is_another_chat(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """If the answer is not what was generated, all is tokenised anew."""
+    """If the answer is not what was generated, all is tokenized anew."""
     messages = [{"role": "user", "content": "Hi"}]
     async with scripted_runtime(["Hello"]) as runtime:
         await runtime.chat(messages)

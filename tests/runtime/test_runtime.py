@@ -180,7 +180,7 @@ async def test_a_full_queue_refuses_at_once(scripted_runtime: OpenScripted) -> N
 
 
 async def test_overload_is_told_before_any_work(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """A rejected request is never tokenised."""
+    """A rejected request is never tokenized."""
     async with scripted_runtime(LONG, n_slots=1, max_waiting=0, max_reader_lag=1) as runtime:
         async with runtime.stream("a"):
             with pytest.raises(Overloaded, match="wait for a slot"):
@@ -317,23 +317,23 @@ async def test_a_value_that_no_log_can_hold_ends_everybody(session_log: Path) ->
 
 
 class Picky(ScriptedEngine):
-    """An engine that cannot tokenise one prompt."""
+    """An engine that cannot tokenize one prompt."""
 
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
-        """Tokenise what is good."""
+        """Tokenize what is good."""
         if text == "bad":
             raise OSError("no such word")
         return super().tokenize(text, after=after)
 
 
-async def test_a_prompt_that_cannot_be_tokenised_ends_alone(session_log: Path) -> None:
-    """An engine that raises while it tokenises ends that request; one beside it, in flight, goes on."""
+async def test_a_prompt_that_cannot_be_tokenized_ends_alone(session_log: Path) -> None:
+    """An engine that raises while it tokenizes ends that request; one beside it, in flight, goes on."""
     async with (
         open_runtime(Picky(["a"] * 20), log=session_log) as runtime,
         runtime.stream("good") as stream,
     ):
         await stream.__anext__()
-        with pytest.raises(SequenceFailed, match="could not be tokenised: OSError: no such word"):
+        with pytest.raises(SequenceFailed, match="could not be tokenized: OSError: no such word"):
             await runtime.complete("bad")
         async for _ in stream:
             pass

@@ -332,7 +332,7 @@ def _of_its_text(told: SequenceText, found: Read) -> Iterator[str]:
     prompt = found.inputs.get(told.request.sequence)
     if prompt is None:
         if told.text:
-            yield f"it said {told.text!r}, and its prompt was not tokenised"
+            yield f"it said {told.text!r}, and its prompt was not tokenized"
         return
     begins = prompt[:1] == (BOS,)
     if begins != found.bos_added[told.request.sequence]:

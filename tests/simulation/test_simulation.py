@@ -46,7 +46,7 @@ def test_nearly_everything_befalls_them(tmp_path: Path) -> None:
         faults |= set(+ran.faults)
         kinds |= set(read(ran.log).kinds)
     assert {"all served", "left", "engine", "log"} == endings
-    assert {"1", "2", "2, asked", "-1", "-1, refused", "-2", "NaN", "the engine raised", "tokenising raised"} <= faults
+    assert {"1", "2", "2, asked", "-1", "-1, refused", "-2", "NaN", "the engine raised", "tokenizing raised"} <= faults
     assert {"cancel storm", "latency spike", "clock jump"} <= faults
     assert {"SequencePreempted", "ContextShifted", "PromptTruncated", "ReaderPaused", "DeadlineExpired"} <= kinds
 

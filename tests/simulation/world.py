@@ -150,7 +150,7 @@ class ComputingEngine(ScriptedEngine):
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Tokenized:
         """Return the bytes of ``text``, or raise."""
         if self._chances.random() < self._sky.fault / 2:
-            self.faults["tokenising raised"] += 1
+            self.faults["tokenizing raised"] += 1
             raise OSError("the vocabulary cannot be read")
         tokenized = super().tokenize(text, after=after)
         if after is not None or not self._sky.bos:

@@ -34,7 +34,7 @@ _UNITS: Final = {
     "rows_per_batch": 1.0,
     "sequences_per_batch": 1.0,
 }
-"""The figures that summarise many values, each with its unit."""
+"""The figures that summarize many values, each with its unit."""
 
 
 @define

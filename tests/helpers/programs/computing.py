@@ -41,7 +41,7 @@ class Computing(Session):
         super().__init__(engine, header_of(context, max_waiting=9))
 
     def ask(self, submission: Submission) -> None:
-        """Give a request, tokenised."""
+        """Give a request, tokenized."""
         number = self.submit(submission)
         self.drawn[number] = []
         self.tokenize(number)
@@ -107,7 +107,7 @@ def plan(engine: LlamaEngine, one: e.Part, drawings: dict[int, Drawing]) -> e.Ba
 
 def check_draw(submission: Submission, said: Sequence[int], token: int, row: Any, n_ctx: int) -> None:
     """Check that a token is one that may be drawn from a row, by penalties, temperature 0 and top_k alone."""
-    weights = penalised(submission.options, (*submission.prompt, *said), row.astype(np.float64), n_ctx)
+    weights = penalized(submission.options, (*submission.prompt, *said), row.astype(np.float64), n_ctx)
     if submission.options.temperature == 0:
         assert weights[token] >= weights.max() - 1e-4, "it is not the likeliest token"
     elif submission.options.top_k:
@@ -115,7 +115,7 @@ def check_draw(submission: Submission, said: Sequence[int], token: int, row: Any
         assert weights[token] >= least - 1e-4, "it is none of the top_k"
 
 
-def penalised(options: Options, history: Sequence[Any], row: Any, n_ctx: int) -> Any:
+def penalized(options: Options, history: Sequence[Any], row: Any, n_ctx: int) -> Any:
     """Return a row after penalties, as the documentation of llama.cpp's options says it, a token at a time."""
     length = n_ctx if options.repeat_last_n == -1 else options.repeat_last_n
     window = list(history)[max(len(history) - length, 0) :]

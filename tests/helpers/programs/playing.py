@@ -123,7 +123,7 @@ class Playing(Session):
         return batcher
 
     def ask(self, request: Submit) -> int:
-        """Let a request come, not tokenised yet, and return its number."""
+        """Let a request come, not tokenized yet, and return its number."""
         embedding = self.context.pooling != "none"
         options = options_of(request.options, seed=lambda: 1)  # type: ignore[arg-type]  # it is made of options
         dimensions = request.dimensions if embedding else None

@@ -60,7 +60,7 @@ class Scheduled(Session):
         super().__init__(engine, header, rules=())
 
     def ask(self, request: Submit) -> int:
-        """Take a request, not tokenised yet, and return its number."""
+        """Take a request, not tokenized yet, and return its number."""
         options = options_of(request.options, seed=lambda: 1)  # type: ignore[arg-type]  # it is made of options
         return self.submit(Submission(prompt=tuple(request.prompt), bos_added=request.bos, options=options))
 

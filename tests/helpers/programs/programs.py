@@ -15,7 +15,7 @@ from reenact.replay.testing.strategies import TAILS, weighted
 
 @frozen
 class Submit:
-    """A request; one whose prompt is tokenised late waits for `Tell` or the end of the program."""
+    """A request; one whose prompt is tokenized late waits for `Tell` or the end of the program."""
 
     prompt: tuple[Input, ...]
     follows: int | None

@@ -223,7 +223,7 @@ def no_deadline_while_paused(_original: Any) -> Any:
 
 
 def seen_before_truncation(original: Any) -> Any:
-    """Let draws depend on all that the prompt was tokenised to."""
+    """Let draws depend on all that the prompt was tokenized to."""
     whole: dict[tuple[int, int], tuple[Input, ...]] = {}
 
     def add(self: Any, event: e.Event) -> None:

@@ -139,7 +139,7 @@ SEQUENCES: Final = [
     Planted(
         "first values forgotten",
         "An embedding is cut to its dimensions, and its length is that of the whole.",
-        "reenact.actors.sequence:normalised",
+        "reenact.actors.sequence:normalized",
         lambda original: lambda values, dimensions: original(values, None)[:dimensions],
     ),
 ]
@@ -252,7 +252,7 @@ SCHEDULE: Final = [
     ),
     Planted(
         "overtaking",
-        "Who is tokenised sooner gets a slot sooner.",
+        "Who is tokenized sooner gets a slot sooner.",
         "reenact.actors.batcher:_in_turn",
         lambda _original: broken.overtaking,
     ),
@@ -450,7 +450,7 @@ ENGINE: Final = [
     ),
     Planted(
         "penalty window off by one",
-        "The last token is not penalised.",
+        "The last token is not penalized.",
         "reenact.runtime.llama.sampler:_window",
         lambda original: lambda drawing, length: original(changed(drawing, sampled=drawing.sampled[:-1]), length),
     ),

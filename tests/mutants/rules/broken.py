@@ -86,7 +86,7 @@ def oldest(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
 
 
 def overtaking(state: batcher.Batcher) -> Any:
-    """Let who is tokenised sooner overtake."""
+    """Let who is tokenized sooner overtake."""
     return [work for work in state.waiting if work.wants]
 
 

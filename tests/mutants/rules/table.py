@@ -94,12 +94,12 @@ ADMISSION: Final = [
     ),
     Rule(
         "Admission: nobody overtakes",
-        "in the order of `RequestReceived`, however long tokenising takes",
+        "in the order of `RequestReceived`, however long tokenizing takes",
         "reenact.actors.batcher:_in_turn",
         lambda _original: broken.overtaking,
         (
             "test_batcher::test_nobody_overtakes_even_where_slots_are_free",
-            "test_priorities::test_a_request_that_is_tokenised_late_keeps_its_place",
+            "test_priorities::test_a_request_that_is_tokenized_late_keeps_its_place",
         ),
     ),
     Rule(
@@ -531,7 +531,7 @@ ENDS: Final = [
         broken.deaf_to(e.CancelRequested),
         (
             "test_kernel::test_cancel_while_queued",
-            "test_kernel::test_cancel_before_the_prompt_is_tokenised",
+            "test_kernel::test_cancel_before_the_prompt_is_tokenized",
             "test_kernel::test_cancel_while_generating",
         ),
     ),
@@ -703,16 +703,16 @@ FAULTS: Final = [
 
 EMBEDDINGS: Final = [
     Rule(
-        "Embeddings: normalised",
-        "Pooled, L2-normalised",
-        "reenact.actors.sequence:normalised",
+        "Embeddings: normalized",
+        "Pooled, L2-normalized",
+        "reenact.actors.sequence:normalized",
         lambda _original: lambda values, dimensions: values[:dimensions],
         ("test_embedding::test_a_vector_has_length_1", "test_embedding::test_a_text_becomes_a_vector"),
     ),
     Rule(
         "Embeddings: zeros",
         "a zero vector stays zero",
-        "reenact.actors.sequence:normalised",
+        "reenact.actors.sequence:normalized",
         answered(lambda values: values if any(values) else (1.0, *values[1:])),
         ("test_embedding::test_a_vector_has_length_1",),
     ),
@@ -725,8 +725,8 @@ EMBEDDINGS: Final = [
     ),
     Rule(
         "Embeddings: dimensions",
-        "optional first `dimensions` values, normalised again",
-        "reenact.actors.sequence:normalised",
+        "optional first `dimensions` values, normalized again",
+        "reenact.actors.sequence:normalized",
         lambda original: lambda values, dimensions: original(values, None)[:dimensions],
         (
             "test_embedding::test_a_vector_is_cut_to_the_dimensions_asked_for",
@@ -960,7 +960,7 @@ CASES: Final = [
 SHELL_AND_ENGINE: Final = [
     Rule(
         "Admission: special tokens",
-        "Tokenise with special tokens parsed and BOS added if the vocabulary wants it.",
+        "Tokenize with special tokens parsed and BOS added if the vocabulary wants it.",
         "reenact.runtime.llama.engine:LlamaEngine.tokenize",
         lambda original: lambda self, text, *, after=0: original(self, text, after=after),
         ("tests/runtime/llama/test_engine.py::test_special_tokens_are_added_where_they_are_wanted",),

@@ -63,7 +63,7 @@ def test_the_eventful_session_keeps_all_rules(eventful: Path) -> None:
 
 @pytest.mark.parametrize("write", [logs.short, logs.hanging, logs.crashed, logs.waiting])
 def test_a_session_that_did_not_end_well_keeps_all_rules(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    """A session that hangs, crashed, or still tokenises owes nothing yet."""
+    """A session that hangs, crashed, or still tokenizes owes nothing yet."""
     assert HOLDS == kept(write(tmp_path / "session.jsonl"))
 
 

@@ -252,7 +252,7 @@ def test_later_arrivals_are_left_out(parent: Path, child: Path) -> None:
 
 
 def tokenizing(parent: Path, fact: Callable[[logs.Session, int], object]) -> tuple[int, logs.Session]:
-    """Write a session with a request that is being tokenised; return the record before which ``fact`` comes."""
+    """Write a session with a request that is being tokenized; return the record before which ``fact`` comes."""
     session = logs.Session(parent)
     session.request("one")
     late = session.arrive("late")
@@ -271,7 +271,7 @@ def tokenizing(parent: Path, fact: Callable[[logs.Session, int], object]) -> tup
         (lambda session, _late: session.pause(1), ("", "", "cancelled")),
     ],
 )
-def test_a_prompt_that_was_being_tokenised(
+def test_a_prompt_that_was_being_tokenized(
     parent: Path, child: Path, fact: Callable[[logs.Session, int], object], end: tuple[str, str, str]
 ) -> None:
     """Its tokens are the parent's, or its failure; where the parent has neither it is cancelled."""
@@ -341,7 +341,7 @@ def test_num_predict_says_what_to_give(parent: Path, child: Path) -> None:
     )
 
 
-def test_num_predict_of_a_prompt_that_was_being_tokenised(parent: Path, child: Path) -> None:
+def test_num_predict_of_a_prompt_that_was_being_tokenized(parent: Path, child: Path) -> None:
     """With 0 a request that has not begun ends without a text, as any does."""
     n, _ = tokenizing(parent, lambda session, late: session.tokenize(late))
     assert ("", "", "length") == said(forked(parent, n, child, only="2", changes={"num_predict": 0}))[1]

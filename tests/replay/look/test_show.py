@@ -98,7 +98,7 @@ def test_one_record_is_shown_whole(path: Path) -> None:
     session.request("p" * 500, inputs=30)
     screen, _ = shown(path, Selection(first=3, last=3))
     assert [
-        "     3      0.020 s  sequence-1    prompt tokenised: 30 tokens [100, 101, 102, 103, 104, 105, 106, 107, …]",
+        "     3      0.020 s  sequence-1    prompt tokenized: 30 tokens [100, 101, 102, 103, 104, 105, 106, 107, …]",
         "        sequence  1",
         f"        inputs  {list(range(100, 130))}",
         "        bos_added  false",

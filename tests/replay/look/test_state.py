@@ -83,28 +83,28 @@ def test_crash_in_flight(path: Path) -> None:
     ] == section(path, "slots")
 
 
-def test_slow_tokenising(path: Path) -> None:
-    """A request whose prompt is being tokenised keeps its place; while no slot is free, those behind wait for one."""
+def test_slow_tokenizing(path: Path) -> None:
+    """A request whose prompt is being tokenized keeps its place; while no slot is free, those behind wait for one."""
     logs.waiting(path)
     assert [
         "  sequence 1      ->  the engine, which has batch 0  since record 6 (0.050 s)",
-        "  sequence 2      ->  the tokeniser, which has the prompt of sequence 2  since record 7 (0.040 s)",
+        "  sequence 2      ->  the tokenizer, which has the prompt of sequence 2  since record 7 (0.040 s)",
         "  sequences 3, 4  ->  a slot: the only one is taken by sequence 1  since record 10 (0.030 s)",
-        "  in the end      ->  the engine, which has batch 0; the tokeniser, which has the prompt of sequence 2",
+        "  in the end      ->  the engine, which has batch 0; the tokenizer, which has the prompt of sequence 2",
     ] == who_waits(path)
-    assert ["  in the queue, 3 of at most 4: sequences 2 (being tokenised), 3, 4"] == section(path, "batcher")[1:]
+    assert ["  in the queue, 3 of at most 4: sequences 2 (being tokenized), 3, 4"] == section(path, "batcher")[1:]
 
 
-def test_a_free_slot_waits_for_the_tokeniser(path: Path) -> None:
-    """A slot that is free goes to nobody while he who came first is being tokenised."""
+def test_a_free_slot_waits_for_the_tokenizer(path: Path) -> None:
+    """A slot that is free goes to nobody while he who came first is being tokenized."""
     session = logs.Session(path, n_slots=1)
     session.arrive("slow")
     session.request("quick")
     session.request("quicker")
     assert [
-        "  sequence 1      ->  the tokeniser, which has the prompt of sequence 1  since record 1 (0.040 s)",
-        "  sequences 2, 3  ->  sequence 1: it goes first, and its prompt is being tokenised  since record 4 (0.030 s)",
-        "  in the end      ->  the tokeniser, which has the prompt of sequence 1",
+        "  sequence 1      ->  the tokenizer, which has the prompt of sequence 1  since record 1 (0.040 s)",
+        "  sequences 2, 3  ->  sequence 1: it goes first, and its prompt is being tokenized  since record 4 (0.030 s)",
+        "  in the end      ->  the tokenizer, which has the prompt of sequence 1",
     ] == who_waits(path)
 
 
@@ -241,13 +241,13 @@ def test_free_slots_go_to_others_first(path: Path) -> None:
 
 
 def test_a_slow_prompt_of_a_higher_priority(path: Path) -> None:
-    """Nobody overtakes a request whose prompt is being tokenised, also where it would have to take somebody's slot."""
+    """Nobody overtakes a request whose prompt is being tokenized, also where it would have to take somebody's slot."""
     session = logs.Session(path, n_slots=1)
     session.request("low")
     session.arrive("high", priority=1)
     session.request("next")
     assert (
-        "  sequence 3  ->  sequence 2: it goes first, and its prompt is being tokenised"
+        "  sequence 3  ->  sequence 2: it goes first, and its prompt is being tokenized"
         == who_waits(path)[2].partition("  since")[0]
     )
 

@@ -12,11 +12,11 @@ from reenact.replay.render import events, values
     [
         (
             e.PromptTokenized(sequence=1, inputs=tuple(range(20)), bos_added=True, grammar=None),
-            "prompt tokenised: 20 tokens [0, 1, 2, 3, 4, 5, 6, 7, …], BOS added",
+            "prompt tokenized: 20 tokens [0, 1, 2, 3, 4, 5, 6, 7, …], BOS added",
         ),
         (
             e.PromptTokenized(sequence=1, inputs=(7, Row("0123456789" * 6)), bos_added=False, grammar='root ::= "a"\n'),
-            "prompt tokenised: 2 inputs [7, row 01234567…], grammar 'root ::= \"a\"\\n'",
+            "prompt tokenized: 2 inputs [7, row 01234567…], grammar 'root ::= \"a\"\\n'",
         ),
         (
             e.RequestReceived(
@@ -42,7 +42,7 @@ from reenact.replay.render import events, values
         ),
         (
             e.TokenizeFailed(sequence=1, error="OSError: no such word"),
-            "tokenising failed: OSError: no such word",
+            "tokenizing failed: OSError: no such word",
         ),
         (e.DeadlineExpired(sequence=1), "deadline expired"),
         (

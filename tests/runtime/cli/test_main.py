@@ -26,7 +26,7 @@ from reenact.runtime.llama.determinism.probe import CASES
 from reenact.runtime.user_cache import FOLDER_NAME
 from tests.helpers.models.here import numerics_here
 from tests.helpers.models.minilm import minilm
-from tests.helpers.models.quantised import quantised, requantised
+from tests.helpers.models.quantized import quantized, requantized
 from tests.helpers.models.store import ollama
 from tests.helpers.models.tiny import LETTERS, tiny
 from tests.helpers.sessions import read_fields
@@ -286,7 +286,7 @@ def test_checksums_can_be_left_out(capsys: pytest.CaptureFixture[str], tmp_path:
 @pytest.mark.model
 def test_what_cannot_be_promised_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A policy that a model cannot have is told as what was asked wrongly, with the reason and the cure."""
-    model = requantised(tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS), "F16")
+    model = requantized(tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS), "F16")
     code, out, err = run(
         capsys, "generate", "--model", model, "--n-ctx", "64", "--determinism", "schedule-independent", "a"
     )
@@ -359,7 +359,7 @@ def test_a_probe_is_a_table(capsys: pytest.CaptureFixture[str], cache: Path, tmp
 @pytest.mark.long
 def test_what_is_known_against_a_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Where its types alone decide, the table says so beside what the probe found."""
-    code, out, _ = run(capsys, "probe", quantised("F16"), "--n-threads", "1")
+    code, out, _ = run(capsys, "probe", quantized("F16"), "--n-threads", "1")
     lines = out.splitlines()
     assert 0 == code
     assert "  one by one                       differs" in lines

@@ -101,8 +101,8 @@ def test_tokens_of_a_text(engine: Engine) -> None:
 
 
 @every
-def test_a_long_text_is_tokenised_whole(engine: Engine) -> None:
-    """Tokenising has no length that it stops at."""
+def test_a_long_text_is_tokenized_whole(engine: Engine) -> None:
+    """Tokenizing has no length that it stops at."""
     assert len(tokens_of(engine, "a b " * 5000)) > 1000 * len(tokens_of(engine, "a b "))
 
 

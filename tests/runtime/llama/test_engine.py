@@ -291,7 +291,7 @@ def test_similar_texts_have_similar_vectors(pooling: LlamaEngine) -> None:
     assert similarity(eating, stocks) < 0.2
 
 
-def test_a_vector_is_not_normalised(pooling: LlamaEngine) -> None:
+def test_a_vector_is_not_normalized(pooling: LlamaEngine) -> None:
     """The engine gives what the model gives; its length is not 1."""
     assert math.hypot(*vector(pooling, "A man is eating food.")) > 2
 

@@ -217,7 +217,7 @@ def test_penalties_are_those_of_llama_cpp(bench: Bench) -> None:
     candidates.fill(np.arange(len(bench.row)), bench.row)
     candidates.apply(sampler)
     llama_cpp.llama_sampler_free(sampler)
-    np.testing.assert_allclose(bench.draws._penalised(bench.row, drawing), candidates.weights, rtol=1e-6)
+    np.testing.assert_allclose(bench.draws._penalized(bench.row, drawing), candidates.weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -250,12 +250,12 @@ def test_penalties_leave_the_row_alone(bench: Bench) -> None:
     """The checksum and the log-probabilities stay those of the raw row."""
     bench.write({500: 5.0, 501: 4.9})
     told = evolve(GREEDY, logprobs=True)
-    penalised = bench.draw(evolve(told, repeat_penalty=2.0), prompt=[500])
+    penalized = bench.draw(evolve(told, repeat_penalty=2.0), prompt=[500])
     plain = bench.draw(told, prompt=[500])
-    assert (501, 500) == (penalised.token, plain.token)
-    assert plain.logits_crc32 == penalised.logits_crc32
+    assert (501, 500) == (penalized.token, plain.token)
+    assert plain.logits_crc32 == penalized.logits_crc32
     assert plain.logprob is not None
-    assert penalised.logprob == pytest.approx(plain.logprob - 0.1, abs=1e-6)
+    assert penalized.logprob == pytest.approx(plain.logprob - 0.1, abs=1e-6)
 
 
 def test_the_strongest_penalty_leaves_a_draw(bench: Bench) -> None:
@@ -448,7 +448,7 @@ def test_the_tokens_that_are_allowed_are_those_that_each_are(bench: Bench, text:
 
 
 def test_redraws_have_the_right_distribution(bench: Bench) -> None:
-    """What a grammar allows is drawn as often as the row says, renormalised (chi-square, 1 degree, 0.1%)."""
+    """What a grammar allows is drawn as often as the row says, renormalized (chi-square, 1 degree, 0.1%)."""
     yes, no = bench.token(" yes"), bench.token(" no")
     bench.write({yes: 0.0, no: -0.7} | dict.fromkeys(range(1000, 1005), 0.0))
     grammar = 'root ::= " yes" | " no"'

@@ -155,7 +155,7 @@ def test_eos_comes_once_and_last(tmp_path: Path) -> None:
 
 
 async def test_texts_of_a_list_are_one_text(model: Path, session_log: Path) -> None:
-    """Texts that follow one another are tokenised as the text that they are."""
+    """Texts that follow one another are tokenized as the text that they are."""
     async with open_runtime(model, log=session_log, n_ctx=256, n_threads=1) as runtime:
         await runtime.complete("abcd", num_predict=1)
         await runtime.complete(["a", "", "bcd"], num_predict=1)
@@ -183,7 +183,7 @@ async def test_a_chat_that_goes_on_is_the_chat_afresh(tmp_path: Path, template: 
 
 @pytest.mark.parametrize("options", [{"num_predict": 0}, {"grammar": 'root ::= "ab"', "stop": ["a"]}])
 async def test_a_chat_goes_on_from_a_special_token(tmp_path: Path, options: RequestOptions) -> None:
-    """Where no token of an answer is kept, what follows the special token is tokenised as in the whole text."""
+    """Where no token of an answer is kept, what follows the special token is tokenized as in the whole text."""
     path = tiny(tmp_path / "tiny.gguf", n_positions=512, pieces=LETTERS, template=OPEN_ENDED)
     messages = [{"role": "user", "content": "cd"}]
     async with open_runtime(path, log=tmp_path / "on", n_ctx=256, n_threads=1) as runtime:

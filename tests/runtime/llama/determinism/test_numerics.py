@@ -29,7 +29,7 @@ def test_weights_are_repacked_where_it_changes_nothing(types: set[str], repack: 
 @pytest.mark.parametrize("type_v", ["f16", "q8_0"])
 @pytest.mark.parametrize("types", [SMOLLM2, Q6_K, Q4_K_M, {"f16"}])
 def test_attention_never_splits_or_tiles(types: set[str], type_v: str) -> None:
-    """Whatever the types, flash attention is on and K quantised, V has the machine's type, and nothing is tiled."""
+    """Whatever the types, flash attention is on and K quantized, V has the machine's type, and nothing is tiled."""
     numerics = schedule_independent(types, Hardware(type_v=type_v))
     assert ("q8_0", type_v, "enabled", False) == (
         numerics.type_k,

@@ -14,11 +14,11 @@ from reenact.runtime.llama.model_metadata import ModelFile
 
 TYPES = frozenset({"q4_1", "q8_0"})
 
-QUANTISED = ModelFile(
+QUANTIZED = ModelFile(
     path=Path("model.gguf"), size=1, sha256="0", matrix_types=TYPES, pooling_type=None, is_causal=True, head_size=64
 )
-FLOATS = changed(QUANTISED, matrix_types=frozenset({"f16", "q8_0"}))
-POOLS = changed(QUANTISED, matrix_types=frozenset({"f32"}), pooling_type=1, is_causal=False)
+FLOATS = changed(QUANTIZED, matrix_types=frozenset({"f16", "q8_0"}))
+POOLS = changed(QUANTIZED, matrix_types=frozenset({"f32"}), pooling_type=1, is_causal=False)
 
 SAME: dict[str, Probed] = {"one by one": "same", "beside 1 neighbour": "same"}
 OUT_OF_TIME: dict[str, Probed] = {"one by one": "same", "beside 1 neighbour": "not tried"}
@@ -52,7 +52,7 @@ def test_without_a_difference_nothing_depends_on_the_schedule(
     asked: Determinism, found: dict[str, Probed], verdict: str, reason: str
 ) -> None:
     """That is promised where a probe finds no difference, also where it ran out of time; the reason says which."""
-    made = promised(QUANTISED, asked, found)
+    made = promised(QUANTIZED, asked, found)
     assert (schedule_independent(TYPES, Hardware()), "schedule-independent") == (made.numerics, made.facts.policy)
     assert (asked, found, verdict, reason) == (
         made.facts.asked,
@@ -64,7 +64,7 @@ def test_without_a_difference_nothing_depends_on_the_schedule(
 
 def test_a_difference_leaves_the_recorded_schedule() -> None:
     """Where a probe finds one, "auto" gives way to the fastest settings, and the header says which one it was."""
-    made = promised(QUANTISED, "auto", DIFFERS)
+    made = promised(QUANTIZED, "auto", DIFFERS)
     assert (fastest(TYPES, Hardware()), "recorded-schedule", "differs") == (
         made.numerics,
         made.facts.policy,
@@ -75,7 +75,7 @@ def test_a_difference_leaves_the_recorded_schedule() -> None:
 
 @pytest.mark.parametrize(
     ("file", "found", "why"),
-    [(QUANTISED, DIFFERS, "a probe found other bits beside 1 neighbour"), (FLOATS, None, "its matrices in f16")],
+    [(QUANTIZED, DIFFERS, "a probe found other bits beside 1 neighbour"), (FLOATS, None, "its matrices in f16")],
 )
 def test_by_name_it_is_had_or_refused(file: ModelFile, found: dict[str, Probed] | None, why: str) -> None:
     """What was asked for by name and cannot be had is the caller's mistake: the error says why and what to do."""
@@ -93,7 +93,7 @@ def test_what_is_known_is_not_probed() -> None:
     assert "its matrices in f16" in made.facts.reason
 
 
-@pytest.mark.parametrize("file", [QUANTISED, FLOATS, POOLS])
+@pytest.mark.parametrize("file", [QUANTIZED, FLOATS, POOLS])
 def test_the_recorded_schedule_can_be_had_always(file: ModelFile) -> None:
     """Asked for by name it has the fastest settings, and nothing is probed."""
     made = promised(file, "recorded-schedule", None)
@@ -110,7 +110,7 @@ def test_a_text_that_is_pooled_is_alone(asked: Determinism) -> None:
 
 
 @pytest.mark.parametrize("asked", ["schedule-independent", "recorded-schedule"])
-@pytest.mark.parametrize("file", [QUANTISED, FLOATS, POOLS])
+@pytest.mark.parametrize("file", [QUANTIZED, FLOATS, POOLS])
 def test_a_recorded_session_has_its_own_numerics(file: ModelFile, asked: Determinism) -> None:
     """Executed again it has the policy and the numerics of its log, whatever this program would choose."""
     recorded = Numerics(type_k="f16", type_v="f16", flash_attn="enabled", repack=False, tiled=False)

@@ -32,7 +32,7 @@ from reenact.runtime.llama.engine import LlamaEngine
 from reenact.runtime.llama.loading import Basis, load_model
 from reenact.runtime.llama.model_metadata import read_model_file
 from tests.helpers.models.here import numerics_here
-from tests.helpers.models.quantised import Quantisation, quantised, requantised
+from tests.helpers.models.quantized import Quantization, quantized, requantized
 from tests.helpers.models.tiny import LETTERS, tiny
 from tests.helpers.subprocesses import fresh
 
@@ -323,7 +323,7 @@ async def test_a_difference_that_was_found_decides(cache: Path, determinism: Det
 async def test_floats_have_the_recorded_schedule(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lone rows of an F16 model have other bits: "auto" takes the recorded schedule, and by name it is refused."""
     monkeypatch.undo()
-    path = quantised("F16")
+    path = quantized("F16")
     monkeypatch.setenv(user_cache.FOLDER_NAME, str(cache))
     findings = LlamaEngine(path).probe(1, seconds=None, on_case=silent)
     assert ("differs", "same") == (findings.probe["one by one"], findings.probe["in chunks of 8"])
@@ -336,13 +336,13 @@ async def test_floats_have_the_recorded_schedule(cache: Path, monkeypatch: pytes
     assert "determinism" == raised.value.field
 
 
-def made(model: str, name: Quantisation, folder: Path) -> Path:
+def made(model: str, name: Quantization, folder: Path) -> Path:
     """Return a model in another type of weights; a tiny one is as wide as K-quants want it."""
     if model == "tiny":
         # Of one layer: whether other rounding reaches the logits depends on the weights, and in these it does.
         pieces = [*LETTERS, *(f"word {i}" for i in range(200))]
-        return requantised(tiny(folder / "tiny.gguf", n_positions=520, width=256, pieces=pieces), name)
-    return quantised(name)
+        return requantized(tiny(folder / "tiny.gguf", n_positions=520, width=256, pieces=pieces), name)
+    return quantized(name)
 
 
 IN_FULL = """
@@ -356,7 +356,7 @@ told = {"probe": findings.probe, "policy": findings.facts.policy, "repack": find
 @pytest.mark.parametrize("model", ["tiny", pytest.param("SmolLM2", marks=pytest.mark.long)])
 @pytest.mark.parametrize(("name", "repack"), [("Q4_K_M", False), ("Q6_K", True)])
 def test_k_quants_do_not_depend_on_the_schedule(
-    name: Quantisation, model: str, tmp_path: Path, *, repack: bool
+    name: Quantization, model: str, tmp_path: Path, *, repack: bool
 ) -> None:
     """Without tiles, and Q4_K without repacked weights too, every way to schedule gives the same bits."""
     expected = {case: "same" for case in CASES if case not in ONE_THREAD}
@@ -390,7 +390,7 @@ told = probed(path, numerics=numerics, thorough=False)
         ),
     ],
 )
-def test_k_quants_need_their_settings(model: str, name: Quantisation, setting: str, tmp_path: Path) -> None:
+def test_k_quants_need_their_settings(model: str, name: Quantization, setting: str, tmp_path: Path) -> None:
     """The control: with tiles, or Q4_K with repacked weights, the same probe finds other bits."""
     assert "differs" in fresh(OTHERWISE, made(model, name, tmp_path), setting).values()
 
@@ -417,6 +417,6 @@ told = [facts.policy, facts.reason, facts == findings.facts, findings.numerics.t
 @pytest.mark.long
 def test_tiles_that_another_model_wanted_are_told() -> None:
     """A model whose matrices are multiplied by tiles already has the recorded schedule, and a probe says by tiles."""
-    policy, reason, same, tiled = fresh(AFTER_ANOTHER, quantised("Q4_K_M"), quantised("Q6_K"))
+    policy, reason, same, tiled = fresh(AFTER_ANOTHER, quantized("Q4_K_M"), quantized("Q6_K"))
     assert ("recorded-schedule", True, True) == (policy, same, tiled)
     assert "its matrices in q6_K are multiplied by tiles in this process" in reason

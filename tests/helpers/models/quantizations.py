@@ -1,6 +1,6 @@
 """Small loads on SmolLM2 in several types of weights, each executed again.
 
-Run it as ``python -m tests.helpers.models.quantisations``.
+Run it as ``python -m tests.helpers.models.quantizations``.
 
 Names of types, as arguments, restrict it to these.
 
@@ -24,11 +24,11 @@ from reenact.replay.verdict import Verdict
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.log.reader import LogFile
 from tests.helpers.models.load import BRIEF, Shown, record, shown
-from tests.helpers.models.quantised import Quantisation, quantised
+from tests.helpers.models.quantized import Quantization, quantized
 
 INSTALLED: Final = "Q4_1"
 """What the installed file has."""
-NAMES: Final[tuple[Quantisation, ...]] = ("Q4_0", "Q8_0", "Q6_K", "Q4_K_M", "F16")
+NAMES: Final[tuple[Quantization, ...]] = ("Q4_0", "Q8_0", "Q6_K", "Q4_K_M", "F16")
 """What is made of it."""
 _SEED: Final = 11
 _N_REQUESTS: Final = 10
@@ -36,7 +36,7 @@ _N_REQUESTS: Final = 10
 
 def file_of(name: str) -> Path:
     """Return SmolLM2 in a type of weights, by its name."""
-    return installed_model() if name == INSTALLED else quantised(next(one for one in NAMES if one == name))
+    return installed_model() if name == INSTALLED else quantized(next(one for one in NAMES if one == name))
 
 
 def enough(so_far: Statistics) -> bool:
@@ -75,7 +75,7 @@ def main() -> int:
     names = parser.parse_args().names
     if len(names) == 1:
         return tell(names[0])
-    command = (sys.executable, "-m", "tests.helpers.models.quantisations")
+    command = (sys.executable, "-m", "tests.helpers.models.quantizations")
     return max(subprocess.run((*command, name), check=False).returncode for name in names)
 
 
