@@ -1,9 +1,13 @@
 """The README's examples run as they are printed."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LOOKED_UP = README.split("while the server goes on:\n\n```\n")[1].split("```")[0]
+"""The commands that lead from a header to a log, each with what it prints."""
 
 
 @pytest.mark.model
@@ -47,6 +53,57 @@ def test_the_chat_runs(tmp_path: Path) -> None:
     assert {"name", "job"} == json.loads(person).keys()
     assert times.startswith("Distribution(count=3,")
     assert "" == out.stderr
+
+
+@contextmanager
+def served(command: str, folder: Path) -> Iterator[str]:
+    """Run the README's server in a folder, on a port that is free; give its address."""
+    assert command.startswith("reenact serve ")
+    assert command.endswith(" &")
+    words = [sys.executable, "-m", "reenact.runtime.cli.main", *command.split()[1:-1]]
+    environment = os.environ | {"OLLAMA_HOST": "127.0.0.1:0"}
+    with subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[-1]
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+    assert not server.returncode
+
+
+@pytest.mark.model
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's client is not installed")
+def test_an_answer_is_looked_up_and_computed_again(tmp_path: Path) -> None:
+    """The ids in an answer's head, put into the README's commands, lead to what the README shows."""
+    start, *steps = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", LOOKED_UP, re.MULTILINE)
+    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    replaced: dict[str, str] = {}
+    with served(start[0], tmp_path) as url:
+        replaced["http://127.0.0.1:11434"] = url
+        for step in steps:
+            command, shown = step
+            for there, here in replaced.items():
+                command, shown = command.replace(there, here), shown.replace(there, here)
+            asked = ["sh", "-c", command]
+            out = subprocess.run(
+                asked, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+            ).stdout
+            if "curl" in command:
+                for name in ("x-request-id", "x-reenact-session"):
+                    (printed,), (received,) = (
+                        re.findall(rf"^{name}: (\S+)", text, re.MULTILINE) for text in (shown, out)
+                    )
+                    replaced[printed] = received
+                    shown = shown.replace(printed, received)
+            for line in map(without_times, shown.replace("…\n", "").splitlines()):
+                assert line in [without_times(line) for line in out.splitlines()]
+    assert 3 == len(replaced)
+
+
+def without_times(line: str) -> str:
+    """Return a line of the README without what differs from one day and one machine to the next."""
+    return re.sub(r"[0-9]+\.[0-9]+ s|[0-9]{8}T[0-9]{6}Z", "", line).strip()
 
 
 def test_the_tests_pass(tmp_path: Path) -> None:
