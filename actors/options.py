@@ -1,7 +1,6 @@
 """Defines the options of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, TypedDict
@@ -9,7 +8,7 @@ from typing import Any, Final, TypedDict
 from attrs import Attribute, field, fields, frozen
 from attrs.validators import optional
 
-from reenact.actors.errors import InvalidRequest, reading, shown
+from reenact.actors.errors import InternalError, InvalidRequest, reading, shown
 from reenact.actors.limits import (
     MAX_DEADLINE,
     MAX_GRAMMAR_BYTES,
@@ -47,39 +46,33 @@ class RequestOptions(TypedDict, total=False):
     deadline: float | None
 
 
-_Validator = Callable[[Any, "Attribute[Any]", Any], None]
+@frozen
+class Within:
+    """The bounds of a number: a validator for a field."""
 
+    low: int
+    high: int
+    whole: bool = True
+    """Whether it is a whole number."""
+    above: bool = False
+    """Whether it must be more than ``low``."""
 
-def _whole(low: int, high: int) -> _Validator:
-    def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
-        if type(value) is not int:
-            raise InvalidRequest(attribute.name, f"expected a whole number, got {shown(value)}")
-        if not low <= value <= high:
-            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {shown(value)}")
+    def __call__(self, _: object, attribute: "Attribute[Any]", value: object) -> None:
+        """Refuse a value of another type, or out of bounds.
 
-    return check
-
-
-def _number(low: int, high: int) -> _Validator:
-    def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
-        if type(value) is not float:
+        Raises:
+            InvalidRequest: The value is wrong; the error names the field.
+        """
+        if self.whole:
+            if type(value) is not int:
+                raise InvalidRequest(attribute.name, f"expected a whole number, got {shown(value)}")
+        elif type(value) is not float:
             raise InvalidRequest(attribute.name, f"expected a number, got {shown(value)}")
-        if not (math.isfinite(value) and low <= value <= high):
-            got = f"{value:,}".removesuffix(".0")
-            raise InvalidRequest(attribute.name, f"expected {low:,} to {high:,}, got {got}")
-
-    return check
-
-
-def _above(low: int, high: int) -> _Validator:
-    within = _number(low, high)
-
-    def check(owner: object, attribute: "Attribute[Any]", value: object) -> None:
-        within(owner, attribute, value)
-        if value == low:
-            raise InvalidRequest(attribute.name, f"expected more than {low:,}")
-
-    return check
+        if self.above and value == self.low:
+            raise InvalidRequest(attribute.name, f"expected more than {self.low:,}")
+        if not self.low <= value <= self.high:
+            got = shown(value) if self.whole else f"{value:,}".removesuffix(".0")
+            raise InvalidRequest(attribute.name, f"expected {self.low:,} to {self.high:,}, got {got}")
 
 
 def yes_or_no(_: object, attribute: "Attribute[Any]", value: object) -> None:
@@ -182,19 +175,19 @@ class Options:
     """
 
     seed: int = field(
-        validator=_whole(0, MAX_INTEGER),
+        validator=Within(0, MAX_INTEGER),
         metadata=_about("key of the draws; drawn and recorded if not given", tried=(*range(10), 42, 123, 1234)),
     )
     """The key of the draws, together with the token's index. It is recorded even if the caller gave none."""
     num_predict: int = field(
         default=-1,
-        validator=_whole(-1, MAX_INTEGER),
+        validator=Within(-1, MAX_INTEGER),
         metadata=_about("the most tokens to sample; -1 for ten times the context"),
     )
     """The most tokens to sample; -1 for ten times the context."""
     num_keep: int = field(
         default=4,
-        validator=_whole(-1, MAX_INTEGER),
+        validator=Within(-1, MAX_INTEGER),
         metadata=_about(
             "inputs at the beginning that are kept when the context is full; -1 for the whole prompt",
             fixed="it was applied when the prompt came",
@@ -211,20 +204,20 @@ class Options:
     temperature: float = field(
         default=0.8,
         converter=_as_float,
-        validator=_number(0, 100),
+        validator=Within(0, 100, whole=False),
         metadata=_about("divides the logits; 0 takes the likeliest token", tried=tuple(i / 20 for i in range(41))),
     )
     """Divides the logits before the draw; 0 takes the likeliest token."""
     top_k: int = field(
         default=40,
-        validator=_whole(0, MAX_INTEGER),
+        validator=Within(0, MAX_INTEGER),
         metadata=_about("likeliest tokens to draw from; 0 for all", tried=(0, 1, 5, 10, 20, 30, 40, 50, 64, 100)),
     )
     """Draw from this many likeliest tokens; 0 for all."""
     top_p: float = field(
         default=0.9,
         converter=_as_float,
-        validator=_number(0, 1),
+        validator=Within(0, 1, whole=False),
         metadata=_about(
             "draw from the likeliest tokens of this total probability", tried=(0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
         ),
@@ -233,7 +226,7 @@ class Options:
     min_p: float = field(
         default=0.0,
         converter=_as_float,
-        validator=_number(0, 1),
+        validator=Within(0, 1, whole=False),
         metadata=_about(
             "draw from tokens at least this probable, relative to the likeliest", tried=(0.0, 0.01, 0.05, 0.1, 0.2)
         ),
@@ -242,13 +235,13 @@ class Options:
     typical_p: float = field(
         default=1.0,
         converter=_as_float,
-        validator=_number(0, 1),
+        validator=Within(0, 1, whole=False),
         metadata=_about("draw from the most typical tokens of this total probability", tried=(0.5, 0.9, 0.95, 1.0)),
     )
     """Draw from the most typical tokens of this total probability; 1 for all."""
     repeat_last_n: int = field(
         default=64,
-        validator=_whole(-1, MAX_INTEGER),
+        validator=Within(-1, MAX_INTEGER),
         metadata=_about(
             "count of last tokens that are penalized; 0 for none, -1 for a whole context", tried=(0, 64, -1)
         ),
@@ -257,21 +250,21 @@ class Options:
     repeat_penalty: float = field(
         default=1.0,
         converter=_as_float,
-        validator=_above(0, 100),
+        validator=Within(0, 100, whole=False, above=True),
         metadata=_about("divides the logits of penalized tokens", tried=(1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)),
     )
     """Divides the logits of penalized tokens; 1 changes nothing."""
     presence_penalty: float = field(
         default=0.0,
         converter=_as_float,
-        validator=_number(-100, 100),
+        validator=Within(-100, 100, whole=False),
         metadata=_about("subtracted from the logits of penalized tokens", tried=(0.0, 0.5, 1.0, 1.5)),
     )
     """Subtracted from the logit of each penalized token."""
     frequency_penalty: float = field(
         default=0.0,
         converter=_as_float,
-        validator=_number(-100, 100),
+        validator=Within(-100, 100, whole=False),
         metadata=_about("subtracted from such logits for each occurrence", tried=(0.0, 0.5, 1.0, 1.5)),
     )
     """Subtracted from the logit of each penalized token, once for each of its occurrences."""
@@ -310,24 +303,24 @@ class Options:
     )
     """Return the logarithm of each token's probability."""
     top_logprobs: int = field(
-        default=0, validator=_whole(0, MAX_TOP_LOGPROBS), metadata=_about("likeliest tokens to print with each token")
+        default=0, validator=Within(0, MAX_TOP_LOGPROBS), metadata=_about("likeliest tokens to print with each token")
     )
     """The count of likeliest tokens to return with each token."""
     priority: int = field(
         default=0,
-        validator=_whole(-MAX_INTEGER, MAX_INTEGER),
+        validator=Within(-MAX_INTEGER, MAX_INTEGER),
         metadata=_about("higher is admitted first", fixed="queue and slots are ordered by it already"),
     )
     """A higher priority is admitted first, and takes the slot of a lower one if none is free."""
     deadline: float | None = field(
         default=None,
         converter=_as_float,
-        validator=optional(_number(0, MAX_DEADLINE)),
+        validator=optional(Within(0, MAX_DEADLINE, whole=False)),
         metadata=_about("seconds after which the text ends", fixed="a fork has no deadlines"),
     )
     """The seconds after which the sequence ends with its text so far. They count from the request, and include the
     check of its grammar and the wait in the queue."""
-    dimensions: int | None = field(default=None, validator=optional(_whole(1, MAX_INTEGER)))
+    dimensions: int | None = field(default=None, validator=optional(Within(1, MAX_INTEGER)))
     """The count of first values of an embedding to return; None for all."""
 
     def __attrs_post_init__(self) -> None:
@@ -353,6 +346,14 @@ DRAW_OPTIONS: Final = tuple(name for name in OPTIONS if about(name).tried)
 
 CHANGEABLE: Final = tuple(name for name in OPTIONS if about(name).fixed is None)
 """The options that a fork may change."""
+
+
+def option_bounds(name: str) -> Within:
+    """Return the bounds of an option that is a number, by its name."""
+    bounds = OPTIONS[name].validator
+    if not isinstance(bounds, Within):
+        raise InternalError(f"{name} has no bounds")
+    return bounds
 
 
 def options_of(asked: RequestOptions, *, seed: Callable[[], int]) -> Options:

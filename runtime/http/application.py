@@ -12,11 +12,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.runtime.http.debug import DebugApi
-from reenact.runtime.http.exchange import REQUEST_ID, SEQUENCE, SESSION, Tracing
+from reenact.runtime.http.document import TEXT, DescribedRoute, document_route, object_of
+from reenact.runtime.http.exchange import JSON, PLAIN, REQUEST_ID, SEQUENCE, SESSION, Tracing
 from reenact.runtime.http.failures import answer_failure
 from reenact.runtime.http.metrics import MetricsEndpoint
 from reenact.runtime.http.models import GivenModels, Models
@@ -43,8 +43,17 @@ def app(
             *OllamaApi(models).routes(),
             *OpenaiApi(models).routes(),
             *DebugApi(models).routes(),
-            Route("/health", _health, methods=["GET"]),
-            Route("/metrics", MetricsEndpoint(models).__call__, methods=["GET"]),
+            DescribedRoute(
+                "/health",
+                _health,
+                summary="Whether the server runs.",
+                answers={JSON: object_of(status=TEXT)},
+                is_open=True,
+            ),
+            DescribedRoute(
+                "/metrics", MetricsEndpoint(models).__call__, summary="Figures for Prometheus.", answers={PLAIN: TEXT}
+            ),
+            document_route(needs_key=bool(keys)),
         ],
         middleware=[
             Middleware(Tracing),

@@ -2,15 +2,33 @@
 
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from attrs import asdict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
+from reenact.runtime.http.document import TEXT, WHOLE, DescribedRoute, list_of, nullable, object_of
+from reenact.runtime.http.exchange import JSON
 from reenact.runtime.http.models import Models
+
+_REQUESTS: Final = object_of(
+    requests=list_of(
+        object_of(
+            model=TEXT,
+            session=TEXT,
+            sequence=WHOLE,
+            request_id=nullable(TEXT),
+            slot=nullable(WHOLE),
+            n_prompt=nullable(WHOLE),
+            n_sampled=WHOLE,
+            waits_for=nullable(TEXT),
+            behind=list_of(WHOLE),
+        )
+    )
+)
 
 
 class DebugApi:
@@ -23,11 +41,16 @@ class DebugApi:
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """Return its routes."""
         return [
-            Route("/debug/requests", self._list, methods=["GET"]),
-            Route("/debug/requests/{id}", self._one, methods=["GET"]),
+            DescribedRoute("/debug/requests", self._list, summary="The live requests.", answers={JSON: _REQUESTS}),
+            DescribedRoute(
+                "/debug/requests/{id}",
+                self._one,
+                summary="The live requests with an id or a number.",
+                answers={JSON: _REQUESTS},
+            ),
         ]
 
     async def _list(self, request: Request) -> JSONResponse:

@@ -27,6 +27,7 @@ from reenact.actors.errors import ReenactError
 from reenact.runtime.terminal import visible
 
 JSON: Final = "application/json"
+PLAIN: Final = "text/plain"
 NDJSON: Final = "application/x-ndjson"
 SSE: Final = "text/event-stream"
 

@@ -5,6 +5,7 @@ a failure of the server it has only the kind, and the log has the rest.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import trio
@@ -30,6 +31,9 @@ _PATH: Final = re.compile(r"""(?<![\w.])(?:/(?!api/|v1/)|[A-Za-z]:\\)[^\s'",:;()
 
 _OPENAI_NAMES: Final = {"num_predict": "max_tokens", "format": "response_format", "texts": "input"}
 """OpenAI's names for fields with another name in a runtime."""
+
+_OLLAMA_NAMES: Final = {"texts": "input"}
+"""ollama's names likewise."""
 
 _KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
@@ -80,18 +84,23 @@ def status_of(error: Exception) -> int:
 
 def ollama_shape(error: Exception) -> dict[str, Any]:
     """Return an error in ollama's shape."""
-    return {"error": told(error)}
+    return {"error": told(_renamed(error, _OLLAMA_NAMES))}
 
 
 def openai_shape(error: Exception) -> dict[str, Any]:
     """Return an error in OpenAI's shape."""
-    if isinstance(error, InvalidRequest):
-        error = InvalidRequest(_OPENAI_NAMES.get(error.field, error.field), error.reason)
+    error = _renamed(error, _OPENAI_NAMES)
     status = status_of(error)
     kind = _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")  # noqa: PLR2004
     field = error.field if isinstance(error, InvalidRequest) else None
     code = "model_not_found" if isinstance(error, UnknownModel) else None
     return {"error": {"message": told(error), "type": kind, "param": field, "code": code}}
+
+
+def _renamed(error: Exception, names: Mapping[str, str]) -> Exception:
+    if isinstance(error, InvalidRequest):
+        return InvalidRequest(names.get(error.field, error.field), error.reason)
+    return error
 
 
 async def answer_failure(request: Request, error: Exception) -> JSONResponse:

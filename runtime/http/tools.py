@@ -18,7 +18,7 @@ from attrs import frozen
 from reenact.actors.errors import InvalidRequest
 from reenact.runtime.grammar.json_schema import SchemaError
 from reenact.runtime.grammar.tool_calls import CLOSE, OPEN, call_grammar
-from reenact.runtime.http.fields import listed, mapping, text
+from reenact.runtime.http.fields import EMPTY, Check, Table, each, mapping, nested, one_of, takes, text
 
 _MAX_TOOLS: Final = 128
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -37,25 +37,105 @@ class Tools:
     grammar: str
 
 
-def tools_of(tools: list[Any] | None, choice: object, others: Mapping[str, object]) -> Tools | None:
+@takes(
+    anyOf=[
+        {"enum": ["auto", "none", "required"]},
+        {
+            "type": "object",
+            "properties": {
+                "type": {"enum": ["function"]},
+                "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            },
+            "required": ["type", "function"],
+        },
+    ]
+)
+def tool_choice(name: str, value: Any) -> str | tuple[str]:
+    """Return a choice in words, or a function's name in a tuple."""
+    if isinstance(value, str) and value in {"auto", "none", "required"}:
+        return value
+    if isinstance(value, dict) and value.get("type") == "function":
+        function = mapping(f"{name}.function", value.get("function"))
+        return (text(f"{name}.function.name", function.get("name")),)
+    raise InvalidRequest(name, 'expected "auto", "none", "required" or an object with a function')
+
+
+@takes(type="string", pattern=f"^{_NAME.pattern}$")
+def _tool_name(name: str, value: object) -> str:
+    if not _NAME.fullmatch(written := text(name, value)):
+        raise InvalidRequest(name, "expected up to 64 letters, digits and the characters _ . : -")
+    return written
+
+
+@takes(type="object", properties={"type": {"enum": ["object"]}})
+def _parameters(name: str, value: object) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {}} | mapping(name, value)
+    if parameters["type"] != "object":
+        raise InvalidRequest(name, "expected a schema of the type object")
+    return parameters
+
+
+@takes(anyOf=[{"type": "object"}, {"type": "string", "contentMediaType": "application/json"}])
+def _arguments(name: str, value: object) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidRequest(name, "it is not JSON") from None
+    return mapping(name, value)
+
+
+_TOOL: Final = Table(
+    done={
+        "type": one_of("function"),
+        "function": nested(
+            Table(
+                done={"name": _tool_name, "description": text, "parameters": _parameters},
+                required=("name",),
+                absent=EMPTY,
+            )
+        ),
+    },
+    required=("function",),
+)
+TOOLS: Final = each(nested(_TOOL))
+"""The check of the tools, as both APIs write them."""
+
+_CALL: Final = Table(
+    done={
+        "function": nested(Table(done={"name": text, "arguments": _arguments}, required=("name",), absent=EMPTY)),
+        "id": text,
+    },
+    required=("function",),
+    absent=EMPTY,
+)
+IN_MESSAGE: Final[dict[str, Check[Any]]] = {
+    "tool_calls": each(nested(_CALL)),
+    "tool_call_id": text,
+    "tool_name": text,
+    "name": text,
+}
+"""The checks of a message's fields that are about tools."""
+
+
+def tools_of(fields: Mapping[str, Any], others: Mapping[str, object]) -> Tools | None:
     """Return the tools of a request, or None if no call is possible.
 
     Args:
-        tools: The tools as both APIs write them.
-        choice: None, "auto", "none", "required", or an object with the function to call.
+        fields: The request's fields; of these ``tools`` and ``tool_choice`` are read.
         others: The fields that are refused beside tools, by their names.
 
     Raises:
         InvalidRequest: A field is wrong, or cannot be supported together with tools; the error names it.
     """
-    chosen = _chosen(choice)
+    tools, chosen = fields.get("tools"), fields.get("tool_choice", "auto")
     if not tools:
         if chosen not in {"auto", "none"}:
             raise InvalidRequest("tool_choice", "there are no tools to choose from")
         return None
     if len(tools) > _MAX_TOOLS:
         raise InvalidRequest("tools", f"there are more than {_MAX_TOOLS}")
-    shown = [_tool(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
+    shown = [_shown(tool["function"]) for tool in tools]
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in shown}
     if len(schemas) < len(shown):
         raise InvalidRequest("tools", "two tools have the same name")
@@ -76,32 +156,11 @@ def tools_of(tools: list[Any] | None, choice: object, others: Mapping[str, objec
         raise InvalidRequest("tools", "a schema is nested too deeply") from None
 
 
-def _chosen(choice: object) -> str | tuple[str]:
-    """Return a choice in words, or a function's name in a tuple."""
-    if choice is None:
-        return "auto"
-    if isinstance(choice, str) and choice in {"auto", "none", "required"}:
-        return choice
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        function = mapping("tool_choice.function", choice.get("function"))
-        return (text("tool_choice.function.name", function.get("name")),)
-    raise InvalidRequest("tool_choice", 'expected "auto", "none", "required" or an object with a function')
-
-
-def _tool(where: str, tool: object) -> dict[str, Any]:
-    given = mapping(where, tool)
-    if given.get("type", "function") != "function":
-        raise InvalidRequest(f"{where}.type", "only functions are supported")
-    function = mapping(f"{where}.function", given.get("function"))
-    name = text(f"{where}.function.name", function.get("name"))
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{where}.function.name", "expected up to 64 letters, digits and the characters _ . : -")
-    parameters = mapping(f"{where}.function.parameters", function.get("parameters") or {})
-    parameters = {"type": "object", "properties": {}} | parameters
-    if parameters["type"] != "object":
-        raise InvalidRequest(f"{where}.function.parameters", "expected a schema of the type object")
-    shown = {"name": name, "description": text(f"{where}.function.description", function.get("description") or "")}
-    return {"type": "function", "function": {**shown, "parameters": parameters}}
+def _shown(function: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool as a template shows it."""
+    parameters = function.get("parameters", {"type": "object", "properties": {}})
+    shown = {"name": function["name"], "description": function.get("description", ""), "parameters": parameters}
+    return {"type": "function", "function": shown}
 
 
 def call_fields(where: str, message: Mapping[str, Any], role: str) -> dict[str, Any]:
@@ -109,25 +168,22 @@ def call_fields(where: str, message: Mapping[str, Any], role: str) -> dict[str, 
 
     Args:
         where: The message's place, for errors.
-        message: The message.
+        message: The message's fields, checked.
         role: Its role.
 
     Raises:
-        InvalidRequest: A field is wrong; the error names it.
+        InvalidRequest: The role has no such field; the error names it.
     """
     found: dict[str, Any] = {}
     if message.get("tool_calls"):
         if role != "assistant":
             raise InvalidRequest(f"{where}.tool_calls", "only an assistant calls tools")
-        calls = listed(f"{where}.tool_calls", message["tool_calls"])
-        found["tool_calls"] = [_call(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)]
+        found["tool_calls"] = [_call(call) for call in message["tool_calls"]]
     if role == "tool":
         if message.get("tool_call_id"):
-            found["tool_call_id"] = text(f"{where}.tool_call_id", message["tool_call_id"])
-        for key in ("tool_name", "name"):
-            if message.get(key):
-                found["name"] = text(f"{where}.{key}", message[key])
-                break
+            found["tool_call_id"] = message["tool_call_id"]
+        if name := message.get("tool_name") or message.get("name"):
+            found["name"] = name
     return found
 
 
@@ -142,21 +198,9 @@ def with_names(messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _call(where: str, call: object) -> dict[str, Any]:
-    given = mapping(where, call)
-    function = mapping(f"{where}.function", given.get("function"))
-    name = text(f"{where}.function.name", function.get("name"))
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise InvalidRequest(f"{where}.function.arguments", "it is not JSON") from None
-    arguments = mapping(f"{where}.function.arguments", arguments)
-    found: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    if given.get("id"):
-        found["id"] = text(f"{where}.id", given["id"])
-    return found
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": call["function"]["name"], "arguments": call["function"].get("arguments", {})}
+    return {"type": "function", "function": function} | ({"id": call["id"]} if "id" in call else {})
 
 
 @frozen(kw_only=True)

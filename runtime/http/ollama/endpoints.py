@@ -8,14 +8,20 @@ import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
-from reenact.runtime.http.exchange import NDJSON, Outgoing, Reply
+from reenact.runtime.http.document import TEXT, Answers, DescribedRoute
+from reenact.runtime.http.exchange import JSON, NDJSON, PLAIN, Outgoing, Reply
 from reenact.runtime.http.failures import ollama_shape
-from reenact.runtime.http.fields import body_of
+from reenact.runtime.http.fields import Schema, body_of
 from reenact.runtime.http.models import InUse, Models, card_for
-from reenact.runtime.http.ollama import parts
+from reenact.runtime.http.ollama import parts, shapes
 from reenact.runtime.http.ollama.requests import (
+    CHAT,
+    EMBED,
+    GENERATE,
+    OLD_EMBED,
+    SHOW,
     Generation,
     chat_asked,
     embed_asked,
@@ -36,21 +42,28 @@ class OllamaApi:
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """Return its routes."""
-        refused = [Route(f"/api/{name}", _unchanging, methods=["POST"]) for name in ("pull", "push", "create", "copy")]
         return [
-            Route("/", _running, methods=["GET", "HEAD"]),
-            Route("/api/version", _version, methods=["GET", "HEAD"]),
-            Route("/api/tags", self._tags, methods=["GET", "HEAD"]),
-            Route("/api/ps", self._ps, methods=["GET"]),
-            Route("/api/show", self._show, methods=["POST"]),
-            Route("/api/generate", self._generate, methods=["POST"]),
-            Route("/api/chat", self._chat, methods=["POST"]),
-            Route("/api/embed", self._embed, methods=["POST"]),
-            Route("/api/embeddings", self._old_embed, methods=["POST"]),
-            Route("/api/delete", _unchanging, methods=["DELETE"]),
-            *refused,
+            DescribedRoute("/", _running, summary="Whether the server runs.", answers={PLAIN: TEXT}, is_open=True),
+            DescribedRoute("/api/version", _version, summary="The version of the API.", answers={JSON: shapes.VERSION}),
+            DescribedRoute("/api/tags", self._tags, summary="The served models.", answers={JSON: shapes.TAGS}),
+            DescribedRoute("/api/ps", self._ps, summary="The loaded models.", answers={JSON: shapes.PS}),
+            *(
+                DescribedRoute(f"/api/{name}", answer, summary=summary, method="POST", body=body, answers=answers)
+                for name, answer, summary, body, answers in (
+                    ("show", self._show, "The description of a model.", SHOW, {JSON: shapes.SHOWN}),
+                    ("generate", self._generate, "Complete a text.", GENERATE, _streamed(shapes.GENERATED)),
+                    ("chat", self._chat, "Answer messages.", CHAT, _streamed(shapes.CHATTED)),
+                    ("embed", self._embed, "Turn texts into vectors.", EMBED, {JSON: shapes.EMBEDDED}),
+                    ("embeddings", self._old_embed, "Turn a text into one.", OLD_EMBED, {JSON: shapes.OLD_EMBEDDED}),
+                )
+            ),
+            DescribedRoute("/api/delete", _unchanging, summary="Not supported.", method="DELETE", answers={}),
+            *(
+                DescribedRoute(f"/api/{name}", _unchanging, summary="Not supported.", method="POST", answers={})
+                for name in ("pull", "push", "create", "copy")
+            ),
         ]
 
     async def _tags(self, _: Request) -> JSONResponse:
@@ -181,6 +194,11 @@ def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncCo
         return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
     tools = () if asked.tools is None else asked.tools.shown
     return held.runtime.stream_chat(asked.messages, tools=tools, request_id=name, **asked.options)
+
+
+def _streamed(part: Schema) -> Answers:
+    """Return the answers of an endpoint that sends one object, or a stream of parts of the same form."""
+    return {NDJSON: part, JSON: part}
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -5,36 +5,56 @@ The rule that holds here: null and empty mean "not given", for every field; obso
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_TOP_LOGPROBS
-from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
-from reenact.runtime.http.tools import Tools, call_fields, tools_of, with_names
+from reenact.actors.limits import MAX_INTEGER, MAX_TOP_LOGPROBS
+from reenact.runtime.http.fields import (
+    EMPTY,
+    Check,
+    Refusal,
+    Table,
+    below_zero,
+    each,
+    filled,
+    flag,
+    mapping,
+    nested,
+    option,
+    stops,
+    takes,
+    text,
+    texts,
+    within,
+)
+from reenact.runtime.http.tools import IN_MESSAGE, TOOLS, Tools, call_fields, tool_choice, tools_of, with_names
 
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
-_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""Go's units of a duration, in seconds."""
+_AMOUNT: Final = rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)({'|'.join(_UNITS)})"
+_DURATION: Final = rf"[-+]?(?:0|(?:{_AMOUNT})+)"
 
-_OPTIONS: Final[dict[str, Check]] = {
-    "seed": whole,
-    "num_predict": whole,
-    "num_keep": whole,
-    "stop": texts,
-    "temperature": number,
-    "top_k": whole,
-    "top_p": number,
-    "min_p": number,
-    "typical_p": number,
-    "repeat_last_n": whole,
-    "repeat_penalty": number,
-    "presence_penalty": number,
-    "frequency_penalty": number,
-}
-_ANY_BELOW_ZERO: Final = {"num_predict": -1, "num_keep": -1, "repeat_last_n": -1, "top_k": 0}
-"""The meaning of a number below 0; a seed below 0 means no seed."""
+_OPTIONS: Final = Table(
+    done={
+        "seed": below_zero(option("seed"), None),
+        "num_predict": below_zero(option("num_predict"), -1),
+        "num_keep": below_zero(option("num_keep"), -1),
+        "stop": stops,
+        "temperature": option("temperature"),
+        "top_k": below_zero(option("top_k"), 0),
+        "top_p": option("top_p"),
+        "min_p": option("min_p"),
+        "typical_p": option("typical_p"),
+        "repeat_last_n": below_zero(option("repeat_last_n"), -1),
+        "repeat_penalty": option("repeat_penalty"),
+        "presence_penalty": option("presence_penalty"),
+        "frequency_penalty": option("frequency_penalty"),
+    },
+    absent=EMPTY,
+)
 
 
 @frozen(kw_only=True)
@@ -56,46 +76,45 @@ class Generation:
         return bool(self.prompt or self.messages)
 
 
+@takes(anyOf=[{"type": "number"}, {"type": "string", "pattern": f"^(?:{_DURATION})$"}])
 def keep_alive(name: str, value: object) -> float:
     """Return seconds from a number or a duration in Go's notation, and infinity for any below 0."""
-    if isinstance(value, str) and (sign := value.removeprefix("-")):
-        parts = _DURATION.findall(sign)
-        if parts and "".join(map("".join, parts)) == sign:
-            seconds = sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
-            return math.inf if value.startswith("-") and seconds else seconds
+    if isinstance(value, str) and re.fullmatch(_DURATION, value):
+        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(_AMOUNT, value))
+        return math.inf if value.startswith("-") and seconds else seconds
     if type(value) not in {int, float}:
         raise InvalidRequest(name, 'expected seconds, or a duration such as "5m" or "1h30m"')
     seconds = float(value)  # type: ignore[arg-type]  # it is one of them
     return math.inf if seconds < 0 else seconds
 
 
+@takes(anyOf=[{"enum": ["json"]}, {"type": "object", "minProperties": 1}])
 def _format(name: str, value: object) -> object:
-    if value == "json" or isinstance(value, dict):
+    if value == "json" or (value and isinstance(value, dict)):
         return value
     raise InvalidRequest(name, 'expected "json" or a JSON Schema as an object')
 
 
-def _top_logprobs(name: str, value: object) -> int:
-    number_of = whole(name, value)
-    if not 0 <= number_of <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest(name, f"expected 0 to {MAX_TOP_LOGPROBS}")
-    return number_of
+@takes(**_OPTIONS.schema)
+def _options(name: str, value: object) -> dict[str, Any]:
+    return _OPTIONS.read(mapping(name, value))
 
 
-_COMMON: Final[dict[str, Check]] = {
-    "model": text,
+_COMMON: Final[dict[str, Check[Any]]] = {
+    "model": filled(text),
     "stream": flag,
     "keep_alive": keep_alive,
-    "options": mapping,
+    "options": _options,
     "format": _format,
     "truncate": flag,
     "shift": flag,
     "logprobs": flag,
-    "top_logprobs": _top_logprobs,
+    "top_logprobs": within(0, MAX_TOP_LOGPROBS),
 }
 _THINK: Final = {"think": Refusal(reason="this model does not support thinking")}
+_MODEL: Final = ("model",)
 
-_GENERATE: Final = Table(
+GENERATE: Final = Table(
     done={**_COMMON, "prompt": text, "system": text, "raw": flag},
     refused={
         **_THINK,
@@ -104,29 +123,38 @@ _GENERATE: Final = Table(
         "template": Refusal(reason="the model's own template is used; raw takes a finished text"),
         "context": Refusal(reason="it is not supported: send the whole conversation to /api/chat"),
     },
+    required=_MODEL,
+    absent=EMPTY,
 )
-_CHAT: Final = Table(
-    done={**_COMMON, "messages": listed, "tools": listed},
+_MESSAGE: Final = Table(
+    done={"role": filled(text), "content": text, **IN_MESSAGE},
+    refused={"images": Refusal(reason="this model does not support images")},
+    required=("role",),
+    absent=EMPTY,
+)
+# ollama's API has no tool_choice; some clients send OpenAI's field here, and it is done likewise.
+CHAT: Final = Table(
+    done={**_COMMON, "messages": each(nested(_MESSAGE)), "tools": TOOLS, "tool_choice": tool_choice},
     refused=_THINK,
+    required=_MODEL,
+    absent=EMPTY,
 )
-_EMBED: Final = Table(
+EMBED: Final = Table(
     done={
-        "model": text,
+        "model": filled(text),
         "input": texts,
         "truncate": flag,
-        "dimensions": whole,
+        "dimensions": within(1, MAX_INTEGER),
         "keep_alive": keep_alive,
         "options": mapping,
     },
-    refused={},
+    required=_MODEL,
+    absent=EMPTY,
 )
-_OLD_EMBED: Final = Table(done={"model": text, "prompt": text, "keep_alive": keep_alive}, refused={})
-_SHOW: Final = Table(done={"model": text, "name": text}, refused={})
-
-_MESSAGE: Final[dict[str, Check]] = {"role": text, "content": text}
-_REFUSED_IN_MESSAGE: Final = {
-    "images": Refusal(reason="this model does not support images"),
-}
+OLD_EMBED: Final = Table(
+    done={"model": filled(text), "prompt": text, "keep_alive": keep_alive}, required=_MODEL, absent=EMPTY
+)
+SHOW: Final = Table(done={"model": filled(text)}, required=_MODEL, absent=EMPTY)
 
 
 def generate_asked(body: dict[str, Any]) -> Generation:
@@ -135,7 +163,7 @@ def generate_asked(body: dict[str, Any]) -> Generation:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    fields = _GENERATE.read(_given(body))
+    fields = GENERATE.read(body)
     prompt, system = fields.get("prompt", ""), fields.get("system")
     if not fields.get("raw"):
         said: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
@@ -152,43 +180,27 @@ def chat_asked(body: dict[str, Any]) -> Generation:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    given = _given(body)
-    fields = _CHAT.read(given)
+    fields = CHAT.read(body)
     messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(fields.get("messages", []))]
     options = fields.get("options", {})
     others = {name: fields.get(name) for name in ("format", "logprobs", "top_logprobs")} | {"stop": options.get("stop")}
-    # ollama's API has no tool_choice; some clients send OpenAI's field here, and it is done likewise.
-    tools = tools_of(fields.get("tools"), given.get("tool_choice"), others)
-    return _generation(fields, None, with_names(messages), tools)
+    return _generation(fields, None, with_names(messages), tools_of(fields, others))
 
 
 def embed_asked(body: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of ``/api/embed``."""
-    if body.get("input") in ("", None):
-        body = {**body, "input": []}
-    return {"input": [], **_named(_EMBED.read(body))}
+    return {"input": [], **EMBED.read(body)}
 
 
 def old_embed_asked(body: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of ``/api/embeddings``."""
-    return {"prompt": "", **_named(_OLD_EMBED.read(body))}
+    return {"prompt": "", **OLD_EMBED.read(body)}
 
 
 def show_asked(body: dict[str, Any]) -> str:
-    """Return the name of the model in a request of ``/api/show``."""
-    fields = _SHOW.read(_given(body))
-    name: str = _named({"model": fields.get("name"), **fields})["model"]
+    """Return the name of the model in a request of ``/api/show``; old clients call the field ``name``."""
+    name: str = SHOW.read({**body, "model": body.get("model") or body.get("name")})["model"]
     return name
-
-
-def _named(fields: dict[str, Any]) -> dict[str, Any]:
-    if not fields.get("model"):
-        raise InvalidRequest("model", "it is missing: give one of the names that GET /api/tags lists")
-    return fields
-
-
-def _given(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value not in ("", [], {}) or isinstance(value, bool)}
 
 
 def _generation(
@@ -197,7 +209,6 @@ def _generation(
     messages: list[Mapping[str, Any]] | None,
     tools: Tools | None = None,
 ) -> Generation:
-    _named(fields)
     forced = {} if tools is None else {"grammar": tools.grammar}
     direct = ("format", "truncate", "shift", "logprobs", "top_logprobs")
     return Generation(
@@ -207,34 +218,11 @@ def _generation(
         tools=tools,
         stream=fields.get("stream", True),
         keep_alive=fields.get("keep_alive"),
-        options=_options(fields.get("options", {}))
-        | {name: fields[name] for name in direct if name in fields}
-        | forced,
+        options=fields.get("options", {}) | {name: fields[name] for name in direct if name in fields} | forced,
     )
 
 
-def _options(asked: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = Table(done=_OPTIONS, refused={}).read(_given(asked))
-    for name, meaning in _ANY_BELOW_ZERO.items():
-        if found.get(name, 0) < 0:
-            found[name] = meaning
-    if found.get("seed", 0) < 0:
-        del found["seed"]
-    return found
-
-
-def _message(i: int, message: object) -> dict[str, Any]:
-    """Return a message with its role in lower case, its text and its calls; other fields are ignored if empty."""
-
-    def placed(check: Callable[[], Any]) -> Any:
-        try:
-            return check()
-        except InvalidRequest as error:
-            raise InvalidRequest(f"messages[{i}].{error.field}", error.reason) from None
-
-    said = _given(mapping(f"messages[{i}]", message))
-    fields = placed(lambda: Table(done=_MESSAGE, refused=_REFUSED_IN_MESSAGE).read(said))
-    if "role" not in fields:
-        raise InvalidRequest(f"messages[{i}].role", "it is missing")
+def _message(i: int, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with its role in lower case, its text and its calls."""
     role = fields["role"].lower()
-    return {"role": role, "content": fields.get("content", "")} | call_fields(f"messages[{i}]", said, role)
+    return {"role": role, "content": fields.get("content", "")} | call_fields(f"messages[{i}]", fields, role)

@@ -7,15 +7,19 @@ from typing import Literal
 import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
 from reenact.actors import events as e
-from reenact.runtime.http.exchange import SSE, Outgoing, Reply
+from reenact.runtime.http.document import DescribedRoute
+from reenact.runtime.http.exchange import JSON, SSE, Outgoing, Reply
 from reenact.runtime.http.failures import openai_shape
 from reenact.runtime.http.fields import body_of
 from reenact.runtime.http.models import InUse, Models, card_for
-from reenact.runtime.http.openai import objects
+from reenact.runtime.http.openai import objects, shapes
 from reenact.runtime.http.openai.requests import (
+    CHAT,
+    COMPLETION,
+    EMBEDDING,
     Question,
     chat_asked,
     completion_asked,
@@ -31,14 +35,35 @@ class OpenaiApi:
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """Return its routes."""
         return [
-            Route("/v1/models", self._list, methods=["GET"]),
-            Route("/v1/models/{name:path}", self._one, methods=["GET"]),
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Route("/v1/completions", self._completion, methods=["POST"]),
-            Route("/v1/embeddings", self._embedding, methods=["POST"]),
+            DescribedRoute("/v1/models", self._list, summary="The served models.", answers={JSON: shapes.MODELS}),
+            DescribedRoute("/v1/models/{name:path}", self._one, summary="A model.", answers={JSON: shapes.MODEL}),
+            DescribedRoute(
+                "/v1/chat/completions",
+                self._chat,
+                summary="Answer messages.",
+                method="POST",
+                body=CHAT,
+                answers={JSON: shapes.CHATTED, SSE: shapes.CHAT_CHUNK},
+            ),
+            DescribedRoute(
+                "/v1/completions",
+                self._completion,
+                summary="Complete a text.",
+                method="POST",
+                body=COMPLETION,
+                answers={JSON: shapes.COMPLETED, SSE: shapes.COMPLETION_CHUNK},
+            ),
+            DescribedRoute(
+                "/v1/embeddings",
+                self._embedding,
+                summary="Turn texts into vectors.",
+                method="POST",
+                body=EMBEDDING,
+                answers={JSON: shapes.EMBEDDED},
+            ),
         ]
 
     async def _list(self, _: Request) -> JSONResponse:

@@ -10,9 +10,26 @@ from typing import Any, Final, Literal
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_TOP_LOGPROBS
-from reenact.runtime.http.fields import Check, Refusal, Table, flag, listed, mapping, number, text, texts, whole
-from reenact.runtime.http.tools import Tools, call_fields, tools_of, with_names
+from reenact.actors.limits import MAX_INTEGER, MAX_TOP_LOGPROBS
+from reenact.runtime.http.fields import (
+    Check,
+    Refusal,
+    Table,
+    below_zero,
+    each,
+    filled,
+    flag,
+    mapping,
+    nested,
+    one_of,
+    option,
+    stops,
+    takes,
+    text,
+    texts,
+    within,
+)
+from reenact.runtime.http.tools import IN_MESSAGE, TOOLS, Tools, call_fields, tool_choice, tools_of, with_names
 
 _SYSTEM: Final = {"developer": "system"}
 """The roles that templates do not know, with the roles that replace them."""
@@ -20,22 +37,80 @@ _SYSTEM: Final = {"developer": "system"}
 _TEXTS: Final = "text"
 
 
-def _any(_: str, value: object) -> object:
-    """Take a field that is checked together with others."""
-    return value
+_PART: Final = Table(done={"type": one_of(_TEXTS), "text": text}, required=("type", "text"))
 
 
-_COMMON: Final[dict[str, Check]] = {
-    "model": text,
+@takes(anyOf=[{"type": "string"}, {"type": "array", "items": _PART.schema}])
+def _content(name: str, value: object) -> str:
+    """Return a content as one text, its parts joined."""
+    if not isinstance(value, list):
+        return text(name, value)
+    for i, part in enumerate(value):
+        if isinstance(part, dict) and isinstance(part.get("type"), str) and part["type"] != _TEXTS:
+            raise InvalidRequest(f"{name}[{i}]", "this model accepts only text")
+    return "".join(part["text"] for part in each(nested(_PART))(name, value))
+
+
+@takes(
+    anyOf=[
+        {"type": "object", "properties": {"type": {"enum": [_TEXTS, "json_object"]}}, "required": ["type"]},
+        {
+            "type": "object",
+            "properties": {
+                "type": {"enum": ["json_schema"]},
+                "json_schema": {
+                    "type": "object",
+                    "properties": {"schema": {"type": "object", "minProperties": 1}},
+                    "required": ["schema"],
+                },
+            },
+            "required": ["type", "json_schema"],
+        },
+    ]
+)
+def _response_format(name: str, value: object) -> Any:
+    """Return the format for an answer."""
+    asked = mapping(name, value)
+    if asked.get("type") == _TEXTS:
+        return None
+    if asked.get("type") == "json_object":
+        return "json"
+    schema = asked.get("json_schema")
+    schema = schema.get("schema") if isinstance(schema, dict) else None
+    if asked.get("type") != "json_schema":
+        raise InvalidRequest(name, 'expected the type "text", "json_object" or "json_schema"')
+    if not isinstance(schema, dict) or not schema:
+        raise InvalidRequest(name, "json_schema.schema is missing")
+    return schema
+
+
+@takes(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}])
+def _prompt(name: str, value: object) -> str:
+    if isinstance(value, list):
+        if len(value) != 1 or not isinstance(value[0], str):
+            raise InvalidRequest(name, "expected one text, not tokens: send one request for each text")
+        value = value[0]
+    return text(name, value)
+
+
+@takes(**filled(texts).schema)
+def _input(name: str, value: object) -> list[str]:
+    if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+        raise InvalidRequest(name, "expected a string or a list of strings, not tokens, which may be another model's")
+    return filled(texts)(name, value)
+
+
+_COMMON: Final[dict[str, Check[Any]]] = {
+    "model": filled(text),
     "stream": flag,
-    "stream_options": mapping,
-    "temperature": number,
-    "top_p": number,
-    "max_tokens": whole,
-    "stop": texts,
-    "seed": whole,
-    "frequency_penalty": number,
-    "presence_penalty": number,
+    "stream_options": nested(Table(done={"include_usage": flag})),
+    "temperature": option("temperature"),
+    "top_p": option("top_p"),
+    "max_tokens": within(0, MAX_INTEGER),
+    "stop": stops,
+    "seed": below_zero(option("seed"), None),
+    "frequency_penalty": option("frequency_penalty"),
+    "presence_penalty": option("presence_penalty"),
 }
 _ONE: Final = Refusal(reason="a request generates one answer: send one request for each", but=(1,))
 _REFUSED: Final = {
@@ -43,16 +118,24 @@ _REFUSED: Final = {
     "best_of": _ONE,
     "logit_bias": Refusal(reason="token biases are not supported"),
 }
-_CHAT: Final = Table(
+_MESSAGE: Final = Table(
+    done={"role": text, "content": _content, **IN_MESSAGE},
+    refused={
+        "function_call": Refusal(reason="this model does not support functions"),
+        "audio": Refusal(reason="this model does not support audio"),
+    },
+    required=("role",),
+)
+CHAT: Final = Table(
     done={
         **_COMMON,
-        "messages": listed,
-        "max_completion_tokens": whole,
-        "response_format": mapping,
+        "messages": filled(each(nested(_MESSAGE))),
+        "max_completion_tokens": within(0, MAX_INTEGER),
+        "response_format": _response_format,
         "logprobs": flag,
-        "top_logprobs": whole,
-        "tools": listed,
-        "tool_choice": _any,
+        "top_logprobs": within(0, MAX_TOP_LOGPROBS),
+        "tools": TOOLS,
+        "tool_choice": tool_choice,
     },
     refused={
         **_REFUSED,
@@ -64,23 +147,26 @@ _CHAT: Final = Table(
         "web_search_options": Refusal(reason="web search is not supported"),
         "reasoning_effort": Refusal(reason="this model does not support thinking", but=("none",)),
     },
+    required=("model", "messages"),
 )
-_COMPLETION: Final = Table(
-    done={**_COMMON, "prompt": text, "logprobs": whole},
+COMPLETION: Final = Table(
+    done={**_COMMON, "prompt": _prompt, "logprobs": within(0, MAX_TOP_LOGPROBS)},
     refused={
         **_REFUSED,
         "echo": Refusal(reason="the prompt is not repeated"),
         "suffix": Refusal(reason="this model does not support insert"),
     },
+    required=("model", "prompt"),
 )
-_EMBEDDING: Final = Table(
-    done={"model": text, "dimensions": whole, "encoding_format": text, "input": texts},
-    refused={},
+EMBEDDING: Final = Table(
+    done={
+        "model": filled(text),
+        "dimensions": within(1, MAX_INTEGER),
+        "encoding_format": one_of("float", "base64"),
+        "input": _input,
+    },
+    required=("model", "input"),
 )
-_IN_MESSAGE: Final = {
-    "function_call": Refusal(reason="this model does not support functions"),
-    "audio": Refusal(reason="this model does not support audio"),
-}
 
 
 @frozen(kw_only=True)
@@ -113,18 +199,17 @@ def chat_asked(body: dict[str, Any]) -> Question:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    fields = _CHAT.read(body)
+    fields = CHAT.read(body)
     options = _options(fields)
     if fields.get("logprobs"):
-        options |= {"logprobs": True, "top_logprobs": _top(fields.get("top_logprobs", 0), "top_logprobs")}
+        options |= {"logprobs": True, "top_logprobs": fields.get("top_logprobs", 0)}
     elif fields.get("top_logprobs"):
         raise InvalidRequest("top_logprobs", "logprobs is required with it")
-    if (form := _form(fields.get("response_format"))) is not None:
+    if (form := fields.get("response_format")) is not None:
         options["format"] = form
-    messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(_needed(fields, "messages"))]
+    messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(fields["messages"])]
     others = {"response_format": form, "logprobs": fields.get("logprobs"), "stop": options.get("stop")}
-    tools = tools_of(fields.get("tools"), fields.get("tool_choice"), others)
-    if tools is not None:
+    if (tools := tools_of(fields, others)) is not None:
         options["grammar"] = tools.grammar
     return _question(fields, None, with_names(messages), options, tools)
 
@@ -135,16 +220,11 @@ def completion_asked(body: dict[str, Any]) -> Question:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    if isinstance(body.get("prompt"), list):
-        prompts = body["prompt"]
-        if len(prompts) != 1 or not isinstance(prompts[0], str):
-            raise InvalidRequest("prompt", "expected one text, not tokens: send one request for each text")
-        body = {**body, "prompt": prompts[0]}
-    fields = _COMPLETION.read(body)
+    fields = COMPLETION.read(body)
     options = _options(fields)
     if "logprobs" in fields:
-        options |= {"logprobs": True, "top_logprobs": _top(fields["logprobs"], "logprobs")}
-    return _question(fields, _needed(fields, "prompt"), None, options)
+        options |= {"logprobs": True, "top_logprobs": fields["logprobs"]}
+    return _question(fields, fields["prompt"], None, options)
 
 
 def embedding_asked(body: dict[str, Any]) -> TextsToEmbed:
@@ -153,20 +233,12 @@ def embedding_asked(body: dict[str, Any]) -> TextsToEmbed:
     Raises:
         InvalidRequest: A field is wrong; the error names it.
     """
-    given = body.get("input")
-    if isinstance(given, list) and given and not all(isinstance(one, str) for one in given):
-        raise InvalidRequest(
-            "input", "expected a string or a list of strings, not tokens, which may be another model's"
-        )
-    fields = _EMBEDDING.read(body)
-    encoding = fields.get("encoding_format", "float")
-    if encoding not in {"float", "base64"}:
-        raise InvalidRequest("encoding_format", 'expected "float" or "base64"')
+    fields = EMBEDDING.read(body)
     return TextsToEmbed(
-        model=_needed(fields, "model"),
-        texts=_needed(fields, "input"),
+        model=fields["model"],
+        texts=fields["input"],
         dimensions=fields.get("dimensions"),
-        encoding=encoding,
+        encoding=fields.get("encoding_format", "float"),
     )
 
 
@@ -177,85 +249,27 @@ def _question(
     options: dict[str, Any],
     tools: Tools | None = None,
 ) -> Question:
-    usage = fields.get("stream_options", {}).get("include_usage")
     return Question(
-        model=_needed(fields, "model"),
+        model=fields["model"],
         prompt=prompt,
         messages=messages,
         tools=tools,
         stream=fields.get("stream", False),
-        include_usage=usage is not None and flag("stream_options.include_usage", usage),
+        include_usage=fields.get("stream_options", {}).get("include_usage", False),
         options=options,
     )
 
 
 def _options(fields: dict[str, Any]) -> dict[str, Any]:
-    same = ("seed", "frequency_penalty", "presence_penalty")
+    same = ("seed", "stop", "frequency_penalty", "presence_penalty")
     options: dict[str, Any] = {name: fields[name] for name in same if name in fields}
     options |= {"temperature": fields.get("temperature", 1.0), "top_p": fields.get("top_p", 1.0)}
     options |= {"truncate": False, "shift": False}
-    if options.get("seed", 0) < 0:
-        del options["seed"]
-    bounds = [fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields]
-    if bounds:
-        if min(bounds) < 0:
-            raise InvalidRequest("num_predict", "expected 0 or more")
+    if bounds := [fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields]:
         options["num_predict"] = min(bounds)
-    if stops := [stop for stop in fields.get("stop", []) if stop]:
-        options["stop"] = stops
     return options
 
 
-def _top(asked: int, name: str) -> int:
-    if not 0 <= asked <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest(name, f"expected 0 to {MAX_TOP_LOGPROBS}")
-    return asked
-
-
-def _form(asked: dict[str, Any] | None) -> Any:
-    """Return the format for an answer."""
-    if asked is None or asked.get("type") == _TEXTS:
-        return None
-    if asked.get("type") == "json_object":
-        return "json"
-    schema = asked.get("json_schema")
-    schema = schema.get("schema") if isinstance(schema, dict) else None
-    if asked.get("type") != "json_schema":
-        raise InvalidRequest("response_format", 'expected the type "text", "json_object" or "json_schema"')
-    if not isinstance(schema, dict) or not schema:
-        raise InvalidRequest("response_format", "json_schema.schema is missing")
-    return schema
-
-
-def _needed(fields: dict[str, Any], name: str) -> Any:
-    if name not in fields or (not fields[name] and name != "prompt"):
-        raise InvalidRequest(name, "it is missing")
-    return fields[name]
-
-
-def _message(i: int, message: object) -> dict[str, Any]:
-    where = f"messages[{i}]"
-    said = mapping(where, message)
-    for name, refusal in _IN_MESSAGE.items():
-        if said.get(name):
-            raise InvalidRequest(f"{where}.{name}", refusal.reason)
-    if said.get("role") is None:
-        raise InvalidRequest(f"{where}.role", "it is missing")
-    role = text(f"{where}.role", said["role"])
-    content = _content(f"{where}.content", said.get("content"))
-    return {"role": _SYSTEM.get(role, role), "content": content} | call_fields(where, said, role)
-
-
-def _content(where: str, content: object) -> str:
-    """Return a content as one text, its parts joined."""
-    if content is None:
-        return ""
-    if not isinstance(content, list):
-        return text(where, content)
-    found = []
-    for i, part in enumerate(content):
-        kind = mapping(f"{where}[{i}]", part).get("type")
-        if kind != _TEXTS:
-            raise InvalidRequest(f"{where}[{i}]", "this model accepts only text")
-        found.append(text(f"{where}[{i}].text", part.get("text")))
-    return "".join(found)
+def _message(i: int, fields: dict[str, Any]) -> dict[str, Any]:
+    role, content = fields["role"], fields.get("content", "")
+    return {"role": _SYSTEM.get(role, role), "content": content} | call_fields(f"messages[{i}]", fields, role)
