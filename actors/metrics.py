@@ -8,14 +8,24 @@ The rules that hold here:
   an eighth apart, so the cost does not grow with the session.
 """
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Final
 
 from attrs import Factory, define, frozen
 
 from reenact.actors import events as e
+from reenact.actors.batch import apply_operations, n_without
 
 _STEPS: Final = 8
 """The count of buckets for each doubling: a value is exact to an eighth."""
+
+TIME_BOUNDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0),
+)
+"""The seconds for which `Statistics` counts the times that are at most as long."""
+_BOUNDS: Final = tuple(round(bound * 1e9) for bound in TIME_BOUNDS)
 
 
 @frozen(kw_only=True)
@@ -67,6 +77,23 @@ class Histogram:
             if left <= 0:
                 return min(upper, self.maximum)
         return self.maximum
+
+
+@define
+class TimeHistogram(Histogram):
+    """Times in nanoseconds, which are also counted between the bounds of `TIME_BOUNDS`."""
+
+    between: list[int] = Factory(lambda: [0] * len(_BOUNDS))
+
+    def add(self, value: int) -> None:
+        """Count a time."""
+        Histogram.add(self, value)
+        if value <= _BOUNDS[-1]:
+            self.between[bisect_left(_BOUNDS, value)] += 1
+
+    def at_most(self) -> tuple[int, ...]:
+        """Return the count of times that are at most each bound."""
+        return tuple(accumulate(self.between))
 
 
 def bucket(value: int) -> int:
@@ -125,6 +152,12 @@ class Statistics:
     """The count of requests that never had a number, because they were impossible."""
     n_finished: int = 0
     """The count of requests that have ended, for any reason."""
+    ends: dict[e.FinishReason, int] = Factory(dict)
+    """The count of these for each reason that occurred."""
+    n_cells: int = 0
+    """The count of cells of all slots."""
+    n_used_cells: int = 0
+    """The count of cells that hold inputs, including those of sequences that have ended."""
     n_batches: int = 0
     """The count of decoded batches."""
     n_rows: int = 0
@@ -148,6 +181,14 @@ class Statistics:
     first_token_time: Distribution = Distribution()
     inter_token_time: Distribution = Distribution()
     """The time between two tokens of one sequence, including pauses of its reader."""
+    decode_time: Distribution = Distribution()
+    """The time from the plan of a batch to its outcome."""
+    queue_at_most: tuple[int, ...] = (0,) * len(TIME_BOUNDS)
+    """The count of queue times that are at most each of `TIME_BOUNDS`."""
+    first_token_at_most: tuple[int, ...] = (0,) * len(TIME_BOUNDS)
+    """The same for `first_token_time`."""
+    inter_token_at_most: tuple[int, ...] = (0,) * len(TIME_BOUNDS)
+    """The same for `inter_token_time`."""
     rows_per_batch: Distribution = Distribution()
     """The count of rows in each planned batch."""
     sequences_per_batch: Distribution = Distribution()
@@ -182,10 +223,19 @@ class Metrics:
         """The timelines of the requests that have not ended, or that ended after the last request came."""
         self._ended: list[int] = []
         self._n_slots = 0
+        self._n_cells = 0
+        self._cells: dict[int, int] = {}
+        """The count of used cells of each slot."""
+        self._plan: e.BatchPlanned | None = None
+        """The batch in flight."""
+        self._planned = 0
+        """The time at which it was planned."""
+        self._ends: dict[e.FinishReason, int] = {}
         self._active: set[int] = set()
         self._waiting: set[int] = set()
         self._counts = SessionCounts()
-        self._queue, self._first, self._between = Histogram(), Histogram(), Histogram()
+        self._queue, self._first, self._between = TimeHistogram(), TimeHistogram(), TimeHistogram()
+        self._decode = Histogram()
         self._rows, self._parts = Histogram(), Histogram()
 
     def add(self, event: e.Event, t: int) -> None:
@@ -199,19 +249,24 @@ class Metrics:
         match event:
             case e.SessionOpened():
                 self._n_slots = event.context.n_slots
+                self._n_cells = event.context.n_ctx_seq * event.context.n_slots
+                self._cells = dict.fromkeys(range(event.context.n_slots), 0)
             case e.RequestReceived():
                 self._begin(event, t)
             case e.RequestRefused():
                 self._counts.refused += 1
             case e.BatchPlanned():
+                self._plan, self._planned = event, t
                 n_rows = sum(len(part.inputs) for part in event.parts)
                 self._counts.rows += n_rows
                 self._rows.add(n_rows)
                 self._parts.add(len(event.parts))
             case e.BatchDecoded():
+                self._came_back(event, t)
                 self._decoded(event, t)
             case e.SequenceFinished():
                 self._counts.finished += 1
+                self._ends[event.finish_reason] = self._ends.get(event.finish_reason, 0) + 1
                 self._waiting.discard(event.sequence)
                 self._active.discard(event.sequence)
                 self.timelines[event.sequence].finished = t
@@ -226,6 +281,15 @@ class Metrics:
         self._ended.clear()
         self._counts.requests += 1
         self.timelines[event.sequence] = Timeline(received=t)
+
+    def _came_back(self, event: e.BatchDecoded, t: int) -> None:
+        plan, self._plan = self._plan, None
+        if plan is None:
+            return
+        self._decode.add(t - self._planned)
+        if event.positions:  # Otherwise the engine refused the batch, and changed no cells.
+            self._cells = apply_operations(self._cells, plan, n_without)
+            self._cells |= {slot: last + 1 for slot, last in event.positions}
 
     def _decoded(self, event: e.BatchDecoded, t: int) -> None:
         self._counts.batches += 1
@@ -267,6 +331,8 @@ class Metrics:
             case e.PromptTruncated():
                 self._counts.truncated += event.discard
                 self.timelines[event.sequence].n_truncated = event.discard
+            case e.CellsLost():
+                self._cells = dict.fromkeys(self._cells, 0)
             case e.ContextShifted():
                 self._counts.shifts += 1
                 self.timelines[event.sequence].n_shifts += 1
@@ -286,6 +352,9 @@ class Metrics:
             n_requests=counts.requests,
             n_refused=counts.refused,
             n_finished=counts.finished,
+            ends=dict(self._ends),
+            n_cells=self._n_cells,
+            n_used_cells=sum(self._cells.values()),
             n_batches=counts.batches,
             n_rows=counts.rows,
             n_sampled=counts.sampled,
@@ -300,6 +369,10 @@ class Metrics:
             queue_time=self._queue.distribution(1e9),
             first_token_time=self._first.distribution(1e9),
             inter_token_time=self._between.distribution(1e9),
+            decode_time=self._decode.distribution(1e9),
+            queue_at_most=self._queue.at_most(),
+            first_token_at_most=self._first.at_most(),
+            inter_token_at_most=self._between.at_most(),
             rows_per_batch=self._rows.distribution(),
             sequences_per_batch=self._parts.distribution(),
         )

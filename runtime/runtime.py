@@ -208,6 +208,11 @@ class Runtime:
         """Return the session's statistics so far, which are computed from its records."""
         return self._session.metrics.statistics()
 
+    @property
+    def n_log_bytes(self) -> int:
+        """The count of bytes in the session's log, without rows; 0 if nothing is recorded."""
+        return self._session.n_log_bytes
+
     def live_requests(self) -> list[LiveRequest]:
         """Return the requests that have not ended, each with the requests for which it waits."""
         return self._session.live_requests()

@@ -114,6 +114,11 @@ class Session:
         """The number of the next request."""
         return self._driver.kernel.n_requests + 1
 
+    @property
+    def n_log_bytes(self) -> int:
+        """The count of bytes in the log; 0 without one."""
+        return 0 if self._journal is None else self._journal.n_bytes
+
     def live_requests(self) -> list[LiveRequest]:
         """Return the requests that have not ended."""
         return live_requests(self._driver.kernel.state)

@@ -46,7 +46,7 @@ async def test_the_stream_is_cancelled_after_a_sentence(tmp_path: Path) -> None:
     """The first sentence is returned, and the log says that the rest was cancelled."""
     engine = ScriptedEngine([" there was", " a cat.", " It", " slept."])
     assert " there was a cat." == await stream_and_cancel.main(engine, str(tmp_path / "log.jsonl"))
-    assert {"cancelled": 1} == replay_log(tmp_path / "log.jsonl").tally.ends
+    assert {"cancelled": 1} == replay_log(tmp_path / "log.jsonl").tally.statistics.ends
 
 
 async def test_the_chat_keeps_to_its_schema(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The figures of a session, which ``replay run`` prints below its verdict.
 
 The rule that holds here: a session's statistics are counted in one place, `reenact.actors.metrics`, live and here. This
-module adds only what a log alone has: the comparison, the lengths of lines, and the ends of sequences.
+module adds only what a log alone has: the comparison, and the lengths of lines.
 """
 
 from attrs import Factory, frozen
@@ -19,8 +19,6 @@ class Tally:
     """The runtime's own statistics after the last of these records."""
     derived: int = 0
     """How many derived records were compared and found equal."""
-    ends: dict[e.FinishReason, int] = Factory(dict)
-    """How many sequences ended, by the reason."""
     n_bytes: int = 0
     """The length of the log in bytes."""
     total: float = 0.0
@@ -59,7 +57,7 @@ class Tally:
         ]
 
     def _sequences(self) -> str:
-        ended = [f"{number:,} {reason}" for reason, number in sorted(self.ends.items(), key=lambda end: -end[1])]
+        ended = [f"{number:,} {reason}" for reason, number in sorted(self.statistics.ends.items(), key=lambda end: -end[1])]
         n_open = self.statistics.n_requests - self.statistics.n_finished
         ended += [f"{n_open:,} not finished"] if n_open else []
         return f"{self.statistics.n_requests:,}" + (f" ({', '.join(ended)})" if ended else "")
@@ -75,7 +73,6 @@ class Counting:
     def __init__(self) -> None:
         self._metrics = Metrics()
         self._derived, self._n_bytes, self._t = 0, 0, 0
-        self._ends: dict[e.FinishReason, int] = {}
         self._planned_at: int | None = None
         self._decoded_at = 0
 
@@ -98,8 +95,6 @@ class Counting:
         self._n_bytes += n_bytes
         self._t = t
         match event:
-            case e.SequenceFinished():
-                self._ends[event.finish_reason] = self._ends.get(event.finish_reason, 0) + 1
             case e.BatchPlanned() if self._planned_at is None:
                 self._planned_at = t
             case e.BatchDecoded():
@@ -113,7 +108,6 @@ class Counting:
         return Tally(
             statistics=self._metrics.statistics(),
             derived=self._derived,
-            ends=dict(self._ends),
             n_bytes=self._n_bytes,
             total=self._t / 1e9,
             computing=max(self._decoded_at - planned_at, 0) / 1e9,

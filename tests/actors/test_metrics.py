@@ -3,7 +3,17 @@
 import pytest
 
 from reenact.actors import events as e
-from reenact.actors.metrics import Distribution, Histogram, Metrics, Statistics, Times, bucket, times
+from reenact.actors.metrics import (
+    TIME_BOUNDS,
+    Distribution,
+    Histogram,
+    Metrics,
+    Statistics,
+    TimeHistogram,
+    Times,
+    bucket,
+    times,
+)
 from tests.helpers.driver import Driver
 
 SHARED = 64
@@ -69,6 +79,38 @@ def test_what_is_counted() -> None:
     assert Distribution(count=5, mean=9 / 5, median=1.0, p95=3.0, maximum=3.0) == end.rows_per_batch
     assert (2, 2, 3) == (end.queue_time.count, end.first_token_time.count, end.inter_token_time.count)
     assert (1.0, 1.0) == (end.inter_token_time.median, end.inter_token_time.maximum)
+    assert ({"stop": 2}, 5) == (end.ends, end.decode_time.count)
+
+
+def test_used_cells_are_counted() -> None:
+    """Cells hold inputs until others take their place, also after the sequence has ended."""
+    driver = Driver(n_slots=2, n_ctx=100)
+    assert (200, 0) == cells_of(driver)
+    driver.submit(b"a", b"b", prompt=5)
+    driver.run()
+    assert (200, 7) == cells_of(driver)
+    driver.submit(b"c", prompt=range(50, 59))
+    driver.run()
+    assert (200, 7 + 10) == cells_of(driver)
+    driver.submit(b"c", prompt=range(70, 72))
+    driver.run()
+    assert (200, 3 + 10) == cells_of(driver)
+
+
+def cells_of(driver: Driver) -> tuple[int, int]:
+    """Return how many cells there are, and how many are used."""
+    found = Clock(driver).metrics.statistics()
+    return found.n_cells, found.n_used_cells
+
+
+@pytest.mark.parametrize(
+    ("value", "first"), [(0, 0), (10**6, 0), (10**6 + 1, 1), (25 * 10**5, 1), (250 * SECOND, 16), (251 * SECOND, 17)]
+)
+def test_a_time_is_counted_up_to_each_bound(value: int, first: int) -> None:
+    """A time counts at the first bound that it does not exceed, and at all after it."""
+    histogram = TimeHistogram()
+    histogram.add(value)
+    assert tuple(i >= first for i in range(len(TIME_BOUNDS))) == histogram.at_most()
 
 
 def test_reuse_is_counted() -> None:

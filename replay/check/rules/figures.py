@@ -5,6 +5,8 @@ The rule that holds here: where the log has the same information twice, a figure
 the records of their effects.
 """
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, get_args
 
@@ -14,7 +16,7 @@ from attrs import evolve as changed
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.actors.kernel import Kernel
-from reenact.actors.metrics import Distribution, Metrics, SessionCounts, Statistics
+from reenact.actors.metrics import TIME_BOUNDS, Distribution, Metrics, SessionCounts, Statistics
 from reenact.replay.check.recount import Recount
 from reenact.replay.check.rule import Rule, Violation
 from reenact.runtime.log.codec import SCHEMA
@@ -31,10 +33,18 @@ _UNITS: Final = {
     "queue_time": 1e9,
     "first_token_time": 1e9,
     "inter_token_time": 1e9,
+    "decode_time": 1e9,
     "rows_per_batch": 1.0,
     "sequences_per_batch": 1.0,
 }
 """The figures that summarize many values, each with its unit."""
+
+_AT_MOST: Final = {
+    "queue_time": "queue_at_most",
+    "first_token_time": "first_token_at_most",
+    "inter_token_time": "inter_token_at_most",
+}
+"""The figures that count the values of another up to each bound."""
 
 
 @define
@@ -60,6 +70,11 @@ class Values:
         self.all.append(value)
         self.total += value
         self.largest = max(self.largest, value)
+
+    def at_most(self) -> tuple[int, ...]:
+        """Return the count of times that are at most each of `TIME_BOUNDS`."""
+        values = sorted(self.all)
+        return tuple(bisect_right(values, round(bound * self.unit)) for bound in TIME_BOUNDS)
 
     def misfit(self, reported: Distribution, *, wholly: bool) -> str | None:
         """Return the correct figures if the given ones are wrong; None if they are right.
@@ -100,6 +115,9 @@ class StatisticsRule(Rule):
         self._counts = SessionCounts()
         self._values = {name: Values(unit) for name, unit in _UNITS.items()}
         self._since: dict[int, Since] = {}
+        self._planned = 0
+        """The time of the last plan."""
+        self._ends: Counter[str] = Counter()
         self._ended: list[int] = []
         """The requests that ended in this fact."""
         self._lost = False
@@ -138,6 +156,7 @@ class StatisticsRule(Rule):
                 since.last_token = t
             case e.BatchPlanned():
                 n_rows = sum(len(part.inputs) for part in event.parts)
+                self._planned = t
                 counts.batches += 1
                 counts.rows += n_rows
                 counts.forks += len(event.copies)
@@ -145,12 +164,14 @@ class StatisticsRule(Rule):
                 values["sequences_per_batch"].add(len(event.parts))
             case e.BatchDecoded():
                 counts.aborted += event.code == e.ABORTED
+                values["decode_time"].add(t - self._planned)
             case e.TokenDropped():
                 counts.sampled += 1
             case e.RequestReceived():
                 self._since[event.sequence] = Since(t)
             case e.SequenceFinished():
                 self._ended.append(event.sequence)
+                self._ends[event.finish_reason] += 1
             case e.SlotAssigned():
                 self._assigned(event, t)
             case e.EngineFailed() | e.CellsLost():
@@ -186,6 +207,7 @@ class StatisticsRule(Rule):
         if self.recount.failed:
             return  # No record contains what an actor that raised still owed.
         reported, recount, counts = self._metrics.statistics(), self.recount, self._counts
+        header = recount.header
         live = [request for request in recount.requests.values() if not request.ended]
         due = changed(
             reported,
@@ -194,6 +216,9 @@ class StatisticsRule(Rule):
             n_requests=counts.requests,
             n_refused=counts.refused,
             n_finished=recount.n_requests - len(live),
+            ends=dict(self._ends),
+            n_cells=0 if header is None else header.context.n_ctx_seq * header.context.n_slots,
+            n_used_cells=self._used_cells(reported),
             n_batches=counts.batches - (recount.in_flight is not None),
             n_rows=counts.rows,
             n_sampled=counts.sampled,
@@ -205,6 +230,7 @@ class StatisticsRule(Rule):
             n_preempted=counts.preempted,
             n_aborted=counts.aborted,
             n_records=n + 1,
+            **({figure: self._values[name].at_most() for name, figure in _AT_MOST.items()} if wholly else {}),
         )
         for figure in fields(Statistics):
             expected, actual = getattr(due, figure.name), getattr(reported, figure.name)
@@ -216,6 +242,11 @@ class StatisticsRule(Rule):
             if correct is not None:
                 self._lost = True
                 yield self.violation(n, f"{name}: {correct}", str(getattr(reported, name)))
+
+    def _used_cells(self, reported: Statistics) -> int:
+        """Return the count of used cells; the reported one if the content of some cells is unknown."""
+        slots = self.recount.slots
+        return sum(len(slot.cells) for slot in slots) if all(slot.known for slot in slots) else reported.n_used_cells
 
 
 class DigestRule(Rule):

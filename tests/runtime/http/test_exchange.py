@@ -86,22 +86,53 @@ async def test_accesses_are_logged(scripted_runtime: OpenScripted) -> None:
     assert (404, r"/\x1b[2J") == (other["status"], other["path"])
 
 
-async def test_metrics_are_the_sessions_statistics(scripted_runtime: OpenScripted) -> None:
+Samples = dict[tuple[str, str | None], float]
+
+
+def samples_of(response: httpx.Response) -> Samples:
+    """Return what Prometheus reads of the model "m", by name and by the label beside the model's."""
+    families = list(text_string_to_metric_families(response.text))
+    assert len(families) == len({family.name for family in families})
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        assert "m:latest" == sample.labels["model"]
+        found[sample.name, sample.labels.get("le", sample.labels.get("reason"))] = sample.value
+    return found
+
+
+async def test_metrics_are_the_sessions_statistics(scripted_runtime: OpenScripted, session_log: Path) -> None:
     """Prometheus reads what the runtime counts, for each model."""
-    async with scripted_runtime(["x"], n_slots=3) as runtime, client(runtime) as asking:
+    async with scripted_runtime(["x"], n_slots=3, n_ctx=256) as runtime, client(runtime) as asking:
         await asking.post("/api/generate", json=BODY)
         await asking.post("/api/generate", json=BODY | {"options": {"top_p": 5}})
         response = await asking.get("/metrics")
+        n_bytes = session_log.stat().st_size
     assert "version=0.0.4" in response.headers["content-type"]
-    found = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-        if sample.labels == {"model": "m:latest"}
-    }
+    found = samples_of(response)
     expected = {"slots": 3, "active": 0, "waiting": 0, "requests_total": 1, "refused_total": 1, "sampled_total": 2}
-    assert expected == {name: found[f"reenact_{name}"] for name in expected}
-    assert 1 == found["reenact_first_token_time_seconds_count"]
+    expected |= {"batches_total": 2, "rows_total": 2, "prompt_total": 1, "cached_total": 0, "shifts_total": 0}
+    expected |= {"cells": 768, "used_cells": 2, "log_bytes_total": n_bytes, "decode_time_seconds_count": 2}
+    assert expected == {name: found[f"reenact_{name}", None] for name in expected}
+    assert {"stop": 1.0, "cancelled": 0.0} == {
+        reason: found["reenact_finished_total", reason] for reason in ("stop", "cancelled")
+    }
+
+
+async def test_metrics_have_histograms_of_times(
+    scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Times to the first token and between tokens are counted up to each bound, and in all."""
+    async with scripted_runtime(["x"] * 9, batch_seconds=0.2) as runtime, client(runtime) as asking:
+        await asking.post("/api/generate", json=BODY)
+        found = samples_of(await asking.get("/metrics"))
+        statistics = runtime.statistics()
+    for name, count in (("first_token", 1), ("inter_token", 9)):
+        bounds = {le: found[f"reenact_{name}_time_seconds_bucket", le] for le in ("0.1", "0.25", "250.0", "+Inf")}
+        assert {"0.1": 0, "0.25": count, "250.0": count, "+Inf": count} == bounds
+        assert count == found[f"reenact_{name}_time_seconds_count", None]
+    assert pytest.approx(1.8) == found["reenact_inter_token_time_seconds_sum", None]
+    assert pytest.approx(2.0) == found["reenact_decode_time_seconds_sum", None]
+    assert 10 == statistics.decode_time.count
 
 
 # ---------------------------------------------------------------- failures
