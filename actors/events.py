@@ -106,6 +106,8 @@ class RequestReceived:
     left_out: int = 0
     """The count of messages of its chat that the context cannot hold; the prompt lacks them, or the beginning of the
     last one."""
+    traceparent: str | None = None
+    """The caller's place in a distributed trace, as W3C Trace Context writes it."""
 
 
 @frozen(kw_only=True)

@@ -1,6 +1,7 @@
 """Defines the options of a request: ollama's names, defaults and bounds (docs/runner-semantics.md section 1)."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, TypedDict
@@ -44,6 +45,10 @@ class RequestOptions(TypedDict, total=False):
     top_logprobs: int
     priority: int
     deadline: float | None
+
+
+_TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+"""W3C Trace Context, section 3.2."""
 
 
 @frozen
@@ -394,6 +399,18 @@ def check_text(field_name: str, text: object) -> str:
     if len(utf8(field_name, text)) > MAX_PROMPT_BYTES:
         raise too_long(field_name)
     return text
+
+
+def check_traceparent(text: object) -> str:
+    """Return the value if it is a ``traceparent`` of W3C Trace Context: version, trace, parent and flags.
+
+    Raises:
+        InvalidRequest: The value is not such a text.
+    """
+    found = None if type(text) is not str else _TRACEPARENT.fullmatch(text)
+    if found is None or found[1] == "ff" or not (int(found[2], 16) and int(found[3], 16)):
+        raise InvalidRequest("traceparent", "expected 00-TRACE-PARENT-FLAGS, with 32, 16 and 2 hexadecimal digits")
+    return found[0]
 
 
 def too_long(field_name: str) -> InvalidRequest:

@@ -16,7 +16,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, ReenactError, SequenceFailed
 from reenact.actors.header import DeterminismFacts
 from reenact.actors.metrics import Statistics
-from reenact.actors.options import Options, RequestOptions, check_text, options_of
+from reenact.actors.options import Options, RequestOptions, check_text, check_traceparent, options_of
 from reenact.runtime.chats import Chats, checked, checked_tools
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.ki_protection import protected_context
@@ -45,7 +45,12 @@ class Runtime:
         return self.header.determinism
 
     async def complete(
-        self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Completion:
         """Generate a completion and return it whole.
 
@@ -53,6 +58,7 @@ class Runtime:
             prompt: The text to continue. Special tokens in it are parsed. Or a list of texts and of rows of numbers, in
                 which each row takes the place of a token (a part of a picture, from a projector of one's own).
             request_id: The caller's name for this request, which the log contains.
+            traceparent: The caller's place in a distributed trace, as W3C Trace Context writes it, for the log.
             **options: See `reenact.actors.options.Options`.
 
         Raises:
@@ -61,21 +67,26 @@ class Runtime:
             SequenceFailed, EngineBroken, LogBroken, InternalError: The completion failed.
             trio.ClosedResourceError: The runtime was left.
         """
-        return await _whole(self.stream(prompt, request_id=request_id, **options))
+        return await _whole(self.stream(prompt, request_id=request_id, traceparent=traceparent, **options))
 
     @protected_context
     async def stream(
-        self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[RequestOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate a completion and read it as it grows: ``async with runtime.stream(...) as stream``.
 
         Leaving the block before the end cancels the sequence. A reader that stops reading pauses only its own sequence,
         after ``max_reader_lag`` unread chunks. Arguments and errors are those of `complete`.
         """
-        since = trio.current_time()
+        caller = _Caller(since=trio.current_time(), request_id=request_id, traceparent=traceparent)
         with self._session.refusals(request_id):
             pieces = pieces_of(prompt, self.header.context)
-            ready = await self._ready(pieces, self._options(options), request_id, since)
+            ready = await self._ready(pieces, self._options(options), caller)
         async with self._asked(ready) as live:
             yield Stream(live, self._session.resume_reader)
 
@@ -85,6 +96,7 @@ class Runtime:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         request_id: str | None = None,
+        traceparent: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> Completion:
         """Generate the assistant's answer to a chat and return it whole.
@@ -104,12 +116,14 @@ class Runtime:
             tools: Functions as JSON Schemas, which the template shows to the model. The answer is a text all the same:
                 ``grammar`` or ``format`` can make it a call.
             request_id: As for `complete`.
+            traceparent: As for `complete`.
             **options: As for `complete`.
 
         Raises:
             InvalidRequest: Also if the template refuses the messages, or the model has no template.
         """
-        return await _whole(self.stream_chat(messages, tools=tools, request_id=request_id, **options))
+        streaming = self.stream_chat(messages, tools=tools, request_id=request_id, traceparent=traceparent, **options)
+        return await _whole(streaming)
 
     @protected_context
     async def stream_chat(
@@ -118,10 +132,11 @@ class Runtime:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         request_id: str | None = None,
+        traceparent: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncIterator[Stream]:
         """Generate the answer to a chat and read it as it grows; to `chat` as `stream` is to `complete`."""
-        since = trio.current_time()
+        caller = _Caller(since=trio.current_time(), request_id=request_id, traceparent=traceparent)
         with self._session.refusals(request_id):
             asked, said, called = self._options(options), checked(messages), checked_tools(tools)
             self._session.check_open()
@@ -129,7 +144,7 @@ class Runtime:
             chat = await fit(self._session, self._chats, said, asked, keep_leading=keep_leading, tools=called)
             if chat.n_leading is not None:
                 asked = changed(asked, num_keep=chat.n_leading)
-            ready = await self._ready(chat.pieces, asked, request_id, since, chat)
+            ready = await self._ready(chat.pieces, asked, caller, chat)
         async with self._asked(ready) as live:
             try:
                 yield Stream(live, self._session.resume_reader)
@@ -142,6 +157,7 @@ class Runtime:
         texts: Iterable[str],
         *,
         request_id: str | None = None,
+        traceparent: str | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
         priority: int = 0,
@@ -152,6 +168,7 @@ class Runtime:
         Args:
             texts: The texts. Each is a request of its own; as many are under way as there are slots.
             request_id: The caller's name for each of these requests.
+            traceparent: As for `complete`.
             dimensions: The count of values to return, from the first, scaled to length 1 again; None for all.
             truncate: Shorten a text that is longer than the context; if not, it is an error.
             priority: As for `complete`.
@@ -162,8 +179,7 @@ class Runtime:
             SequenceFailed: An embedding could not be computed, or not in time.
         """
         with self._session.refusals(request_id):
-            if request_id is not None:
-                check_text("request_id", request_id)
+            _Caller(since=trio.current_time(), request_id=request_id, traceparent=traceparent).check()
             asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
             todo = texts_of(texts)
             if self.header.context.pooling == "none":
@@ -179,8 +195,7 @@ class Runtime:
                     prompt=text,
                     pieces=[text],
                     options=asked,
-                    since=trio.current_time(),
-                    request_id=request_id,
+                    caller=_Caller(since=trio.current_time(), request_id=request_id, traceparent=traceparent),
                     embedding=True,
                 )
                 async with self._asked(ready) as live:
@@ -223,30 +238,27 @@ class Runtime:
         return options_of(asked, seed=self._sources.seed)
 
     async def _ready(
-        self, pieces: list[Piece], options: Options, request_id: str | None, since: float, chat: Fitted | None = None
+        self, pieces: list[Piece], options: Options, caller: "_Caller", chat: Fitted | None = None
     ) -> "_Ready":
         """Check a request against the session and its model, and return it ready to be recorded.
 
         Args:
             pieces: The pieces of the prompt.
             options: The options, already checked.
-            request_id: The caller's name for the request.
-            since: The time when the caller asked.
+            caller: The facts about its caller.
             chat: The chat that the pieces come from.
         """
         self._session.check_open()
-        if request_id is not None:
-            check_text("request_id", request_id)
+        caller.check()
         if self.header.context.pooling != "none":
             raise InvalidRequest("prompt", "this model makes embeddings and does not generate: ask it to embed")
         prompt = check_text("prompt", text_of(pieces) if chat is None else chat.rendered.text)
-        grammar = await self._session.compile(options, since)
+        grammar = await self._session.compile(options, caller.since)
         return _Ready(
             prompt=prompt,
             pieces=pieces,
             options=options,
-            since=since,
-            request_id=request_id,
+            caller=caller,
             chat=chat,
             grammar=grammar,
         )
@@ -258,20 +270,44 @@ class Runtime:
         continues = None if ready.chat is None else ready.chat.continues
         request = e.RequestReceived(
             sequence=self._session.next_sequence,
-            request_id=ready.request_id,
+            request_id=ready.caller.request_id,
             prompt=ready.prompt,
             options=ready.options,
             embedding=ready.embedding,
             continues=None if continues is None else continues.sequence,
             left_out=0 if ready.chat is None else ready.chat.n_left_out,
+            traceparent=ready.caller.traceparent,
         )
-        live = self._session.receive(request, ready.since)
+        live = self._session.receive(request, ready.caller.since)
         try:
             bos_added = continues is not None and continues.bos_added
             await self._session.tokenize(live, ready.pieces, grammar=ready.grammar, bos_added=bos_added)
             yield live
         finally:
             self._session.cancel(live)
+
+
+@frozen(kw_only=True)
+class _Caller:
+    """The known facts about the caller of a request."""
+
+    since: float
+    """The time when it asked, on trio's clock."""
+    request_id: str | None
+    """Its name for the request."""
+    traceparent: str | None
+    """Its place in a distributed trace."""
+
+    def check(self) -> None:
+        """Check both names.
+
+        Raises:
+            InvalidRequest: One of them is wrong.
+        """
+        if self.request_id is not None:
+            check_text("request_id", self.request_id)
+        if self.traceparent is not None:
+            check_traceparent(self.traceparent)
 
 
 @frozen(kw_only=True)
@@ -282,9 +318,7 @@ class _Ready:
     pieces: list[Piece]
     """The pieces of the prompt."""
     options: Options
-    since: float
-    """The time when its caller asked, on trio's clock."""
-    request_id: str | None = None
+    caller: _Caller
     chat: Fitted | None = None
     """The chat that the pieces come from."""
     grammar: str | None = None

@@ -57,7 +57,9 @@ class Tally:
         ]
 
     def _sequences(self) -> str:
-        ended = [f"{number:,} {reason}" for reason, number in sorted(self.statistics.ends.items(), key=lambda end: -end[1])]
+        ended = [
+            f"{number:,} {reason}" for reason, number in sorted(self.statistics.ends.items(), key=lambda end: -end[1])
+        ]
         n_open = self.statistics.n_requests - self.statistics.n_finished
         ended += [f"{n_open:,} not finished"] if n_open else []
         return f"{self.statistics.n_requests:,}" + (f" ({', '.join(ended)})" if ended else "")

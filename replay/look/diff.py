@@ -22,7 +22,7 @@ from reenact.replay.render.values import count, inputs, named, sequences
 from reenact.runtime.log.codec import ENVELOPE, Fields, flat, same, written
 from reenact.runtime.terminal import Spans
 
-_IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "continues"}
+_IDENTITY: Final = {*ENVELOPE, "session", "opened_at", "sequence", "request_id", "traceparent", "continues"}
 """Fields that identify a session or a request, and do not affect its behaviour."""
 
 _BEFORE, _AFTER = 3, 5

@@ -228,7 +228,8 @@ def _request(event: e.RequestReceived) -> str:
     chat = "" if event.continues is None else f", continuing sequence {event.continues}"
     cut = f", {count(event.left_out, 'message')} left out" if event.left_out else ""
     options = options_of(event.options, skip={"seed"} if event.embedding else ())
-    return f"{what}{name}{chat}{cut}: {', '.join([text(event.prompt), *options])}"
+    trace = "" if event.traceparent is None else f", in trace {plain(event.traceparent)}"
+    return f"{what}{name}{chat}{cut}{trace}: {', '.join([text(event.prompt), *options])}"
 
 
 def options_of(options: Options, skip: Collection[str]) -> list[str]:

@@ -23,7 +23,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reenact.actors.errors import ReenactError
+from reenact.actors.errors import InvalidRequest, ReenactError
+from reenact.actors.options import check_traceparent
 from reenact.runtime.terminal import visible
 
 JSON: Final = "application/json"
@@ -34,6 +35,7 @@ SSE: Final = "text/event-stream"
 REQUEST_ID: Final = "x-request-id"
 SESSION: Final = "x-reenact-session"
 SEQUENCE: Final = "x-reenact-sequence"
+TRACEPARENT: Final = "traceparent"
 
 _TRACE: Final = "reenact.trace"
 _USABLE_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -49,6 +51,7 @@ class Trace:
     """The known facts about one request."""
 
     request_id: str
+    traceparent: str | None = None
     session: str | None = None
     sequences: list[int] = Factory(list)
     finish_reason: str | None = None
@@ -58,6 +61,10 @@ class Trace:
         """Note the session and the sequences of the recording."""
         self.session = session
         self.sequences = list(sequences)
+
+    def names(self) -> dict[str, Any]:
+        """Return the caller's names for the request, as arguments for a runtime."""
+        return {"request_id": self.request_id, "traceparent": self.traceparent}
 
     def headers(self) -> dict[str, str]:
         """Return the response headers for it."""
@@ -86,8 +93,10 @@ class Tracing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get(REQUEST_ID, "")
-        trace = Trace(asked if _USABLE_ID.fullmatch(asked) else f"req-{secrets.token_hex(8)}")
+        headers = Headers(scope=scope)
+        asked = headers.get(REQUEST_ID, "")
+        name = asked if _USABLE_ID.fullmatch(asked) else f"req-{secrets.token_hex(8)}"
+        trace = Trace(name, _traceparent(headers.getlist(TRACEPARENT)))
         scope[_TRACE] = trace
 
         async def sending(message: Message) -> None:
@@ -101,6 +110,14 @@ class Tracing:
             await self._app(scope, receive, sending)
         finally:
             _tell(scope, trace, trio.current_time() - begun)
+
+
+def _traceparent(given: list[str]) -> str | None:
+    """Return a request's place in a trace; W3C Trace Context wants a wrong one ignored, and so are several."""
+    try:
+        return check_traceparent(given[0].strip()) if len(given) == 1 else None
+    except InvalidRequest:
+        return None
 
 
 def _tell(scope: Scope, trace: Trace, seconds: float) -> None:

@@ -36,6 +36,8 @@ ALLOWED_HEADERS: Final = (
     "accept",
     "x-requested-with",
     "x-request-id",
+    "traceparent",
+    "tracestate",
     "openai-beta",
     *(
         f"x-stainless-{name}"

@@ -21,7 +21,7 @@ from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable
 from reenact.actors.header import beyond
 from reenact.actors.inputs import rows_of
 from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS, MAX_PROMPT_ROWS
-from reenact.actors.options import check_text
+from reenact.actors.options import check_text, check_traceparent
 from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
 from reenact.runtime.log.line import CRC_KEY, TAIL, Line, tail_of
@@ -176,6 +176,8 @@ def _beyond(event: e.Event) -> str | None:
             try:
                 check_text("prompt", event.prompt)
                 check_text("request_id", event.request_id or "")
+                if event.traceparent is not None:
+                    check_traceparent(event.traceparent)
             except InvalidRequest as error:
                 return str(error)
         case e.PromptTokenized() if len(event.inputs) > MAX_PROMPT_NUMBERS:

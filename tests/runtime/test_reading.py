@@ -47,6 +47,7 @@ ASKED: dict[str, Callable[[Any, Any], Any]] = {
     "content": lambda runtime, value: runtime.chat([{"role": "user", "content": value}]),
     "role": lambda runtime, value: runtime.chat([{"role": value, "content": ""}]),
     "request_id": lambda runtime, value: runtime.complete("p", request_id=value),
+    "traceparent": lambda runtime, value: runtime.complete("p", traceparent=value),
     "texts": lambda runtime, value: runtime.embed(value),
     "text": lambda runtime, value: runtime.embed([value]),
     "dimensions": lambda runtime, value: runtime.embed(["p"], dimensions=value),

@@ -117,7 +117,7 @@ class StatisticsRule(Rule):
         self._since: dict[int, Since] = {}
         self._planned = 0
         """The time of the last plan."""
-        self._ends: Counter[str] = Counter()
+        self._ends: Counter[e.FinishReason] = Counter()
         self._ended: list[int] = []
         """The requests that ended in this fact."""
         self._lost = False
@@ -230,7 +230,6 @@ class StatisticsRule(Rule):
             n_preempted=counts.preempted,
             n_aborted=counts.aborted,
             n_records=n + 1,
-            **({figure: self._values[name].at_most() for name, figure in _AT_MOST.items()} if wholly else {}),
         )
         for figure in fields(Statistics):
             expected, actual = getattr(due, figure.name), getattr(reported, figure.name)
@@ -242,6 +241,11 @@ class StatisticsRule(Rule):
             if correct is not None:
                 self._lost = True
                 yield self.violation(n, f"{name}: {correct}", str(getattr(reported, name)))
+        for name, counted in _AT_MOST.items() if wholly else ():
+            expected, actual = self._values[name].at_most(), getattr(reported, counted)
+            if actual != expected:
+                self._lost = True
+                yield self.violation(n, f"{counted} {expected}", f"{counted} {actual}")
 
     def _used_cells(self, reported: Statistics) -> int:
         """Return the count of used cells; the reported one if the content of some cells is unknown."""

@@ -108,7 +108,7 @@ class OllamaApi:
             async with self._models.using(asked["model"], asked.get("keep_alive")) as held:
                 found = await held.runtime.embed(
                     asked["input"],
-                    request_id=out.trace.request_id,
+                    **out.trace.names(),
                     dimensions=asked.get("dimensions"),
                     truncate=asked.get("truncate", True),
                 )
@@ -130,7 +130,7 @@ class OllamaApi:
         async def answer(out: Outgoing) -> None:
             texts = [asked["prompt"]] if asked["prompt"] else []
             async with self._models.using(asked["model"], asked.get("keep_alive")) as held:
-                found = await held.runtime.embed(texts, request_id=out.trace.request_id)
+                found = await held.runtime.embed(texts, **out.trace.names())
                 out.trace.recorded(held.runtime.header.session, (one.sequence for one in found))
             await out.whole({"embedding": found[0].embedding if found else []})
 
@@ -189,11 +189,11 @@ async def _answered_with_tools(
 
 
 def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncContextManager[Stream]:
-    name = out.trace.request_id
+    names = out.trace.names()
     if asked.messages is None:
-        return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
+        return held.runtime.stream(asked.prompt or "", **names, **asked.options)
     tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, request_id=name, **asked.options)
+    return held.runtime.stream_chat(asked.messages, tools=tools, **names, **asked.options)
 
 
 def _streamed(part: Schema) -> Answers:

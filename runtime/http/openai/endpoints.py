@@ -95,7 +95,7 @@ class OpenaiApi:
         async def answer(out: Outgoing) -> None:
             async with self._models.using(asked.model) as held:
                 found = await held.runtime.embed(
-                    asked.texts, request_id=out.trace.request_id, dimensions=asked.dimensions, truncate=False
+                    asked.texts, **out.trace.names(), dimensions=asked.dimensions, truncate=False
                 )
                 out.trace.recorded(held.runtime.header.session, (one.sequence for one in found))
             await out.whole(objects.embeddings(found, asked.model, asked.encoding))
@@ -158,11 +158,11 @@ async def _stream(
 
 
 def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncContextManager[Stream]:
-    name = out.trace.request_id
+    names = out.trace.names()
     if asked.messages is None:
-        return held.runtime.stream(asked.prompt or "", request_id=name, **asked.options)
+        return held.runtime.stream(asked.prompt or "", **names, **asked.options)
     tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, request_id=name, **asked.options)
+    return held.runtime.stream_chat(asked.messages, tools=tools, **names, **asked.options)
 
 
 def _fingerprint(header: e.SessionOpened) -> str:

@@ -27,8 +27,12 @@ from reenact.replay.render import events, values
                 embedding=False,
                 continues=None,
                 left_out=2,
+                traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             ),
-            "request received, 2 messages left out: 'a', seed 1",
+            (
+                "request received, 2 messages left out, in trace 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
+                "-01: 'a', seed 1"
+            ),
         ),
         (
             e.RequestRefused(

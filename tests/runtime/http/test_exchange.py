@@ -5,6 +5,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 import trio
@@ -43,6 +44,34 @@ async def test_every_response_says_where_its_recording_is(scripted_runtime: Open
     assert [(f"me-{i}", session, str(i + 1)) for i in range(len(ASKED))] == told_of
     received = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]
     assert [f"me-{i}" for i in range(len(ASKED))] == [fields["request_id"] for fields in received]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/embed", "/v1/chat/completions"])
+async def test_a_trace_is_recorded(scripted_runtime: OpenScripted, session_log: Path, path: str) -> None:
+    """The log has a request's place in a distributed trace, by which the two are found from one another."""
+    settings: dict[str, Any] = {"vectors": {"x": [1.0]}} if path == "/api/embed" else {}
+    body = {"model": "m", "prompt": "x", "input": "x", "messages": CHAT}
+    async with scripted_runtime(["x"], **settings) as runtime, client(runtime) as asking:
+        await asking.post(path, json=body, headers={"traceparent": TRACE})
+        await asking.post(path, json=body)
+    received = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]
+    assert [TRACE, None] == [fields.get("traceparent") for fields in received]
+    assert "traceparent" not in received[1]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "x" * 5000, TRACE + "-", TRACE.upper(), "ff" + TRACE[2:], TRACE.replace("00f067aa0ba902b7", "0" * 16)]
+)
+async def test_a_wrong_trace_is_ignored(scripted_runtime: OpenScripted, session_log: Path, given: str) -> None:
+    """W3C Trace Context wants a request answered whose place in a trace is wrong."""
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        response = await asking.post("/api/generate", json=BODY, headers={"traceparent": given})
+    assert 200 == response.status_code
+    (received,) = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]
+    assert "traceparent" not in received
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a b", "\x1b[2J", "é"])
