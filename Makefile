@@ -72,7 +72,7 @@ mutants: .venv/.installed
 	$(BIN)/python -m tests.mutants.bugs
 
 mutants-generated: .venv/.mutation
-	$(BIN)/python -m tests.mutation $(MUTANTS_GENERATED)
+	$(BIN)/python -m tests.mutants.generated $(MUTANTS_GENERATED)
 
 simulate: .venv/.installed
 	$(BIN)/python -m tests.simulation $(SIMULATE)

@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 
 from attrs import frozen
 
-from reenact.actors.errors import Failure, InternalError
-from reenact.actors.inputs import Input
+from reenact.actors.errors import Failure
+from reenact.actors.inputs import Input, Kind
 
 CellsT = TypeVar("CellsT")
 """The known facts about the cells of a slot: their contents, or their count."""
@@ -65,6 +65,15 @@ class Part:
 
 
 @frozen(kw_only=True)
+class BatchKey:
+    """The properties that all rows of a batch share; keys take turns."""
+
+    kind: Kind = "token"
+    uncut: bool = False
+    """Whether its runs are evaluated whole, such as a text that is pooled."""
+
+
+@frozen(kw_only=True)
 class Copy:
     """Copies all cells of one slot to another, and replaces the cells there."""
 
@@ -98,6 +107,7 @@ class BatchPlanned:
     """The engine's work in one step: first copies, then trims, then shifts, then decode, then draw."""
 
     batch: int
+    key: BatchKey = BatchKey()
     copies: tuple[Copy, ...] = ()
     trims: tuple[Trim, ...] = ()
     shifts: tuple[Shift, ...] = ()
@@ -233,24 +243,21 @@ class BatchDecoded:
 # ---------------------------------------------------------------- the check of an outcome
 
 
-def check(planned: BatchPlanned, decoded: BatchDecoded) -> None:
-    """Refuse an outcome that does not belong to this batch.
-
-    Raises:
-        InternalError: The outcome contradicts the plan; the error has the difference.
-    """
+def contradiction(planned: BatchPlanned, decoded: BatchDecoded) -> str | None:
+    """Return the difference between an outcome and its plan; None if the outcome belongs to this batch."""
     done = planned.parts if decoded.code == DONE else ()
     drawn = [(part.sequence, part.draw) for part in done if part.draw is not None]
     pooled = [part.sequence for part in done if part.pools]
     if [(sample.sequence, sample.index) for sample in decoded.samples] != drawn:
-        raise InternalError(f"batch {decoded.batch} was sampled for other sequences, or other tokens, than planned")
+        return f"batch {decoded.batch} was sampled for other sequences, or other tokens, than planned"
     if [vector.sequence for vector in decoded.vectors] != pooled:
-        raise InternalError(f"batch {decoded.batch} was pooled for other sequences than planned")
+        return f"batch {decoded.batch} was pooled for other sequences than planned"
     due = tuple((part.slot, -1 if part.pools else part.position + len(part.inputs) - 1) for part in planned.parts)
     if decoded.code == DONE and decoded.positions != due:
-        raise InternalError(f"the last positions are {list(decoded.positions)}, and by the plan {list(due)}")
+        return f"the last positions are {list(decoded.positions)}, and by the plan {list(due)}"
     if not {slot for slot, _ in decoded.positions} <= {slot for slot, _ in due}:
-        raise InternalError(f"batch {decoded.batch} has positions of slots that are not in it")
+        return f"batch {decoded.batch} has positions of slots that are not in it"
+    return None
 
 
 def failure(code: int) -> Failure:

@@ -19,18 +19,19 @@ defines its outcome.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, takewhile
-from typing import Final
+from typing import Final, Literal
 
 from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.batch import check, failure
+from reenact.actors.batch import contradiction, failure
 from reenact.actors.errors import Failure, InternalError
+from reenact.actors.header import ContextFacts
 from reenact.actors.inputs import NONE
 from reenact.actors.limits import MOST_WAITING
-from reenact.actors.schedule import awaited, generating, pooled
-from reenact.actors.slots import Gap, Slot, Work, choose, decoded, unknown
+from reenact.actors.schedule import awaited, next_batch
+from reenact.actors.slots import Choice, Slot, Work, choose, decoded, dropped, unknown
 
 POLICIES: Final = {
     "schedule": "even shares",
@@ -40,44 +41,63 @@ POLICIES: Final = {
 
 
 @frozen(kw_only=True)
+class Flight:
+    """A batch, from its plan until the next one is planned."""
+
+    plan: e.BatchPlanned
+    stage: Literal["in flight", "aborting", "landed", "aborted", "lost"] = "in flight"
+    """Aborting: it was asked to end early. Aborted: it did, as it was asked to. Lost: the engine or its cells were."""
+    spared: bool = False
+    """Whether the batch before it was aborted; then this one is not, unless it holds no other sequence."""
+
+    @property
+    def is_out(self) -> bool:
+        """Whether its outcome is still due."""
+        return self.stage in {"in flight", "aborting"}
+
+
+@frozen(kw_only=True)
 class Batcher:
     """The state of the Batcher."""
 
-    n_batch: int
-    n_ctx_seq: int
+    context: ContextFacts
     max_waiting: int
-    moves_cells: bool
-    """Whether a context is shifted by moving cells; otherwise the inputs behind the gap are evaluated again."""
-    pools_alone: bool
     slots: tuple[Slot, ...]
     waiting: tuple[Work, ...] = ()
     """The waiting works, in the order in which they get slots."""
     copies: tuple[e.Copy, ...] = ()
     """The copies to make before the next rows, in this order."""
-    plan: e.BatchPlanned | None = None
+    flight: Flight | None = None
     """The last planned batch."""
-    in_flight: bool = False
-    aborting: bool = False
-    """Whether the last planned batch is to end early."""
-    spared: bool = False
-    """Whether the previous batch ended early; then this one does not, unless it holds no other sequence."""
     broken: Failure | None = None
     """The reason why the engine cannot be used any more; then nothing is planned."""
+
+    @property
+    def in_flight(self) -> e.BatchPlanned | None:
+        """The batch whose outcome is due."""
+        return self.flight.plan if self.flight is not None and self.flight.is_out else None
 
 
 def opened(session: e.SessionOpened) -> Batcher:
     """Return the Batcher's state at the start of a session."""
     context = session.context
+    return Batcher(context=context, max_waiting=session.limits.max_waiting, slots=(Slot(),) * context.n_slots)
+
+
+def refuse_context(context: ContextFacts) -> str | None:
+    """Return the reason why no session can have a context; None if one can."""
     if context.n_batch < context.n_slots:
-        raise InternalError(f"a batch of {context.n_batch} rows has none for some of {context.n_slots} slots")
-    return Batcher(
-        n_batch=context.n_batch,
-        n_ctx_seq=context.n_ctx_seq,
-        max_waiting=session.limits.max_waiting,
-        moves_cells=context.shift == "move",
-        pools_alone=context.alone,
-        slots=(Slot(),) * context.n_slots,
-    )
+        return f"a batch of {context.n_batch} rows has none for some of {context.n_slots} slots"
+    return None
+
+
+def refuse(state: Batcher, fact: e.Event) -> str | None:
+    """Return the reason why a fact is impossible now; None if it is not."""
+    if not isinstance(fact, e.BatchDecoded):
+        return None
+    if state.in_flight is None or fact.batch != state.in_flight.batch:
+        return f"batch {fact.batch} was decoded and is not in flight"
+    return contradiction(state.in_flight, fact)
 
 
 def evolve(state: Batcher, event: e.Event) -> Batcher:
@@ -102,17 +122,14 @@ def evolve(state: Batcher, event: e.Event) -> Batcher:
         case e.BatchPlanned():
             return _planned(state, event)
         case e.AbortRequested():
-            return changed(state, aborting=True)
+            return changed(state, flight=state.flight and changed(state.flight, stage="aborting"))
         case e.BatchDecoded():
-            if state.plan is None or not state.in_flight or event.batch != state.plan.batch:
-                raise InternalError(f"batch {event.batch} was decoded and is not in flight")
-            check(state.plan, event)
             return _committed(state, event)
         case e.EngineFailed():
-            return changed(state, in_flight=False, broken=event.failure)
+            return changed(lost(state), broken=event.failure)
         case e.CellsLost():
             slots = tuple(changed(slot, cells=NONE, n_cells=0, pure=None, gap=None) for slot in state.slots)
-            return changed(state, slots=slots, copies=(), in_flight=False, aborting=False)
+            return changed(lost(state), slots=slots, copies=())
         case e.SlotReleased():
             freed_slot = _freed(state.slots[event.slot])
             return _replaced(state, event.slot, changed(freed_slot, cells=freed_slot.cells.first(event.length)))
@@ -141,7 +158,7 @@ def decide(state: Batcher, event: e.Event) -> list[e.Event]:
 
 def proceed(state: Batcher) -> list[e.Event]:
     """Return the Batcher's next step once no actor has anything left to decide: an assigned slot, or a plan."""
-    if state.in_flight or state.broken is not None:
+    if state.in_flight is not None or state.broken is not None:
         return []
     return _assign(state) or _plan(state)
 
@@ -230,13 +247,16 @@ def _assign(state: Batcher) -> list[e.Event]:
     for n_kept, work in enumerate(_in_turn(state)):
         if n_kept == n_free:
             return _preempt(state, work)
-        # A pooled text leaves no cells, and reuses none.
-        inputs = NONE if isinstance(work.wants, e.Pool) else work.inputs
-        choice = choose(inputs, state.slots, state.n_ctx_seq)
-        if choice is not None and awaited(inputs, choice, state.slots, state.n_batch, state.n_ctx_seq) is None:
+        choice = choose(work, state.slots, state.context.n_ctx_seq)
+        if choice is not None and beginning_awaited(state, work, choice) is None:
             slot, reused, source = choice.slot, choice.reused, choice.source
             return [e.SlotAssigned(sequence=work.sequence, slot=slot, reused=reused, source=source)]
     return []
+
+
+def beginning_awaited(state: Batcher, work: Work, choice: Choice) -> int | None:
+    """Return the sequence for whose prompt a waiting one keeps its choice of a slot back; None if for none."""
+    return awaited(work, choice, state.slots, state.context.n_batch, state.context.n_ctx_seq)
 
 
 def _preempt(state: Batcher, work: Work) -> list[e.Event]:
@@ -278,12 +298,13 @@ def _abort(state: Batcher, sequence: int) -> list[e.Event]:
 
     Of two batches in a row one is completed, so that any number of cancels only slows the other sequences down.
     """
-    if state.plan is None or not state.in_flight or state.aborting:
+    flight = state.flight
+    if flight is None or flight.stage != "in flight":
         return []
-    if state.spared and any(part.sequence != sequence for part in state.plan.parts):
+    if flight.spared and any(part.sequence != sequence for part in flight.plan.parts):
         return []
-    if any(part.sequence == sequence and len(part.inputs) > 1 for part in state.plan.parts):
-        return [e.AbortRequested(batch=state.plan.batch, sequence=sequence)]
+    if any(part.sequence == sequence and len(part.inputs) > 1 for part in flight.plan.parts):
+        return [e.AbortRequested(batch=flight.plan.batch, sequence=sequence)]
     return []
 
 
@@ -332,39 +353,28 @@ def _freed(slot: Slot) -> Slot:
 def _lengthened(state: Batcher, event: e.InputQueued) -> Batcher:
     def lengthened(work: Work) -> Work:
         inputs = work.inputs.then(event.inputs)
-        return changed(work, inputs=inputs, wants=event.wants)
+        # A pooled text is one run.
+        uncut = ((0, len(inputs)),) if isinstance(event.wants, e.Pool) else work.uncut
+        return changed(work, inputs=inputs, wants=event.wants, uncut=uncut)
 
-    return _reworked(
-        state, event.sequence, lambda slot: changed(slot, work=slot.work and lengthened(slot.work)), lengthened
-    )
+    return _reworked(state, event.sequence, lengthened)
 
 
 def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
-    def shortened(work: Work) -> Work:
-        return changed(work, inputs=work.inputs.without(event.keep, event.discard))
-
-    def shifted(slot: Slot) -> Slot:
-        if slot.work is None:
-            return slot
-        work = shortened(slot.work)
-        if state.moves_cells and len(slot.cells) >= event.keep + event.discard:
-            length = len(slot.cells) - event.discard
-            pure = event.keep if slot.pure is None else min(event.keep, slot.pure)
-            gap = Gap(event.keep, event.discard)
-            return changed(slot, work=work, cells=work.inputs.first(length), pure=pure, gap=gap)
-        return changed(slot, work=work, cells=work.inputs.first(min(event.keep, len(slot.cells))))
-
-    return _reworked(state, event.sequence, shifted, shortened)
+    keep, discard, moves = event.keep, event.discard, state.context.shift == "move"
+    after = _reworked(state, event.sequence, lambda work: changed(work, inputs=work.inputs.without(keep, discard)))
+    for number, slot in enumerate(after.slots):
+        if slot.work is not None and slot.sequence == event.sequence:
+            return _replaced(after, number, dropped(slot, slot.work, keep, discard, moves=moves))
+    return after
 
 
-def _reworked(
-    state: Batcher, sequence: int, in_slot: Callable[[Slot], Slot], in_queue: Callable[[Work], Work]
-) -> Batcher:
+def _reworked(state: Batcher, sequence: int, change: Callable[[Work], Work]) -> Batcher:
     """Change the work of a sequence, in its slot or in the queue."""
     for number, slot in enumerate(state.slots):
-        if slot.sequence == sequence:
-            return _replaced(state, number, in_slot(slot))
-    waiting = tuple(in_queue(work) if work.sequence == sequence else work for work in state.waiting)
+        if slot.work is not None and slot.sequence == sequence:
+            return _replaced(state, number, changed(slot, work=change(slot.work)))
+    waiting = tuple(change(work) if work.sequence == sequence else work for work in state.waiting)
     return changed(state, waiting=waiting)
 
 
@@ -377,20 +387,22 @@ def _replaced(state: Batcher, number: int, slot: Slot) -> Batcher:
 
 def _plan(state: Batcher) -> list[e.Event]:
     """Plan the next batch, if any slot has inputs queued."""
-    # A model either pools or generates, so neither waits for the other.
-    parts = pooled(state.slots, state.n_batch, alone=state.pools_alone)
-    parts = parts or generating(state.slots, state.n_batch, state.plan)
-    if not parts:
+    last = None if state.flight is None else state.flight.plan
+    last_key = None if last is None else last.key
+    chosen = next_batch(state.slots, state.context.n_batch, last_key, alone=state.context.alone)
+    if chosen is None:
         return []
+    key, parts = chosen
     busy = [(number, slot) for number, slot in enumerate(state.slots) if slot.work is not None]
     planned = e.BatchPlanned(
-        batch=0 if state.plan is None else state.plan.batch + 1,
+        batch=0 if last is None else last.batch + 1,
+        key=key,
         copies=state.copies,
         trims=tuple(e.Trim(slot=number, length=len(slot.cells)) for number, slot in busy if slot.has_excess),
         shifts=tuple(
             e.Shift(slot=number, keep=slot.gap.keep, discard=slot.gap.discard) for number, slot in busy if slot.gap
         ),
-        parts=tuple(parts),
+        parts=parts,
     )
     return [planned]
 
@@ -407,29 +419,36 @@ def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
         )
         for number, slot in enumerate(state.slots)
     )
-    return changed(state, slots=slots, copies=(), plan=event, in_flight=True, aborting=False)
+    spared = state.flight is not None and state.flight.stage == "aborted"
+    return changed(state, slots=slots, copies=(), flight=Flight(plan=event, spared=spared))
 
 
 def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
     """Update the slots to the cells that the engine reports."""
-    planned = state.plan
+    flight = state.flight
+    if flight is None:
+        return state
     slots = list(state.slots)
-    if planned is not None:
-        positions = dict(event.positions)
-        for part in planned.parts:
-            slots[part.slot] = decoded(slots[part.slot], part, positions.get(part.slot), code=event.code)
-        if not positions:
-            # The engine refused the batch, and did no part of the plan.
-            for operation in planned.operations:
-                slots[operation.slot] = unknown(slots[operation.slot])
-    return changed(state, slots=tuple(slots), in_flight=False, spared=event.code == e.ABORTED)
+    positions = dict(event.positions)
+    for part in flight.plan.parts:
+        slots[part.slot] = decoded(slots[part.slot], part, positions.get(part.slot), code=event.code)
+    if not positions:
+        # The engine refused the batch, and did no part of the plan.
+        for operation in flight.plan.operations:
+            slots[operation.slot] = unknown(slots[operation.slot])
+    aborted = event.code == e.ABORTED and flight.stage == "aborting"
+    return changed(state, slots=tuple(slots), flight=changed(flight, stage="aborted" if aborted else "landed"))
+
+
+def lost(state: Batcher) -> Batcher:
+    """Return the state without a batch in flight; if there was one, its outcome never comes."""
+    return changed(state, flight=state.flight and changed(state.flight, stage="lost"))
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:
     """End the sequences of a failed batch, or account for tokens of sequences that have ended."""
-    parts = () if state.plan is None else state.plan.parts
-    if event.code != e.DONE and not (event.code == e.ABORTED and state.aborting):
-        sequences = tuple(sorted(part.sequence for part in parts))
+    if event.code != e.DONE and state.flight is not None and state.flight.stage != "aborted":
+        sequences = tuple(sorted(part.sequence for part in state.flight.plan.parts))
         return [e.BatchFailed(batch=event.batch, sequences=sequences, failure=failure(event.code))]
     holders = {slot.sequence for slot in state.slots}
     return [

@@ -19,6 +19,7 @@ from reenact.actors.batch import (
     INVALID,
     NO_ROOM,
     BatchDecoded,
+    BatchKey,
     BatchPlanned,
     Copy,
     Draw,

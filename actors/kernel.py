@@ -118,6 +118,8 @@ class Kernel:
 
     def _record(self, event: e.Event, cause: int | None) -> e.Record:
         """Number an event and apply it to the state of its owner."""
+        if (reason := self._refusal(event)) is not None:
+            raise InternalError(reason)
         ended = tuple(self._ended) if ROUTES[type(event)].origin is Origin.GIVEN else ()
         self._evolve(event)
         for number in ended:
@@ -128,11 +130,32 @@ class Kernel:
         self._n += 1
         return record
 
+    def _refusal(self, event: e.Event) -> str | None:
+        """Return the reason why an event is impossible now; None if it is not. Only facts and damaged logs have one."""
+        if isinstance(event, e.SessionOpened) != (self._session is None) or self._closed:
+            return f"{type(event).__name__} comes before the session opened, twice, or after it closed"
+        if isinstance(event, e.SessionOpened):
+            return b.refuse_context(event.context)
+        match ROUTES[type(event)].owner:
+            case Role.SESSION:
+                return None
+            case Role.BATCHER:
+                return b.refuse(self._the_batcher(), event)
+            case _:
+                return self._refusal_of_sequence(event)
+
+    def _refusal_of_sequence(self, event: e.Event) -> str | None:
+        (number,) = sequences_of(event)
+        if isinstance(event, e.RequestReceived):
+            due = self.n_requests + 1
+            return None if number == due else f"request {number} where {due} comes next"
+        if not 1 <= number <= self.n_requests:
+            return f"there is no sequence {number}"
+        state = self._sequences.get(number)
+        return None if state is None else s.refuse(state, event)
+
     def _evolve(self, event: e.Event) -> None:
-        owner = ROUTES[type(event)].owner
-        if (self._session is None) != isinstance(event, e.SessionOpened) or self._closed:
-            raise InternalError(f"{type(event).__name__} comes before the session opened, twice, or after it closed")
-        match owner:
+        match ROUTES[type(event)].owner:
             case Role.SESSION:
                 self._evolve_session(event)
             case Role.BATCHER:
@@ -157,15 +180,11 @@ class Kernel:
     def _evolve_sequence(self, event: e.Event) -> None:
         (number,) = sequences_of(event)
         if isinstance(event, e.RequestReceived):
-            if number != self.n_requests + 1 or self._session is None:
-                raise InternalError(f"request {number} where {self.n_requests + 1} comes next")
             self.n_requests = number
-            self._sequences[number] = s.received(event, self._session.context)
+            self._sequences[number] = s.received(event, self._the_batcher().context)
             return
         if number not in self._sequences or number in self._ended:
-            if 1 <= number <= self.n_requests:
-                return  # A late fact about a sequence that has ended.
-            raise InternalError(f"there is no sequence {number}")
+            return  # A late fact about a sequence that has ended.
         self._sequences[number] = s.evolve(self._sequences[number], event)
         if isinstance(event, e.SequenceFinished):
             self._ended.append(number)

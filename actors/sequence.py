@@ -70,12 +70,17 @@ def received(request: e.RequestReceived, context: ContextFacts) -> Sequence:
     )
 
 
+def refuse(state: Sequence, fact: e.Event) -> str | None:
+    """Return the reason why a fact is impossible now; None if it is not."""
+    if isinstance(fact, e.PromptTokenized) and state.n_prompt is not None:
+        return f"the prompt of sequence {state.sequence} was tokenized before"
+    return None
+
+
 def evolve(state: Sequence, event: e.Event) -> Sequence:
     """Return the state after one of the sequence's own events."""
     match event:
         case e.PromptTokenized():
-            if state.n_prompt is not None:
-                raise InternalError(f"the prompt of sequence {state.sequence} was tokenized before")
             n_prompt = len(event.inputs)
             # A pooled text keeps its last token, which ends it; inputs before that one are left out.
             num_keep = -1 if state.embedding else state.options.num_keep
@@ -125,9 +130,9 @@ def decide(state: Sequence, event: e.Event) -> list[e.Event]:
             pooled = [_pool(state, vector) for vector in event.vectors if vector.sequence == state.sequence]
             return next(iter(sampled + pooled), [])
         case e.ReaderResumed():
-            return [e.SequenceResumed(sequence=state.sequence), _queue(state)] if state.paused else []
+            return [e.SequenceResumed(sequence=state.sequence), _queue_last(state)] if state.paused else []
         case e.InputsDropped():
-            return [_queue(state)]
+            return [_queue_last(state)]
         case e.CancelRequested():
             return [_finished(state, "cancelled")]
         case e.DeadlineExpired():
@@ -201,16 +206,19 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
         held=assembled.held,
         held_by=assembled.held_by,
     )
-    return [emitted, *_go_on(evolve(state, emitted))]
+    return [emitted, *_go_on(state, emitted)]
 
 
-def _go_on(state: Sequence) -> list[e.Event]:
-    """Return the next step after a token that is part of the text."""
-    if state.n_sampled == num_predicted(state.options.num_predict, state.n_ctx):
-        return [_finished(state, "length")]
-    if state.length > state.n_ctx and not state.options.shift:
-        return [_finished(state, "context_full")]
-    return [e.SequencePaused(sequence=state.sequence) if state.reader_paused else _queue(state)]
+def _go_on(state: Sequence, emitted: e.TokenEmitted) -> list[e.Event]:
+    """Return the next step after a token that is part of the text; the state is the one before it."""
+    n_sampled, length = emitted.index + 1, state.length + 1
+    if n_sampled == num_predicted(state.options.num_predict, state.n_ctx):
+        return [_finished(state, "length", n_sampled=n_sampled, text=release(emitted.held))]
+    if length > state.n_ctx and not state.options.shift:
+        return [_finished(state, "context_full", n_sampled=n_sampled, text=release(emitted.held))]
+    if state.reader_paused:
+        return [e.SequencePaused(sequence=state.sequence)]
+    return [_queue(state, emitted.token, n_sampled=n_sampled, length=length)]
 
 
 def num_predicted(num_predict: int, n_ctx: int) -> int:
@@ -218,13 +226,25 @@ def num_predicted(num_predict: int, n_ctx: int) -> int:
     return num_predict if num_predict >= 0 else NUM_PREDICT_CONTEXTS * n_ctx
 
 
-def _queue(state: Sequence) -> e.Event:
-    """Queue the last token; if it would not fit, shift first, and queue it once the Batcher has dropped the inputs."""
+def _queue_last(state: Sequence) -> e.Event:
+    """Queue the last token, which was kept back."""
     if state.last_token is None:
         raise InternalError(f"sequence {state.sequence} has sampled no token")
-    if state.length <= state.n_ctx:
-        return e.InputQueued(sequence=state.sequence, inputs=(state.last_token,), wants=e.Draw(state.n_sampled))
-    discard = discarded(state.n_ctx, state.keep, state.length - 1)
+    return _queue(state, state.last_token, n_sampled=state.n_sampled, length=state.length)
+
+
+def _queue(state: Sequence, token: int, *, n_sampled: int, length: int) -> e.Event:
+    """Queue a token; if it would not fit, shift first, and queue it once the Batcher has dropped the inputs.
+
+    Args:
+        state: The state of the sequence; only fields that the token does not change count.
+        token: The token.
+        n_sampled: The count of sampled tokens, with this one.
+        length: The count of inputs, with this one.
+    """
+    if length <= state.n_ctx:
+        return e.InputQueued(sequence=state.sequence, inputs=(token,), wants=e.Draw(n_sampled))
+    discard = discarded(state.n_ctx, state.keep, length - 1)
     return e.ContextShifted(sequence=state.sequence, keep=state.keep, discard=discard)
 
 

@@ -37,6 +37,8 @@ class Work:
     """All its inputs, evaluated or not; none before its prompt is tokenized."""
     wants: Wants = None
     """The outcome that it wants of the last input; None while its paused reader keeps the next one back."""
+    uncut: tuple[tuple[int, int], ...] = ()
+    """The runs of its inputs that are evaluated whole, in one batch: (start, stop) of each, ascending."""
     preempted: bool = False
     """Whether it had a slot before; then it waits outside the queue's limit."""
 
@@ -44,6 +46,17 @@ class Work:
     def kept_back(self) -> bool:
         """Whether it has inputs, but none to evaluate, because its reader is paused."""
         return bool(self.inputs) and self.wants is None
+
+    def run_at(self, position: int) -> tuple[int, bool]:
+        """Return the end of the run that begins at ``position``, and whether it may not be cut."""
+        for start, stop in self.uncut:
+            if position < stop:
+                return (stop, True) if start <= position else (start, False)
+        return len(self.inputs), False
+
+    def without_part(self, length: int) -> int:
+        """Return ``length``, or less, such that the first inputs of this count end with no part of an uncut run."""
+        return next((start for start, stop in self.uncut if start < length < stop), length)
 
 
 @frozen
@@ -104,19 +117,19 @@ class Choice:
     """The slot to copy first, if any."""
 
 
-def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | None:
-    """Return the slot that a sequence with these inputs gets; None if no slot is free.
+def choose(work: Work, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | None:
+    """Return the slot that a waiting sequence gets; None if no slot is free.
 
     Args:
-        inputs: The inputs of the sequence.
+        work: The work of the sequence.
         slots: All slots.
         n_ctx_seq: The count of cells in each slot.
     """
     free = [number for number, slot in enumerate(slots) if slot.work is None]
     if not free:
         return None
-    common = [usable(inputs, slot.reusable) for slot in slots]
-    fitting = {number for number in free if takes_over(inputs, slots[number])}
+    common = [usable(work, slot.reusable) for slot in slots]
+    fitting = {number for number in free if takes_over(work, slots[number])}
     used = [recency(slot) for slot in slots]
     room = min(free, key=lambda number: (used[number] != NEVER, number not in fitting, used[number], number))
     choices = [Choice(number, common[number]) for number in free if number == room or number in fitting]
@@ -124,14 +137,14 @@ def choose(inputs: Inputs, slots: Sequence[Slot], n_ctx_seq: int) -> Choice | No
     return max(choices, key=lambda choice: saved(choice, slots, n_ctx_seq))
 
 
-def usable(inputs: Inputs, others: Inputs) -> int:
+def usable(work: Work, others: Inputs) -> int:
     """Return the count of inputs that need no evaluation if ``others`` are in cells; one input is always evaluated."""
-    return inputs.first(len(inputs) - 1).common(others)
+    return work.without_part(work.inputs.first(len(work.inputs) - 1).common(others))
 
 
-def takes_over(inputs: Inputs, slot: Slot) -> bool:
-    """Return whether a sequence with these inputs reuses at least half of a slot's cells."""
-    common = inputs.common(slot.reusable)
+def takes_over(work: Work, slot: Slot) -> bool:
+    """Return whether a sequence reuses at least half of a slot's cells."""
+    common = work.without_part(work.inputs.common(slot.reusable))
     return common > 0 and common >= len(slot.cells) - common
 
 
@@ -178,7 +191,25 @@ def decoded(slot: Slot, part: Part, position: int | None, *, code: int) -> Slot:
         work = changed(work, wants=None)
         return changed(slot, work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
     # At least one input is left to evaluate: after an aborted decode the logits of the last row are gone.
-    return changed(slot, cells=work.inputs.first(min(n_cells, len(work.inputs) - 1)), n_cells=n_cells)
+    useful = work.without_part(min(n_cells, len(work.inputs) - 1))
+    return changed(slot, cells=work.inputs.first(useful), n_cells=n_cells)
+
+
+def dropped(slot: Slot, work: Work, keep: int, discard: int, *, moves: bool) -> Slot:
+    """Return a busy slot after inputs of its sequence were dropped.
+
+    Args:
+        slot: The slot before.
+        work: The work of its sequence, without the dropped inputs.
+        keep: The count of inputs before them.
+        discard: The count of dropped inputs.
+        moves: Whether the cells behind them are moved; otherwise their inputs are evaluated again.
+    """
+    if moves and len(slot.cells) >= keep + discard:
+        pure = keep if slot.pure is None else min(keep, slot.pure)
+        cells = work.inputs.first(len(slot.cells) - discard)
+        return changed(slot, work=work, cells=cells, pure=pure, gap=Gap(keep, discard))
+    return changed(slot, work=work, cells=work.inputs.first(min(keep, len(slot.cells))))
 
 
 def unknown(slot: Slot) -> Slot:

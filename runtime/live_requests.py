@@ -6,13 +6,11 @@ nothing is asked of a task.
 
 from typing import Literal
 
-from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.kernel import State
-from reenact.actors.schedule import awaited
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import Work, choose
 
@@ -64,7 +62,7 @@ def _waits(batcher: b.Batcher, state: Sequence, number: int | None) -> tuple[Wai
     if state.n_prompt is None:
         return "tokenizer", ()
     if number is not None:
-        in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
+        in_flight = () if batcher.in_flight is None else batcher.in_flight.parts
         if any(part.sequence == state.sequence for part in in_flight):
             return "engine", ()
         if state.paused:
@@ -77,13 +75,13 @@ def _waits(batcher: b.Batcher, state: Sequence, number: int | None) -> tuple[Wai
 
 
 def _in_queue(batcher: b.Batcher, mine: Work) -> tuple[WaitsFor | None, tuple[int, ...]]:
-    after = changed(batcher, in_flight=False)
+    after = b.lost(batcher)
     while (follows := b.proceed(after)) and isinstance(follows[0], e.SequencePreempted | e.SlotAssigned):
         after = b.evolve(after, follows[0])
     if any(slot.sequence == mine.sequence for slot in after.slots):
-        return ("engine" if batcher.in_flight else None), ()
-    choice = choose(mine.inputs, after.slots, after.n_ctx_seq)
-    other = None if choice is None else awaited(mine.inputs, choice, after.slots, after.n_batch, after.n_ctx_seq)
+        return ("engine" if batcher.in_flight is not None else None), ()
+    choice = choose(mine, after.slots, after.context.n_ctx_seq)
+    other = None if choice is None else b.beginning_awaited(after, mine, choice)
     if other is not None:
         return "prompt", (other,)
     ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]

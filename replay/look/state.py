@@ -120,17 +120,18 @@ def _waiting(work: Work) -> str:
 
 
 def _last_batch(moment: Moment, batcher: Batcher) -> str:
-    if batcher.plan is None:
+    if batcher.flight is None:
         return "no batch has been planned"
-    n_rows = sum(len(part.inputs) for part in batcher.plan.parts)
-    what = f"{count(n_rows, 'row')} of {sequences([part.sequence for part in batcher.plan.parts])}"
-    if batcher.in_flight:
+    plan = batcher.flight.plan
+    n_rows = sum(len(part.inputs) for part in plan.parts)
+    what = f"{count(n_rows, 'row')} of {sequences([part.sequence for part in plan.parts])}"
+    if batcher.in_flight is not None:
         since = _since(moment, moment.mark(0, e.BatchPlanned))
-        early = ", and is to end early" if batcher.aborting else ""
+        early = ", and is to end early" if batcher.flight.stage == "aborting" else ""
         last = "" if moment.following is not None else "; the engine still has it, or the process died in it"
-        return f"batch {batcher.plan.batch} is in flight {since}{early}: {what}{last}"
+        return f"batch {plan.batch} is in flight {since}{early}: {what}{last}"
     since = _since(moment, moment.mark(0, e.BatchDecoded, e.EngineFailed))
-    return f"nothing is in flight {since}; the last was batch {batcher.plan.batch}: {what}"
+    return f"nothing is in flight {since}; the last was batch {plan.batch}: {what}"
 
 
 def _slots(moment: Moment, batcher: Batcher) -> Iterator[Spans]:
@@ -142,7 +143,7 @@ def _slots(moment: Moment, batcher: Batcher) -> Iterator[Spans]:
 
 def _slot(batcher: Batcher, number: int, slot: Slot, n_ctx: int) -> str:
     cells = f"{len(slot.cells):,} of {n_ctx:,} cells"
-    in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
+    in_flight = () if batcher.in_flight is None else batcher.in_flight.parts
     n_rows = sum(len(part.inputs) for part in in_flight if part.slot == number)
     if slot.work is None:
         kept = " kept" if len(slot.cells) else ""

@@ -10,13 +10,12 @@ The rules that hold here:
 
 from collections.abc import Iterable
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.errors import description
 from reenact.actors.routing import BATCHER
-from reenact.actors.schedule import awaited
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import Slot, Work, choose
 from reenact.replay.fold import Moment
@@ -78,7 +77,7 @@ def _wait(moment: Moment, state: Sequence) -> Wait:
 
 def _in_slot(moment: Moment, batcher: b.Batcher, state: Sequence, number: int, slot: Slot) -> Wait:
     me, engine = state.sequence, _engine(batcher)
-    in_flight = batcher.plan.parts if batcher.in_flight and batcher.plan is not None else ()
+    in_flight = () if batcher.in_flight is None else batcher.in_flight.parts
     for part in in_flight:
         if part.sequence == me:
             phase = f"in the batch in flight: {count(len(part.inputs), 'row')}, {draws(part)}"
@@ -129,11 +128,11 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
     if me in given:
         whose = given[me]
         gets = "one is free" if whose is None else f"it takes that of sequence {whose}"
-        if batcher.in_flight:
+        if batcher.in_flight is not None:
             return Wait(sequence=me, phase=f"{phase}: {gets} after this batch", on=_engine(batcher), since=since)
         return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
-    choice = choose(mine.inputs, after.slots, after.n_ctx_seq)
-    other = None if choice is None else awaited(mine.inputs, choice, after.slots, after.n_batch, after.n_ctx_seq)
+    choice = choose(mine, after.slots, after.context.n_ctx_seq)
+    other = None if choice is None else b.beginning_awaited(after, mine, choice)
     if other is not None:
         on = f"the prompt of sequence {other}: it begins alike, and is evaluated first"
         return Wait(sequence=me, phase=phase, on=on, behind=(other,), since=since)
@@ -170,7 +169,7 @@ def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | No
     Returns:
         The Batcher's state then, and the sequences that get a slot, each with the sequence that loses it or None.
     """
-    after = evolve(batcher, in_flight=False)
+    after = b.lost(batcher)
     given: dict[int, int | None] = {}
     loser: int | None = None
     while follows := b.proceed(after):
@@ -187,7 +186,7 @@ def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | No
 
 
 def _engine(batcher: b.Batcher) -> str:
-    return "the engine" if batcher.plan is None else f"the engine, which has batch {batcher.plan.batch}"
+    return "the engine" if batcher.flight is None else f"the engine, which has batch {batcher.flight.plan.batch}"
 
 
 def _open(moment: Moment, phase: str) -> str:

@@ -9,7 +9,7 @@ The rules that hold here:
 from collections.abc import Collection
 from typing import Final
 
-from reenact.actors.batch import Draw, Pool, Wants
+from reenact.actors.batch import BatchKey, Draw, Pool, Wants
 from reenact.actors.errors import Failure
 from reenact.actors.inputs import Input, Row, rows_of
 
@@ -67,6 +67,11 @@ def inputs(items: Collection[Input]) -> str:
 
 def _input(one: Input) -> str:
     return f"row {one.digest[:_MAX_DIGEST]}…" if isinstance(one, Row) else str(one)
+
+
+def key(value: BatchKey) -> str:
+    """Return the kind of rows that a batch holds, such as "tokens" or "uncut tokens"."""
+    return ("uncut " if value.uncut else "") + ("tokens" if value.kind == "token" else "rows of numbers")
 
 
 def wanted(wants: Wants) -> str:

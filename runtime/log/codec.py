@@ -32,11 +32,11 @@ from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 FORMAT: Final = 1
 """The version of the lines: envelope, checksum, encoding. A log of a newer format is refused."""
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 """The version of the events, and of the states whose digest closes a log."""
 
-OLDEST: Final = {"format": 1, "schema": 5}
-"""The oldest versions that can be read. Schemas 1 to 4 were never released."""
+OLDEST: Final = {"format": 1, "schema": 6}
+"""The oldest versions that can be read. Schemas 1 to 5 were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 
@@ -52,7 +52,17 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ENVELOPE_TYPES: Final = {"n": int, "t": int, "type": str, "actor": str}
 """The types of the envelope's fields; ``cause``, if there is one, is an integer too."""
 
-_SPARSE: Final = (e.BatchPlanned, e.BatchDecoded, e.Part, e.Sample, e.Vector, e.TokenEmitted, e.RequestReceived, Limits)
+_SPARSE: Final = (
+    e.BatchPlanned,
+    e.BatchKey,
+    e.BatchDecoded,
+    e.Part,
+    e.Sample,
+    e.Vector,
+    e.TokenEmitted,
+    e.RequestReceived,
+    Limits,
+)
 
 Fields = dict[str, Any]
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from attrs import evolve as changed
 from reenact.actors import batcher as b
 from reenact.actors import events as e
 from reenact.actors.errors import Failure, InternalError
+from reenact.actors.kernel import Kernel
 from tests.helpers.driver import Driver
 from tests.helpers.header import opened
 
@@ -218,7 +219,8 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
     ):
         state = b.evolve(state, event)
     assert [e.BatchPlanned] == [type(event) for event in b.proceed(state)]
-    assert [] == b.proceed(changed(state, in_flight=True))
+    (planned,) = b.proceed(state)
+    assert [] == b.proceed(b.evolve(state, planned))
     assert [] == b.proceed(b.evolve(state, e.EngineFailed(error="...")))
 
 
@@ -274,7 +276,7 @@ def test_a_batch_is_decoded_once() -> None:
 def test_a_batch_has_a_row_for_every_slot() -> None:
     """A session whose batches have fewer rows than it has slots cannot be opened: somebody would be skipped."""
     with pytest.raises(InternalError, match="has none for some of 4 slots"):
-        b.opened(opened(n_slots=4, n_batch=3))
+        Kernel().handle(opened(n_slots=4, n_batch=3))
 
 
 def test_the_batcher_does_not_take_foreign_events() -> None:

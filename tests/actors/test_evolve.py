@@ -7,12 +7,13 @@ from attrs import evolve as changed
 
 from reenact.actors import batcher, sequence
 from reenact.actors import events as e
-from reenact.actors.batcher import Batcher
+from reenact.actors.batcher import Batcher, Flight
 from reenact.actors.errors import Failure, InternalError
 from reenact.actors.inputs import Inputs
 from reenact.actors.options import Options
 from reenact.actors.sequence import Sequence
 from reenact.actors.slots import Gap, Slot, Work
+from tests.helpers.header import opened
 
 GENERATING = Sequence(
     sequence=1,
@@ -85,6 +86,7 @@ FREE = Slot(cells=Inputs(range(50, 55)), n_cells=5, used=3)
 BUSY = Slot(work=WORK, cells=Inputs(range(5)), n_cells=6, pure=3, gap=Gap(1, 2), used=4)
 FIRST = Work(sequence=3, priority=1, inputs=Inputs(range(50, 58)), wants=e.Draw(0), preempted=True)
 LAST = Work(sequence=4, priority=0)
+CONTEXT = opened(n_slots=2, n_batch=8, n_ctx=16, shift="move", alone=True).context
 PLAN = e.BatchPlanned(
     batch=7,
     copies=(),
@@ -93,19 +95,14 @@ PLAN = e.BatchPlanned(
     parts=(e.Part(sequence=1, slot=0, position=5, inputs=(5,), wants=e.Draw(4)),),
 )
 COPY = e.Copy(source=1, slot=0)
+FLIGHT = Flight(plan=PLAN, stage="aborting", spared=True)
 STATE = Batcher(
-    n_batch=8,
-    n_ctx_seq=16,
+    context=CONTEXT,
     max_waiting=4,
-    moves_cells=True,
-    pools_alone=True,
     slots=(BUSY, FREE),
     waiting=(FIRST, LAST),
     copies=(COPY,),
-    plan=PLAN,
-    in_flight=True,
-    aborting=True,
-    spared=True,
+    flight=FLIGHT,
 )
 FAILURE = Failure(kind="engine_broken", reason="the engine failed: lost")
 UNKNOWN = Slot(used=3)
@@ -130,7 +127,7 @@ UNKNOWN = Slot(used=3)
         ),
         (
             e.InputQueued(sequence=4, inputs=(1, 2), wants=e.Pool()),
-            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), wants=e.Pool()))},
+            {"waiting": (FIRST, Work(sequence=4, priority=0, inputs=Inputs([1, 2]), wants=e.Pool(), uncut=((0, 2),)))},
         ),
         (
             e.InputsDropped(sequence=1, keep=2, discard=1),
@@ -200,18 +197,16 @@ UNKNOWN = Slot(used=3)
             {
                 "slots": (changed(BUSY, n_cells=5, gap=None, used=8), FREE),
                 "copies": (),
-                "plan": changed(PLAN, batch=8),
-                "aborting": False,
+                "flight": Flight(plan=changed(PLAN, batch=8)),
             },
         ),
-        (e.EngineFailed(error="lost"), {"in_flight": False, "broken": FAILURE}),
+        (e.EngineFailed(error="lost"), {"flight": changed(FLIGHT, stage="lost"), "broken": FAILURE}),
         (
             e.CellsLost(),
             {
                 "slots": (Slot(work=WORK, used=4), UNKNOWN),
                 "copies": (),
-                "in_flight": False,
-                "aborting": False,
+                "flight": changed(FLIGHT, stage="lost"),
             },
         ),
         (
@@ -224,17 +219,16 @@ UNKNOWN = Slot(used=3)
             ),
             {
                 "slots": (changed(BUSY, work=changed(WORK, wants=None), cells=Inputs(range(6))), FREE),
-                "in_flight": False,
-                "spared": False,
+                "flight": changed(FLIGHT, stage="landed"),
             },
         ),
         (
             e.BatchDecoded(batch=7, code=e.ABORTED, samples=(), vectors=(), positions=((0, 4),)),
-            {"slots": (changed(BUSY, n_cells=5), FREE), "in_flight": False, "spared": True},
+            {"slots": (changed(BUSY, n_cells=5), FREE), "flight": changed(FLIGHT, stage="aborted")},
         ),
         (
             e.BatchDecoded(batch=7, code=e.INVALID, samples=(), vectors=(), positions=()),
-            {"slots": (Slot(work=WORK, n_cells=6, used=4), FREE), "in_flight": False, "spared": False},
+            {"slots": (Slot(work=WORK, n_cells=6, used=4), FREE), "flight": changed(FLIGHT, stage="landed")},
         ),
         (e.RequestRejected(sequence=5, failure=FAILURE), {}),
         (e.BatchFailed(batch=7, sequences=(1,), failure=FAILURE), {}),
@@ -249,13 +243,13 @@ def test_what_an_event_changes_in_the_batcher(event: e.Event, after: dict[str, A
 
 def test_an_abort_is_under_way() -> None:
     """A batch that is to end early is known to be so."""
-    before = changed(STATE, aborting=False)
+    before = changed(STATE, flight=changed(FLIGHT, stage="in flight"))
     assert STATE == batcher.evolve(before, e.AbortRequested(batch=7, sequence=1))
 
 
 def test_cells_are_not_moved_where_they_are_evaluated_again() -> None:
     """Where cells are not moved, only those before the gap stay, and nothing is wrong with them."""
-    before = changed(STATE, moves_cells=False)
+    before = changed(STATE, context=changed(CONTEXT, shift="evaluate"))
     after = batcher.evolve(before, e.InputsDropped(sequence=1, keep=2, discard=1))
     slot = changed(BUSY, work=changed(WORK, inputs=Inputs([0, 1, 3, 4, 5])), cells=Inputs([0, 1]))
     assert changed(before, slots=(slot, FREE)) == after
@@ -277,7 +271,7 @@ def test_how_many_tokens_are_sampled_at_most(num_predict: int, most: int) -> Non
 def test_a_refused_batch_leaves_operations_undone() -> None:
     """Where the engine refused a batch, a slot that was to be copied into holds nobody knows what, too."""
     copy = e.Copy(source=0, slot=1)
-    before = changed(STATE, plan=changed(PLAN, copies=(copy,)))
+    before = changed(STATE, flight=changed(FLIGHT, plan=changed(PLAN, copies=(copy,))))
     after = batcher.evolve(before, e.BatchDecoded(batch=7, code=e.INVALID, samples=(), vectors=(), positions=()))
     assert (Slot(work=WORK, n_cells=6, used=4), Slot(n_cells=5, used=3)) == after.slots
 

@@ -1,8 +1,12 @@
 """How the rows of a batch are shared out, case by case."""
 
 import pytest
+from attrs import evolve as changed
 
-from reenact.actors.schedule import share_rows
+from reenact.actors import events as e
+from reenact.actors.inputs import Inputs
+from reenact.actors.schedule import ROUND, next_batch, share_rows, turn_of
+from reenact.actors.slots import Slot, Work, decoded, takes_over, usable
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,58 @@ from reenact.actors.schedule import share_rows
 def test_rows_are_shared_evenly(wanted: list[int], budget: int, rows: list[int]) -> None:
     """Everybody gets a row, the rest is even up to what each wants, and lower slots get the remainder."""
     assert rows == share_rows(wanted, budget)
+
+
+def _work(inputs: Inputs, *uncut: tuple[int, int]) -> Work:
+    return Work(sequence=1, priority=0, inputs=inputs, wants=e.Draw(0), uncut=uncut)
+
+
+def test_an_uncut_run_has_a_batch_without_the_inputs_around_it() -> None:
+    """Inputs before an uncut run, the run, and inputs behind it go in three batches, the run as a whole."""
+    work = _work(Inputs(range(12)), (4, 9))
+    found = []
+    cells = 0
+    while cells < 12:
+        chosen = next_batch([Slot(work=work, cells=work.inputs.first(cells))], 6, None, alone=True)
+        assert chosen is not None
+        key, (part,) = chosen
+        found.append((key.uncut, part.position, len(part.inputs), part.draw))
+        cells += len(part.inputs)
+    assert [(False, 0, 4, None), (True, 4, 5, None), (False, 9, 3, 0)] == found
+
+
+@pytest.mark.parametrize(("alone", "expected"), [(True, [[1]]), (False, [[1, 2]])])
+def test_uncut_runs_go_in_the_order_of_arrival(alone: bool, expected: list[list[int]]) -> None:
+    """As many uncut runs as fit are in a batch, or one where neighbours would change it; first come, first served."""
+    sizes = {3: 2, 1: 4, 2: 4}
+    slots = [
+        Slot(work=changed(_work(Inputs(range(size)), (0, size)), sequence=sequence)) for sequence, size in sizes.items()
+    ]
+    chosen = next_batch(slots, 8, None, alone=alone)
+    assert chosen is not None
+    assert expected == [[part.sequence for part in chosen[1]]]
+
+
+def test_every_key_has_a_turn_in_the_round() -> None:
+    """While all keys wait, each has every fourth batch; a key that is alone has all."""
+    keys, last = set(ROUND), None
+    turns = [last := turn_of(keys, last) for _ in range(8)]
+    assert [*ROUND, *ROUND] == turns
+    assert ROUND[2] == turn_of({ROUND[2]}, ROUND[2])
+
+
+def test_part_of_an_uncut_run_is_not_reused() -> None:
+    """Cells that hold the beginning of an uncut run are of use only up to its start, and those of a whole run are."""
+    work = _work(Inputs(range(12)), (4, 9))
+    assert [3, 4, 4, 9, 10] == [usable(work, Inputs(range(n))) for n in (3, 4, 8, 9, 10)]
+    assert (True, True, False) == tuple(
+        takes_over(work, Slot(cells=Inputs([*range(n), *[99] * more]))) for n, more in ((8, 0), (9, 9), (8, 1))
+    )
+
+
+def test_part_of_an_uncut_run_that_was_aborted_is_evaluated_again() -> None:
+    """If a batch ended inside an uncut run, its cells are of no use; a run before it that is whole is kept."""
+    work = _work(Inputs(range(12)), (4, 9))
+    part = e.Part(sequence=1, slot=0, position=4, inputs=tuple(range(4, 9)))
+    slot = Slot(work=work, cells=work.inputs.first(4), n_cells=4)
+    assert [4, 4, 9] == [len(decoded(slot, part, last, code=e.ABORTED).cells) for last in (3, 6, 8)]

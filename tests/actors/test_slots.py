@@ -19,7 +19,7 @@ LONG = range(74)
 
 def chosen(inputs: Inputs, slots: list[Slot]) -> Choice | None:
     """Choose among slots of the size above."""
-    return choose(inputs, slots, N_CTX_SEQ)
+    return choose(Work(sequence=1, priority=0, inputs=inputs), slots, N_CTX_SEQ)
 
 
 def free(length: int, *, used: int = 0, start: int = 0) -> Slot:
@@ -232,7 +232,7 @@ def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[l
         copies = [2 * len(held) / COPIED_CELLS_PER_ROW for held, _, _ in cells]
         there = [(reused[i] - copy, Choice(room, reused[i], i)) for i, copy in enumerate(copies) if i != room]
         expected = max([*here, *there], key=lambda one: one[0])[1]
-    assert expected == choose(inputs, slots, 100)
+    assert expected == choose(Work(sequence=1, priority=0, inputs=inputs), slots, 100)
 
 
 @pytest.mark.parametrize(("n_cells", "left"), [(5, 5), (0, 1)])

@@ -46,7 +46,7 @@ def test_a_session_does_not_go_round_in_circles(program: Program) -> None:
     n_sampled = sum(end.n_sampled for end in session.events(e.SequenceFinished))
     n_contexts = len(result.requests) + n_shifts + n_preempted
     assert result.n_left <= n_contexts * session.context.n_ctx + n_sampled
-    assert ((), False) == (session.batcher.waiting, session.batcher.in_flight)
+    assert ((), None) == (session.batcher.waiting, session.batcher.in_flight)
     assert {None} == {slot.work for slot in session.batcher.slots}
 
 

@@ -118,12 +118,12 @@ def _marks(event: e.Event) -> set[object]:
             return {type(event)}
 
 
-def _one_too_many(inputs: Any, of: Any, n_ctx_seq: int, real: Any = slots.choose) -> Any:
+def _one_too_many(work: Any, of: Any, n_ctx_seq: int, real: Any = slots.choose) -> Any:
     """Take over one cell more than is of use."""
-    choice = real(inputs, of, n_ctx_seq)
+    choice = real(work, of, n_ctx_seq)
     if choice is None or choice.source is not None:
         return choice
-    return changed(choice, reused=min(choice.reused + 1, len(inputs) - 1, len(of[choice.slot].cells)))
+    return changed(choice, reused=min(choice.reused + 1, len(work.inputs) - 1, len(of[choice.slot].cells)))
 
 
 def _not_trimmed(slot: Any, part: Any, position: Any, *, code: int, real: Any = slots.decoded) -> Any:

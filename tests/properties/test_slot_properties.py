@@ -24,7 +24,7 @@ def test_a_sequence_gets_the_slot_where_most_is_kept(program: Program) -> None:
             case e.SlotAssigned() as assigned if batcher is not None:
                 work = next(work for work in batcher.waiting if work.sequence == assigned.sequence)
                 inputs = () if isinstance(work.wants, e.Pool) else work.inputs[:]
-                expected = where_most_is_kept(inputs, batcher.slots, used, batcher.n_ctx_seq)
+                expected = where_most_is_kept(inputs, batcher.slots, used, batcher.context.n_ctx_seq)
                 assert expected == (assigned.slot, assigned.reused, assigned.source)
             case _:
                 pass

@@ -45,7 +45,7 @@ def test_a_bug_is_told_with_its_seed_and_its_log(
 
 def test_a_fact_that_the_kernel_cannot_take_is_the_last_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A kernel that raises is told like a violation; the fact that it could not take is in the log."""
-    monkeypatch.setattr(batcher, "check", lambda *_: 1 / 0)
+    monkeypatch.setattr(batcher, "contradiction", lambda *_: 1 / 0)
     monkeypatch.setattr(soak_core, "mkdtemp", lambda **_: str(tmp_path))
     told = run_session(0, STEPS)
     assert isinstance(told, Found)

@@ -4,17 +4,13 @@ The rule that holds here: a plan is checked, cell by cell, against earlier plans
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 from reenact.actors import events as e
 from reenact.actors.batch import apply_operations, n_without
+from reenact.actors.inputs import Input, kind_of
 from reenact.replay.check.recount import Recount, RecountedRequest
 from reenact.replay.check.rule import Rule, Violation
-from reenact.replay.render.values import inputs, sequences, wanted
-
-MAX_MISSED: Final = 1
-"""The most batches in a row that may leave out a sequence with inputs, because they take inputs of the other kind. So a
-prompt advances at least in every second batch, and in every batch where all inputs are tokens."""
+from reenact.replay.render.values import inputs, key, sequences, wanted
 
 
 class BatchesRule(Rule):
@@ -23,7 +19,7 @@ class BatchesRule(Rule):
     name = "batches"
     says = (
         "A batch is planned only while none is in flight, and batches are numbered from 0; a batch has 1 to n_batch "
-        "rows of one kind, and its parts are ordered by slot, each in the slot of its sequence."
+        "rows, all of its key; its parts are ordered by slot, each in the slot of its sequence."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.BatchDecoded)
@@ -53,11 +49,10 @@ class BatchesRule(Rule):
         n_rows = sum(len(part.inputs) for part in parts)
         if not 1 <= n_rows <= n_batch or not all(part.inputs for part in parts):
             yield self.violation(n, f"1 to {n_batch} rows, at least one a part", f"{n_rows} rows")
-        pools = {part.pools for part in parts}
         # A pooled text is not cut where its kinds of inputs change; callers give tokens only.
-        kinds = {kind for part in parts if not part.pools for kind in map(type, part.inputs)}
-        if len(pools) > 1 or len(kinds) > 1:
-            yield self.violation(n, "rows of one kind", "tokens and rows of numbers, or texts to pool and to go on")
+        keys = {_key(one, uncut=part.pools) for part in parts for one in part.inputs[: 1 if part.pools else None]}
+        if not keys <= {plan.key}:
+            yield self.violation(n, f"rows of {key(plan.key)}", f"rows of {' and '.join(sorted(map(key, keys)))}")
         slots = [part.slot for part in parts]
         if slots != sorted({slot for slot in slots if 0 <= slot < len(recount.slots)}):
             yield self.violation(n, f"slots ascending, of {len(recount.slots)}", f"slots {slots}")
@@ -187,6 +182,10 @@ class CellsRule(Rule):
                 yield self.violation(record.n, expected, f"position {last}", first=self.recount.planned_at)
 
 
+def _key(one: Input, *, uncut: bool) -> e.BatchKey:
+    return e.BatchKey(kind=kind_of(one), uncut=uncut)
+
+
 def _n_left(n_cells: int | None, removed: slice) -> int | None:
     """Return the number of cells that are left; None where it is unknown."""
     if n_cells is None:
@@ -207,18 +206,17 @@ class TurnsRule(Rule):
 
     name = "turns"
     says = (
-        "Every sequence with inputs of a batch's kind is in the batch, and the kinds take turns: a generating "
-        f"sequence is in every token batch; a prompt waits at most {MAX_MISSED} batch in a row (the count restarts "
-        "when the context is new); pooled texts go first come, first served. While any sequence has inputs, a batch "
-        "is planned."
+        "Every sequence whose next inputs have a batch's key is in the batch, and the keys take turns: while a "
+        "sequence waits for its key, no other key has two batches (counted anew when the context is new). Pooled texts "
+        "go first come, first served. While any sequence has inputs, a batch is planned."
     )
     source = "docs/runner-semantics.md, Batch"
     hears = (e.BatchPlanned, e.CellsLost)
 
     def __init__(self, recount: Recount) -> None:
         super().__init__(recount)
-        self._missed: dict[int, int] = {}
-        """How many batches in a row have left out each sequence with inputs."""
+        self._missed: dict[int, tuple[e.BatchKey, ...]] = {}
+        """The keys of the batches in a row that have left out each sequence with inputs."""
 
     def see(self, record: e.Record) -> Iterator[Violation]:
         """Check which sequences a batch leaves out."""
@@ -228,7 +226,6 @@ class TurnsRule(Rule):
             self._missed = {}
         if not isinstance(plan, e.BatchPlanned) or not plan.parts or not plan.parts[0].inputs:
             return
-        kind, pools = type(plan.parts[0].inputs[0]), plan.parts[0].pools
         there = {part.sequence for part in plan.parts}
         before, self._missed = self._missed, {}
         for slot in self.recount.slots:
@@ -237,15 +234,18 @@ class TurnsRule(Rule):
             request = self.recount.request(slot.sequence)
             if request.ended or request.wants is None or not request.inputs:
                 continue
-            if pools and isinstance(request.wants, e.Pool):
-                if request.number < max(there):
+            following = request.inputs[min(slot.useful, len(request.inputs) - 1)]
+            waits_for = _key(following, uncut=isinstance(request.wants, e.Pool))
+            missed = before.get(request.number, ())
+            if waits_for == plan.key:
+                if not plan.key.uncut:
+                    yield self._left_out(record.n, request, "which has inputs of this key")
+                elif request.number < max(there):
                     yield self._left_out(record.n, request, "which came first")
                 continue
-            missed = self._missed[request.number] = before.get(request.number, 0) + 1
-            if type(request.inputs[min(slot.useful, len(request.inputs) - 1)]) is kind:
-                yield self._left_out(record.n, request, "which has inputs of this kind")
-            elif missed > MAX_MISSED:
-                yield self._left_out(record.n, request, f"which missed {missed - 1} before")
+            self._missed[request.number] = (*missed, plan.key)
+            if plan.key in missed:
+                yield self._left_out(record.n, request, f"which missed {len(missed)} before, one of this key")
 
     def settle(self) -> Iterator[Violation]:
         """Check that no sequence waits for a batch that is not planned."""

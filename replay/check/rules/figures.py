@@ -294,7 +294,7 @@ class DigestRule(Rule):
         counted = [(slot.sequence, None if slot.sequence is None else slot.useful) for slot in recount.slots]
         waiting = [request.number for request in recount.waiting]
         due = counted, waiting, recount.in_flight is not None
-        actual = folded, [work.sequence for work in batcher.waiting], batcher.in_flight
+        actual = folded, [work.sequence for work in batcher.waiting], batcher.in_flight is not None
         if due != actual:
             yield self.violation(recount.n, _known(*due), _known(*actual))
 

@@ -15,6 +15,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogBroken
 from reenact.actors.inputs import NONE, kind_of
 from reenact.actors.routing import ROUTES, Role
+from reenact.actors.schedule import Run
 from reenact.actors.slots import Slot
 from tests.mutants.change import Planted
 
@@ -71,16 +72,14 @@ def used_by_prompts_alone(original: Any) -> Any:
 def drawn_at_the_end_of_a_kind(original: Any) -> Any:
     """Let a token be drawn after the last row of each kind, not of the prompt."""
 
-    def generating(slots: Any, *rest: Any) -> list[e.Part]:
-        def drawn(part: e.Part) -> e.Part:
-            work, end = slots[part.slot].work, part.position + len(part.inputs)
-            following = work.inputs[end : end + 1]
-            ends = bool(following) and kind_of(following[0]) != kind_of(part.inputs[-1])
-            return changed(part, wants=work.wants) if ends else part
+    def part(run: Run, n_rows: int) -> e.Part:
+        made: e.Part = original(run, n_rows)
+        end = run.position + n_rows
+        following = run.work.inputs[end : end + 1]
+        ends = bool(following) and kind_of(following[0]) != run.key.kind
+        return changed(made, wants=run.work.wants) if ends else made
 
-        return [drawn(part) for part in original(slots, *rest)]
-
-    return generating
+    return part
 
 
 def assigned_for_the_first_time(original: Any) -> Any:
@@ -217,7 +216,7 @@ BLIND: Final[tuple[Planted, ...]] = (
         name="a token is drawn in the middle of a prompt of two kinds",
         says="The last row of one kind is taken for the last row of the prompt. A prompt of texts and rows has its "
         "first token drawn before the rest of it was evaluated.",
-        target="reenact.actors.schedule:generating",
+        target="reenact.actors.schedule:_part",
         broken=drawn_at_the_end_of_a_kind,
     ),
     Planted(

@@ -12,6 +12,7 @@ from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import LogBroken
 from reenact.actors.inputs import Input, Inputs
+from reenact.actors.schedule import ROUND
 from reenact.actors.slots import Choice, Slot, Work
 from reenact.actors.text import Assembled, release
 from tests.mutants.change import answered
@@ -168,9 +169,9 @@ def freed_with_its_parent(original: Any) -> Any:
 def all_of_use(original: Any) -> Any:
     """Take over a slot as if all of its cells were of use."""
 
-    def choose(inputs: Inputs, slots: Items[Slot], n_ctx_seq: int) -> Choice | None:
-        choice: Choice | None = original(inputs, slots, n_ctx_seq)
-        return choice and changed(choice, reused=min(len(inputs) - 1, len(slots[choice.slot].cells)))
+    def choose(work: Work, slots: Items[Slot], n_ctx_seq: int) -> Choice | None:
+        choice: Choice | None = original(work, slots, n_ctx_seq)
+        return choice and changed(choice, reused=min(len(work.inputs) - 1, len(slots[choice.slot].cells)))
 
     return choose
 
@@ -239,12 +240,12 @@ def seen_before_truncation(original: Any) -> Any:
 def not_even_one(original: Any) -> Any:
     """Evaluate nothing of a prompt that is in cells as a whole."""
 
-    def choose(inputs: Inputs, slots: Items[Slot], n_ctx_seq: int) -> Choice | None:
-        choice: Choice | None = original(inputs, slots, n_ctx_seq)
+    def choose(work: Work, slots: Items[Slot], n_ctx_seq: int) -> Choice | None:
+        choice: Choice | None = original(work, slots, n_ctx_seq)
         if choice is None:
             return None
         source = slots[choice.slot if choice.source is None else choice.source]
-        return changed(choice, reused=inputs.common(source.reusable)) if choice.reused else choice
+        return changed(choice, reused=work.inputs.common(source.reusable)) if choice.reused else choice
 
     return choose
 
@@ -260,14 +261,16 @@ def whoever_looks(_original: Any) -> Any:
     return then
 
 
-def one_kind_first(kinds: Any, _last: Any) -> Any:
+def one_kind_first(keys: Any, _last: Any) -> Any:
     """Evaluate rows of numbers where there are no tokens."""
-    return "token" if "token" in kinds else "row"
+    return min(keys, key=ROUND.index)
 
 
 def asked_for(original: Any) -> Any:
     """Take every decode that ended early for one that was asked to."""
-    return lambda state, event: original(changed(state, aborting=state.aborting or event.code == e.ABORTED), event)
+    return lambda state, event: original(
+        changed(state, flight=changed(state.flight, stage="aborted")) if event.code == e.ABORTED else state, event
+    )
 
 
 # ---------------------------------------------------------------- the shell

@@ -1,4 +1,4 @@
-"""Runs the tests against every mutant of actors/ that mutmut makes: ``python -m tests.mutation``.
+"""Runs the tests against every mutant of actors/ that mutmut makes: ``python -m tests.mutants.generated``.
 
 Names of functions, or beginnings of names ("slots.", "batcher._plan"), as arguments restrict it to these. It
 exits with 1 if fewer than `SHARE` of the mutants are killed, if one survives that survivors.txt does not explain, or if

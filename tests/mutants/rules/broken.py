@@ -8,9 +8,8 @@ from attrs import evolve as changed
 
 from reenact.actors import batcher
 from reenact.actors import events as e
-from reenact.actors.inputs import NONE, Inputs, Row
+from reenact.actors.inputs import Inputs, Row
 from reenact.actors.options import Options
-from reenact.actors.schedule import awaited
 from reenact.actors.slots import Choice, Slot, Work, choose, takes_over, usable
 from reenact.actors.text import Assembled
 from reenact.runtime.llama.marked import noticed
@@ -25,6 +24,16 @@ def with_options(**options: Any) -> Any:
 def with_state(**fields: Any) -> Any:
     """Let a function of an actor believe in another state."""
     return asked(lambda state, *rest: (changed(state, **fields), *rest))
+
+
+def with_shift(way: str) -> Any:
+    """Let a function of the Batcher believe in another way to shift a context."""
+    return asked(lambda state, *rest: (changed(state, context=changed(state.context, shift=way)), *rest))
+
+
+def with_flight(**fields: Any) -> Any:
+    """Let a function of the Batcher believe in another state of its last batch."""
+    return asked(lambda state, *rest: (changed(state, flight=changed(state.flight, **fields)), *rest))
 
 
 def without(*kinds: type[e.Event]) -> Any:
@@ -163,12 +172,12 @@ def as_evaluated(original: Any) -> Any:
     return assigned
 
 
-def busy_is_free(inputs: Inputs, slots: Any, n_ctx_seq: int) -> tuple[Inputs, Any, int]:
+def busy_is_free(work: Work, slots: Any, n_ctx_seq: int) -> tuple[Work, Any, int]:
     """Take busy slots for free ones."""
-    return inputs, [changed(slot, work=None) for slot in slots], n_ctx_seq
+    return work, [changed(slot, work=None) for slot in slots], n_ctx_seq
 
 
-def first_of_all(_inputs: Inputs, slots: Any, _n_ctx_seq: int) -> Choice | None:
+def first_of_all(_work: Work, slots: Any, _n_ctx_seq: int) -> Choice | None:
     """Take the first free slot, warm or not, as the reference does."""
     return next((Choice(number, 0) for number, slot in enumerate(slots) if slot.work is None), None)
 
@@ -176,10 +185,10 @@ def first_of_all(_inputs: Inputs, slots: Any, _n_ctx_seq: int) -> Choice | None:
 def taken_over_first(original: Any) -> Any:
     """Take over a slot wherever one fits, whatever a fork would save."""
 
-    def chosen(inputs: Inputs, slots: Any, n_ctx_seq: int) -> Choice | None:
-        fitting = [n for n, slot in enumerate(slots) if slot.work is None and takes_over(inputs, slot)]
-        ways = [Choice(number, usable(inputs, slots[number].reusable)) for number in fitting]
-        best: Choice | None = max(ways, key=lambda way: way.reused, default=None) or original(inputs, slots, n_ctx_seq)
+    def chosen(work: Work, slots: Any, n_ctx_seq: int) -> Choice | None:
+        fitting = [n for n, slot in enumerate(slots) if slot.work is None and takes_over(work, slot)]
+        ways = [Choice(number, usable(work, slots[number].reusable)) for number in fitting]
+        best: Choice | None = max(ways, key=lambda way: way.reused, default=None) or original(work, slots, n_ctx_seq)
         return best
 
     return chosen
@@ -188,11 +197,10 @@ def taken_over_first(original: Any) -> Any:
 def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
     """Give a slot to the first who need not wait, also the last one."""
     for work in batcher._in_turn(state):  # it is what is broken
-        inputs = NONE if isinstance(work.wants, e.Pool) else work.inputs
-        way = choose(inputs, state.slots, state.n_ctx_seq)
+        way = choose(work, state.slots, state.context.n_ctx_seq)
         if way is None:
             return batcher._preempt(state, work)
-        if awaited(inputs, way, state.slots, state.n_batch, state.n_ctx_seq) is None:
+        if batcher.beginning_awaited(state, work, way) is None:
             return [e.SlotAssigned(sequence=work.sequence, slot=way.slot, reused=way.reused, source=way.source)]
     return []
 

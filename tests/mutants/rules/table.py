@@ -12,6 +12,7 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.inputs import NONE
+from reenact.actors.schedule import ROUND
 from reenact.actors.slots import NEVER, Slot
 from tests.mutants.change import Rule, always, answered, asked
 from tests.mutants.rules import broken
@@ -296,9 +297,9 @@ BATCH: Final = [
     ),
     Rule(
         "Batch: kinds take turns",
-        "kinds take turns",
+        "the keys take turns in a fixed round",
         "reenact.actors.schedule:turn_of",
-        lambda _original: lambda kinds, _last: max(kinds, default="token"),
+        lambda _original: lambda keys, _last: min(keys, key=ROUND.index),
         ("test_kinds::test_the_kinds_take_turns",),
     ),
     Rule(
@@ -318,8 +319,8 @@ BATCH: Final = [
     Rule(
         "Batch: logits",
         "Logits are asked for only in a sequence's last row.",
-        "reenact.actors.schedule:generating",
-        answered(lambda parts: [changed(part, wants=part.wants or e.Draw(0)) for part in parts]),
+        "reenact.actors.schedule:_part",
+        answered(lambda part: changed(part, wants=part.wants or e.Draw(0))),
         ("test_batcher::test_a_long_prompt_goes_in_chunks",),
     ),
 ]
@@ -360,14 +361,14 @@ SHIFT: Final = [
         "Context shift: moving",
         "cells `[keep, keep + discard)` go, the rest moves down",
         "reenact.actors.batcher:_shortened",
-        broken.with_state(moves_cells=False),
+        broken.with_shift("evaluate"),
         ("test_shift::test_cells_are_moved",),
     ),
     Rule(
         "Context shift: evaluating again",
         "clear the slot and evaluate the kept inputs again",
         "reenact.actors.batcher:_shortened",
-        broken.with_state(moves_cells=True),
+        broken.with_shift("move"),
         ("test_shift::test_inputs_are_evaluated_again", "test_shift::test_what_is_evaluated_again_goes_in_chunks"),
     ),
     Rule(
@@ -636,20 +637,20 @@ FAULTS: Final = [
         "Faults: an abort unasked",
         "A decode fault ends the sequences concerned with a typed error",
         "reenact.actors.batcher:_commit",
-        broken.with_state(aborting=True),
+        broken.with_flight(stage="aborted"),
         ("test_faults::test_a_failed_decode_ends_the_sequences_of_its_batch",),
     ),
     Rule(
         "Faults: an abort asked for",
         "leaves the others untouched",
         "reenact.actors.batcher:_commit",
-        broken.with_state(aborting=False),
+        broken.with_flight(stage="landed"),
         ("test_abort::test_after_an_abort_the_others_go_on",),
     ),
     Rule(
         "Faults: positions",
         "our picture of the cells is wrong",
-        "reenact.actors.batch:check",
+        "reenact.actors.batch:contradiction",
         always(None),
         ("test_batcher::test_an_outcome_that_is_not_the_plans_is_refused",),
     ),
@@ -750,15 +751,15 @@ EMBEDDINGS: Final = [
     Rule(
         "Embeddings: one text a decode",
         "where results must not depend on neighbours it gets one text a decode",
-        "reenact.actors.schedule:pooled",
-        lambda original: lambda slots, n_batch, *, alone: original(slots, n_batch, alone=alone and False),
+        "reenact.actors.schedule:fitting",
+        lambda original: lambda runs, n_batch, *, alone: original(runs, n_batch, alone=alone and False),
         ("test_embedding::test_one_text_a_batch_where_neighbours_matter",),
     ),
     Rule(
         "Embeddings: several texts a decode",
         "where results must not depend on neighbours",
-        "reenact.actors.schedule:pooled",
-        lambda original: lambda slots, n_batch, *, alone: original(slots, n_batch, alone=alone or True),
+        "reenact.actors.schedule:fitting",
+        lambda original: lambda runs, n_batch, *, alone: original(runs, n_batch, alone=alone or True),
         ("test_embedding::test_several_texts_a_batch_where_they_do_not",),
     ),
     Rule(
