@@ -20,14 +20,10 @@ Ended = Completion | ReenactError
 """The result of a prompt."""
 
 
-class Display(ABC):
-    """Shows the texts of several prompts; a context manager around the whole session."""
+class LoadingProgress:
+    """Shows the progress of loading a model, if standard error is a terminal; a context manager around it."""
 
-    def __init__(self, prompts: list[str]) -> None:
-        self._prompts = prompts
-        self._texts = [""] * len(prompts)
-        self._ends: list[Ended | None] = [None] * len(prompts)
-        self._shown = 0
+    def __init__(self) -> None:
         self._loading = progress_bar(disable=not sys.stderr.isatty())
         self._task = self._loading.add_task("loading the model", total=1.0)
 
@@ -49,6 +45,17 @@ class Display(ABC):
     def loaded(self) -> None:
         """End the progress display, because the model is ready."""
         self._loading.stop()
+
+
+class Display(LoadingProgress, ABC):
+    """Shows the texts of several prompts; a context manager around the whole session."""
+
+    def __init__(self, prompts: list[str]) -> None:
+        super().__init__()
+        self._prompts = prompts
+        self._texts = [""] * len(prompts)
+        self._ends: list[Ended | None] = [None] * len(prompts)
+        self._shown = 0
 
     def grow(self, i: int, text: str) -> None:
         """Add text to that of prompt ``i``."""

@@ -1,5 +1,6 @@
 """Completes several prompts in one runtime, and shows the texts as they grow: the work behind ``reenact generate``."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,19 @@ def generate(job: Job) -> Errors:
         OSError, ReenactError: The session could not be opened, or broke.
     """
     errors: Errors = [None] * len(job.prompts)
+    run_for_a_person(_generate, job, errors)
+    return errors
+
+
+def run_for_a_person(work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Run an async function on trio, and raise one error in place of a group: Ctrl-C can be raised in any task."""
     try:
-        trio.run(_generate, job, errors)
+        trio.run(work, *arguments)
     except BaseExceptionGroup as group:
-        # Ctrl-C can be raised in any task; a person needs one error only.
         interrupts, _ = group.split(KeyboardInterrupt)
         if interrupts is not None:
             raise KeyboardInterrupt from None
         raise group.exceptions[0] from None
-    return errors
 
 
 async def _generate(job: Job, errors: Errors) -> None:

@@ -1,4 +1,4 @@
-"""Runs the command ``reenact``: generate, record, probe a model, serve; nothing that the Python API cannot do.
+"""Runs the command ``reenact``: generate, chat, probe a model, serve; nothing that the Python API cannot do.
 
 An error is one line on stderr, and its class decides the exit code: 2 for a wrong request or a file that cannot be
 opened or written, 1 for a failure, 5 for a bug of this program, 130 for Ctrl-C.
@@ -9,20 +9,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
-
-from attrs import NOTHING
+from typing import TYPE_CHECKING
 
 from reenact.actors.errors import InvalidRequest, ReenactError
-from reenact.actors.options import OPTION_NAMES, OPTIONS, Options, about
+from reenact.runtime.cli.arguments import FLAGS, add_options, add_session, given
+from reenact.runtime.cli.chat import CHAT_EXAMPLE, add_chat
 from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
-from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.model_store import chosen
-from reenact.runtime.terminal import Parser, add_option, argument, prepare, tell, visible
+from reenact.runtime.terminal import Parser, argument, prepare, tell, visible
 
 if TYPE_CHECKING:
-    from attrs import Attribute
-
     from reenact.runtime.cli.display import Display
 
 _EXAMPLE = """\
@@ -31,9 +27,6 @@ example:
   replay run session.jsonl
 """
 
-_SETTINGS = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
-_FLAGS = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {"n_slots": "--slots"}
-"""The flags of ``generate`` by the arguments of the Python API."""
 _PROBE_FLAGS = {"model": "MODEL", "n_threads": "--n-threads", "seconds": "--limit"}
 """The flags of ``probe`` likewise."""
 
@@ -91,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
             " opened.",
         )
     )
+    add_chat(
+        commands.add_parser(
+            "chat",
+            help="hold a conversation in the terminal",
+            description="Hold a conversation with a model. With --log it is recorded. Ctrl-C cancels an answer; at the"
+            " prompt it ends the conversation, as Ctrl-D does. If standard input is not a terminal, each of its lines"
+            " is a message.",
+            epilog=CHAT_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     add_serve(
         commands.add_parser(
             "serve",
@@ -113,43 +117,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.set_defaults(run=_generate, flags=_FLAGS)
+    generate.set_defaults(run=_generate, flags=FLAGS)
     generate.add_argument(
         "prompts", nargs="+", type=argument, metavar="PROMPT", help="text to continue; - reads one from stdin"
     )
-    generate.add_argument(
-        "--model",
-        type=Path,
-        metavar="MODEL",
-        help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
-    )
-    generate.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
     generate.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at a time (default: 4)")
-    generate.add_argument("--n-ctx", type=int, metavar="N", help="cells for each sequence (default: 2048)")
-    generate.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")
-    generate.add_argument(
-        "--n-threads",
-        type=int,
-        metavar="N",
-        help="threads that compute (default: one for each CPU); give fewer if other programs use the CPUs too",
-    )
-    for name, option in OPTIONS.items():
-        add_option(generate, name, _help(option))
-    generate.add_argument(
-        "--determinism",
-        choices=get_args(Determinism),
-        help="schedule-independent: a text depends on its request alone; recorded-schedule: it depends on concurrent"
-        " requests too, which is faster; auto: the first if this model, build and machine allow it (default: auto)",
-    )
-    generate.add_argument(
-        "--no-logits-hash",
-        dest="logits_hash",
-        action="store_const",
-        const=False,
-        help="record no checksums of logits; a re-execution then compares tokens only",
-    )
+    add_session(generate)
+    add_options(generate)
     generate.add_argument("--json", action="store_true", help="print a JSON object for each prompt, in their order")
-    generate.add_argument("--verbose", action="store_true", help="show selected events on stderr")
 
 
 def _add_probe(probe: argparse.ArgumentParser) -> None:
@@ -171,21 +146,10 @@ def _add_probe(probe: argparse.ArgumentParser) -> None:
     probe.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _help(option: "Attribute[Any]") -> str:
-    """Return the help of an option, with its default."""
-    meaning = about(option.name).help
-    if option.type is bool:
-        return f"{meaning} (default: {'on' if option.default else 'off'})"
-    return meaning if option.default in {NOTHING, (), None} else f"{meaning} (default: {option.default})"
-
-
 def _generate(parsed: argparse.Namespace) -> int:
     """Check the arguments first, then load the modules and the model that generating needs."""
     prompts = _prompts(parsed.prompts)
-    given = {name: value for name, value in vars(parsed).items() if value is not None}
-    options = {name: given[name] for name in OPTION_NAMES if name in given}
-    settings = {name: given[name] for name in _SETTINGS if name in given}
-    Options(**{"seed": 0, **options})
+    settings, options = given(parsed)
     if options.get("logprobs") and not parsed.json:
         raise InvalidRequest("logprobs", "they are printed in JSON only: add --json")
     model = chosen(parsed.model)
