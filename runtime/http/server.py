@@ -1,36 +1,33 @@
-"""Runs the server: hypercorn on trio, over a socket that this module makes.
+"""Runs the server: takes connections, bounds them, and ends.
 
 The rules that hold here:
 
-* The kernel closes the connection of a client that reads nothing for `STALLED_SECONDS` (``TCP_USER_TIMEOUT``, on
-  Linux). Hypercorn shields its sending, and would wait for such a client for ever, even at the end
-  (docs/decisions/http.md).
-* After SIGTERM or Ctrl-C there are no new connections, and current answers have a grace time; then everything is
-  cancelled and the logs are closed. A second signal ends the grace time.
+* If there are `MAX_CONNECTIONS`, a new one replaces the one that has waited longest for a request or the rest of one;
+  if none waits, the new one is turned away.
+* After SIGTERM or Ctrl-C there are no new connections, those that wait are closed, and current answers have a grace
+  time; then everything is cancelled and the logs are closed. A second signal ends the grace time.
 """
 
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, cast
 
 import trio
 from attrs import frozen
-from hypercorn.config import Config
-from hypercorn.trio import serve as hypercorn_serve
 from starlette.types import ASGIApp
 
+from reenact.actors.errors import description
 from reenact.runtime.http.application import app
+from reenact.runtime.http.connection import Connection
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
 
 GRACE_SECONDS: Final = 5.0
 """The time that current answers have when the server ends."""
-STALLED_SECONDS: Final = 6
-"""The time for which a client may read none of the bytes that were sent."""
-IDLE_SECONDS: Final = 30.0
-"""The time that a connection may be without a request, or with half a head: hypercorn has one limit for both."""
+MAX_CONNECTIONS: Final = 512
+"""The most connections: half of the files that a process can usually open."""
 
 _BACKLOG: Final = 128
 
@@ -59,8 +56,6 @@ def listening(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sys.platform == "linux":
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except BaseException:
@@ -88,7 +83,7 @@ async def serve_until(
 
     Args:
         serving: The models, and the clients that may use them.
-        listener: A socket that listens; hypercorn closes it.
+        listener: A socket that listens; it is closed here.
         asked_to_end: Returns at the next signal to end; it is called twice.
         task_status: Started once requests are answered.
     """
@@ -104,8 +99,8 @@ async def serve_until(
         nursery.start_soon(watch)
         application = app(models, origins=serving.origins, keys=serving.keys)
 
-        async def answer_all(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            await answer(application, listener, ending, task_status=task_status)
+        async def answer_all(*, task_status: trio.TaskStatus[None]) -> None:
+            await answer(application, listener, ending, warn=serving.warn, task_status=task_status)
             nursery.cancel_scope.cancel()
 
         await nursery.start(answer_all)
@@ -117,19 +112,80 @@ async def answer(
     listener: socket.socket,
     ending: trio.Event,
     *,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    warn: Warn,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests with an application until ``ending`` is set and current answers have had their grace time.
 
     Args:
         application: The application.
-        listener: A socket that listens; hypercorn closes it.
+        listener: A socket that listens; it is closed here.
         ending: Set when no more requests are taken.
+        warn: Called with the description of an error that the application did not handle.
         task_status: Started once requests are answered.
     """
-    await hypercorn_serve(
-        cast("Any", application), _config(listener), shutdown_trigger=ending.wait, mode="asgi", task_status=task_status
-    )
+    taken = _Taken(application, warn)
+    async with trio.open_nursery() as nursery:
+        async with (
+            trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as listening,
+            trio.open_nursery() as taking,
+        ):
+            taking.start_soon(partial(trio.serve_listeners, taken.serve, [listening], handler_nursery=nursery))
+            task_status.started()
+            await ending.wait()
+            taking.cancel_scope.cancel()
+        taken.end()
+        nursery.cancel_scope.deadline = trio.current_time() + GRACE_SECONDS
+
+
+class _Taken:
+    """The connections that were taken.
+
+    Args:
+        application: The application that answers requests.
+        warn: Called with the description of an error that the application did not handle.
+    """
+
+    def __init__(self, application: ASGIApp, warn: Warn) -> None:
+        self._application = application
+        self._warn = warn
+        self._open: dict[Connection, None] = {}
+        """The connections; of those that wait, the first has waited longest."""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve a connection if there is room; the caller closes its stream."""
+        one = Connection(stream)
+        if len(self._open) >= MAX_CONNECTIONS and not self._makes_room():
+            await one.turn_away()
+            return
+        self._open[one] = None
+        try:
+            await one.serve(self._application, lambda: self._waits_now(one))
+        except Exception as error:  # noqa: BLE001  # an application may raise anything; other connections go on
+            self._warn(f"a request failed: {description(error)}")
+        finally:
+            self._open.pop(one, None)
+
+    def end(self) -> None:
+        """Close the connections that wait; the others end with their answers."""
+        for one in self._open:
+            one.is_last = True
+            if one.waits:
+                one.scope.cancel()
+
+    def _makes_room(self) -> bool:
+        """Close the connection that has waited longest; return whether there is one."""
+        waiting = next((one for one in self._open if one.waits), None)
+        if waiting is None:
+            return False
+        del self._open[waiting]
+        waiting.scope.cancel()
+        return True
+
+    def _waits_now(self, one: Connection) -> None:
+        """Put a connection behind those that wait already."""
+        if self._open.pop(one, one) is None:
+            self._open[one] = None
 
 
 @asynccontextmanager
@@ -138,16 +194,6 @@ async def _held(serving: Serving) -> AsyncIterator[ModelsOnDemand]:
     async with trio.open_nursery() as nursery:
         yield ModelsOnDemand(nursery, serving.served, keep_alive=serving.keep_alive, warn=serving.warn)
         nursery.cancel_scope.cancel()
-
-
-def _config(listener: socket.socket) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = GRACE_SECONDS
-    config.keep_alive_timeout = cast("int", IDLE_SECONDS)
-    config.include_server_header = False
-    config.loglevel = "ERROR"
-    return config
 
 
 def run(serving: Serving, listener: socket.socket) -> None:

@@ -28,6 +28,13 @@ class Server:
     warnings: list[str]
 
 
+async def until(true: Callable[[], bool], *, seconds: float = 20.0, pause: float = 0.01) -> None:
+    """Wait for what a server does in its own time."""
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110  # a log grows; nobody says so
+            await trio.sleep(pause)
+
+
 async def post(port: int, path: str, body: dict[str, Any]) -> trio.SocketStream:
     """Send a request, and return the connection on which the answer comes."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)

@@ -83,8 +83,8 @@ async def measure(log: Path) -> dict[str, tuple[list[float], list[float]]]:
     ending = trio.Event()
     async with smollm2(log, n_slots=N_CLIENTS) as runtime, trio.open_nursery() as nursery:
 
-        async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            await answer(app({"m": runtime}), listener, ending, task_status=task_status)
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            await answer(app({"m": runtime}), listener, ending, warn=print, task_status=task_status)
 
         await nursery.start(serve)
         ways = {"in process": in_process(runtime), "over HTTP": over_http(port)}

@@ -1,8 +1,6 @@
 """The server on a loopback port: how models come and go, and how it ends."""
 
 import json
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import trio
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine
 from reenact.runtime.http.on_demand import ModelsOnDemand
-from reenact.runtime.http.server import GRACE_SECONDS, STALLED_SECONDS, listening
-from tests.helpers.serving import post, scripted, served_model, serving
+from tests.helpers.serving import post, scripted, served_model, serving, until
 from tests.helpers.sessions import read_fields
 
 RAW = {"model": "m", "prompt": "x", "raw": True}
@@ -31,13 +28,6 @@ def logs(folder: Path) -> list[Path]:
 def logs_so_far(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Return the records of one type in the only log, which may grow."""
     return [fields for log in folder.glob("*.jsonl") for fields in read_fields(log) if fields["type"] == kind]
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    """Wait for what a server does in its own time."""
-    with trio.fail_after(20):
-        while not true():  # noqa: ASYNC110  # a log grows; nobody says so
-            await trio.sleep(0.01)
 
 
 async def test_a_model_is_opened_when_it_is_asked(tmp_path: Path) -> None:
@@ -141,9 +131,9 @@ async def test_a_hang_up_is_recorded(tmp_path: Path) -> None:
             if n_read:
                 assert (await connection.receive_some()).startswith(b"HTTP/1.1 200")
             else:
-                await _until(lambda: bool(logs_so_far(tmp_path, "RequestReceived")))
+                await until(lambda: bool(logs_so_far(tmp_path, "RequestReceived")))
             await connection.aclose()
-        await _until(lambda: len(logs_so_far(tmp_path, "SequenceFinished")) == 2)
+        await until(lambda: len(logs_so_far(tmp_path, "SequenceFinished")) == 2)
         ends = [fields["finish_reason"] for fields in logs_so_far(tmp_path, "SequenceFinished")]
     assert ["cancelled", "cancelled"] == ends
     logs(tmp_path)
@@ -179,48 +169,3 @@ async def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
         await connection.aclose()
     (log,) = logs(tmp_path)
     assert "SessionClosed" == list(read_fields(log))[-1]["type"]
-
-
-async def test_half_a_head_holds_up_nobody(tmp_path: Path) -> None:
-    """Clients that send half a head, and the others, who are answered meanwhile."""
-    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
-        halves = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(50)]
-        for half in halves:
-            await half.send_all(b"POST /api/generate HTTP/1.1\r\nHost: local")
-        response = await asking.post("/api/generate", json=RAW)
-        assert 200 == response.status_code
-        for half in halves:
-            await half.aclose()
-
-
-@pytest.mark.long
-async def test_the_end_waits_for_nobody_who_reads_nothing(tmp_path: Path) -> None:
-    """Clients that never read keep neither others from their answers nor the server from its end."""
-    large = scripted("m", tmp_path, ["x" * 100_000] * 200, settings={"max_reader_lag": 4, "max_pause": 0.1})
-    async with serving(large, scripted("n", tmp_path, ["a"])) as server:
-        stalled = [await post(server.port, "/api/generate", RAW) for _ in range(3)]
-        await _until(lambda: len(logs_so_far(tmp_path, "ReaderPaused")) == len(stalled))
-        async with httpx.AsyncClient(base_url=server.url) as asking:
-            assert 200 == (await asking.post("/api/generate", json=RAW | {"model": "n"})).status_code
-        begun = trio.current_time()
-        server.ask_to_end()
-        await server.ended.wait()
-        assert trio.current_time() - begun < GRACE_SECONDS + STALLED_SECONDS + 2
-        for stream in stalled:
-            await stream.aclose()
-    assert 2 == len(logs(tmp_path))
-
-
-async def test_a_long_head_is_refused() -> None:
-    """A head of more than 16 KiB ends its connection."""
-    async with serving(scripted("m", None, ["a"])) as server:
-        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
-        assert b" 4" in (await stream.receive_some(64))[:12]
-        await stream.aclose()
-
-
-def test_the_kernel_leaves_clients_that_read_nothing() -> None:
-    """The socket that listens has the time after which bytes that nobody takes end a connection."""
-    with listening("127.0.0.1", 0) as listener:
-        assert STALLED_SECONDS * 1000 == listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
