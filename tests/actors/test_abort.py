@@ -1,4 +1,4 @@
-"""Ending a batch early, because who ended has a long prefill in it."""
+"""Ending a batch early, because a sequence that ended has a long prefill in it."""
 
 from itertools import repeat
 
@@ -62,7 +62,7 @@ def test_a_batch_is_aborted_once() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 4, 8])
 def test_after_an_abort_the_others_go_on(rows: int) -> None:
-    """However many rows were evaluated, the others say what they have to say; nobody ends with an error."""
+    """However many rows were evaluated, the others get their whole text; none ends with an error."""
     driver = beside_a_prefill()
     driver.cancel(2)
     driver.step(code=2, rows=rows)
@@ -103,7 +103,7 @@ def test_another_prefill_goes_on_where_the_abort_left_it() -> None:
 
 
 def test_what_was_prefilled_before_an_abort_is_reused() -> None:
-    """The rows that an aborted decode evaluated for who ended stay as a prefix for another."""
+    """The rows that an aborted decode evaluated for a sequence that ended stay as a prefix for another."""
     driver = beside_a_prefill()
     driver.cancel(2)
     driver.step(code=2, rows=5)
@@ -148,7 +148,7 @@ def test_an_abort_excuses_no_other_code(code: int) -> None:
 
 
 def test_cancels_do_not_starve_the_others() -> None:
-    """Though in every batch somebody leaves a prefill, one that generates comes to its end."""
+    """Though in every batch some sequence leaves a prefill, one that generates comes to its end."""
     driver = Driver(n_slots=3, n_batch=8)
     driver.submit(script=[b"a"] * 10)
     leavers = [driver.submit(prompt=50) for _ in range(2)]
@@ -175,7 +175,7 @@ def test_a_batch_of_nobody_else_is_aborted_always() -> None:
 
 
 def test_two_rows_are_not_waited_for() -> None:
-    """A batch that evaluates two rows of who has left is aborted; one with a single row is not worth it."""
+    """A batch that evaluates two rows of a request that has left is aborted; one with a single row is not worth it."""
     driver = Driver()
     driver.cancel(driver.submit(prompt=2))
     assert [e.AbortRequested(batch=0, sequence=1)] == driver.events(e.AbortRequested)

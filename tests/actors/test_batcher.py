@@ -23,7 +23,7 @@ def planned(driver: Driver) -> list[tuple[int, int, int, int | None]]:
 
 
 def assigned(driver: Driver) -> list[tuple[int, int]]:
-    """Return who got which slot so far, in order."""
+    """Return which sequence got which slot so far, in order."""
     return [(event.sequence, event.slot) for event in driver.events(e.SlotAssigned)]
 
 
@@ -90,7 +90,7 @@ def test_prompts_advance_together() -> None:
 
 
 def test_rows_go_by_slot_and_the_lowest_free_slot_is_given() -> None:
-    """A batch is ascending by slot, whoever came first."""
+    """A batch is ascending by slot, whichever request came first."""
     driver = Driver(n_slots=3)
     together(driver, [driver.receive(script=ENDLESS) for _ in range(3)])
     driver.cancel(2)
@@ -127,7 +127,7 @@ def test_nobody_overtakes_even_where_slots_are_free() -> None:
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    """As many requests wait as may; the next one is told at once, and nobody else notices."""
+    """As many requests wait as may; the next one is refused at once, and no other notices."""
     driver = Driver(n_slots=1, max_waiting=1)
     numbers = [driver.submit(b"a") for _ in range(3)]
     reason = "1 requests may wait for a slot, and so many do; try again later"
@@ -165,7 +165,7 @@ def test_who_leaves_for_another_is_the_youngest_of_the_lowest() -> None:
 
 
 def test_who_takes_a_slot_at_once_needs_no_place() -> None:
-    """A request for which a lower priority makes room comes into a full queue, and nobody leaves for it."""
+    """A request for which a lower priority makes room comes into a full queue, and none leaves for it."""
     driver = Driver(n_slots=2, max_waiting=1)
     low = [driver.submit(b"a", b"b") for _ in range(2)]
     driver.step()
@@ -225,7 +225,7 @@ def test_nothing_is_planned_in_flight_or_after_the_engine_failed() -> None:
 
 
 def test_a_plan_names_the_fact_that_led_to_it() -> None:
-    """The cause of a plan is the given record after which everybody had his say."""
+    """The cause of a plan is the given record after which every actor had decided."""
     driver = Driver()
     number = driver.receive(b"a")
     driver.tokenize(number)
@@ -250,7 +250,7 @@ def test_a_plan_names_the_fact_that_led_to_it() -> None:
     ],
 )
 def test_an_outcome_that_is_not_the_plans_is_refused(wrong: dict[str, Any], reason: str) -> None:
-    """What contradicts the batch in flight is no fact: the kernel raises, and nobody has heard of it."""
+    """What contradicts the batch in flight is no fact: the kernel raises, and no actor has heard of it."""
     driver = Driver()
     driver.submit(b"a")
     before = driver.kernel.state, driver.kernel.digest()
@@ -274,7 +274,7 @@ def test_a_batch_is_decoded_once() -> None:
 
 
 def test_a_batch_has_a_row_for_every_slot() -> None:
-    """A session whose batches have fewer rows than it has slots cannot be opened: somebody would be skipped."""
+    """A session whose batches have fewer rows than it has slots cannot be opened: a sequence would be skipped."""
     with pytest.raises(InternalError, match="has none for some of 4 slots"):
         Kernel().handle(opened(n_slots=4, n_batch=3))
 

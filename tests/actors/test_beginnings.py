@@ -1,4 +1,4 @@
-"""Who waits until another one has evaluated the beginning of its prompt, and who does not."""
+"""Which sequence waits until another one has evaluated the beginning of its prompt, and which does not."""
 
 from itertools import repeat
 
@@ -40,7 +40,7 @@ def test_a_prompt_waits_for_its_beginning_and_forks_it() -> None:
 
 
 def test_everybody_who_begins_alike_forks_at_once() -> None:
-    """Those who wait for the same beginning all fork it when it is there."""
+    """All that wait for the same beginning fork it when it is there."""
     driver = filling(n_slots=4)
     others = [driver.submit(b"x", prompt=(*COMMON, number)) for number in range(3)]
     for _ in range(4):
@@ -50,7 +50,7 @@ def test_everybody_who_begins_alike_forks_at_once() -> None:
 
 
 def test_a_slot_is_kept_free_for_who_waits() -> None:
-    """Who comes later gets a slot meanwhile if more than one is free, and not the one that is kept."""
+    """A later request gets a slot meanwhile if more than one is free, and not the one that is kept."""
     driver = filling()
     second = driver.submit(b"x", prompt=(*COMMON, 7))
     third, fourth = (driver.submit(b"x", script=ENDLESS, prompt=9, num_predict=9) for _ in range(2))
@@ -74,7 +74,7 @@ def test_a_short_beginning_is_not_waited_for() -> None:
 
 
 def test_who_generates_is_not_waited_for() -> None:
-    """What a sequence will say is no beginning to wait for, also where somebody else's prompt says it already."""
+    """What a sequence will generate is no beginning to wait for, even where another prompt contains it already."""
     driver = Driver(n_slots=3, n_batch=8)
     driver.submit(script=ENDLESS, prompt=4)
     driver.step()

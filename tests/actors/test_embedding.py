@@ -69,7 +69,7 @@ def test_a_vector_is_cut_to_the_dimensions_asked_for() -> None:
 
 
 def test_a_vector_with_nan_is_an_error() -> None:
-    """A vector with a value that is NaN or infinite ends its request, and nobody else's."""
+    """A vector with a value that is NaN or infinite ends its request, and no other."""
     driver = pooling()
     numbers = [embed(driver), embed(driver)]
     driver.step(vector=())

@@ -269,7 +269,7 @@ def test_how_many_tokens_are_sampled_at_most(num_predict: int, most: int) -> Non
 
 
 def test_a_refused_batch_leaves_operations_undone() -> None:
-    """Where the engine refused a batch, a slot that was to be copied into holds nobody knows what, too."""
+    """Where the engine refused a batch, a slot that was to be copied into holds unknown cells, too."""
     copy = e.Copy(source=0, slot=1)
     before = changed(STATE, flight=changed(FLIGHT, plan=changed(PLAN, copies=(copy,))))
     after = batcher.evolve(before, e.BatchDecoded(batch=7, code=e.INVALID, samples=(), vectors=(), positions=()))
@@ -277,7 +277,7 @@ def test_a_refused_batch_leaves_operations_undone() -> None:
 
 
 def test_a_slot_without_a_sequence_is_not_preempted() -> None:
-    """There is nobody to preempt in a free slot."""
+    """There is no sequence to preempt in a free slot."""
     with pytest.raises(InternalError, match="slot 1 has no sequence to preempt"):
         batcher.evolve(STATE, e.SequencePreempted(sequence=1, slot=1, by=3))
 

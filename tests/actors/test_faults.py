@@ -1,4 +1,4 @@
-"""Faults of a decode, of the logits, of the engine and of an actor: who is concerned, and who is not."""
+"""Faults of a decode, of the logits, of the engine and of an actor: which sequences they concern, and which not."""
 
 from collections.abc import Callable
 from itertools import repeat
@@ -25,7 +25,7 @@ ENDLESS = repeat(b"a")
     ],
 )
 def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: FailureKind, reason: str) -> None:
-    """A decode that fails ends the sequences whose rows it had, with a typed error, and nobody else."""
+    """A decode that fails ends the sequences whose rows it had, with a typed error, and no other."""
     driver = Driver(n_slots=3)
     paused = driver.submit(b"p", b"q")
     driver.pause(paused)
@@ -69,7 +69,7 @@ def test_an_engine_without_a_token_concerns_one_sequence() -> None:
 
 
 def test_what_cannot_be_tokenized_ends_alone() -> None:
-    """A prompt that the engine cannot tokenize ends its request, and nobody else's."""
+    """A prompt that the engine cannot tokenize ends its request, and no other."""
     driver = beside_another()
     number = driver.receive(b"x")
     driver.give(e.TokenizeFailed(sequence=number, error="OSError: no such word"))
@@ -157,7 +157,7 @@ def test_a_batcher_that_raises_while_planning_ends_everybody(monkeypatch: pytest
 
 
 def test_a_batcher_that_goes_round_in_circles_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows from one fact has its end: the Batcher fails, everybody is told, and nobody hangs."""
+    """What follows from one fact has its end: the Batcher fails, every request ends, and none hangs."""
     monkeypatch.setattr("reenact.actors.kernel.MOST_RECORDS", 100)
     monkeypatch.setattr("reenact.actors.batcher.turn", lambda work: (work.sequence,))
     driver = Driver(n_slots=1)

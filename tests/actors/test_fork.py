@@ -136,7 +136,7 @@ def test_a_batch_that_was_in_flight_is_void() -> None:
 
 
 def test_with_nobody_in_flight() -> None:
-    """Where nobody wants anything, nothing is planned."""
+    """Where no sequence wants anything, nothing is planned."""
     driver = Driver()
     lose(driver)
     assert driver.planned is None
@@ -232,7 +232,7 @@ def test_a_text_that_is_pooled() -> None:
 
 
 def test_an_abort_that_was_asked_for_is_void() -> None:
-    """A batch that was to end early is over; an abort of the next one that nobody asked for is a failure."""
+    """A batch that was to end early is over; an abort of the next one without a request for it is a failure."""
     driver = Driver(n_batch=8)
     driver.submit(b"b", prompt=20)
     driver.submit(prompt=20)

@@ -34,7 +34,7 @@ def test_cancel_while_queued() -> None:
 
 
 def test_cancel_before_the_prompt_is_tokenized() -> None:
-    """The tokens of a prompt that nobody waits for any more change nothing."""
+    """The tokens of a prompt whose request has ended change nothing."""
     driver = Driver()
     number = driver.receive(b"a")
     driver.cancel(number)
@@ -144,7 +144,7 @@ def test_a_paused_reader_stops_nobody_else() -> None:
 
 
 def test_a_pause_that_is_over_before_the_token_changes_nothing() -> None:
-    """A reader who catches up while the batch is in flight costs his sequence no step."""
+    """A reader that catches up while the batch is in flight costs its sequence no step."""
     driver = Driver()
     number = driver.submit(b"x", b"y")
     driver.step()
@@ -265,7 +265,7 @@ def test_a_request_becomes_a_sequence() -> None:
 
 
 def test_the_first_token_can_be_dropped() -> None:
-    """Who leaves while his whole prompt is evaluated drops the token with index 0."""
+    """A request that leaves while its whole prompt is evaluated drops the token with index 0."""
     driver = Driver()
     number = driver.submit(b"a", prompt=1)
     driver.cancel(number)

@@ -59,7 +59,7 @@ def test_a_kind_without_the_other_has_every_batch() -> None:
 
 
 def test_all_of_a_kind_go_together() -> None:
-    """In the turn of the rows everybody who waits for rows has some, shared like tokens."""
+    """In the turn of the rows every sequence that waits for rows has some, shared like tokens."""
     driver = Driver(n_batch=6)
     first, second = driver.receive(prompt=ROWS), driver.receive(prompt=(*ROWS[:2], 7))
     driver.tokenize(second)

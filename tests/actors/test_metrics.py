@@ -137,7 +137,7 @@ def test_shifts_and_truncation_are_counted() -> None:
 
 
 def test_preemption_is_counted() -> None:
-    """Who lost his slot waits again, and his times are those of the first slot."""
+    """A sequence that lost its slot waits again, and its times are those of the first slot."""
     driver = Driver(n_slots=1)
     driver.submit(*[b"a"] * 9)
     driver.step()
@@ -153,7 +153,7 @@ def test_preemption_is_counted() -> None:
 
 
 def test_every_preemption_is_counted() -> None:
-    """Who lost his slot twice is counted twice."""
+    """A sequence that lost its slot twice is counted twice."""
     driver = Driver(n_slots=1)
     driver.submit(*[b"a"] * 9)
     for _ in range(2):
@@ -174,7 +174,7 @@ def test_an_abort_is_counted() -> None:
 
 
 def test_what_was_not_sampled_is_not_counted() -> None:
-    """Where the logits hold a NaN there is no token, and a token of who has ended is nobody's last."""
+    """Where the logits hold a NaN there is no token, and a token of a sequence that has ended is no last one."""
     driver = Driver()
     driver.submit(b"a")
     driver.submit(b"b")

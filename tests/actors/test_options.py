@@ -1,4 +1,4 @@
-"""What a caller may ask, and how he is told what is wrong."""
+"""What a caller may ask, and how an error names what is wrong."""
 
 import json
 import math
@@ -157,7 +157,7 @@ def test_what_is_tried_of_an_option_is_allowed() -> None:
 
 
 def test_the_defaults_are_ollamas() -> None:
-    """Whoever asks for nothing gets what ollama gives: the defaults of docs/runner-semantics.md section 1."""
+    """A request without options gets what ollama gives: the defaults of docs/runner-semantics.md section 1."""
     options = Options(seed=1)
     expected = {
         "num_predict": -1,

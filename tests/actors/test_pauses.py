@@ -34,7 +34,7 @@ def test_who_is_paused_for_too_long_gives_up_the_slot() -> None:
 
 
 def test_a_slot_that_nobody_wanted_is_taken_over_again() -> None:
-    """Where nobody else had the slot, only the token that was kept back is evaluated."""
+    """Where no other sequence had the slot, only the token that was kept back is evaluated."""
     driver = stalled()
     driver.stall(1)
     before = driver.n_evaluated
@@ -76,7 +76,7 @@ def test_who_gave_up_a_slot_takes_no_place_in_the_queue() -> None:
 
 
 def test_stalled_readers_fill_the_queue() -> None:
-    """As many as there are slots take no place; when the others fill the queue, who comes is refused."""
+    """As many as there are slots take no place; when the others fill the queue, the next request is refused."""
     driver = Driver(n_slots=1, max_waiting=1)
     for number in (1, 2, 3):
         driver.submit(script=ENDLESS, num_predict=5)

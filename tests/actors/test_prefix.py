@@ -157,7 +157,7 @@ def test_cells_are_kept_after_a_cancel_in_prefill() -> None:
 
 @pytest.mark.parametrize("leave", [Driver.cancel, Driver.expire])
 def test_cells_are_kept_after_a_cancel_while_generating(leave: object) -> None:
-    """What was evaluated when the caller left, or his time was over, stays; the row in flight does too."""
+    """What was evaluated when the caller left, or its time was over, stays; the row in flight does too."""
     driver = Driver(n_slots=1)
     driver.submit(script=ENDLESS)
     driver.step()
@@ -220,7 +220,7 @@ def test_a_batch_that_was_refused_has_done_nothing() -> None:
 
 
 def test_the_least_recently_used_slot_is_given_by_batches() -> None:
-    """Recency counts batches: the slot that decoded last is kept, whoever got his slot first."""
+    """Recency counts batches: the slot that decoded last is kept, whichever slot was given out first."""
     driver = Driver(n_slots=2)
     driver.submit(script=ENDLESS, num_predict=6)
     driver.submit(b"b")

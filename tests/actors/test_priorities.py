@@ -1,4 +1,4 @@
-"""The order of the queue, and who makes room for whom."""
+"""The order of the queue, and which sequence makes room for which."""
 
 from itertools import repeat
 
@@ -15,12 +15,12 @@ ENDLESS = repeat(b"a")
 
 
 def served(driver: Driver) -> list[int]:
-    """Return who got a slot so far, in order."""
+    """Return which sequences got a slot so far, in order."""
     return [event.sequence for event in driver.events(e.SlotAssigned)]
 
 
 def test_a_higher_priority_is_admitted_first() -> None:
-    """Who waits is served by priority, and among equals first come first served."""
+    """Requests that wait are served by priority, and among equals first come first served."""
     driver = Driver(n_slots=1)
     driver.submit(b"a", priority=9)
     for priority in (0, 1, 0, 1, -1):
@@ -38,7 +38,7 @@ def test_who_is_told_how_many_are_before_him() -> None:
 
 
 def test_a_request_that_is_tokenized_late_keeps_its_place() -> None:
-    """Nobody overtakes a request of his own priority that is still being tokenized; a higher priority does."""
+    """None overtakes a request of its own priority that is still being tokenized; a higher priority does."""
     driver = Driver(n_slots=1)
     late = driver.receive(b"a")
     equal = driver.submit(b"b")
@@ -91,14 +91,14 @@ def test_nobody_makes_room_for_an_equal(priority: int) -> None:
     ("priorities", "slot"), [((1, 1), None), ((2, 1), None), ((1, 0), 1), ((0, 0, 0), 2), ((-1, 0), 0)]
 )
 def test_who_is_chosen_to_make_room(priorities: tuple[int, ...], slot: int | None) -> None:
-    """For a priority of 1 it is the youngest of the lowest below, and nobody where all have as much or more."""
+    """For a priority of 1 it is the youngest of the lowest below, and none where all have as much or more."""
     works = [Work(sequence=number, priority=priority) for number, priority in enumerate(priorities)]
     expected = None if slot is None else (slot, works[slot])
     assert expected == preempted(Work(sequence=9, priority=1), tuple(Slot(work=work) for work in works))
 
 
 def test_a_free_slot_is_taken_before_anybody_loses_his() -> None:
-    """While a slot is free, nobody makes room."""
+    """While a slot is free, no sequence makes room."""
     driver = Driver(n_slots=2)
     driver.submit(script=ENDLESS, num_predict=5)
     driver.submit(b"x", priority=1)
@@ -125,7 +125,7 @@ def test_who_made_room_goes_on_as_if_nothing_had_been(n_steps: int, shift: bool)
 
 
 def test_what_was_preempted_is_evaluated_again() -> None:
-    """Who made room has no cells afterwards: its prompt and its text go through the batches again."""
+    """A sequence that made room has no cells afterwards: its prompt and its text go through the batches again."""
     driver = Driver(n_slots=1)
     driver.submit(b"a", b"b", b"c")
     driver.step()
@@ -175,7 +175,7 @@ def test_who_made_room_can_be_cancelled() -> None:
 
 
 def test_a_paused_sequence_that_made_room_holds_nobody_up() -> None:
-    """A sequence without a slot whose reader does not read is passed over until he does."""
+    """A sequence without a slot whose reader does not read is passed over until it does."""
     driver = Driver(n_slots=1)
     driver.submit(b"a", b"b")
     driver.pause(1)

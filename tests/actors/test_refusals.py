@@ -1,4 +1,4 @@
-"""What cannot be is refused, changes nothing, and leaves nobody waiting."""
+"""What cannot be is refused, changes nothing, and leaves no request waiting."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_a_prompt_is_tokenized_once() -> None:
 
 
 def test_nobody_waits_for_a_batcher_that_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the Batcher has raised, who comes later is rejected at once."""
+    """Once the Batcher has raised, a later request is rejected at once."""
     driver = Driver()
     with monkeypatch.context() as patched:
         patched.setattr(b, "decide", raises)

@@ -27,7 +27,7 @@ from reenact.actors.slots import Slot, Work, decoded, takes_over, usable
     ],
 )
 def test_rows_are_shared_evenly(wanted: list[int], budget: int, rows: list[int]) -> None:
-    """Everybody gets a row, the rest is even up to what each wants, and lower slots get the remainder."""
+    """Each sequence gets a row, the rest is even up to what each wants, and lower slots get the remainder."""
     assert rows == share_rows(wanted, budget)
 
 

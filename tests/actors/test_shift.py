@@ -115,7 +115,7 @@ def test_all_but_one_cell_may_be_kept() -> None:
 
 
 def test_moved_cells_are_not_reused() -> None:
-    """After cells were moved only the kept ones are a function of their inputs: nobody else gets the others."""
+    """After cells were moved only the kept ones are a function of their inputs: no other sequence gets the rest."""
     driver = full(shift="move")
     driver.run()
     assert [3] == driver.lengths()
@@ -166,7 +166,7 @@ def test_a_paused_reader_defers_the_shift(shift: str) -> None:
 
 
 def test_a_sequence_that_is_shifted_disturbs_nobody() -> None:
-    """Rows that a shift costs come on top of the others' rows: who generates has one in every batch."""
+    """Rows that a shift costs come on top of the others' rows: a sequence that generates has one in every batch."""
     driver = Driver(n_ctx=8, n_batch=4)
     driver.submit(script=ENDLESS, prompt=6, num_keep=3, num_predict=20)
     driver.submit(script=repeat(b"b"), prompt=1, num_predict=6, shift=False)

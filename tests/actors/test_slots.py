@@ -154,7 +154,7 @@ def test_what_was_drawn_is_not_wanted_any_more() -> None:
 
 
 def test_cells_of_a_failed_decode_are_of_no_use() -> None:
-    """After a failure nobody knows what the cells hold: they count for nothing and are removed before the next rows."""
+    """After a failure the cells' contents are unknown: they count for nothing and are removed before the next rows."""
     after = decoded(holding(2, 4), part(2, 2, 3, draw=0), 3, code=-2)
     assert (Inputs(), True) == (after.cells, after.has_excess)
 
@@ -237,7 +237,7 @@ def test_the_choice_is_what_the_rules_say(wanted: list[int], cells: list[tuple[l
 
 @pytest.mark.parametrize(("n_cells", "left"), [(5, 5), (0, 1)])
 def test_cells_that_nobody_knows_are_forgotten(n_cells: int, left: int) -> None:
-    """Cells of which nobody knows what they hold are of no use and to be removed, whatever was known before."""
+    """Cells whose contents are unknown are of no use and to be removed, whatever was known before."""
     work = Work(sequence=1, priority=0, inputs=Inputs(range(9)), wants=e.Draw(0))
     slot = Slot(work=work, cells=Inputs(range(4)), n_cells=n_cells, pure=2, gap=Gap(1, 2), used=7)
     assert Slot(work=work, n_cells=left, used=7) == unknown(slot)

@@ -74,7 +74,7 @@ def test_truncation_is_recorded() -> None:
 
 
 def test_a_prompt_that_fits_is_not_truncated() -> None:
-    """A prompt of `n_ctx` inputs is evaluated as it is, also by who forbids truncation."""
+    """A prompt of `n_ctx` inputs is evaluated as it is, even where truncation is forbidden."""
     driver = Driver(n_ctx=8)
     number = driver.submit(b"a", prompt=8, truncate=False, num_predict=1)
     driver.run()

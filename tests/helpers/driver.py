@@ -208,7 +208,7 @@ class Driver:
         return error
 
     def holders(self) -> list[int | None]:
-        """Return who has each slot."""
+        """Return which sequence has each slot."""
         batcher = self.kernel.state.batcher
         assert batcher is not None
         return [slot.sequence for slot in batcher.slots]
@@ -250,7 +250,7 @@ def beside_another() -> Driver:
 
 
 def assert_all_well(driver: Driver) -> None:
-    """Check that sequence 1 said what it has to say, and that a slot is free again for somebody else."""
+    """Check that sequence 1 has its whole text, and that a slot is free again for another."""
     driver.run()
     assert ("bcdef", "stop") == (driver.text(1), driver.end(1).finish_reason)
     assert [None, None] == driver.holders()

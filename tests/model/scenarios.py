@@ -157,7 +157,7 @@ async def chat(log: Path) -> None:
 
 
 async def cancel_in_prefill(log: Path) -> None:
-    """A caller leaves while his prompt is evaluated; he comes back, and finds what was prefilled."""
+    """A caller leaves while its prompt is evaluated; it comes back, and finds what was prefilled."""
     engine = WatchedEngine(installed_model())
     async with open_runtime(engine, log=log, n_ctx=768, n_slots=2, n_batch=128) as runtime:
         with trio.CancelScope() as scope:

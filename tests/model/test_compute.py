@@ -253,7 +253,7 @@ def test_a_model_that_cannot_be_had_is_named(
 
 
 def test_what_the_engine_warns_of_is_told(session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That nobody could try the model in a child process is a note beside the verdict."""
+    """That the model could not be tried in a child process is a note beside the verdict."""
     model = installed_model()
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "")

@@ -147,7 +147,7 @@ CUTS: Final = [
 
 @pytest.mark.parametrize("name", CUTS)
 def test_a_fork_without_changes(parent: Recorded, child: Path, name: str) -> None:
-    """Wherever it is cut, everybody draws the parent's tokens from the parent's bits, and who came later is listed."""
+    """Wherever it is cut, each sequence draws the parent's tokens from its bits, and later requests are listed."""
     result = fork_log(parent.path, parent.cut(name), out=child)
     lines = checked(parent.machine, child)
     assert parent.lines[1 : result.parent.n] == lines[1 : result.parent.n]

@@ -111,5 +111,5 @@ async def test_shifts_beside_others(session_log: Path, tmp_path: Path) -> None:
 
 
 async def runtime_complete(runtime: Any, prompt: str) -> None:
-    """Complete a prompt that nobody waits for."""
+    """Complete a prompt, and drop the text."""
     await runtime.complete(prompt, request_id="left", seed=9)

@@ -43,7 +43,7 @@ async def all_at_once(runtime: Runtime, prompts: list[str], **options: object) -
 
 
 async def test_eight_at_once_with_one_cancelled_and_one_unread(session_log: Path) -> None:
-    """Eight sequences share batches; one that is left and one that nobody reads change nothing for the others."""
+    """Eight sequences share batches; one that is left and one that is not read change nothing for the others."""
     async with open_runtime(installed_model(), n_slots=8, n_ctx=256) as runtime:
         alone = [await runtime.complete(prompt, seed=i, num_predict=24) for i, prompt in enumerate(PROMPTS[:6])]
     async with (

@@ -76,7 +76,7 @@ class Outcome:
 
 @define(eq=False)
 class Watcher:
-    """A plugin of pytest: who passed, and why the others did not."""
+    """A plugin of pytest: which tests passed, and why the others did not."""
 
     passed: list[str] = field(factory=list)
     failed: list[str] = field(factory=list)

@@ -54,7 +54,7 @@ def done(session: CheckedKernel, n_batches: int) -> None:
 def test_who_reads_on_takes_nobodys_slot(
     *, n_slots: int, n_later: int, n_before: int, n_between: int, shift: Literal["move", "evaluate"]
 ) -> None:
-    """Who made room while his reader stood still waits for a slot like all of his priority, though he came first."""
+    """A sequence that made room while its reader paused waits like all of its priority, though it came first."""
     session = opened(n_slots, 2 * n_slots, shift)
     youngest = [asked(session, 3, num_predict=30) for _ in range(n_slots)][-1]
     done(session, n_before)
@@ -100,7 +100,7 @@ def test_who_leaves_ends_one_batch_of_two(
 def test_who_waits_for_a_beginning_finds_a_slot(
     *, n_slots: int, n_common: int, n_waiting: int, strangers: list[int], shift: Literal["move", "evaluate"]
 ) -> None:
-    """Others take the slots beside those that are kept for who waits until a beginning of its prompt is evaluated."""
+    """Others take the slots beside those kept for a sequence that waits for a beginning of its prompt."""
     session = opened(n_slots, 2 * n_slots, shift)
     asked(session, n_common, own=(1, 2, 3), num_predict=2)
     for number in range(n_waiting):

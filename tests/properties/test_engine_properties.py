@@ -1,4 +1,4 @@
-"""What a real engine draws for a request follows from the request alone, whoever else is there and whatever happens."""
+"""What a real engine draws for a request follows from the request alone, whichever others are there."""
 
 from collections import Counter
 from collections.abc import Iterator

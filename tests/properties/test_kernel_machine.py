@@ -70,7 +70,7 @@ class KernelMachine(RuleBasedStateMachine):
         return self.session.in_flight is not None
 
     def somebody(self) -> bool:
-        """Return whether anybody has not ended."""
+        """Return whether any request has not ended."""
         return bool(self.session.live)
 
     # ------------------------------------------------------------ callers and readers
@@ -138,7 +138,7 @@ class KernelMachine(RuleBasedStateMachine):
     @precondition(somebody)
     @rule(target=requests, data=st.data())
     def make_room_for_others(self, data: st.DataObject) -> MultipleResults[int]:
-        """Let a reader stop, his sequence make room for one of a higher priority, and then for one of his own."""
+        """Let a reader stop, its sequence make room for one of a higher priority, and then for one of its own."""
         number, numbers = self._live(data), []
         priority = self.session.submissions[number].options.priority
         self.session.give(e.ReaderPaused(sequence=number))

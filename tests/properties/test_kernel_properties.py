@@ -39,7 +39,7 @@ def test_the_cells_are_what_the_batcher_takes_them_for(program: Program) -> None
 
 @holds_for(examples=60, program=ANY)
 def test_a_session_does_not_go_round_in_circles(program: Program) -> None:
-    """Once nobody interferes, every batch brings somebody on: no more batches than rows are left to evaluate."""
+    """Once nothing interferes, every batch brings a sequence on: no more batches than rows are left to evaluate."""
     result = played(program)
     session = result.session
     n_shifts, n_preempted = (len(session.events(kind)) for kind in (e.ContextShifted, e.SequencePreempted))

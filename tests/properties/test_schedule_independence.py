@@ -160,7 +160,7 @@ def test_a_planted_bug_is_noticed(bug: str) -> None:
     """A schedule that does something else than is right with the cells gives some request another text."""
 
     def differs(case: Case) -> bool:
-        """Return whether somebody says something else in a schedule, or is refused what is planned for him."""
+        """Return whether a sequence has another text in a schedule, or is refused what is planned for it."""
         there = expected(case)
         try:
             with pytest.MonkeyPatch.context() as patch:

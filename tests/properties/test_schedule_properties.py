@@ -12,7 +12,7 @@ WANTED_AND_BUDGET = st.lists(st.one_of(st.just(1), st.integers(1, 40)), max_size
 
 @holds_for(asked=WANTED_AND_BUDGET)
 def test_everybody_gets_rows_and_the_budget_is_used_up(asked: tuple[list[int], int]) -> None:
-    """Everybody gets at least a row and at most what he wants, and what is left over nobody wants."""
+    """Each gets at least a row and at most what it wants, and what is left over none wants."""
     wanted, budget = asked
     rows = share_rows(wanted, budget)
     assert len(wanted) == len(rows)
@@ -22,7 +22,7 @@ def test_everybody_gets_rows_and_the_budget_is_used_up(asked: tuple[list[int], i
 
 @holds_for(asked=WANTED_AND_BUDGET)
 def test_the_share_is_even(asked: tuple[list[int], int]) -> None:
-    """Who gets less than he wants has at least as many rows as any other, less one."""
+    """A sequence that gets less than it wants has at least as many rows as any other, less one."""
     wanted, budget = asked
     rows = share_rows(wanted, budget)
     assert all(got >= max(rows) - 1 for got, want in zip(rows, wanted, strict=True) if got < want)

@@ -95,7 +95,7 @@ def played(header: e.SessionOpened, draw: Callable[[st.SearchStrategy[Any]], Any
 
 @holds_for(examples=40, header=HEADERS, data=st.data())
 def test_the_rules_hold(header: e.SessionOpened, data: st.DataObject) -> None:
-    """Our own policy keeps all rules, whatever the strategies give, and everybody ends in time."""
+    """Our own policy keeps all rules, whatever the strategies give, and every request ends in time."""
     played(header, data.draw)
 
 

@@ -1,4 +1,4 @@
-"""Logs that nobody wrote: a golden log changed at random, a seed each, mostly with its checksums made right."""
+"""Logs that no session wrote: a golden log changed at random, a seed each, mostly with its checksums made right."""
 
 import io
 import json
@@ -46,7 +46,7 @@ Line = dict[str, Any]
 
 @frozen
 class Damaged:
-    """A log that nobody wrote."""
+    """A log that no session wrote."""
 
     seed: int
     path: Path

@@ -117,7 +117,7 @@ def short(path: Path) -> Path:
 
 
 def hanging(path: Path) -> Path:
-    """Write a session that hangs: the reader of sequence 1 went away, and the one slot is his."""
+    """Write a session that hangs: the reader of sequence 1 went away, and its sequence has the one slot."""
     session = Session(path, n_slots=1)
     session.request("Tell me a story", request_id="first client")
     session.decode({1: b"Once"})

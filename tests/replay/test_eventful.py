@@ -9,7 +9,7 @@ from tests.helpers.sessions import eventful_session
 
 
 async def test_everything_that_can_happen_is_told(tmp_path: Path, autojump_clock: object) -> None:
-    """Every record of the eventful session has its line and its page, and nobody is said to wait for nothing."""
+    """Every record of the eventful session has its line and its page, and no sequence waits for nothing."""
     path = tmp_path / "eventful.jsonl"
     await eventful_session(path)
     with LogFile(path) as log:

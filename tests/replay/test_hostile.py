@@ -1,4 +1,4 @@
-"""Logs whose checksums are right and whose records nobody wrote: each command has a verdict on them."""
+"""Logs whose checksums are right and whose records no session wrote: each command has a verdict on them."""
 
 import os
 import subprocess
@@ -197,7 +197,7 @@ def replay(*arguments: object, stdout: Path | None = None, stdin: bytes = b"") -
 @pytest.mark.parametrize("command", ["run", "check", "show", "state", "texts", "shrink", "to-test", "diff"])
 @pytest.mark.parametrize("make", ["pipe", "folder", "device"])
 def test_what_is_no_file(path: Path, capsys: Captured, command: str, make: str) -> None:
-    """A pipe that nobody writes to, a folder and a device without an end are no logs, and nothing waits for them."""
+    """A pipe without a writer, a folder and a device without an end are no logs, and nothing waits for them."""
     log = {"pipe": path, "folder": path.parent, "device": Path("/dev/zero")}[make]
     if make == "pipe":
         os.mkfifo(path)
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written(path: Path, capsys: Captured) -> None:
 
 
 def test_a_state_that_actors_cannot_go_on_from(path: Path, capsys: Captured) -> None:
-    """A plan without inputs is shown by its line as corrupt where the actors are asked who has a slot next."""
+    """A plan without inputs is shown by its line as corrupt where the actors are asked which has a slot next."""
     session = logs.Session(path, n_slots=1)
     session.request("one")
     session.request("two")

@@ -95,7 +95,7 @@ def test_the_fold_is_the_one_of_the_runtime(path: Path) -> None:
 
 
 def test_a_dropped_token_counts_and_has_no_time(path: Path) -> None:
-    """A token that was sampled for a sequence that had ended counts as sampled; nobody waited for it."""
+    """A token that was sampled for a sequence that had ended counts as sampled; no reader waited for it."""
     session = logs.Session(path)
     session.request()
     session.give(e.CancelRequested(sequence=1))

@@ -18,7 +18,7 @@ from tests.helpers.sessions import read_fields
 
 
 async def application(log: Path) -> None:
-    """Read two chunks as a reader who lags, leave, and complete another prompt."""
+    """Read two chunks as a reader that lags, leave, and complete another prompt."""
     async with open_runtime(ScriptedEngine(["a"] * 9), log=log, max_reader_lag=1) as runtime:
         async with runtime.stream("left") as stream:
             for _ in range(2):

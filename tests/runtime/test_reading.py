@@ -79,7 +79,7 @@ async def test_a_value_that_raises_is_refused_by_name(
 
 
 async def test_what_a_value_raised_is_for_its_caller(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """Its caller sees what an exception of his says, and the log has the exception's type alone."""
+    """Its caller sees the text of its own exception, and the log has the exception's type alone."""
 
     def texts(*, first: bool) -> Iterator[str]:
         if not first:
@@ -145,7 +145,7 @@ async def test_stop_strings_without_end(scripted_runtime: OpenScripted) -> None:
 
 
 def test_what_is_no_exception_is_let_through() -> None:
-    """An interrupt while a value is read is nobody's wrong argument."""
+    """An interrupt while a value is read is no wrong argument."""
     with pytest.raises(KeyboardInterrupt), reading("prompt"):
         raise KeyboardInterrupt
 

@@ -128,7 +128,7 @@ async def test_logprobs_are_aligned_with_the_tokens(scripted_runtime: OpenScript
 
 
 async def test_tokens_that_a_stop_string_cut_are_not_told(scripted_runtime: OpenScripted) -> None:
-    """Nothing from the stop string on is in the tokens or the logprobs, whoever brought it."""
+    """Nothing from the stop string on is in the tokens or the logprobs, whatever brought it."""
     async with scripted_runtime(["a", "b<", "/", "s>c"]) as runtime:
         completion = await runtime.complete("p", logprobs=True, stop=["</s>"])
     assert ("ab", (257,), 4) == (completion.text, completion.tokens, completion.n_sampled)
@@ -194,7 +194,7 @@ async def test_others_generate_while_a_grammar_is_checked(session_log: Path) -> 
 
 
 async def test_a_grammar_that_allows_no_token(scripted_runtime: OpenScripted) -> None:
-    """It ends its own sequence, typed, and nobody else's."""
+    """It ends its own sequence, typed, and no other."""
     async with scripted_runtime({"bad": ["a", DEAD_END], "good": ["b"]}) as runtime, runtime.stream("good") as good:
         with pytest.raises(SequenceFailed, match="no token 1: the grammar allows none"):
             await runtime.complete("bad", grammar='root ::= "a"')
@@ -288,7 +288,7 @@ async def test_a_refusal_is_shown(scripted_runtime: OpenScripted) -> None:
 
 
 async def test_a_refusal_after_the_runtime_was_left(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """Whoever asks for what cannot be when the runtime was left is told so, and the log stays closed."""
+    """A wrong request after the runtime was left has its error, and the log stays closed."""
     async with scripted_runtime(["ok"]) as runtime:
         pass
     with pytest.raises(InvalidRequest):
@@ -424,7 +424,7 @@ async def test_stalled_readers_do_not_stop_a_service(
 async def test_a_completion_within_a_stream(
     scripted_runtime: OpenScripted, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Who asks for a completion while he reads a stream, on one slot, gets it after max_pause, and then the rest."""
+    """A completion within the loop of a stream, on one slot, comes after max_pause, and then the rest of the stream."""
     async with scripted_runtime(["a"] * 20, n_slots=1, max_reader_lag=2) as runtime, runtime.stream("outer") as outer:
         texts = [(await runtime.complete("inner")).text async for _ in outer][:1]
     assert (["a" * 20], "a" * 20) == (texts, outer.completion.text)
@@ -447,7 +447,7 @@ async def test_a_reader_in_time_keeps_the_slot(
 
 
 async def test_no_limit_of_pauses(scripted_runtime: OpenScripted, session_log: Path, autojump_clock: object) -> None:
-    """With max_pause None a reader who stalls keeps the slot for as long as it takes."""
+    """With max_pause None a reader that stalls keeps the slot for as long as it takes."""
     async with scripted_runtime(["a"] * 9, n_slots=1, max_reader_lag=2, max_pause=None) as runtime:
         async with runtime.stream("p") as stream:
             await trio.sleep(10_000)
@@ -461,7 +461,7 @@ async def test_no_limit_of_pauses(scripted_runtime: OpenScripted, session_log: P
 async def test_a_full_queue_lets_a_higher_priority_in(
     scripted_runtime: OpenScripted, session_log: Path, autojump_clock: object
 ) -> None:
-    """Who could be served at once is; who goes before one that waits takes its place, and that one is told."""
+    """A request that could be served at once is; one that goes before another has its place, and that is refused."""
     async with (
         scripted_runtime(["a"] * 9, n_slots=1, max_waiting=1, max_reader_lag=1) as runtime,
         runtime.stream("served") as served,
@@ -839,7 +839,7 @@ async def test_a_deadline_counts_the_check_of_a_grammar(session_log: Path) -> No
 
 
 async def test_who_leaves_does_not_wait_for_a_check(session_log: Path) -> None:
-    """Callers are cancelled at once while a grammar is checked, and one that nobody waits for is not checked."""
+    """Callers are cancelled at once while a grammar is checked, and one whose caller left is not checked."""
     engine = Slow()
     async with open_runtime(engine, log=session_log) as runtime:
         async with trio.open_nursery() as nursery:
@@ -856,7 +856,7 @@ async def test_who_leaves_does_not_wait_for_a_check(session_log: Path) -> None:
 
 
 class Checking(ScriptedEngine):
-    """An engine with a thread, in which a grammar is checked for as long as nobody else has a token."""
+    """An engine with a thread, in which a grammar is checked for as long as no other sequence has a token."""
 
     computes = True
 

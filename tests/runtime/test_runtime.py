@@ -98,7 +98,7 @@ async def test_a_cancel_scope_cancels_a_completion(scripted_runtime: OpenScripte
 
 
 async def test_leaving_the_runtime_ends_everything(session_log: Path, scripted_runtime: OpenScripted) -> None:
-    """Who still waits when the runtime is left is told so; the log holds the cancels and is closed."""
+    """A request that still waits when the runtime is left has an error; the log holds the cancels and is closed."""
     told: list[type[Exception]] = []
 
     async def wait() -> None:
@@ -129,7 +129,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is(scripted_runtime: OpenSc
 
 
 async def test_a_reader_who_stops_pauses_only_himself(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """A reader who lags pauses his own sequence after the agreed number of chunks; others go on; he misses nothing."""
+    """A reader that lags pauses its own sequence after the agreed number of chunks; others go on; it misses nothing."""
     async with scripted_runtime(["t"] * 50, max_reader_lag=4) as runtime:
         async with runtime.stream("stalled") as stream:
             assert 50 == len((await runtime.complete("other")).text)
@@ -278,7 +278,7 @@ async def test_nan_ends_one_sequence(scripted_runtime: OpenScripted) -> None:
 
 
 async def test_an_engine_that_raises_ends_everybody(scripted_runtime: OpenScripted, session_log: Path) -> None:
-    """Every waiter gets EngineBroken at once, so does whoever comes later, and the log says why and is closed."""
+    """Every waiter gets EngineBroken at once, so does every later request, and the log says why and is closed."""
     errors: list[str] = []
 
     async def ask() -> None:
@@ -467,7 +467,7 @@ async def test_a_log_that_exists_is_never_overwritten(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_is_deleted_ends_everybody(tmp_path: Path) -> None:
-    """When the log of a session goes away every waiter gets LogBroken with the cure, and nobody new is admitted."""
+    """When the log of a session goes away every waiter gets LogBroken with the cure, and no new request is admitted."""
     log = tmp_path / "log.jsonl"
     errors: list[str] = []
 
@@ -489,7 +489,7 @@ async def test_a_log_that_is_deleted_ends_everybody(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_cannot_be_written_ends_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When a write fails every waiter gets LogBroken, nobody new is admitted, and what was written replays."""
+    """When a write fails every waiter gets LogBroken, no new request is admitted, and what was written replays."""
     real_write, room = os.write, 6000
 
     def write(fd: int, data: bytes) -> int:
@@ -562,7 +562,7 @@ async def test_a_sequence_that_raises_ends_alone(
 async def test_a_batcher_that_raises_ends_everybody(
     scripted_runtime: OpenScripted, monkeypatch: pytest.MonkeyPatch, session_log: Path
 ) -> None:
-    """A bug in the Batcher ends every request with InternalError, and nobody hangs."""
+    """A bug in the Batcher ends every request with InternalError, and none hangs."""
 
     def buggy(_state: batcher.Batcher) -> list[e.Event]:
         raise KeyError("lost")

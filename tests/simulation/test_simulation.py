@@ -62,7 +62,7 @@ def test_a_seed_says_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A complaint names the request, what its caller got, and what he should have got."""
+    """A complaint names the request, what its caller got, and what it should have got."""
     monkeypatch.setattr(Request, "end_with", lambda _live, _error: None)
     said = r"(?m)^  caller \d+(, turn \d)?: its caller got read, expected one of "
     assert any(re.search(said, found(seed, log_of(tmp_path, seed))) for seed in SEEDS)

@@ -56,7 +56,7 @@ BRIEF: Final = Sizes(family=(20, 60), num_predict=(4, 8, 16), n_lone=1, lone=12)
 
 @frozen(kw_only=True)
 class Visit:
-    """What one caller asks for, and how he behaves."""
+    """What one caller asks for, and how it behaves."""
 
     name: str
     prompt: str
@@ -69,7 +69,7 @@ class Visit:
 
     @property
     def urgent(self) -> bool:
-        """Whether he comes at once, however many are there."""
+        """Whether it comes at once, however many are there."""
         return bool(self.options.get("priority"))
 
 
@@ -125,7 +125,7 @@ class Visits:
             yield self._lone(name) if number <= self._n_lone else self._visit(name)
 
     def _lone(self, name: str) -> Visit:
-        """Return one who is alone, and deep in his context."""
+        """Return one that is alone, and deep in its context."""
         options = {"seed": self._seed(), "num_predict": self._sizes.lone}
         return Visit(name=name, prompt=f"{self._deep} {self._words(8, 16)}", options=options, alone=True)
 
@@ -253,7 +253,7 @@ class Load:
                     await self._fewer_than(1)
 
     async def _gap(self, n_batches: int) -> None:
-        """Wait for so many batches, or until nobody is there."""
+        """Wait for so many batches, or until no caller is there."""
         last = self._engine.n_begun + n_batches
         await self._pulse.until(lambda: self._engine.n_begun >= last or not self._n_there)
 
@@ -292,7 +292,7 @@ class Load:
                     await self._stall()
 
     async def _stall(self) -> None:
-        """Read nothing until the sequence has paused and others went on without it, or nobody else is there."""
+        """Read nothing until the sequence has paused and others went on without it, or no other is there."""
         if self._stalls:
             return
         self._stalls = True

@@ -165,7 +165,7 @@ class Played:
 
 
 class Player:
-    """Plays a program, and then drives everybody who is left to the end.
+    """Plays a program, and then drives all that are left to the end.
 
     Args:
         program: The program.

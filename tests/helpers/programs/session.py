@@ -55,7 +55,7 @@ class Session(CheckedKernel):
         return self.give(self.outcome())
 
     def finish(self) -> int:
-        """Carry batches out until none is planned, and return how many; nobody is cancelled for it."""
+        """Carry batches out until none is planned, and return how many; no sequence is cancelled for it."""
         for n_steps in range(MOST_STEPS):
             if self.in_flight is None:
                 return n_steps

@@ -94,7 +94,7 @@ def assigned_for_the_first_time(original: Any) -> Any:
 
 
 def everybody_with_a_slot(original: Any) -> Any:
-    """Let those alone who have a slot hear of what concerns everybody."""
+    """Let only sequences with a slot hear of what concerns all."""
 
     def receivers(self: Any, event: e.Event) -> Iterator[int | Role]:
         if Role.EVERY_SEQUENCE in ROUTES[type(event)].receivers:
@@ -107,7 +107,7 @@ def everybody_with_a_slot(original: Any) -> Any:
 
 
 def caught_up_late(_original: Any) -> Any:
-    """Let a reader have caught up when fewer chunks are left than half of what he may leave, not as many."""
+    """Let a reader have caught up when fewer chunks are left than half of what it may leave, not as many."""
 
     def caught_up(self: Any) -> bool:
         if not self._paused or self.ended or self._unread() >= self._max_lag // 2:
@@ -165,7 +165,7 @@ def one_write(_original: Any) -> Any:
 
 
 def removed_only_if_counted(_original: Any) -> Any:
-    """Let a slot of which nobody knows what its cells hold have as many as were counted before."""
+    """Let a slot whose cells' contents are unknown have as many as were counted before."""
 
     def unknown(slot: Slot) -> Slot:
         return changed(slot, cells=NONE, pure=None, gap=None)

@@ -98,7 +98,7 @@ def after_a_shift(original: Any) -> Any:
 
 
 def drawn_again(original: Any) -> Any:
-    """Let who was preempted begin with the token that was drawn last."""
+    """Let a preempted sequence begin with the token that was drawn last."""
 
     def evolve(state: b.Batcher, event: e.Event) -> b.Batcher:
         after: b.Batcher = original(state, event)
@@ -116,7 +116,7 @@ def drawn_again(original: Any) -> Any:
 
 
 def kept_on_cancel(original: Any) -> Any:
-    """Release the slot of who came to an end, and not of who left."""
+    """Release the slot of a sequence that came to its end, and not of one that left."""
 
     def let_go(state: b.Batcher, event: e.SequenceFinished) -> list[e.Event]:
         events: list[e.Event] = original(state, event)
@@ -147,7 +147,7 @@ def not_lower(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
 
 
 def rest_of_a_prompt(original: Any) -> Any:
-    """Give who lacks one last row that row too, though the batch is full."""
+    """Give a sequence that lacks one last row that row too, though the batch is full."""
 
     def share(wanted: list[int], budget: int) -> list[int]:
         rows = original(wanted, budget)
@@ -200,7 +200,7 @@ def oldest_displaced(original: Any) -> Any:
 
 
 def paused_is_not_late(original: Any) -> Any:
-    """Let no deadline end who waits for a reader."""
+    """Let no deadline end a sequence that waits for a reader."""
 
     def decide(state: s.Sequence, event: e.Event) -> list[e.Event]:
         if state.paused and isinstance(event, e.DeadlineExpired):
@@ -334,7 +334,7 @@ def one_too_many(original: Any) -> Any:
 
 
 def row_before(original: Any) -> Any:
-    """Draw everybody's token from the row of who is before him in the batch."""
+    """Draw each token from the row of the sequence before it in the batch."""
 
     def step(self: Any, planned: e.BatchPlanned, drawings: Any, numbers: Any) -> Any:
         rows: list[int] = []

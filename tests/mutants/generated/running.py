@@ -98,7 +98,7 @@ class Watcher:
     writing: int
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell who killed the mutant."""
+        """Print which tests killed the mutant."""
         if report.failed:
             self.tell(report.nodeid)
 

@@ -47,7 +47,7 @@ def deaf_to(kind: type[e.Event]) -> Any:
 
 
 def first_rows(wanted: list[int], budget: int) -> list[int]:
-    """Share rows as a first-come batch does: the first one gets all he wants."""
+    """Share rows as a first-come batch does: the first one gets all it wants."""
     rows = [1] * len(wanted)
     for i, want in enumerate(wanted):
         rows[i] += min(want - 1, budget - sum(rows))
@@ -55,7 +55,7 @@ def first_rows(wanted: list[int], budget: int) -> list[int]:
 
 
 def prompts_first(wanted: list[int], budget: int) -> list[int]:
-    """Give the rows to the longest, and nothing to who comes too late."""
+    """Give the rows to the longest, and nothing to the last ones."""
     rows = [0] * len(wanted)
     for i in sorted(range(len(wanted)), key=lambda i: -wanted[i]):
         rows[i] = min(wanted[i], budget - sum(rows))
@@ -95,7 +95,7 @@ def oldest(work: Work, slots: tuple[Slot, ...]) -> tuple[int, Work] | None:
 
 
 def overtaking(state: batcher.Batcher) -> Any:
-    """Let who is tokenized sooner overtake."""
+    """Let a request that is tokenized sooner overtake."""
     return [work for work in state.waiting if work.wants]
 
 
@@ -163,7 +163,7 @@ def everybody_fails(original: Any) -> Any:
 
 
 def as_evaluated(original: Any) -> Any:
-    """Take it that who was preempted still has his cells."""
+    """Take it that a preempted sequence still has its cells."""
 
     def assigned(state: batcher.Batcher, event: e.SlotAssigned) -> Any:
         work = next(work for work in state.waiting if work.sequence == event.sequence)
@@ -195,7 +195,7 @@ def taken_over_first(original: Any) -> Any:
 
 
 def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
-    """Give a slot to the first who need not wait, also the last one."""
+    """Give a slot to the first that need not wait, also the last one."""
     for work in batcher._in_turn(state):  # it is what is broken
         way = choose(work, state.slots, state.context.n_ctx_seq)
         if way is None:
@@ -206,7 +206,7 @@ def no_slot_kept(state: batcher.Batcher) -> list[e.Event]:
 
 
 def refused_when_full(original: Any) -> Any:
-    """Refuse whoever comes to a full queue."""
+    """Refuse any request that comes to a full queue."""
 
     def admit(state: batcher.Batcher, event: e.RequestReceived) -> list[e.Event]:
         follows: list[e.Event] = original(state, event)
@@ -264,7 +264,7 @@ def all_or_none(original: Any) -> Any:
 
 
 def first_row(original: Any) -> Any:
-    """Draw everybody's token from the row of the first slot in the batch."""
+    """Draw every token from the row of the first slot in the batch."""
     rows: list[int] = []
 
     def draw(self: Any, row: int, part: e.Part, drawing: Any) -> Any:

@@ -183,7 +183,7 @@ def test_a_fault_of_the_program(capsys: Captured, path: Path, monkeypatch: pytes
 
 
 def test_closed_pipe(path: Path) -> None:
-    """A reader who leaves the pipe ends the output quietly, and the exit code stays."""
+    """A reader that leaves the pipe ends the output quietly, and the exit code stays."""
     with subprocess.Popen(
         [sys.executable, "-m", "reenact.replay", "check", str(wrong(path))],
         stdout=subprocess.PIPE,

@@ -242,7 +242,7 @@ def two_ends(lines: Lines) -> int:
 
 
 def nobody_aborts(lines: Lines) -> int:
-    """Let a prefill that nobody waits for be computed."""
+    """Let a prefill be computed whose request has ended."""
     n = first(lines, "AbortRequested")
     leave_out(lines, n, n)
     return first(lines, "SequenceFinished")
@@ -289,7 +289,7 @@ def never_goes_on(lines: Lines) -> int:
 
 
 def overtaken(lines: Lines) -> int:
-    """Let one who came later have a slot before one who waits."""
+    """Let a later request have a slot before one that waits."""
     n = first(lines, "SlotAssigned", lambda fields: fields["sequence"] == 4)
     lines[n]["sequence"] = 5
     return n
@@ -333,7 +333,7 @@ def one_raises(lines: Lines) -> int:
 
 
 def nobody_may_wait(lines: Lines) -> int:
-    """Let the queue have no place but for whom a slot is free: the first one is served alone, then six come."""
+    """Let the queue have a place only while a slot is free: the first one is served alone, then six come."""
     lines[0]["limits"]["max_waiting"] = 0
     return first(lines, "RequestQueued", lambda fields: fields["sequence"] == 2 + lines[0]["context"]["n_slots"])
 
@@ -485,7 +485,7 @@ def test_records_are_dense(change: Callable[[int], int], tmp_path: Path) -> None
 
 
 def test_waiting_is_counted_anew_in_a_new_context() -> None:
-    """Who waited for a token and then begins with a row of numbers may miss a batch once more."""
+    """A sequence that waited for a token and then begins with a row of numbers may miss a batch once more."""
     context = context_of(n_slots=2, n_ctx=16, n_ctx_seq=16, n_batch=2, shift="move")
     session = CheckedKernel(header_of(context, max_waiting=0))
     mixed, rows = (100, 101, 102, Row("a"), 103), (Row("a"), 200)
@@ -537,7 +537,7 @@ def test_a_violation_is_told_with_its_record(eventful: Path) -> None:
 
 
 def test_what_a_fact_owes_is_looked_for_at_the_end(tmp_path: Path) -> None:
-    """Whoever knows that nothing more follows asks for what the last fact owes."""
+    """A caller that knows that nothing more follows asks for what the last fact owes."""
     session = logs.Session(tmp_path / "session.jsonl")
     session.request("one")
     session.cancel(1)

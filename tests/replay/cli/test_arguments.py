@@ -65,7 +65,7 @@ def test_wrong_numbers(capsys: Captured, command: list[str], given: list[str]) -
     ],
 )
 def test_usage_errors_look_alike(capsys: Captured, argv: list[str], told: str) -> None:
-    """Whoever finds it, an error names the command, what is missing or wrong, and where help is."""
+    """Wherever it is found, an error names the command, what is missing or wrong, and where help is."""
     try:
         code: object = cli.main(argv)
     except SystemExit as error:

@@ -210,7 +210,7 @@ def test_torn_tail(capsys: Captured, path: Path) -> None:
 
 @pytest.mark.parametrize(("command", "due"), [("show", 0), ("state", 0), ("texts", 0), ("run", 1)])
 def test_closed_pipe(path: Path, command: str, due: int) -> None:
-    """A reader who leaves the pipe ends the output quietly; a verdict keeps its exit code."""
+    """A reader that leaves the pipe ends the output quietly; a verdict keeps its exit code."""
     logs.rewritten(logs.short(path), 38, b'"digest":"', b'"digest":"0')
     with subprocess.Popen(
         [sys.executable, "-m", "reenact.replay", command, str(path)],

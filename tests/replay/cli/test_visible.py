@@ -176,7 +176,7 @@ def test_a_violation_is_visible(eventful: Path, tmp_path: Path) -> None:
 
 
 def test_texts_in_a_pipe_are_as_they_are(eventful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`replay texts` writes a text unchanged where nobody looks at it."""
+    """`replay texts` writes a text unchanged into a pipe."""
     log, pipe = tmp_path / "session.jsonl", io.StringIO()
     lines = read_fields(eventful)
     n = next(n for n, fields in enumerate(lines) if fields["type"] == "RequestReceived")

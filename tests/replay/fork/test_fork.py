@@ -241,7 +241,7 @@ def test_the_parents_options_stay(parent: Path, child: Path) -> None:
 
 
 def test_later_arrivals_are_left_out(parent: Path, child: Path) -> None:
-    """Who came to the parent later is not in the child, and is listed by number and request_id."""
+    """A request that came to the parent later is not in the child, and is listed by number and request_id."""
     session = two(parent)
     n = session.records[-1].n + 1
     session.request("three", request_id="third")
@@ -280,7 +280,7 @@ def test_a_prompt_that_was_being_tokenized(
 
 
 def test_a_reader_that_was_paused_reads_on(parent: Path, child: Path) -> None:
-    """Nobody is waited for: who was paused goes on, and so does who waited for his slot."""
+    """No reader is waited for: a paused sequence goes on, and so does one that waited for its slot."""
     logs.hanging(parent)
     result = forked(parent, len(read_fields(parent)), child)
     assert [("Once upon", "cde", "stop"), ("", "abcde", "stop")] == said(result)
@@ -331,7 +331,7 @@ def test_all_that_can_change_changes(parent: Path, child: Path) -> None:
 
 
 def test_num_predict_says_what_to_give(parent: Path, child: Path) -> None:
-    """A number that was sampled already is refused for who has so many, with a cure, and taken for who has not."""
+    """A number that was sampled already is refused with a cure where so many are, and taken where they are not."""
     two(parent)
     with pytest.raises(InvalidRequest) as raised:
         forked(parent, CUT, child, changes={"num_predict": 2})
@@ -474,7 +474,7 @@ def test_an_engine_that_cannot_be_opened(parent: Path, child: Path) -> None:
 
 
 def test_an_engine_that_fails(parent: Path, child: Path) -> None:
-    """An engine that raises ends everybody with an error, and the child is closed all the same."""
+    """An engine that raises ends every sequence with an error, and the child is closed all the same."""
     two(parent)
     engine = ScriptedEngine(PIECES, faults={5: RuntimeError("burnt")})
     result = forked(parent, CUT, child, engine)
@@ -580,7 +580,7 @@ def lines(result: Forked) -> list[str]:
 
 
 def test_lines(parent: Path, child: Path) -> None:
-    """People are told of each sequence what changed, what had gone out, what came, and who was left out."""
+    """People read of each sequence what changed, what had gone out, what came, and which were left out."""
     session = two(parent)
     n = session.records[-1].n + 1
     session.request("three", request_id="third")

@@ -156,7 +156,7 @@ def test_only_holds_an_abort_by_another(path: Path) -> None:
 
 
 def test_only_holds_who_was_preempted(path: Path) -> None:
-    """A preemption concerns who loses the slot and who gets it."""
+    """A preemption concerns the sequence that loses the slot and the one that gets it."""
     session = logs.Session(path, n_slots=1)
     session.request("low")
     session.request("high", priority=1)

@@ -32,7 +32,7 @@ def who_waits(path: Path, n: int | None = None) -> list[str]:
 
 
 def test_it_hangs_when_two_clients_come(path: Path) -> None:
-    """A reader who went away holds the one slot: in the end the second client waits for him, and the page says so."""
+    """A reader that went away holds the one slot: in the end the second client waits for it, and the page says so."""
     assert [
         "  sequence 1  ->  the reader of sequence 1 (first client)  since record 11 (0.030 s)",
         "  sequence 2  ->  a slot: the only one is taken by sequence 1  since record 13 (0.020 s)",
@@ -70,7 +70,7 @@ def test_page(path: Path) -> None:
 
 
 def test_crash_in_flight(path: Path) -> None:
-    """A log that ends with a batch in flight: everyone in it waits for the engine, since the plan."""
+    """A log that ends with a batch in flight: every sequence in it waits for the engine, since the plan."""
     logs.crashed(path)
     assert ["  sequences 1, 2  ->  the engine, which has batch 2  since record 19 (0.000 s)"] == who_waits(path)
     assert (
@@ -96,7 +96,7 @@ def test_slow_tokenizing(path: Path) -> None:
 
 
 def test_a_free_slot_waits_for_the_tokenizer(path: Path) -> None:
-    """A slot that is free goes to nobody while he who came first is being tokenized."""
+    """A slot that is free goes to no sequence while the one that came first is being tokenized."""
     session = logs.Session(path, n_slots=1)
     session.arrive("slow")
     session.request("quick")
@@ -122,7 +122,7 @@ def test_a_beginning_that_is_evaluated(path: Path) -> None:
 
 
 def test_a_free_slot_is_given_out_after_the_batch(path: Path) -> None:
-    """While a batch is in flight no slot is given out: he who is to have it waits for the engine."""
+    """While a batch is in flight no slot is given out: the sequence that is to have it waits for the engine."""
     session = logs.Session(path)
     session.request()
     session.request()
@@ -145,7 +145,7 @@ def test_inputs_queued_behind_a_batch(path: Path) -> None:
 
 
 def test_a_reader_who_paused_while_in_flight(path: Path) -> None:
-    """A reader who paused while his sequence is in flight is named: the sequence pauses after its next token."""
+    """A reader that paused while its sequence is in flight is named: the sequence pauses after its next token."""
     session = logs.Session(path)
     session.request(stop=("xy",))
     session.decode({1: b"x"})
@@ -166,7 +166,7 @@ def test_rows_of_an_ended_sequence_in_flight(path: Path) -> None:
 
 
 def test_kept_cells(path: Path) -> None:
-    """A free slot says how many cells it keeps for whoever begins alike."""
+    """A free slot says how many cells it keeps for a prompt that begins alike."""
     session = logs.Session(path)
     session.request(num_predict=1)
     session.decode()
@@ -193,7 +193,7 @@ def test_a_higher_priority_waits_for_the_batch_only(path: Path) -> None:
 
 
 def test_preempted(path: Path) -> None:
-    """A preempted sequence waits again, in its old place and outside the queue's bound, and says for whom it left."""
+    """A preempted sequence waits again, in its old place outside the queue's bound, and names the one it left for."""
     session = logs.Session(path, n_slots=1)
     session.request("low")
     session.request("middle")
@@ -213,7 +213,7 @@ def test_preempted(path: Path) -> None:
 
 
 def test_passed_over(path: Path) -> None:
-    """A preempted sequence whose reader does not read on is passed over: it waits for him, and nobody for it."""
+    """A preempted sequence whose reader does not read on is passed over: it waits for its reader, and none for it."""
     session = logs.Session(path, n_slots=1)
     session.request("low", request_id="slow reader")
     session.give(e.ReaderPaused(sequence=1))
@@ -233,7 +233,7 @@ def test_passed_over(path: Path) -> None:
 
 
 def test_free_slots_go_to_others_first(path: Path) -> None:
-    """Whoever gets none of the slots that are free after the batch waits for those who go first."""
+    """A request that gets none of the slots that are free after the batch waits for those that go first."""
     session = logs.Session(path)
     for name in ("one", "two", "three"):
         session.request(name)
@@ -241,7 +241,7 @@ def test_free_slots_go_to_others_first(path: Path) -> None:
 
 
 def test_a_slow_prompt_of_a_higher_priority(path: Path) -> None:
-    """Nobody overtakes a request whose prompt is being tokenized, also where it would have to take somebody's slot."""
+    """None overtakes a request whose prompt is being tokenized, even where it would have to take another's slot."""
     session = logs.Session(path, n_slots=1)
     session.request("low")
     session.arrive("high", priority=1)
@@ -312,7 +312,7 @@ def test_an_embedding(path: Path) -> None:
 
 
 def test_engine_failed(path: Path) -> None:
-    """When the engine fails its sequences cannot go on; after that nobody waits, and nobody who comes does."""
+    """When the engine fails its sequences cannot go on; after that no request waits, and no later one does."""
     session = logs.Session(path)
     session.request()
     session.give(e.EngineFailed(error="no"))
@@ -332,7 +332,7 @@ def test_in_the_middle_of_a_fact(path: Path) -> None:
 
 
 def test_every_record_has_a_page(path: Path) -> None:
-    """Every record of a session has its page, and none says that a live sequence waits for nobody."""
+    """Every record of a session has its page, and none says that a live sequence waits for nothing."""
     logs.short(path)
     for n in range(38):
         lines = lines_at(path, n)
@@ -341,7 +341,7 @@ def test_every_record_has_a_page(path: Path) -> None:
 
 
 def test_closed(path: Path) -> None:
-    """When the session has closed nobody waits, and the ended are counted."""
+    """When the session has closed no request waits, and the ended are counted."""
     logs.short(path)
     assert ["  no sequence waits"] == who_waits(path)
     assert ["  2 requests came so far; 2 ended before"] == section(path, "sequences")
@@ -356,7 +356,7 @@ def test_long_queue_is_cut(path: Path) -> None:
 
 
 def test_waits_are_data(path: Path) -> None:
-    """Who waits for whom is there as values too: behind which sequences, and who outside holds things up."""
+    """What each request waits for is there as values too: behind which sequences, and what outside holds things up."""
     with LogFile(logs.hanging(path)) as log:
         moment, _ = moment_at(log, None)
     waits = waits_at(moment)

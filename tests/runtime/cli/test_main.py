@@ -78,7 +78,7 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str], arguments: lis
 def test_a_model_that_is_no_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str], make: str
 ) -> None:
-    """A pipe that nobody writes to, and a device, are no models, and nothing waits for them."""
+    """A pipe without a writer and a device are no models, and nothing waits for them."""
     path = Path("/dev/zero") if make == "device" else tmp_path / "pipe"
     if make == "pipe":
         os.mkfifo(path)

@@ -388,7 +388,7 @@ def test_vectors_come_in_the_order_of_the_parts(pooling: Engine) -> None:
 
 @every
 def test_an_engine_for_embeddings_does_not_generate(pooling: Engine) -> None:
-    """A draw, or rows whose vector nobody wants, are refused by an engine that pools."""
+    """A draw, or rows whose vector is not wanted, are refused by an engine that pools."""
     tokens = tokens_of(pooling, "Hello")
     assert -1 == step(pooling, part(tokens, draw=0)).code
     assert -1 == step(pooling, part(tokens)).code

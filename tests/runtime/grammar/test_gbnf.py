@@ -145,7 +145,7 @@ def test_repetitions_in_each_other_may_come_to_what_one_may() -> None:
     ],
 )
 def test_a_grammar_without_texts_is_refused(grammar: str, reason: str) -> None:
-    """A form that no text has, or the empty one alone, is a mistake of whoever wrote it."""
+    """A form that no text has, or the empty one alone, is a mistake in the grammar."""
     assert reason in refused(grammar)
 
 

@@ -255,7 +255,7 @@ def test_a_schema_that_recurs_is_kept_where_a_value_ends(schema: dict[str, Any])
     ],
 )
 def test_a_schema_that_is_too_large_says_so_in_its_own_words(schema: dict[str, Any]) -> None:
-    """And not in those of a grammar that nobody has written."""
+    """And not in those of a grammar that no user wrote."""
     with pytest.raises(InvalidRequest) as caught:
         grammar_in_force(Options(seed=0, format=schema))
     assert "the schema is too large to be followed; ask for fewer properties" in str(caught.value)

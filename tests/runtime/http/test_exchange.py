@@ -191,7 +191,7 @@ async def test_what_fails_later_ends_the_stream(scripted_runtime: OpenScripted) 
 
 
 async def test_too_many_requests_may_come_again(scripted_runtime: OpenScripted) -> None:
-    """Who finds the queue full is told when to come again."""
+    """A client that finds the queue full reads when to come again."""
     async with (
         scripted_runtime(["x"] * 50, n_slots=1, max_waiting=0, max_reader_lag=1) as runtime,
         client(runtime) as asking,
@@ -258,7 +258,7 @@ async def test_a_hang_up_in_the_queue(
     path: str,
     body: dict[str, Any],
 ) -> None:
-    """Who hangs up while waiting for a slot is cancelled at once, streamed or whole."""
+    """A client that hangs up while waiting for a slot is cancelled at once, streamed or whole."""
     async with scripted_runtime(["x"] * 50, n_slots=1, batch_seconds=1.0) as runtime:
         async with runtime.stream("first"), trio.open_nursery() as nursery:
             caller = Caller(app({"m": runtime}), path, body)
@@ -279,7 +279,7 @@ async def test_a_hang_up_in_the_prefill(
     path: str,
     body: dict[str, Any],
 ) -> None:
-    """Who hangs up while the prompt is evaluated is cancelled, and the slot is free."""
+    """A client that hangs up while the prompt is evaluated is cancelled, and the slot is free."""
     async with scripted_runtime(["x"] * 50, batch_seconds=1.0) as runtime, trio.open_nursery() as nursery:
         caller = Caller(app({"m": runtime}), path, body | {"prompt": "x" * 500})
         nursery.start_soon(caller)
@@ -295,7 +295,7 @@ async def test_a_hang_up_in_the_prefill(
 async def test_a_hang_up_in_the_stream(
     scripted_runtime: OpenScripted, session_log: Path, autojump_clock: trio.testing.MockClock, path: str
 ) -> None:
-    """Who hangs up after the first part is cancelled."""
+    """A client that hangs up after the first part is cancelled."""
     async with scripted_runtime(["x"] * 50, batch_seconds=1.0) as runtime, trio.open_nursery() as nursery:
         caller = Caller(app({"m": runtime}), path, {"model": "m", "messages": CHAT, "stream": True})
         nursery.start_soon(caller)

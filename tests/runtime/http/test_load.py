@@ -31,7 +31,7 @@ async def _ask(server: Server, number: int, random: Random, texts: dict[int, str
 
 @pytest.mark.parametrize("n_requests", [200, pytest.param(1000, marks=pytest.mark.long)])
 async def test_hang_ups_under_load(tmp_path: Path, n_requests: int) -> None:
-    """Who hangs up is cancelled, no slot is lost, all others are answered, and the log replays and keeps all rules."""
+    """Clients that hang up are cancelled, no slot is lost, others are answered, and the log keeps all rules."""
     random = Random(14)  # noqa: S311  # who hangs up, the same in every run
     texts: dict[int, str] = {}
     limit = trio.CapacityLimiter(N_CLIENTS)

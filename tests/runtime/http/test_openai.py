@@ -15,7 +15,7 @@ from tests.helpers.sessions import read_fields
 
 
 async def test_a_chat_streams_chunks(scripted_runtime: OpenScripted) -> None:
-    """First who speaks, then the text, then how it ended, then what it took if that was asked for."""
+    """First the role, then the text, then how it ended, then what it took if that was asked for."""
     async with scripted_runtime(["Hel", "lo"]) as runtime, client(runtime) as asking:
         body = {"model": "m", "messages": CHAT, "stream": True, "stream_options": {"include_usage": True}}
         response = await asking.post("/v1/chat/completions", json=body)

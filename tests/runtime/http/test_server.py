@@ -70,7 +70,7 @@ async def test_a_model_is_unloaded(tmp_path: Path) -> None:
 
 
 async def test_a_model_expires(autojump_clock: trio.testing.MockClock) -> None:
-    """It is left when nobody has asked for as long as it is kept, and not while somebody uses it."""
+    """It is left when no request came for as long as it is kept, and not while one uses it."""
     async with trio.open_nursery() as nursery:
         warned: list[str] = []
         models = ModelsOnDemand(nursery, [scripted("m", None, ["a"])], keep_alive=300, warn=warned.append)
@@ -107,7 +107,7 @@ async def test_a_model_that_cannot_be_opened(tmp_path: Path, kind: type[Exceptio
 
 
 async def test_an_engine_that_breaks_is_opened_again(tmp_path: Path) -> None:
-    """A runtime that serves nobody any more is left, and the next request has another one."""
+    """A runtime that serves no more is left, and the next request has another one."""
     faults = [{0: RuntimeError("broken")}, {}]
 
     def engine() -> ScriptedEngine:
@@ -140,7 +140,7 @@ async def test_a_hang_up_is_recorded(tmp_path: Path) -> None:
 
 
 async def test_the_end_lets_streams_end(tmp_path: Path) -> None:
-    """A server that is asked to end takes nobody, lets a stream end, and closes its logs."""
+    """A server that is asked to end takes no request, lets a stream end, and closes its logs."""
     slow = scripted("m", tmp_path, ["x"] * 20, batch_seconds=0.02)
     async with serving(slow) as server, httpx.AsyncClient(base_url=server.url) as asking:
         async with asking.stream("POST", "/api/generate", json=RAW) as response:

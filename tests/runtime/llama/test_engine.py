@@ -243,7 +243,7 @@ def test_a_row_of_another_width_is_refused(engine: LlamaEngine, width: int) -> N
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, 1e300])
 def test_numbers_that_lead_nowhere_are_told_by_the_logits(engine: LlamaEngine, number: float) -> None:
-    """A row with NaN, infinity or a number beyond float32 ends in logits without a token, and hurts nobody else."""
+    """A row with NaN, infinity or a number beyond float32 ends in logits without a token, and hurts no other."""
     tokens = tokens_of(engine, "Hello")
     (fresh,) = step(engine, part(tokens, slot=1, draw=0)).samples
     decoded = step(engine, part([row((number,) * 576)], draw=0))
@@ -408,7 +408,7 @@ def test_one_engine_is_loaded_at_a_time(tmp_path: Path) -> None:
 
 
 def test_what_is_raised_on_the_way_ends_loading(tmp_path: Path) -> None:
-    """Whoever is told how it goes can end it, at once; the engine can be loaded after that."""
+    """The callback of progress can end it, at once; the engine can be loaded after that."""
     model = tiny(tmp_path / "tiny.gguf", n_positions=64)
     patient = False
     told: list[str] = []

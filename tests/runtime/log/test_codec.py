@@ -145,7 +145,7 @@ def sampled(**change: object) -> dict[str, Any]:
 
 
 def test_likely_tokens_come_back() -> None:
-    """What a token's probability was, and which were the likeliest, is read back; where nobody asked nothing stands."""
+    """A token's probability and the likeliest tokens are read back; without a request for them there are none."""
     likely = e.Likely(token=9, piece=b"\xf0", logprob=-0.25)
     sample = e.Sample(sequence=1, index=0, token=5, piece=b"ab", logprob=-1.5, top=(likely,))
     event = e.BatchDecoded(batch=0, code=0, samples=(sample,), vectors=(), positions=())
@@ -213,7 +213,7 @@ def test_a_missing_option_is_named(name: str) -> None:
 
 
 def test_an_unknown_option_is_named() -> None:
-    """An option that nobody knows is refused."""
+    """An unknown option is refused."""
     fields = fields_of(REQUEST)
     fields["options"]["top_q"] = 1
     with pytest.raises(UnreadableRecord, match="top_q"):
@@ -228,7 +228,7 @@ def test_what_no_log_may_hold_is_not_written(value: object) -> None:
 
 
 def test_options_of_a_log_are_checked() -> None:
-    """Options in a log that nobody can have asked for are refused."""
+    """Options in a log that no caller can have asked for are refused."""
     fields = fields_of(REQUEST)
     fields["options"]["temperature"] = -1.0
     with pytest.raises(UnreadableRecord, match="temperature"):

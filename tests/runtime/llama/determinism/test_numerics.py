@@ -112,7 +112,7 @@ def test_no_tiles_once_are_none_for_good() -> None:
 
 
 def test_the_environment_may_forbid_tiles() -> None:
-    """Who sets the variable to 0 has none at the fastest, and so no obstacle after that."""
+    """With the variable at 0 there are none at the fastest, and so no obstacle after that."""
     before, after = fresh(TOLD + "fix_for_process(fastest(k, Hardware())); told.append(state())", tiles="0")
     assert (False, None) == (before["fastest"], before["obstacle"])
     assert (False, None) == (after["fastest"], after["obstacle"])

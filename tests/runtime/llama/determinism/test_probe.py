@@ -165,7 +165,7 @@ class Enough(Exception):
 
 @pytest.mark.parametrize("at", ["reading", "loading", "in chunks of 8", "in chunks of 64"])
 def test_what_is_raised_on_the_way_ends_it(cache: Path, tmp_path: Path, at: str) -> None:
-    """Whoever is told how it goes can end it at any place: nothing of the probe is kept, and it can go again."""
+    """The callback of progress can end it at any place: nothing of the probe is kept, and it can go again."""
 
     def told(doing: str, _: float) -> None:
         if doing == at:

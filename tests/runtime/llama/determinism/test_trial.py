@@ -125,7 +125,7 @@ def test_what_dies_of_repacked_weights_does_without(model: Path, stand_in: Any) 
 
 
 def test_what_dies_while_it_repacks_does_without(model: Path, stand_in: Any) -> None:
-    """Laying the weights out is repacking too: who dies of it is let do without."""
+    """Laying the weights out is repacking too: a file that dies of it is opened without."""
     stand_in("False", loaded="repacked[0]")
     loaded, (warning,) = opened(model)
     assert (False, True) == (
@@ -194,7 +194,7 @@ def test_what_always_dies_is_an_error(model: Path, stand_in: Any) -> None:
 def test_repacking_is_not_blamed_for_a_signal_from_outside(
     model: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch, name: str, told: str
 ) -> None:
-    """Who was killed for want of memory while it repacked may live the next time."""
+    """A child that was killed for want of memory while it repacked may live the next time."""
     stand_in("repacked[0]", f"os.kill(os.getpid(), signal.{name})")
     with pytest.raises(EngineBroken, match=told):
         opened(model)
