@@ -16,7 +16,7 @@ LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.tom
 TRIAL := $(BIN)/python -m reenact.runtime.llama.determinism.trial
 
 SIMULATE ?= --seeds 100
-MEASURES := chat schema cancel copy core prices shift alone waiting numerics http slow_clients fuzz_models fuzz_logs
+MEASURES := chat schema cancel copy core prices shift alone waiting numerics http http_load slow_clients fuzz_models fuzz_logs
 
 .PHONY: help demo test test-all rules mutants mutants-generated simulate golden soak soak-core measure \
 	$(MEASURES:%=measure-%) docs format clean

@@ -208,7 +208,7 @@ async def test_an_old_client_is_answered() -> None:
 
 
 async def test_a_client_that_waits_to_send_its_body() -> None:
-    """Who expects a 100 gets it before the body is read."""
+    """A client that expects a 100 gets it before its body is read."""
     warnings: list[str] = []
     async with answering(echo, warnings) as stream:
         await stream.send_all(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
