@@ -19,7 +19,7 @@ SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics http http_load slow_clients fuzz_models fuzz_logs
 
 .PHONY: help demo test test-all rules mutants mutants-generated simulate golden soak soak-core measure \
-	$(MEASURES:%=measure-%) docs format clean
+	$(MEASURES:%=measure-%) fuzz-http docs format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
@@ -32,6 +32,7 @@ help:
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make soak     record a long load, execute it again, compare every bit: half an hour on 2 cores'
 	@echo 'make soak-core 10 million steps of the core, every rule held after each: an hour on 2 cores, goes on where it was'
+	@echo 'make fuzz-http 100,000 requests that nobody sends, given to the server: a quarter of an hour on 2 cores; FUZZ="--seed S --requests N"'
 	@echo 'make golden   record the golden logs anew; CHANGELOG.md must say why'
 	@echo 'make docs     the documentation site, in build/docs; any warning or broken link is an error'
 	@echo 'make format   let ruff lay the code out'
@@ -81,6 +82,9 @@ measure: $(MEASURES:%=measure-%)
 
 $(MEASURES:%=measure-%): measure-%: .venv/.installed
 	$(BIN)/python -m tests.measure.$* $(MEASURE)
+
+fuzz-http: .venv/.installed
+	$(BIN)/python -m tests.measure.fuzz_http $(FUZZ)
 
 soak: .venv/.installed
 	$(BIN)/python -m tests.measure.soak $(SOAK)

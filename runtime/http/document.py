@@ -70,6 +70,12 @@ def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def event_of(data: Schema) -> Schema:
+    """Return the schema of an event of a stream (SSE)."""
+    whole = {"contentMediaType": JSON, "contentSchema": data}
+    return object_of(data={"type": "string", "anyOf": [whole, {"const": "[DONE]"}]})
+
+
 OLLAMA_ERROR: Final = object_of(error=TEXT)
 OPENAI_ERROR: Final = object_of(
     error=object_of(message=TEXT, type=TEXT, param=nullable(TEXT), code=nullable(TEXT)),

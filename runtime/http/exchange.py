@@ -143,11 +143,13 @@ class Outgoing:
         self.trace = trace
         self._send = send
         self._started = False
+        self._ending = False
 
     async def whole(self, value: Any) -> None:
         """Send a value as JSON."""
         body = orjson.dumps(value)
         await self._start(JSON, [("content-length", str(len(body)))])
+        self._ending = True
         await self._send({"type": "http.response.body", "body": body})
 
     async def part(self, kind: str, body: bytes) -> None:
@@ -158,7 +160,13 @@ class Outgoing:
 
     async def end(self) -> None:
         """End a stream."""
+        self._ending = True
         await self._send({"type": "http.response.body", "body": b""})
+
+    @property
+    def ending(self) -> bool:
+        """Whether the last part is being sent."""
+        return self._ending
 
     @property
     def started(self) -> bool:
@@ -196,7 +204,7 @@ class Reply(Response):
         out = Outgoing(trace_of(scope), send)
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hang_up, receive, nursery.cancel_scope)
+            nursery.start_soon(_hang_up, receive, out, nursery.cancel_scope)
             try:
                 await self._work(out)
             except (ReenactError, trio.ClosedResourceError) as raised:
@@ -210,8 +218,12 @@ class Reply(Response):
             raise error
 
 
-async def _hang_up(receive: Receive, scope: trio.CancelScope) -> None:
-    """Cancel ``scope`` when the client is gone."""
+async def _hang_up(receive: Receive, out: Outgoing, scope: trio.CancelScope) -> None:
+    """Cancel ``scope`` when the client is gone.
+
+    Hypercorn reports that while it sends the last part, too; cancelling it then would leave the connection open.
+    """
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    if not out.ending:
+        scope.cancel()

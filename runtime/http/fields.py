@@ -118,7 +118,7 @@ class Table:
         """The objects that it takes; other fields are ignored."""
         absent = {"enum": [None, *self.absent]}
         done = {
-            name: check.schema if name in self.required else {"anyOf": [check.schema, absent]}
+            name: {**check.schema, "not": absent} if name in self.required else {"anyOf": [check.schema, absent]}
             for name, check in self.done.items()
         }
         refused = {name: refusal.schema for name, refusal in self.refused.items()}
@@ -249,7 +249,7 @@ def filled(check: Check[T]) -> Check[T]:
             raise InvalidRequest(name, "it is empty")
         return check(name, value)
 
-    return Check(read, {**check.schema, "not": {"enum": list(EMPTY)}})
+    return Check(read, {"allOf": [check.schema, {"not": {"enum": list(EMPTY)}}]})
 
 
 def one_of(*values: str) -> Check[str]:

@@ -35,6 +35,9 @@ from reenact.runtime.user_cache import keep_sha256, kept_sha256
 KEEP_ALIVE: Final = 300.0
 """The default for the seconds that a model stays loaded after its last request: ollama's."""
 
+_ENDLESS: Final = 100 * 365 * 86_400.0
+"""The seconds beyond which a model counts as loaded for ever, because no date is so late."""
+
 _BREAKS: Final = (EngineBroken, LogBroken, InternalError)
 _UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._]+")
 _BLOCK: Final = 1 << 22
@@ -173,7 +176,7 @@ class ModelsOnDemand:
         for name, held in sorted(self._held.items()):
             if held.runtime is not None:
                 left = held.keep_alive if held.n_users else held.expires_at - trio.current_time()
-                at = None if math.isinf(left) else datetime.now(UTC) + timedelta(seconds=left)
+                at = None if left > _ENDLESS else datetime.now(UTC) + timedelta(seconds=left)
                 card = card_of(name, held.runtime.header)
                 found.append(Running(card=card, runtime=held.runtime, expires_at=at))
         return found

@@ -59,6 +59,23 @@ def scripted(
     return served_model(name, folder, lambda: ScriptedEngine(scripts, **named), **(settings or {}))
 
 
+class _AnyText(dict[str, tuple[float, ...]]):
+    """Has a vector for whatever it is asked."""
+
+    def __contains__(self, text: object) -> bool:
+        return True
+
+    def __missing__(self, text: str) -> tuple[float, ...]:
+        return (float(len(text)), 1.0)
+
+
+def embedding_engine() -> ScriptedEngine:
+    """Return an engine that has a vector for any text."""
+    engine = ScriptedEngine(vectors={"x": [1.0, 1.0]})
+    engine._vectors = _AnyText()
+    return engine
+
+
 @asynccontextmanager
 async def serving(*served: ServedModel, keep_alive: float = 300.0) -> AsyncIterator[Server]:
     """Serve models until the block is left; they are asked to end then, and awaited."""

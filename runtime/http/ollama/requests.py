@@ -12,6 +12,7 @@ from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_INTEGER, MAX_TOP_LOGPROBS
+from reenact.actors.options import options_of
 from reenact.runtime.http.fields import (
     EMPTY,
     Check,
@@ -19,7 +20,6 @@ from reenact.runtime.http.fields import (
     Table,
     below_zero,
     each,
-    filled,
     flag,
     mapping,
     nested,
@@ -101,7 +101,7 @@ def _options(name: str, value: object) -> dict[str, Any]:
 
 
 _COMMON: Final[dict[str, Check[Any]]] = {
-    "model": filled(text),
+    "model": text,
     "stream": flag,
     "keep_alive": keep_alive,
     "options": _options,
@@ -127,7 +127,7 @@ GENERATE: Final = Table(
     absent=EMPTY,
 )
 _MESSAGE: Final = Table(
-    done={"role": filled(text), "content": text, **IN_MESSAGE},
+    done={"role": text, "content": text, **IN_MESSAGE},
     refused={"images": Refusal(reason="this model does not support images")},
     required=("role",),
     absent=EMPTY,
@@ -141,7 +141,7 @@ CHAT: Final = Table(
 )
 EMBED: Final = Table(
     done={
-        "model": filled(text),
+        "model": text,
         "input": texts,
         "truncate": flag,
         "dimensions": within(1, MAX_INTEGER),
@@ -151,10 +151,8 @@ EMBED: Final = Table(
     required=_MODEL,
     absent=EMPTY,
 )
-OLD_EMBED: Final = Table(
-    done={"model": filled(text), "prompt": text, "keep_alive": keep_alive}, required=_MODEL, absent=EMPTY
-)
-SHOW: Final = Table(done={"model": filled(text)}, required=_MODEL, absent=EMPTY)
+OLD_EMBED: Final = Table(done={"model": text, "prompt": text, "keep_alive": keep_alive}, required=_MODEL, absent=EMPTY)
+SHOW: Final = Table(done={"model": text}, required=_MODEL, absent=EMPTY)
 
 
 def generate_asked(body: dict[str, Any]) -> Generation:
@@ -211,6 +209,9 @@ def _generation(
 ) -> Generation:
     forced = {} if tools is None else {"grammar": tools.grammar}
     direct = ("format", "truncate", "shift", "logprobs", "top_logprobs")
+    options = fields.get("options", {}) | {name: fields[name] for name in direct if name in fields} | forced
+    if not (prompt or messages):
+        options_of(options, seed=int)  # No runtime checks them if the model is only loaded.
     return Generation(
         model=fields["model"],
         prompt=prompt,
@@ -218,7 +219,7 @@ def _generation(
         tools=tools,
         stream=fields.get("stream", True),
         keep_alive=fields.get("keep_alive"),
-        options=fields.get("options", {}) | {name: fields[name] for name in direct if name in fields} | forced,
+        options=options,
     )
 
 

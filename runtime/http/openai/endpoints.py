@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from reenact.actors import events as e
-from reenact.runtime.http.document import DescribedRoute
+from reenact.runtime.http.document import DescribedRoute, event_of
 from reenact.runtime.http.exchange import JSON, SSE, Outgoing, Reply
 from reenact.runtime.http.failures import openai_shape
 from reenact.runtime.http.fields import body_of
@@ -46,7 +46,7 @@ class OpenaiApi:
                 summary="Answer messages.",
                 method="POST",
                 body=CHAT,
-                answers={JSON: shapes.CHATTED, SSE: shapes.CHAT_CHUNK},
+                answers={JSON: shapes.CHATTED, SSE: event_of(shapes.CHAT_CHUNK)},
             ),
             DescribedRoute(
                 "/v1/completions",
@@ -54,7 +54,7 @@ class OpenaiApi:
                 summary="Complete a text.",
                 method="POST",
                 body=COMPLETION,
-                answers={JSON: shapes.COMPLETED, SSE: shapes.COMPLETION_CHUNK},
+                answers={JSON: shapes.COMPLETED, SSE: event_of(shapes.COMPLETION_CHUNK)},
             ),
             DescribedRoute(
                 "/v1/embeddings",

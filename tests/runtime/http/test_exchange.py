@@ -10,6 +10,7 @@ import pytest
 import structlog
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message
 from trio.testing import wait_all_tasks_blocked
 
 from reenact.runtime import EngineBroken, open_runtime
@@ -240,6 +241,25 @@ async def test_half_a_body_is_not_waited_for(
 
 
 # ---------------------------------------------------------------- hang-ups
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+async def test_a_server_that_reports_the_end_as_a_hang_up(
+    scripted_runtime: OpenScripted, path: str, body: dict[str, Any]
+) -> None:
+    """A server may report "disconnect" while it sends the last part, as hypercorn does: it is not cancelled in that."""
+    sent: list[str] = []
+
+    class Reporting(Caller):
+        async def _send(self, message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.hang_up()
+                await wait_all_tasks_blocked()
+                sent.append("the last part")
+
+    async with scripted_runtime(["x"]) as runtime:
+        await Reporting(app({"m": runtime}), path, body)()
+    assert ["the last part"] == sent
 
 
 def _ends(log: Path) -> list[tuple[int, str]]:

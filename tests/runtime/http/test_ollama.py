@@ -94,6 +94,7 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("generate", {"options": {"temperature": "hot"}}, "temperature"),
         ("generate", {"options": {"top_k": 1.5}}, "top_k"),
         ("generate", {"options": {"top_p": 2}}, "top_p"),
+        ("generate", {"prompt": "", "options": {"top_p": 2}}, "top_p"),
         ("generate", {"options": []}, None),
         ("generate", {"options": [1]}, "options"),
         ("generate", {"prompt": 5}, "prompt"),

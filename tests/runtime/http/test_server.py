@@ -69,6 +69,14 @@ async def test_a_model_is_unloaded(tmp_path: Path) -> None:
     assert sorted(sessions) == sorted(log.stem.rpartition("-")[2] for log in logs(tmp_path))
 
 
+async def test_a_model_stays_for_longer_than_there_are_dates(tmp_path: Path) -> None:
+    """A keep_alive beyond the last date is for ever."""
+    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        await asking.post("/api/generate", json=RAW | {"keep_alive": 1e300})
+        (running,) = (await asking.get("/api/ps")).json()["models"]
+    assert running["expires_at"].startswith("9999-")
+
+
 async def test_a_model_expires(autojump_clock: trio.testing.MockClock) -> None:
     """It is left when no request came for as long as it is kept, and not while one uses it."""
     async with trio.open_nursery() as nursery:
@@ -120,6 +128,44 @@ async def test_an_engine_that_breaks_is_opened_again(tmp_path: Path) -> None:
         first = await asking.post("/api/generate", json=RAW)
         second = await asking.post("/api/generate", json=RAW)
     assert (500, 200) == (first.status_code, second.status_code)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_connection_is_closed_as_asked(tmp_path: Path, stream: bool) -> None:
+    """A client that wants its connection closed behind the answer reads its end, behind a stream too."""
+    raw = json.dumps(RAW | {"stream": stream}).encode()
+    head = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(raw)}\r\n\r\n"
+    async with serving(scripted("m", tmp_path, ["a"])) as server:
+        connection = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await connection.send_all(head.encode() + raw)
+        with trio.fail_after(20):
+            received = b"".join([part async for part in connection])
+        await connection.aclose()
+    assert received.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_is_not_wanted(tmp_path: Path) -> None:
+    """Whatever a request has as its body, it is answered where no body is read."""
+    parts = b"".join(b"1\r\nx\r\n" for _ in range(1000)) + b"0\r\n\r\n"
+    head = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(scripted("m", tmp_path, ["a"])) as server:
+        connection = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await connection.send_all(head + parts)
+        with trio.fail_after(20):
+            received = b"".join([part async for part in connection])
+        await connection.aclose()
+    assert received.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_request_that_is_too_much_for_one(tmp_path: Path) -> None:
+    """Bytes behind a request, when its connection is being closed, concern that connection only."""
+    head = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        for _ in range(20):
+            connection = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await connection.send_all(head + b"x" * 100)
+            await trio.aclose_forcefully(connection)
+        assert 200 == (await asking.get("/")).status_code
 
 
 async def test_a_hang_up_is_recorded(tmp_path: Path) -> None:
