@@ -29,7 +29,7 @@ context again; this is several times as long for a long context, and a short wai
 
 MAX_PROMPT_BYTES: Final = 2**20
 """The most bytes of a prompt in UTF-8: some 250,000 tokens of English. Tokenizing that much takes about a third of a
-second, in which no batch is decoded, and a log holds a prompt three times."""
+second, in which no batch is decoded, and a log holds a prompt twice, as text and as tokens."""
 
 MAX_PROMPT_NUMBERS: Final = 2**22
 """The most tokens of a prompt and numbers of its rows: 1,024 rows of a model of 4,096 dimensions, which is several

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from reenact.actors import events as e
 from reenact.replay.render.events import phrase
 from reenact.runtime.log.codec import decode, loads
+from reenact.runtime.log.shorthand import Shorthand
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -131,7 +133,19 @@ def test_the_lines_of_a_log_are_todays() -> None:
     """Each line of a log that is shown is one that today's program reads, and its phrase stands above it."""
     lines = [line for line in README.splitlines() if line.startswith('{"n":')]
     assert len(lines) >= 4
+    shorthand = Shorthand()
+    part = e.Part(sequence=1, slot=0, position=0, inputs=tuple(range(7)), wants=e.Draw(0))
+    before: list[e.Event] = [
+        e.PromptTokenized(sequence=1, inputs=part.inputs, bos_added=False, grammar=None),
+        e.InputQueued(sequence=1, inputs=part.inputs, wants=e.Draw(0)),
+        e.SlotAssigned(sequence=1, slot=0, reused=0, source=None),
+        e.BatchPlanned(batch=0, parts=(part,)),
+    ]
+    for event in before:
+        shorthand.note(e.Record(0, event, None), 0)
     for line in lines:
         fields = loads(line.encode())
         del fields["crc"]
-        assert f"  {phrase(decode(fields).event)}" in README
+        record = decode(shorthand.whole(fields))
+        shorthand.note(record, 0)
+        assert f"  {phrase(record.event)}" in README

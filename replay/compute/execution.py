@@ -9,6 +9,7 @@ The rules that hold here:
 * Where the log records a new context, the execution takes a new one.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -20,28 +21,16 @@ from reenact.actors.routing import ROUTES
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
 from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers, numbers_of
-from reenact.runtime.log.codec import decode, loads
 from reenact.runtime.log.line import Line
+from reenact.runtime.log.reader import EntryReader
 
 Planned = Callable[[e.BatchPlanned], e.BatchPlanned]
 """A function that changes a plan before it is executed."""
 
 
-_INPUTS: Final = b"InputQueued"
-_KINDS: Final = frozenset(
-    ROUTES[kind].name.encode()
-    for kind in (
-        e.RequestReceived,
-        e.SequenceForked,
-        e.PromptTokenized,
-        e.InputQueued,
-        e.BatchPlanned,
-        e.BatchDecoded,
-        e.CellsLost,
-        e.SequenceFinished,
-    )
-)
-"""The kinds of records on which the next draw, or the cells, depend. Of inputs, only those of a prompt matter."""
+_BEGINNING: Final = re.compile(rb'\{"n":[0-9]+,(?:"t":[0-9]+,)?"type":"(\w+)"')
+_SKIPPED: Final = frozenset(ROUTES[kind].name.encode() for kind in (e.TokenEmitted, e.RequestQueued, e.SlotReleased))
+"""The kinds of records that no other line refers to and no execution depends on, as far as they are many."""
 
 
 @frozen
@@ -135,19 +124,34 @@ def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
     The rest is skipped undecoded, because decoding would take longer than some batches do. That is safe: the decide
     tier has already checked the log's lines.
     """
+    reader = EntryReader()
     for line in lines:
-        # A line begins with its number, its time and its type, in the form that our writer gives them.
-        head = line.body.partition(b'","actor":')[0]
-        kind = head.rpartition(b'"')[2]
-        fields = None
-        if not head.endswith(b'"type":"%b' % kind):
-            fields = loads(line.body)
-            kind = fields["type"].encode()
-        if kind not in _KINDS:
+        # In the form that our writer gives a line, its type comes first.
+        begins = _BEGINNING.match(line.body)
+        if begins is not None and begins[1] in _SKIPPED:
             continue
-        fields = loads(line.body) if fields is None else fields
-        if kind != _INPUTS or fields["wants"] in ("pool", 0):
-            yield decode(fields)
+        record = reader.record(line)
+        if _matters(record.event):
+            yield record
+
+
+def _matters(event: e.Event) -> bool:
+    """Return whether the next draw, or the cells, depend on an event."""
+    match event:
+        case (
+            e.RequestReceived()
+            | e.SequenceForked()
+            | e.PromptTokenized()
+            | e.BatchPlanned()
+            | e.BatchDecoded()
+            | e.CellsLost()
+            | e.SequenceFinished()
+        ):
+            return True
+        case e.InputQueued(wants=wants):
+            return wants in {e.Pool(), e.Draw(0)}  # Of inputs, only those of a prompt matter.
+        case _:
+            return False
 
 
 class Execution:

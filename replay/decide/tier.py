@@ -23,9 +23,9 @@ from reenact.replay.divergence import Divergence
 from reenact.replay.render.endings import NOT_CLOSED, torn
 from reenact.replay.shrink.patience import Patience
 from reenact.replay.verdict import Result, Verdict
-from reenact.runtime.log.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, encode, loads, same
+from reenact.runtime.log.codec import SCHEMA, Fields, UnreadableRecord, check_envelope, dumps, plain, same
 from reenact.runtime.log.line import Line
-from reenact.runtime.log.reader import LogFile, entry_of
+from reenact.runtime.log.reader import EntryReader, LogFile
 from reenact.runtime.log.rows import ROWS_CURE, RowsCorrupt, RowsFile, RowsMissing
 
 
@@ -59,6 +59,7 @@ class _Replay:
     def __init__(self, path: str) -> None:
         self._path = path
         self._kernel = Kernel()
+        self._reader = EntryReader()
         self._counting = Counting()
         self._expected: deque[e.Record] = deque()
         """The records that the actors decided and that have not been found in the log yet."""
@@ -98,23 +99,23 @@ class _Replay:
     def _derived(self, line: Line) -> Divergence | None:
         """Compare a record with the next one that the actors decided."""
         record = self._expected.popleft()
-        body = dumps(encode(record, self._t))
-        if line.body != body:
-            # Other bytes can still be the same values: the order of members has no meaning.
-            expected, actual = loads(line.body), loads(body)
+        if line.body != dumps(self._reader.shorthand.short(record, self._t)):
+            # Other bytes can still be the same values: members have no order, and need not be left out.
+            expected, actual = self._reader.fields(line), plain(record, self._t)
             if not same(expected, actual):
                 check_envelope(expected)
                 return Divergence(n=record.n, expected=expected, actual=actual)
+        self._reader.note(record, self._t)
         self._counting.add(record.event, self._t, derived=True, n_bytes=line.size)
         return None
 
     def _given(self, line: Line) -> Divergence | None:
         """Pass a given record to the actors."""
-        fields = loads(line.body)
+        fields = self._reader.fields(line)
         kind = EVENT_TYPES.get(str(fields.get("type")))
         if kind is not None and ROUTES[kind].origin is Origin.DERIVED:
             return Divergence(n=line.number - 1, expected=fields, actual=None)
-        record = entry_of(line, fields, self._t).record
+        record = self._reader.entry(line, fields).record
         if isinstance(record.event, e.SessionClosed) and (divergence := self._check_digest(record.event, fields)):
             return divergence
         try:

@@ -16,7 +16,7 @@ from reenact.actors.errors import LogCorrupt
 from reenact.actors.inputs import Row
 from reenact.replay.render.endings import end_notes
 from reenact.replay.render.values import piece
-from reenact.runtime.log.codec import Fields, loads
+from reenact.runtime.log.codec import Fields, plain
 from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
 
 
@@ -87,11 +87,11 @@ class Log:
         try:
             match event:
                 case e.SessionOpened():
-                    self.header = loads(entry.line.body)
+                    self.header = plain(entry.record, entry.t)
                 case e.RequestReceived():
-                    self.histories[event.sequence] = History({"RequestReceived": loads(entry.line.body)})
+                    self.histories[event.sequence] = History({"RequestReceived": plain(entry.record, entry.t)})
                 case e.PromptTokenized() | e.SequenceForked() | e.EmbeddingComputed() | e.SequenceFinished():
-                    fields = loads(entry.line.body)
+                    fields = plain(entry.record, entry.t)
                     self.histories[event.sequence].facts[fields["type"]] = fields
                 case e.BatchDecoded():
                     for one in event.samples:

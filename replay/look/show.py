@@ -19,8 +19,8 @@ from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_n
 from reenact.replay.fold import NotInLog, wall_clock
 from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import fields_of, phrase
-from reenact.runtime.log.codec import loads
-from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
+from reenact.runtime.log.codec import plain
+from reenact.runtime.log.reader import EmptyLog, Entry, EntryReader, LogFile
 from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")
@@ -140,13 +140,13 @@ def show_records(
         LogNotComparable: The log has no record, or its schema is too new.
         OSError: The file cannot be read.
     """
-    showing = _Showing(selection, show)
-    for entry in entries(log):
+    showing, reader = _Showing(selection, show), EntryReader()
+    for entry in reader.entries(log):
         if showing.take(entry):
             return []
     while pause is not None and not showing.closed:
         pause()
-        for entry in entries(log.more()):
+        for entry in reader.entries(log.more()):
             showing.take(entry)
     return showing.end(log.torn)
 
@@ -242,7 +242,7 @@ def line_of(entry: Entry, only: set[int] | None = None) -> Spans:
 
 
 def _whole(entry: Entry) -> Iterator[Spans]:
-    for path, value in fields_of(loads(entry.line.body)):
+    for path, value in fields_of(plain(entry.record, entry.t)):
         yield [(f"{'':<8}{path}", "dim"), (f"  {value}", "")]
 
 

@@ -1,4 +1,6 @@
-"""Converts events to and from the plain values of a line in the log.
+"""Converts records to and from plain values, and plain values to and from JSON.
+
+These are the values of a line that leaves out nothing; `reenact.runtime.log.shorthand` makes it short.
 
 The rules that hold here:
 
@@ -29,14 +31,14 @@ from reenact.actors.inputs import Input, Row
 from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, MAX_SLOTS
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of the lines: envelope, checksum, encoding. A log of a newer format is refused."""
 
 SCHEMA: Final = 6
 """The version of the events, and of the states whose digest closes a log."""
 
-OLDEST: Final = {"format": 1, "schema": 6}
-"""The oldest versions that can be read. Schemas 1 to 5 were never released."""
+OLDEST: Final = {"format": 2, "schema": 6}
+"""The oldest versions that can be read. The others were never released."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 
@@ -77,7 +79,7 @@ class UnreadableRecord(ValueError):
 
 
 def encode(record: e.Record, t: int) -> Fields:
-    """Return a record as the plain values of its line, without the checksum.
+    """Return a record as plain values, all of them.
 
     Args:
         record: The record.
@@ -87,8 +89,23 @@ def encode(record: e.Record, t: int) -> Fields:
     envelope: Fields = {"n": record.n, "t": t, "type": ROUTES[type(event)].name, "actor": actor_of(event)}
     if record.cause is not None:
         envelope["cause"] = record.cause
-    envelope.update(_converter.unstructure(event))
+    envelope.update(payload(event))
     return envelope
+
+
+def plain(record: e.Record, t: int) -> Fields:
+    """Return a record as plain values, as they are read from JSON."""
+    return loads(dumps(encode(record, t)))
+
+
+def payload(value: object) -> Fields:
+    """Return an event, or another value of an attrs class, as plain values.
+
+    Raises:
+        UnwritableRecord: It has a number that no log may contain.
+    """
+    fields: Fields = _converter.unstructure(value)
+    return fields
 
 
 def dumps(fields: Fields) -> bytes:

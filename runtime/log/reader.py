@@ -25,6 +25,7 @@ from reenact.actors.options import check_text, check_traceparent
 from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
 from reenact.runtime.log.line import CRC_KEY, TAIL, Line, tail_of
+from reenact.runtime.log.shorthand import Shorthand
 from reenact.runtime.regular import opened
 
 
@@ -122,49 +123,88 @@ class EmptyLog(LogNotComparable):
         super().__init__("there is no record in it")
 
 
+class EntryReader:
+    """Reads the records of a log's lines, one line after the other."""
+
+    def __init__(self) -> None:
+        self.shorthand = Shorthand()
+        self._t = 0
+
+    def entries(self, lines: Iterable[Line]) -> Iterator[Entry]:
+        """Return the records of the next lines.
+
+        Raises:
+            LogCorrupt: While iterating: a line contains no record, or not the next one.
+            LogNotComparable: While iterating: the log is too new.
+            OSError: While iterating: the file cannot be read.
+        """
+        for line in lines:
+            try:
+                fields = loads(line.body)
+                record = self.shorthand.usual(fields)
+                if record is not None and record.n == line.number - 1 and self._t == self.shorthand.t:
+                    self.shorthand.note(record, self._t)
+                    entry = Entry(record, self._t, line)
+                else:
+                    entry = self.entry(line, self.shorthand.whole(fields))
+            except UnreadableRecord as error:
+                raise line.corrupt(str(error)) from None
+            yield entry
+
+    def fields(self, line: Line) -> Fields:
+        """Return the plain values of the next line, with all that it leaves out.
+
+        Raises:
+            UnreadableRecord: It is not JSON, or nothing gives what it leaves out.
+        """
+        return self.shorthand.whole(loads(line.body))
+
+    def record(self, line: Line) -> e.Record:
+        """Return the record of a line, if those that were skipped before it are of no matter to it.
+
+        Raises:
+            UnreadableRecord: It contains no record.
+        """
+        fields = self.fields(line)
+        record = decode(fields)
+        self.shorthand.note(record, fields["t"])
+        return record
+
+    def entry(self, line: Line, fields: Fields) -> Entry:
+        """Return the record of the next line.
+
+        Args:
+            line: The line.
+            fields: Its plain values, as `fields` returns them.
+
+        Raises:
+            UnreadableRecord: It contains no record.
+            LogCorrupt: Its record is impossible there.
+        """
+        due = line.number - 1
+        record = decode(fields)
+        if record.n != due:
+            raise line.corrupt(f"it is record {record.n} where {due} comes next")
+        if (due == 0) != isinstance(record.event, e.SessionOpened):
+            raise line.corrupt("a log begins with SessionOpened, and only there")
+        if (reason := _beyond(record.event)) is not None:
+            raise line.corrupt(f"{type(record.event).__name__}.{reason}")
+        if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
+            raise line.corrupt("a derived record has a cause, and a given one has none")
+        if fields["t"] < self._t:
+            raise line.corrupt("it happened before the record before it")
+        self.note(record, fields["t"])
+        return Entry(record, self._t, line)
+
+    def note(self, record: e.Record, t: int) -> None:
+        """Go on after a record that was not read, because its line is known."""
+        self._t = t
+        self.shorthand.note(record, t)
+
+
 def entries(lines: Iterable[Line]) -> Iterator[Entry]:
-    """Return the records of a log's lines.
-
-    Raises:
-        LogCorrupt: While iterating: a line contains no record, or not the next one.
-        LogNotComparable: While iterating: the log is too new.
-        OSError: While iterating: the file cannot be read.
-    """
-    t = 0
-    for line in lines:
-        try:
-            entry = entry_of(line, loads(line.body), t)
-        except UnreadableRecord as error:
-            raise line.corrupt(str(error)) from None
-        t = entry.t
-        yield entry
-
-
-def entry_of(line: Line, fields: Fields, t: int) -> Entry:
-    """Return the record of a line.
-
-    Args:
-        line: The line.
-        fields: Its plain values.
-        t: The time of the record before it.
-
-    Raises:
-        UnreadableRecord: It contains no record.
-        LogCorrupt: Its record is impossible there.
-    """
-    due = line.number - 1
-    record = decode(fields)
-    if record.n != due:
-        raise line.corrupt(f"it is record {record.n} where {due} comes next")
-    if (due == 0) != isinstance(record.event, e.SessionOpened):
-        raise line.corrupt("a log begins with SessionOpened, and only there")
-    if (reason := _beyond(record.event)) is not None:
-        raise line.corrupt(f"{type(record.event).__name__}.{reason}")
-    if (ROUTES[type(record.event)].origin is Origin.GIVEN) != (record.cause is None):
-        raise line.corrupt("a derived record has a cause, and a given one has none")
-    if fields["t"] < t:
-        raise line.corrupt("it happened before the record before it")
-    return Entry(record, fields["t"], line)
+    """Return the records of a log's lines, from the first on; see `EntryReader.entries`."""
+    return EntryReader().entries(lines)
 
 
 def _beyond(event: e.Event) -> str | None:

@@ -27,8 +27,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.events import PromptTokenized, SessionOpened
 from reenact.actors.inputs import Input, Row, rows_of
 from reenact.runtime.engine.row_numbers import NUMBER_SIZE, row_with
-from reenact.runtime.log.codec import decode, loads
-from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.reader import EntryReader, LogFile
 from reenact.runtime.regular import opened
 
 MAGIC: Final = b"REENROWS"
@@ -166,11 +165,11 @@ def rows_in(log: LogFile) -> RowsFile:
         LogCorrupt: A line is corrupt; the whole log is read.
         LogNotComparable: The log is too new.
     """
-    rows = RowsFile(log.path, 0)
+    rows, reader = RowsFile(log.path, 0), EntryReader()
     for line in log:
-        if line.number == 1 and isinstance(header := decode(loads(line.body)).event, SessionOpened):
+        if line.number == 1 and isinstance(header := reader.record(line).event, SessionOpened):
             rows = RowsFile(log.path, header.context.n_embd)
         elif b'"PromptTokenized"' in line.body[:_BEGINNING]:
-            event = decode(loads(line.body)).event
+            event = reader.record(line).event
             rows.meet(event.inputs if isinstance(event, PromptTokenized) else ())
     return rows

@@ -20,10 +20,11 @@ from reenact.actors.events import PromptTokenized, Record
 from reenact.actors.inputs import Row, rows_of
 from reenact.actors.limits import MAX_LINE_BYTES
 from reenact.runtime.engine.row_numbers import Numbers
-from reenact.runtime.log.codec import UnwritableRecord, dumps, encode
+from reenact.runtime.log.codec import UnwritableRecord, dumps
 from reenact.runtime.log.line import sealed
 from reenact.runtime.log.own_file import OwnFile
 from reenact.runtime.log.rows import cell_of, head_of, rows_path
+from reenact.runtime.log.shorthand import Shorthand
 
 
 class Journal:
@@ -38,6 +39,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._crc = 0
+        self._shorthand = Shorthand()
         self._rows_path = rows_path(self.path)
         self._rows: OwnFile | None = None
         """Made with the first row, because most logs have none."""
@@ -88,9 +90,10 @@ class Journal:
     def _lines(self, records: Sequence[Record], t: int) -> bytes:
         lines, crc = [], self._crc
         for record in records:
-            line, crc = sealed(dumps(encode(record, t)), crc)
+            line, crc = sealed(dumps(self._shorthand.short(record, t)), crc)
             if len(line) > MAX_LINE_BYTES:
                 raise UnwritableRecord(f"{type(record.event).__name__}: a line of {len(line):,} bytes")
+            self._shorthand.note(record, t)
             lines.append(line)
         self._crc = crc
         return b"".join(lines)

@@ -12,9 +12,9 @@ from reenact.actors.errors import ReenactError
 from reenact.actors.options import RequestOptions
 from reenact.runtime import Runtime, ScriptedEngine, open_runtime
 from reenact.runtime.engine.scripted import DEAD_END, EOG, NAN, Script
-from reenact.runtime.log.codec import Fields, dumps, loads
+from reenact.runtime.log.codec import Fields, dumps, plain
 from reenact.runtime.log.line import sealed
-from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 
 _LONG: Final = "longer than its sixteen cells"
 
@@ -112,13 +112,13 @@ def console_shows() -> Iterator[list[tuple[str, Any]]]:
 
 
 def read_fields(path: Path) -> list[Fields]:
-    """Return the plain values of every line of a log, without the checksums."""
+    """Return the plain values of every record of a log, with all that its line leaves out."""
     with LogFile(path) as log:
-        return [loads(line.body) for line in log]
+        return [plain(entry.record, entry.t) for entry in entries(log)]
 
 
 def write_fields(path: Path, lines: list[Fields]) -> None:
-    """Write lines with the checksums made right."""
+    """Write records of which each line leaves out nothing, with the checksums made right."""
     crc = 0
     data = b""
     for fields in lines:

@@ -9,6 +9,7 @@ from attrs import evolve
 from reenact.actors import events as e
 from reenact.actors.inputs import Input
 from reenact.actors.options import RequestOptions, options_of
+from reenact.runtime.log.codec import dumps, plain
 from reenact.runtime.log.line import sealed
 from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.log.writer import Journal
@@ -159,15 +160,15 @@ def read(path: Path) -> list[Entry]:
 def flipped(path: Path, line: int) -> Path:
     """Change one byte in a line of a log, counted from 1."""
     lines = path.read_bytes().splitlines(keepends=True)
-    lines[line - 1] = lines[line - 1].replace(b'"t":', b'"T":', 1)
+    lines[line - 1] = lines[line - 1].replace(b'"type":', b'"Type":', 1)
     path.write_bytes(b"".join(lines))
     return path
 
 
 def rewritten(path: Path, line: int, old: bytes, new: bytes) -> Path:
-    """Change a line of a log, counted from 1, and make all checksums right again."""
+    """Change a line of a log that leaves out nothing, counted from 1, and make all checksums right again."""
     with LogFile(path) as log:
-        bodies = [each.body for each in log]
+        bodies = [dumps(plain(entry.record, entry.t)) for entry in entries(log)]
     assert old in bodies[line - 1]
     bodies[line - 1] = bodies[line - 1].replace(old, new, 1)
     crc, lines = 0, []

@@ -33,7 +33,7 @@ def write_raw(path: Path, bodies: list[bytes]) -> None:
 
 def corrupted(path: Path, old: bytes, new: bytes) -> int:
     """Put other bytes into the first record of a short session that has the old ones; return its line."""
-    logs.short(path)
+    write_fields(path, read_fields(logs.short(path)))
     line = next(i for i, raw in enumerate(path.read_bytes().splitlines(), 1) if old in raw)
     logs.rewritten(path, line, old, new)
     return line

@@ -21,8 +21,8 @@ from reenact.actors.batch import ABORTED, BatchDecoded, BatchPlanned
 from reenact.actors.metrics import Statistics
 from reenact.runtime import LlamaEngine, Runtime, open_runtime
 from reenact.runtime.engine.protocol import Drawing
-from reenact.runtime.log.codec import Fields, loads
-from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.codec import Fields, plain
+from reenact.runtime.log.reader import LogFile, entries
 
 DEEP: Final = 512
 """Cells from which on llama.cpp may compute a lone row otherwise (docs/llama-cpp.md section 2)."""
@@ -357,8 +357,8 @@ def shown(log: Path) -> Shown:
     """Return what a log shows."""
     reader = _Reader()
     with LogFile(log) as file:
-        for line in file:
-            reader.add(loads(line.body))
+        for entry in entries(file):
+            reader.add(plain(entry.record, entry.t))
     return reader.shown
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_checked(capsys: Captured, tmp_path: Path) -> None:
     """A file that is not there, an empty log, a corrupt one and a newer one have their own words and exit codes."""
     empty, newer = tmp_path / "empty.jsonl", logs.short(tmp_path / "newer.jsonl")
     empty.touch()
-    logs.rewritten(newer, 1, b'"format":1', b'"format":2')
+    logs.rewritten(newer, 1, b'"format":2', b'"format":3')
     broken = logs.flipped(logs.short(tmp_path / "broken.jsonl"), 4)
     elsewhere = logs.rewritten(logs.short(tmp_path / "elsewhere.jsonl"), 5, b'"n":4', b'"n":5')
     due = {
@@ -136,7 +136,7 @@ def test_a_session_that_crashed(capsys: Captured, path: Path) -> None:
     told = [
         f"holds: {path}: {len(RULES)} rules, 37 records",
         "record 36 is the last one, and the session did not close: it still runs, or it crashed here",
-        "the last 105 bytes are a write that did not finish",
+        "the last 87 bytes are a write that did not finish",
     ]
     assert (0, told, "") == (code, out.splitlines(), err)
 

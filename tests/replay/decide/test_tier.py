@@ -148,7 +148,7 @@ async def test_every_flipped_bit_is_found(tmp_path: Path, bits: str, autojump_cl
     data = small.read_bytes()
     edited = tmp_path / "edited.jsonl"
     found: dict[str, set[int]] = {}
-    versions = {data.index(b'"format":1') + 9, data.index(f'"schema":{SCHEMA}'.encode()) + 9}
+    versions = {data.index(f'"format":{FORMAT}'.encode()) + 9, data.index(f'"schema":{SCHEMA}'.encode()) + 9}
     for position in range(len(data)):
         for bit in range(8) if bits == "all" or position in versions else [position % 8]:
             flipped = bytearray(data)

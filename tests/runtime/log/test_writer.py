@@ -55,7 +55,7 @@ def test_lines_are_read_with_their_places(log: Path) -> None:
     assert [1, 2, 3, 4, 5] == [line.number for line in lines]
     assert [sum(map(len, raw[:i])) for i in range(5)] == [line.offset for line in lines]
     assert list(map(len, raw)) == [line.size for line in lines]
-    assert b'{"n":0,"t":10,"type":"CancelRequested","actor":"sequence-1","sequence":1}' == lines[0].body
+    assert b'{"n":0,"t":10,"type":"CancelRequested","sequence":1}' == lines[0].body
 
 
 def test_the_checksum_is_chained(log: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_error_says_where_and_why(log: Path) -> None:
     """A corrupt line is told by its number, the byte it begins at, and both checksums."""
     data = log.read_bytes()
     second = data.index(b"\n") + 1
-    log.write_bytes(data.replace(b'"sequence-2"', b'"sequence-9"'))
+    log.write_bytes(data.replace(b'"sequence":2', b'"sequence":9'))
     message = str(corruption(log))
     assert message.startswith(f"line 2, byte {second}: its checksum is ")
 
