@@ -47,7 +47,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         with ollama.Client(url) as client:
             options = {"seed": 7, "num_predict": 12}
             messages = [{"role": "user", "content": "What is the capital of France?"}]
-            found["ollama"] = client.chat("smollm2", messages, options=options)
+            found["ollama"] = client.chat("smollm2", messages, options=options, logprobs=True, top_logprobs=2)
             parts = client.chat("smollm2", messages, options=options, stream=True)
             found["streamed"] = "".join(part.message.content or "" for part in parts)
 
@@ -71,6 +71,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 )
                 for seed in (1, 2, 3)
             ]
+            with client.chat.completions.stream(
+                model="smollm2", messages=messages, tools=tools, tool_choice="required", seed=1, max_tokens=120
+            ) as streaming:
+                found["streamed call"] = streaming.get_final_completion()
             found["auto"] = client.chat.completions.create(
                 model="smollm2", messages=messages, tools=tools, seed=1, max_tokens=40
             )
@@ -89,6 +93,8 @@ def test_ollama_speaks_with_smollm2(answers: dict[str, Any]) -> None:
     """A chat has a text, which is the same when it is streamed with the same seed."""
     assert 12 == answers["ollama"].eval_count
     assert answers["ollama"].message.content == answers["streamed"]
+    assert [2] * 12 == [len(one.top_logprobs) for one in answers["ollama"].logprobs]
+    assert all(one.logprob <= 0 for one in answers["ollama"].logprobs)
 
 
 def test_openai_has_a_schema_with_smollm2(answers: dict[str, Any]) -> None:
@@ -105,6 +111,10 @@ def test_openai_calls_with_smollm2(answers: dict[str, Any]) -> None:
         (call,) = choice.message.tool_calls
         assert ("tool_calls", "weather") == (choice.finish_reason, call.function.name)
         jsonschema.validate(json.loads(call.function.arguments), WEATHER)
+    first, streamed = answers["calls"][0], answers["streamed call"]
+    assert [first.choices[0].message.tool_calls[0].function.arguments] == [
+        call.function.arguments for call in streamed.choices[0].message.tool_calls
+    ]
     (choice,) = answers["auto"].choices
     assert (choice.message.content is None) == bool(choice.message.tool_calls)
 

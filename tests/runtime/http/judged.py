@@ -131,7 +131,9 @@ def faults(asked: Asked, answer: Answer, folder: Path) -> Iterator[str]:
         yield from (f"a stream failed: {line!r}" for line in answer.body.splitlines() if _fails(line))
     elif answer.status == 307:
         yield from [] if path.endswith("/") else ["it leads elsewhere"]
-    elif kind not in {"HEAD", "OPTIONS"} and not _has_shape(path, answer.body):
+    elif kind not in {"HEAD", "OPTIONS"} and not (
+        _has_shape(path, answer.body) or (answer.below and _is_error(answer.body))
+    ):
         yield f"an error without its shape: {answer.body[:300]!r}"
 
 
@@ -139,12 +141,17 @@ def _fails(line: bytes) -> bool:
     return line.removeprefix(b"data: ").startswith(b'{"error":')
 
 
+def _is_error(body: bytes) -> bool:
+    """Return whether it is an error of either API: a damaged path may be a path of the other one."""
+    return _has_shape("/api/", body) or _has_shape("/v1/", body)
+
+
 def _has_shape(path: str, body: bytes) -> bool:
     try:
         error: Any = orjson.loads(body)["error"]
+        return isinstance(error["message"] if path.startswith("/v1/") else error, str)
     except (ValueError, TypeError, KeyError):
         return False
-    return isinstance(error["message"], str) if path.startswith("/v1/") else isinstance(error, str)
 
 
 async def judged(seeded: Iterable[Asked], folder: Path) -> AsyncIterator[tuple[Asked, Answer, list[str]]]:

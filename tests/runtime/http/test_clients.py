@@ -1,11 +1,9 @@
 """The Python packages `ollama` and `openai`, unchanged, against a real server with scripted models."""
 
-import inspect
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import re
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import ollama
@@ -15,50 +13,11 @@ import trio
 from pydantic import BaseModel
 
 from reenact.replay.cli.main import main as replay
+from tests.helpers.clients import Person, ask_ollama, ask_openai, served
 from tests.helpers.http import CHAT
-from tests.helpers.serving import Server, scripted, serving
-
-T = TypeVar("T")
+from tests.helpers.paths import ROOT
 
 RENDERED = "user: x\nassistant: "
-
-
-class Person(BaseModel):
-    name: str
-    age: int
-
-
-@asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Server]:
-    """Serve a model that says Hello, one that says a person, one that calls, one that embeds, and one that is slow."""
-    async with serving(
-        scripted("hello", folder, ["Hel", "lo"]),
-        scripted("json", folder, ['{"name": "Ann",', ' "age": 7}']),
-        scripted("tool", folder, ['{"name": "weather", "arg', 'uments": {"city": "Ro', 'me"}}']),
-        scripted("vectors", folder, vectors={"a": [3.0, 4.0], "b": [0.0, 1.0]}),
-        scripted("slow", folder, ["x"] * 20, batch_seconds=0.05, settings={"n_slots": 1, "max_waiting": 0}),
-    ) as server:
-        yield server
-
-
-async def ask_ollama(server: Server, call: Any) -> Any:
-    """Call the client in a thread; it is closed behind that."""
-
-    def asked() -> Any:
-        with ollama.Client(server.url) as client:
-            return call(client)
-
-    return await trio.to_thread.run_sync(asked)
-
-
-async def ask_openai(server: Server, call: Any, **settings: Any) -> Any:
-    """Call the client in a thread; it is closed behind that."""
-
-    def asked() -> Any:
-        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", **settings) as client:
-            return call(client)
-
-    return await trio.to_thread.run_sync(asked)
 
 
 # ---------------------------------------------------------------- ollama
@@ -337,11 +296,16 @@ async def test_an_answer_leads_to_its_recording(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_clients_table_names_what_is_tried() -> None:
-    """Each row of the table in docs/http.md names a test of this file or of the one with a model."""
-    here = {name for name, value in globals().items() if inspect.isfunction(value) and name.startswith("test_")}
-    root = Path(__file__).parents[3]
-    rows = [line for line in (root / "docs" / "http.md").read_text("utf-8").splitlines() if "`test_" in line]
-    named = {name for row in rows for name in row.split("`") if name.startswith("test_")}
-    model = (root / "tests" / "model" / "test_clients.py").read_text("utf-8")
-    assert named
-    assert set() == {name for name in named if name not in here and f"def {name}(" not in model}
+    """Each row of the table in docs/http.md names a test, and each test of these files is in the table."""
+    page = (ROOT / "docs" / "http.md").read_text("utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    files = [
+        *(ROOT / "tests" / "runtime" / "http").glob("test_*clients*.py"),
+        *(ROOT / "tests" / "model").glob("test_*clients*.py"),
+    ]
+    texts = "".join(file.read_text("utf-8") for file in files)
+    written = set(re.findall(r"^(?:async )?def (test_\w+)", texts, re.MULTILINE))
+    about_the_log = {"test_the_log_replays", "test_one_answer_is_computed_again_alone"}
+    about_the_page = {"test_the_clients_table_names_what_is_tried"}
+    assert set() == named - written
+    assert set() == written - named - about_the_log - about_the_page
