@@ -72,6 +72,17 @@ class SessionOpened:
 
 
 @frozen(kw_only=True)
+class SessionResumed:
+    """Another process goes on with a session that was not closed, on the same machine; `CellsLost` follows."""
+
+    resumed_at: str
+    """The wall clock's time, in UTC and RFC 3339. Times of records count on from the last one before."""
+    reenact: str
+    python: str
+    platform: str
+
+
+@frozen(kw_only=True)
 class SessionClosed:
     """The last record; without it the session crashed."""
 
@@ -104,6 +115,8 @@ class RequestReceived:
     """Whether a vector is wanted and not a text."""
     continues: int | None
     """The sequence whose chat it extends; the tokens of that sequence stay the same."""
+    said: tuple[tuple[int, int], ...] | None = None
+    """Of a chat, the runs of characters in which no special token is parsed, as (begin, end); None if it is no chat."""
     left_out: int = 0
     """The count of messages of its chat that the context cannot hold; the prompt lacks them, or the beginning of the
     last one."""
@@ -427,6 +440,7 @@ class SlotReleased:
 
 GivenEvent = (
     SessionOpened
+    | SessionResumed
     | SessionClosed
     | RequestReceived
     | RequestRefused

@@ -172,8 +172,8 @@ class Kernel:
                 self._closed = True
             case e.ActorFailed():
                 self._failed[event.failed] = event.error
-            case e.RequestRefused():
-                pass  # No sequence has it.
+            case e.RequestRefused() | e.SessionResumed():
+                pass  # No sequence has the one, and `CellsLost` follows the other.
             case _:
                 raise InternalError(f"{type(event).__name__} is not an event of the session")
 

@@ -48,6 +48,7 @@ _SESSION, _BATCHER, _SEQUENCE, _EVERY_SEQUENCE = Role.SESSION, Role.BATCHER, Rol
 
 ROUTES: Final[dict[type[e.Event], Route]] = {
     e.SessionOpened: Route("SessionOpened", _GIVEN, _SESSION),
+    e.SessionResumed: Route("SessionResumed", _GIVEN, _SESSION),
     e.SessionClosed: Route("SessionClosed", _GIVEN, _SESSION),
     e.ActorFailed: Route("ActorFailed", _DERIVED, _SESSION, (_EVERY_SEQUENCE,)),
     e.RequestRefused: Route("RequestRefused", _GIVEN, _SESSION),
@@ -112,6 +113,7 @@ def sequences_of(event: e.Event) -> tuple[int, ...]:
             return tuple(sorted(part.sequence for part in parts))
         case (
             e.SessionOpened()
+            | e.SessionResumed()
             | e.SessionClosed()
             | e.RequestRefused()
             | e.ActorFailed()

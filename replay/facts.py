@@ -246,7 +246,7 @@ class Play:
             case e.CellsLost():
                 self._cells.lose()
                 return what
-            case e.SessionOpened() | e.EngineFailed() | e.RequestRefused():
+            case e.SessionOpened() | e.SessionResumed() | e.EngineFailed() | e.RequestRefused():
                 return what
             case _:
                 return self.renumbered(what)

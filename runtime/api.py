@@ -14,10 +14,11 @@ from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
 from reenact.actors.header import Limits
 from reenact.actors.limits import MAX_PAUSE, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Loaded, not_a_time
-from reenact.runtime.engine.session_header import session_header
+from reenact.runtime.engine.session_header import check_same, resumed_event, session_header
 from reenact.runtime.engine_thread import Compute, ComputeThread, InPlace
 from reenact.runtime.extra import missing
 from reenact.runtime.ki_protection import protected_context
+from reenact.runtime.log.resumption import Resumption, resumption
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
@@ -31,6 +32,7 @@ async def open_runtime(
     model: str | os.PathLike[str] | Engine,
     *,
     log: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     n_slots: int = 4,
     n_ctx: int = 2048,
     n_batch: int = 64,
@@ -42,33 +44,30 @@ async def open_runtime(
     max_pause: float | None = MAX_PAUSE,
     sources: Sources = _THE_WORLD,
 ) -> AsyncIterator[Runtime]:
-    """Load a model and serve requests until the block is left.
-
-    Leaving the block cancels the remaining requests, records that, and closes the log.
+    """Load a model and serve requests until the block is left, which cancels the rest and closes the log.
 
     Args:
         model: A GGUF file, or an engine.
-        log: The file to record the session in, prompts included; it must not exist. None records nothing.
+        log: The new file to record the session in, prompts included. None records nothing.
+        resume: Go on with the session of ``log``, if there is one whose process died, on the same machine with the same
+            settings. Every request that had not ended goes on; `Runtime.resume` gives a caller its text.
         n_slots: The count of sequences that are evaluated together.
         n_ctx: The count of cells for each sequence: for the tokens of its prompt and those it generates.
         n_batch: The most rows of a batch, at least ``n_slots``. More make prompts faster and other sequences slower.
-        n_threads: The count of threads that compute; by default one for each CPU of this process. They wait for each
-            other, so fewer may be faster while other programs keep the CPUs busy.
+        n_threads: The count of threads that compute; by default one for each CPU. Fewer help beside busy programs.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
             options and the seed. "recorded-schedule": llama.cpp's fastest settings; the output depends on concurrent
-            requests too, but the session can still be executed again. "auto" takes the first if this model, build and
-            machine allow it, as decided by known causes and by a probe of a few seconds whose findings are kept;
-            ``runtime.determinism`` and the header have the policy and its reason.
-        logits_hash: Record the checksum of every row of logits that a token is drawn from, so that a re-execution can
-            compare each of them. Without it only tokens are compared.
+            requests too. "auto" takes the first if this model, build and machine allow it; ``runtime.determinism`` and
+            the header have the policy and its reason.
+        logits_hash: Record the checksum of every row of logits, for a re-execution; else only tokens are compared.
         max_waiting: The most requests that may wait, up to 4,096; if more come, the last in turn gets `Overloaded`.
         max_reader_lag: The count of chunks that a reader may leave unread before its sequence pauses.
-        max_pause: Seconds that a paused sequence keeps its slot. Then another may have the slot, and the sequence
-            continues unchanged when its reader does. None for no limit; then a stalled reader holds up others.
+        max_pause: Seconds that a paused sequence keeps its slot, or None; its text stays the same if it gives it up.
         sources: The wall clock, session id and seeds.
 
     Raises:
-        InvalidRequest: A setting is invalid or impossible, or the file is not a model.
+        InvalidRequest: A setting is invalid or impossible, or not that of the session to resume; or no model.
+        LogNotComparable, LogCorrupt: The session cannot be resumed.
         OSError: The model cannot be read or the log cannot be made; FileExistsError for a log that exists.
         EngineBroken: The model cannot be loaded.
         LogBroken: The end of the session could not be written.
@@ -83,13 +82,14 @@ async def open_runtime(
     )
     limits = Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
-    journal = _journal(log)
+    journal, earlier = _resumption(log, sources) if resume else (_journal(log), None)
     compute, aside = _threads(engine)
     last: Callable[[], None] = _nothing
     try:
         loaded = await compute.run(engine.load, settings)
         last = engine.close  # Only if it was loaded here: another runtime may have the engine.
-        async with _serving(_header(loaded, limits, sources), engine, compute, aside, journal) as session:
+        header = _header(loaded, limits, sources, earlier)
+        async with _serving(header, engine, compute, aside, journal, earlier=earlier) as session:
             yield Runtime(session, sources)
     finally:
         try:
@@ -121,10 +121,16 @@ def _nothing() -> None:
 
 @asynccontextmanager
 async def _serving(
-    header: e.SessionOpened, engine: Engine, compute: Compute, aside: Compute, journal: Journal | None
+    header: e.SessionOpened,
+    engine: Engine,
+    compute: Compute,
+    aside: Compute,
+    journal: Journal | None,
+    *,
+    earlier: Resumption | None,
 ) -> AsyncIterator[Session]:
     """Run a session's tasks around a block, and raise an error of the block itself, not in a group."""
-    session = Session(header, engine, compute, aside, journal)
+    session = Session(header, engine, compute, aside, journal, resumption=earlier)
     session.raise_unreported()
     try:
         try:
@@ -179,6 +185,18 @@ def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     return cast("Engine", model)
 
 
+def _resumption(log: str | os.PathLike[str] | None, sources: Sources) -> tuple[Journal | None, Resumption | None]:
+    """Return the session of a log that was not closed, with its journal; or a new journal if there is no such log."""
+    if log is None:
+        raise InvalidRequest("resume", "there is nothing to resume without a log: give log=...")
+    with reading("log"):
+        path = Path(log)
+    if not path.exists() or not path.stat().st_size:
+        return _journal(log), None
+    earlier = resumption(path, resumed_event(sources.wall_clock().isoformat()))
+    return earlier.journal, earlier
+
+
 def _journal(log: str | os.PathLike[str] | None) -> Journal | None:
     if log is None:
         return None
@@ -200,7 +218,10 @@ def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **cal
     return LlamaEngine(path, name=name, **callbacks)
 
 
-def _header(loaded: Loaded, limits: Limits, sources: Sources) -> e.SessionOpened:
+def _header(loaded: Loaded, limits: Limits, sources: Sources, earlier: Resumption | None) -> e.SessionOpened:
+    if earlier is not None:
+        check_same(earlier.header, loaded, limits)
+        return earlier.header
     return session_header(
         loaded,
         session=sources.session(),

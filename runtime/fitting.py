@@ -22,7 +22,8 @@ from reenact.actors.options import Options
 from reenact.runtime.chats import ANSWERS, Chat, Chats
 from reenact.runtime.engine.protocol import Message, Rendered
 from reenact.runtime.engine.row_numbers import GivenRows
-from reenact.runtime.session import Piece, Session
+from reenact.runtime.pieces import Piece
+from reenact.runtime.session import Session
 
 _Render = Callable[[list[Message]], Awaitable[Rendered]]
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from reenact.actors.errors import InvalidRequest, reading
 from reenact.actors.header import ContextFacts
@@ -10,13 +9,10 @@ from reenact.actors.limits import MAX_PROMPT_BYTES, MAX_PROMPT_NUMBERS, MAX_PROM
 from reenact.actors.options import check_text, too_long
 from reenact.runtime.engine.protocol import Rendered
 from reenact.runtime.engine.row_numbers import GivenRows, given_rows, packed
-from reenact.runtime.session import Piece
+from reenact.runtime.pieces import ROW_IN_TEXT, Piece
 
 Prompt = str | Iterable[str | Sequence[float]]
 """A text; or texts and rows, each row as a sequence of numbers."""
-
-ROW_IN_TEXT: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""The character in place of a row when a prompt is shown as text."""
 
 
 def pieces_of(prompt: Prompt, context: ContextFacts) -> list[Piece]:

@@ -8,12 +8,14 @@ The rules that hold here:
 """
 
 import math
+from contextlib import suppress
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import trio
 
 from reenact.actors import events as e
-from reenact.actors.errors import error_of
+from reenact.actors.errors import InvalidRequest, error_of
 from reenact.actors.metrics import Timeline, Times
 from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
 
@@ -27,7 +29,7 @@ Output = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingCompute
 class Request:
     """One request."""
 
-    def __init__(self, request: e.RequestReceived, max_lag: int) -> None:
+    def __init__(self, request: e.RequestReceived, max_lag: float = math.inf) -> None:
         self.sequence = request.sequence
         self.request_id = request.request_id
         self.options = request.options
@@ -42,6 +44,8 @@ class Request:
         self.result: Completion | Embedding | None = None
         self.reported = False
         """Whether its error was raised to the caller."""
+        self.over = trio.Event()
+        """Set once no more chunks will come."""
         self.deadline = trio.CancelScope()
         self.pause = trio.CancelScope()
         """The time that its sequence may keep its slot while it is paused."""
@@ -86,6 +90,33 @@ class Request:
             return False
         self._paused = True
         return True
+
+    def read_from(self, token: int, max_lag: int) -> None:
+        """Give the request a reader, which has the first ``token`` tokens of its text already.
+
+        Raises:
+            InvalidRequest: No chunk begins with that token; the error gives the nearest ones.
+        """
+        chunks: list[Chunk] = []
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                chunks.append(self.chunks.receive_nowait())
+        begins = [0, *accumulate(len(chunk.tokens) for chunk in chunks)]
+        self._refill(chunks[begins.index(token) :] if token in begins else chunks)
+        if token not in begins:
+            near = [*[one for one in begins if one < token][-1:], *[one for one in begins if one > token][:1]]
+            reason = f"no chunk begins with token {token}: give {' or '.join(map(str, near))}"
+            raise InvalidRequest("from_token", reason)
+        self._max_lag, self._paused = max_lag, False
+
+    def _refill(self, chunks: list[Chunk]) -> None:
+        """Have these chunks, and no others, wait for the reader."""
+        ended = self.ended
+        self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
+        for chunk in chunks:
+            self._send.send_nowait(chunk)
+        if ended:
+            self._send.close()
 
     def caught_up(self) -> bool:
         """Return whether a reader that lagged too far behind has read enough."""
@@ -136,6 +167,7 @@ class Request:
     def close(self) -> None:
         """End the reader's iteration."""
         self._send.close()
+        self.over.set()
         self.deadline.cancel()
         self.pause.cancel()
 

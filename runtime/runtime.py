@@ -21,10 +21,11 @@ from reenact.runtime.chats import Chats, checked, checked_tools
 from reenact.runtime.fitting import Fitted, fit
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.live_requests import LiveRequest
+from reenact.runtime.pieces import Piece
 from reenact.runtime.prompts import Prompt, pieces_of, text_of, texts_of
 from reenact.runtime.request import Request
 from reenact.runtime.results import Completion, Embedding
-from reenact.runtime.session import Piece, Session
+from reenact.runtime.session import Session
 from reenact.runtime.sources import Sources
 from reenact.runtime.stream import Stream
 
@@ -219,6 +220,32 @@ class Runtime:
             raise errors[0]
         return sorted(found, key=lambda embedding: embedding.sequence)
 
+    @protected_context
+    async def resume(self, request: int | str, *, from_token: int = 0) -> AsyncIterator[Stream]:
+        """Read on in a request from before the session was resumed: ``async with runtime.resume(...) as stream``.
+
+        The stream has first what was emitted from a token on, and then the rest as it grows. Leaving the block before
+        the end cancels the sequence.
+
+        Args:
+            request: The request's number in the log, or its ``request_id``; of several with this id the latest.
+            from_token: The count of tokens in the chunks that the caller has already.
+
+        Raises:
+            InvalidRequest: No such request waits for a reader, or no chunk begins with that token.
+            trio.ClosedResourceError: The runtime was left.
+        """
+        self._session.check_open()
+        live = self._session.earlier.claim(request, from_token, self.header.limits.max_reader_lag)
+        try:
+            yield Stream(live, self._session.resume_reader)
+        finally:
+            self._session.cancel(live)
+
+    async def resumed(self) -> None:
+        """Wait until every request from before the session was resumed has ended."""
+        await self._session.earlier.all_ended()
+
     def statistics(self) -> Statistics:
         """Return the session's statistics so far, which are computed from its records."""
         return self._session.metrics.statistics()
@@ -277,6 +304,7 @@ class Runtime:
             continues=None if continues is None else continues.sequence,
             left_out=0 if ready.chat is None else ready.chat.n_left_out,
             traceparent=ready.caller.traceparent,
+            said=None if ready.chat is None else ready.chat.rendered.said,
         )
         live = self._session.receive(request, ready.caller.since)
         try:

@@ -40,19 +40,19 @@ from reenact.actors.limits import MAX_PROMPT_NUMBERS
 from reenact.actors.metrics import Metrics, times
 from reenact.actors.options import Options
 from reenact.runtime import console
+from reenact.runtime.earlier_requests import EarlierRequests
 from reenact.runtime.engine.driver import Crossing, Driver, execute
 from reenact.runtime.engine.protocol import Engine, Message, Rendered
 from reenact.runtime.engine.row_numbers import GivenRows, HeldNumbers, Numbers, numbers_of
 from reenact.runtime.engine_thread import Compute
 from reenact.runtime.live_requests import LiveRequest, live_requests
+from reenact.runtime.log.resumption import Resumption
 from reenact.runtime.log.writer import Journal
+from reenact.runtime.pieces import Piece, pieces_again
 from reenact.runtime.request import Request
 
 T = TypeVar("T")
 A = TypeVar("A")
-
-Piece = str | Rendered | GivenRows | Sequence[Input]
-"""A piece of a prompt: a text to tokenize, rows, or inputs that were tokenized before."""
 
 
 class Session:
@@ -65,6 +65,8 @@ class Session:
         compute: Compute,
         aside: Compute,
         journal: Journal | None,
+        *,
+        resumption: Resumption | None = None,
     ) -> None:
         self.header = header
         self.engine = engine
@@ -73,7 +75,7 @@ class Session:
         self.metrics = Metrics()
         self._journal = journal
         self._nursery: trio.Nursery | None = None
-        self._driver = Driver()
+        self._driver = Driver() if resumption is None else resumption.driver
         self._given: deque[e.GivenEvent] = deque()
         self._giving = False
         self._live: dict[int, Request] = {}
@@ -92,12 +94,50 @@ class Session:
         self._broken_live: list[Request] = []
         self._show = console.subscriber()
         self._started = trio.current_time()
-        self.give(header)
+        self.earlier = EarlierRequests()
+        if resumption is None:
+            self.give(header)
+        else:
+            self._take_up(resumption)
+
+    def _take_up(self, resumption: Resumption) -> None:
+        """Restore the requests of a session that another process left, and let its actors go on."""
+        self._started -= resumption.facts[-1].t / 1e9
+        for fact in resumption.facts:
+            for record in fact.records:
+                self.metrics.add(record.event, fact.t)
+                self.earlier.add(record.event, fact.t, self.metrics.timelines)
+        self._live = self.earlier.live
+        for sequence, rows in self.earlier.rows.items():
+            self._numbers.hold(sequence, [GivenRows(rows, {row: resumption.rows[row] for row in rows})])
+        self.give(resumption.event)
+        self.give(e.CellsLost())
+        for one in self._driver.kernel.live:
+            if one.reader_paused:
+                self.give(e.ReaderResumed(sequence=one.sequence))
 
     def serve(self, nursery: trio.Nursery) -> None:
         """Start the tasks."""
         self._nursery = nursery
         nursery.start_soon(self._run_engine)
+        for one in self._driver.kernel.live:  # Of a session that is resumed.
+            request = self.earlier.received[one.sequence]
+            since = self._started + self.metrics.timelines[one.sequence].received / 1e9
+            if one.n_prompt is None:
+                nursery.start_soon(self._tokenize_again, request, since)
+            if (due := _due(request.options, since)) < math.inf:
+                nursery.start_soon(self._expire, self._live[one.sequence], due)
+
+    async def _tokenize_again(self, request: e.RequestReceived, since: float) -> None:
+        """Have the prompt of a request tokenized that another process had not tokenized."""
+        live = self._live[request.sequence]
+        try:
+            pieces = pieces_again(request, self.header.context)
+            grammar = await self.compile(request.options, since)
+            await self.tokenize(live, pieces, grammar=grammar)
+        except ReenactError as error:
+            if not live.ended:
+                self.give(e.TokenizeFailed(sequence=request.sequence, error=description(error)))
 
     # ------------------------------------------------------------ a request
 

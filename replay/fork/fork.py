@@ -28,7 +28,7 @@ from reenact.actors.options import CHANGEABLE, OPTIONS, Options, about
 from reenact.actors.text import release
 from reenact.replay.compute.machine import OnProgress, chosen_model, open_machine, token_obstacles
 from reenact.replay.fold import NotInLog
-from reenact.replay.fork.recorder import Recorder, restored
+from reenact.replay.fork.recorder import Recorder
 from reenact.replay.fork.report import Continued, Forked, LeftOut
 from reenact.replay.interrupts import interrupts
 from reenact.replay.look.texts import Texts, texts_of
@@ -37,6 +37,7 @@ from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
 from reenact.runtime.engine.session_header import session_header
 from reenact.runtime.log.reader import EmptyLog, LogFile, entries
+from reenact.runtime.log.restored import restored
 from reenact.runtime.log.rows import rows_in
 from reenact.runtime.log.writer import Journal
 from reenact.runtime.sources import Sources

@@ -19,7 +19,15 @@ from reenact.actors.options import Options
 from reenact.replay.render.values import count, failure, inputs, piece, plain, sequences, text, vector
 from reenact.runtime.log.codec import ENVELOPE, Fields
 
-_Session = e.SessionOpened | e.SessionClosed | e.RequestRefused | e.ActorFailed | e.EngineFailed | e.CellsLost
+_Session = (
+    e.SessionOpened
+    | e.SessionResumed
+    | e.SessionClosed
+    | e.RequestRefused
+    | e.ActorFailed
+    | e.EngineFailed
+    | e.CellsLost
+)
 _Fact = (
     e.RequestReceived
     | e.PromptTokenized
@@ -66,6 +74,7 @@ def phrase(event: e.Event, only: Collection[int] = ()) -> str:
             return f"batch {event.batch} failed: {which}: {failure(event.failure)}"
         case (
             e.SessionOpened()
+            | e.SessionResumed()
             | e.SessionClosed()
             | e.RequestRefused()
             | e.ActorFailed()
@@ -117,6 +126,8 @@ def _of_session(event: _Session) -> str:
                 f" engine {plain(event.engine.name)}, model {plain(event.model.name)}, {sizes},"
                 f" {event.determinism.policy}{_parent(event)}"
             )
+        case e.SessionResumed():
+            return f"session resumed at {plain(event.resumed_at)}: reenact {plain(event.reenact)}"
         case e.SessionClosed():
             return f"session closed, with digest {plain(event.digest)}"
         case e.RequestRefused():

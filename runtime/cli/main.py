@@ -84,6 +84,14 @@ def _parser() -> argparse.ArgumentParser:
             " opened.",
         )
     )
+    _add_resume(
+        commands.add_parser(
+            "resume",
+            help="go on with a session whose process died",
+            description="Go on with a session whose process died, in its own log, on the same machine with the same"
+            " model: each request that had not ended goes on from its next token. Prints the texts and ends with them.",
+        )
+    )
     add_chat(
         commands.add_parser(
             "chat",
@@ -144,6 +152,25 @@ def _add_probe(probe: argparse.ArgumentParser) -> None:
         help="skip cases that would end later; earlier findings still count (default: none)",
     )
     probe.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_resume(resume: argparse.ArgumentParser) -> None:
+    resume.set_defaults(run=_resume, flags={"model": "--model"}, log=None)
+    resume.add_argument("resumed", type=Path, metavar="LOG", help="the log of the session")
+    resume.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="a file, or a name that `reenact models` lists (default: the name in the log, or the installed SmolLM2)",
+    )
+    resume.add_argument("--json", action="store_true", help="print a JSON object for each text")
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    """Resume a session; a text that fails counts as a failure of the command."""
+    from reenact.runtime.cli.resume import Resuming, model_of, resume  # rich, trio and llama.cpp
+
+    return 1 if resume(Resuming(parsed.resumed, model_of(parsed.resumed, parsed.model), parsed.json)) else 0
 
 
 def _generate(parsed: argparse.Namespace) -> int:

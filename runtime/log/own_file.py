@@ -3,7 +3,7 @@
 The rules that hold here:
 
 * Nothing is ever overwritten: a writer makes its own file. It takes over an empty file, unless another session that is
-  still opening holds it.
+  still opening holds it; or, when a session is resumed, a file that no other writer holds, from a given length on.
 * A file has one writer. A change by another process (it deleted, moved, replaced, shortened or lengthened the file) is
   found at the next write, and ends writing, because later data would be lost or corrupt.
 * `OwnFile.write` returns once the system has the data: it survives the end of the process, but not a crash of the
@@ -15,8 +15,11 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from reenact.actors.errors import LogBroken
+
+_OTHER_WRITER: Final = "another session is writing it"
 
 
 class OwnFile:
@@ -25,20 +28,21 @@ class OwnFile:
     Args:
         path: The file.
         what: Its name in errors.
+        existing: Whether to write on in a file that exists; see `cut`.
 
     Raises:
-        FileExistsError: The file exists and is not empty, or belongs to another session that has yet to write to it.
-        OSError: The file cannot be made.
+        FileExistsError: The file exists and is not empty, or another session writes it.
+        OSError: The file cannot be made, or not be opened.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
-        self.n_bytes = 0
+    def __init__(self, path: Path, what: str, *, existing: bool = False) -> None:
         self._path = path
         self._what = what
-        self._file: int | None = _made(path)
+        self._file: int | None = _reopened(path) if existing else _made(path)
         self._whole_path = path.absolute()  # The process may go to another folder.
         made = os.fstat(self._file)
         self._identity = made.st_dev, made.st_ino
+        self.n_bytes = made.st_size
 
     def check(self) -> None:
         """Refuse to go on if the file is closed, or was changed by another process, and close it.
@@ -69,6 +73,25 @@ class OwnFile:
             self.close()
             raise LogBroken(f"{self._path}: {self._what} cannot be written: {error.strerror}") from error
         self.n_bytes += written
+
+    def tail(self, start: int) -> bytes:
+        """Return the bytes of an existing file from ``start`` on."""
+        return b"" if self._file is None else os.pread(self._file, max(self.n_bytes - start, 0), start)
+
+    def cut(self, length: int) -> None:
+        """Shorten an existing file to ``length`` bytes.
+
+        Raises:
+            LogBroken: The file is closed or cannot be changed.
+        """
+        if self._file is None:
+            raise LogBroken(f"{self._path}: {self._what} is closed")
+        try:
+            os.ftruncate(self._file, length)
+        except OSError as error:
+            self.close()
+            raise LogBroken(f"{self._path}: {self._what} cannot be shortened: {error.strerror}") from error
+        self.n_bytes = length
 
     def _touched(self) -> str | None:
         """Return the change that another process made to the file; None if there is none."""
@@ -111,8 +134,17 @@ def _made(path: Path) -> int:
         file = os.open(path, flags | os.O_NOFOLLOW)
     if not _held(file) or os.fstat(file).st_size:
         os.close(file)
-        raise FileExistsError(errno.EEXIST, "another session is writing it", os.fspath(path))
+        raise FileExistsError(errno.EEXIST, _OTHER_WRITER, os.fspath(path))
     os.fchmod(file, 0o600)
+    return file
+
+
+def _reopened(path: Path) -> int:
+    """Return an existing file that no other session writes."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
+    if not _held(file):
+        os.close(file)
+        raise FileExistsError(errno.EEXIST, _OTHER_WRITER, os.fspath(path))
     return file
 
 

@@ -57,6 +57,11 @@ class LogFile:
         self._number, self._offset, self._crc = 0, 0, 0
         return self.more()
 
+    @property
+    def end(self) -> tuple[int, int]:
+        """The count of bytes up to the last line that was read, and the checksum of that line."""
+        return self._offset, self._crc
+
     def more(self) -> Iterator[Line]:
         """Iterate over the lines that were added since the last iteration, because the file may grow."""
         self._file.seek(self._offset)

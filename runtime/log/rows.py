@@ -97,6 +97,11 @@ class RowsFile(Mapping[Row, bytes]):
         """Whether there is such a file, whatever it contains."""
         return os.path.lexists(self.path)
 
+    @property
+    def size(self) -> int:
+        """The count of bytes that the file has if it contains these rows and no others."""
+        return _HEAD.size + len(self._places) * (_DIGEST + NUMBER_SIZE * self._width)
+
     def meet(self, inputs: Iterable[Input]) -> list[Row]:
         """Add the rows of the log's next prompt, and return those that no prompt before it had."""
         new = [row for row in dict.fromkeys(rows_of(inputs)) if row not in self._places]

@@ -12,7 +12,7 @@ The rules that hold here:
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reenact.actors.errors import LogBroken
@@ -23,20 +23,25 @@ from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.log.codec import UnwritableRecord, dumps
 from reenact.runtime.log.line import sealed
 from reenact.runtime.log.own_file import OwnFile
-from reenact.runtime.log.rows import cell_of, head_of, rows_path
+from reenact.runtime.log.reader import Entry
+from reenact.runtime.log.rows import RowsFile, cell_of, head_of, rows_path
 from reenact.runtime.log.shorthand import Shorthand
 
 
 class Journal:
     """A log being written.
 
+    Args:
+        path: The file.
+        existing: Whether to write on in a log that exists; then `go_on` must be called first.
+
     Raises:
         FileExistsError: The file exists and is not empty, or belongs to another session that has yet to write to it, or
-            has rows beside it; a log is never overwritten.
-        OSError: The file cannot be made.
+            has rows beside it; a log is never overwritten. Or another session writes the log that exists.
+        OSError: The file cannot be made, or not be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, existing: bool = False) -> None:
         self.path = Path(path)
         self._crc = 0
         self._shorthand = Shorthand()
@@ -44,10 +49,46 @@ class Journal:
         self._rows: OwnFile | None = None
         """Made with the first row, because most logs have none."""
         self._known: set[Row] = set()
-        if os.path.lexists(self._rows_path):
+        if not existing and os.path.lexists(self._rows_path):
             raise FileExistsError(errno.EEXIST, "there are rows of another log", os.fspath(self._rows_path))
-        self._file = OwnFile(self.path, "the log")
+        self._file = OwnFile(self.path, "the log", existing=existing)
         self._whole_rows_path = self._rows_path.absolute()  # The process may go to another folder.
+
+    def go_on(self, length: int, crc: int, before: Iterable[Entry], rows: RowsFile) -> int:
+        """Write on after the last line of a log, and keep the bytes behind it in a file beside it.
+
+        Args:
+            length: The count of bytes up to that line.
+            crc: Its checksum.
+            before: The log's records.
+            rows: The rows that the log names.
+
+        Returns:
+            The count of the bytes that were behind, from a write that did not finish.
+
+        Raises:
+            OSError: The bytes cannot be kept.
+            LogBroken: A file cannot be shortened.
+        """
+        behind = self._file.n_bytes - length
+        if behind:
+            torn = self.path.with_name(f"{self.path.name}.torn")
+            with open(torn, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(self._file.tail(length))
+                os.fsync(file.fileno())
+            self._file.cut(length)
+        self._crc = crc
+        for entry in before:
+            self._shorthand.note(entry.record, entry.t)
+        self._known = set(rows)
+        if rows.exists:
+            self._rows = OwnFile(self._whole_rows_path, "the file of rows", existing=True)
+            # Rows that no record names come from a prompt that was never recorded.
+            self._rows.cut(rows.size if self._known else 0)
+            if not self._known:
+                self._rows.discard()
+                self._rows = None
+        return behind
 
     @property
     def n_bytes(self) -> int:

@@ -55,6 +55,7 @@ async def test_every_event_comes_back(tmp_path: Path, autojump_clock: object) ->
         record = decode(fields)
         assert same(fields, loads(dumps(encode(record, fields["t"]))))
     rare: list[e.Event] = [
+        e.SessionResumed(resumed_at="2026-11-28T08:00:00+00:00", reenact="0.1.0", python="3.11.7", platform="Linux"),
         e.EngineFailed(error="OSError: x"),
         e.ActorFailed(failed="batcher", error="KeyError: 'lost'"),
         e.EmbeddingComputed(sequence=1, embedding=(0.6, -0.8)),
@@ -267,9 +268,8 @@ def test_names_in_the_log_are_pinned() -> None:
         "DeadlineExpired EmbeddingComputed EngineFailed EogSampled InputQueued InputsDropped "
         "PauseExpired PromptTokenized PromptTruncated ReaderPaused ReaderResumed RequestDisplaced RequestQueued "
         "RequestReceived RequestRefused RequestRejected RequestWithdrawn SequenceFinished SequenceForked "
-        "SequencePaused SequencePreempted SequenceResumed "
-        "SessionClosed SessionOpened SlotAssigned SlotReleased SlotYielded StopMatched TokenDropped TokenEmitted "
-        "TokenizeFailed"
+        "SequencePaused SequencePreempted SequenceResumed SessionClosed SessionOpened SessionResumed "
+        "SlotAssigned SlotReleased SlotYielded StopMatched TokenDropped TokenEmitted TokenizeFailed"
     )
 
 

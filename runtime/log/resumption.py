@@ -1,0 +1,80 @@
+"""Opens the log of a session that was not closed, so that it goes on in the same file.
+
+The rules that hold here:
+
+* Valid records are a prefix of what was recorded. The bytes behind them come from a write that did not finish; they are
+  cut, and kept in ``LOG.torn``.
+* A line that is corrupt is damage, and nothing is cut for it.
+* The records that are missing of the last fact are decided again, and written.
+* A log has one writer: a log that another process holds is refused.
+"""
+
+import os
+
+from attrs import frozen
+
+from reenact.actors import events as e
+from reenact.actors.errors import LogNotComparable
+from reenact.runtime.engine.driver import Driver
+from reenact.runtime.log.reader import EmptyLog, LogFile, entries
+from reenact.runtime.log.restored import Fact, restored
+from reenact.runtime.log.rows import RowsFile, rows_in
+from reenact.runtime.log.writer import Journal
+
+
+@frozen(kw_only=True)
+class Resumption:
+    """A session that was not closed, restored from its log."""
+
+    header: e.SessionOpened
+    driver: Driver
+    """Its actors, as its log left them."""
+    facts: list[Fact]
+    rows: RowsFile
+    journal: Journal
+    """The writer, which goes on with the next fact."""
+    n_torn: int
+    """The count of bytes that were cut."""
+    event: e.SessionResumed
+
+
+def resumption(path: str | os.PathLike[str], event: e.SessionResumed) -> Resumption:
+    """Restore a session from its log, and open the log for writing.
+
+    Args:
+        path: The log.
+        event: The fact that it goes on, to be given first.
+
+    Raises:
+        LogCorrupt: A line of the log is corrupt, or the file of rows.
+        LogNotComparable: The session was closed, its engine or an actor has failed, or today's actors decide otherwise.
+        FileExistsError: Another process writes the log.
+        OSError: A file cannot be read or written.
+    """
+    journal = Journal(path, existing=True)
+    try:
+        return _restored(journal, event)
+    except BaseException:
+        journal.close()
+        raise
+
+
+def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
+    with LogFile(journal.path) as log:
+        rows = rows_in(log)
+        whole = list(entries(log))
+        length, crc = log.end
+    if not whole or not isinstance(header := whole[0].record.event, e.SessionOpened):
+        raise EmptyLog
+    if isinstance(whole[-1].record.event, e.SessionClosed):
+        raise LogNotComparable("its session was closed, so there is nothing to resume: record into another file")
+    driver = Driver()
+    facts = restored(driver, header, whole)
+    state = driver.kernel.state
+    if state.failed or (state.batcher is not None and state.batcher.broken is not None):
+        raise LogNotComparable("its engine or an actor failed, so it took no more requests: record into another file")
+    n_torn = journal.go_on(length, crc, whole, rows)
+    n_written = len(whole) - facts[-1].records[0].n
+    if missing := facts[-1].records[n_written:]:
+        journal.append(missing, facts[-1].t, rows)
+    return Resumption(header=header, driver=driver, facts=facts, rows=rows, journal=journal, n_torn=n_torn, event=event)
