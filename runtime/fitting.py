@@ -66,6 +66,7 @@ async def fit(
     *,
     keep_leading: bool,
     tools: Sequence[dict[str, Any]] = (),
+    think: bool | None = None,
 ) -> Fitted:
     """Return a chat in the form to request: whole if it fits, and else without its oldest messages.
 
@@ -76,12 +77,13 @@ async def fit(
         options: The options of its request.
         keep_leading: Count the inputs before the first message that may be left out, which takes another rendering.
         tools: The tools that the assistant may call; they stay as the system messages do.
+        think: Whether the model is to think first; None for the template's default.
 
     Raises:
         InvalidRequest: The template refuses the chat; or it does not fit and ``truncate`` is false.
     """
     n_ctx = session.header.context.n_ctx
-    render: _Render = partial(session.render, tools=tools)
+    render: _Render = partial(session.render, tools=tools, think=think)
     fitting = _Fitting(session, messages, render, await render(messages))
     limit = _limit(n_ctx, options)
     n_steps = await fitting.n_steps(limit, limit - n_ctx // 4) if options.truncate else 0

@@ -32,6 +32,7 @@ class OpenScripted(Protocol):
         faults: Faults | None = None,
         vectors: Vectors | None = None,
         batch_seconds: float = 0.0,
+        chat_template: str = "",
         **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
         """Open the runtime, once in a test."""
@@ -50,10 +51,16 @@ def scripted_runtime(session_log: Path) -> OpenScripted:
         faults: Faults | None = None,
         vectors: Vectors | None = None,
         batch_seconds: float = 0.0,
+        chat_template: str = "",
         **settings: Any,
     ) -> AbstractAsyncContextManager[Runtime]:
         engine = ScriptedEngine(
-            scripts, draws_from=draws_from, faults=faults, vectors=vectors, batch_seconds=batch_seconds
+            scripts,
+            draws_from=draws_from,
+            faults=faults,
+            vectors=vectors,
+            batch_seconds=batch_seconds,
+            chat_template=chat_template,
         )
         return open_runtime(engine, log=session_log, **settings)
 

@@ -33,6 +33,7 @@ class Request:
         self.sequence = request.sequence
         self.request_id = request.request_id
         self.options = request.options
+        self.prompt = request.prompt
         self.embedding = request.embedding
         self._n_left_out = request.left_out
         self.inputs: tuple[Input, ...] = ()

@@ -96,6 +96,7 @@ class Runtime:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
         **options: Unpack[RequestOptions],
@@ -116,15 +117,17 @@ class Runtime:
                 model's own template renders them.
             tools: Functions as JSON Schemas, which the template shows to the model. The answer is a text all the same:
                 ``grammar`` or ``format`` can make it a call.
+            think: Whether the model is to think before it answers; None for its template's default. The text contains
+                the thinking.
             request_id: As for `complete`.
             traceparent: As for `complete`.
             **options: As for `complete`.
 
         Raises:
-            InvalidRequest: Also if the template refuses the messages, or the model has no template.
+            InvalidRequest: Also if the template refuses the messages or ``think``, or the model has no template.
         """
-        streaming = self.stream_chat(messages, tools=tools, request_id=request_id, traceparent=traceparent, **options)
-        return await _whole(streaming)
+        caller: dict[str, Any] = {"request_id": request_id, "traceparent": traceparent}
+        return await _whole(self.stream_chat(messages, tools=tools, think=think, **caller, **options))
 
     @protected_context
     async def stream_chat(
@@ -132,6 +135,7 @@ class Runtime:
         messages: Iterable[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
         **options: Unpack[RequestOptions],
@@ -142,7 +146,9 @@ class Runtime:
             asked, said, called = self._options(options), checked(messages), checked_tools(tools)
             self._session.check_open()
             keep_leading = "num_keep" not in options
-            chat = await fit(self._session, self._chats, said, asked, keep_leading=keep_leading, tools=called)
+            chat = await fit(
+                self._session, self._chats, said, asked, keep_leading=keep_leading, tools=called, think=think
+            )
             if chat.n_leading is not None:
                 asked = changed(asked, num_keep=chat.n_leading)
             ready = await self._ready(chat.pieces, asked, caller, chat)
@@ -249,6 +255,11 @@ class Runtime:
     def statistics(self) -> Statistics:
         """Return the session's statistics so far, which are computed from its records."""
         return self._session.metrics.statistics()
+
+    @property
+    def chat_template(self) -> str:
+        """The source of the model's chat template; empty if it has none."""
+        return self._session.chat_template
 
     @property
     def n_log_bytes(self) -> int:

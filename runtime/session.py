@@ -227,18 +227,29 @@ class Session:
             return await self._ask(self._aside, self.engine.compile, options, str, may_leave=True)
         return None
 
-    async def render(self, messages: list[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    @property
+    def chat_template(self) -> str:
+        """The source of the engine's chat template; empty if the engine has none, or shows none."""
+        return getattr(self.engine, "chat_template", "")
+
+    async def render(
+        self, messages: list[Message], tools: Sequence[dict[str, Any]] = (), *, think: bool | None = None
+    ) -> Rendered:
         """Return a chat as the model's template renders it.
 
         Args:
             messages: The messages.
             tools: The tools that the assistant may call.
+            think: Whether the model is to think first; None for the template's default.
 
         Raises:
             InvalidRequest: The template refuses the messages.
             EngineBroken: The engine raised something else.
         """
-        render = partial(self.engine.render, tools=tools) if tools else self.engine.render
+        # An engine of a user's own may know neither.
+        given = {"tools": tools or None, "think": think}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        render: Callable[[list[Message]], Rendered] = partial(self.engine.render, **asked)
         return await self._ask(self.compute, render, messages, Rendered)
 
     async def count(self, pieces: Sequence[Piece], *, beside_bos: bool = False) -> int:

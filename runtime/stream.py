@@ -24,6 +24,8 @@ class Stream:
         """The request's number in the session's log."""
         self.request_id = live.request_id
         self.options = live.options
+        self.prompt = live.prompt
+        """The text of the prompt, as the log has it."""
         self._live = live
         self._on_caught_up = on_caught_up
         self._reading = False

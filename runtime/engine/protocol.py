@@ -169,13 +169,17 @@ class Engine(Protocol):
             InvalidRequest: The grammar does not compile; the error names the field and the reason.
         """
 
-    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    def render(
+        self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = (), *, think: bool | None = None
+    ) -> Rendered:
         """Return a chat as the model's own template renders it, up to the beginning of the assistant's answer.
 
         Args:
             messages: The messages.
             tools: The tools that the assistant may call, each with ``type`` and ``function``. If the template knows no
                 tools, messages show them (`reenact.runtime.engine.plain_tools`).
+            think: Whether the model is to think first; None for the template's own default
+                (`reenact.runtime.engine.think_tags`).
 
         Raises:
             InvalidRequest: The model has no template, or the template refuses the messages; the error names

@@ -35,6 +35,7 @@ from reenact.runtime.engine.protocol import (
     refused,
 )
 from reenact.runtime.engine.row_numbers import Numbers
+from reenact.runtime.engine.think_tags import think_tags, think_variables
 from reenact.runtime.grammar.in_force import grammar_in_force
 
 
@@ -114,6 +115,8 @@ class ScriptedEngine:
             A deadline at the moment when a batch ends comes first, so the token of that batch is lost. Leaving the
             runtime waits for the batch in flight; the batch ends early only if it has several rows of a request that
             is left.
+        chat_template: The source of a template, by which a server finds the tags around thinking. It is not rendered:
+            if it has the variable ``enable_thinking``, and thinking is turned off, empty tags end the prompt.
 
     Raises:
         TypeError: A script is not a list of pieces, or a vector not a list of numbers; the error names which.
@@ -134,6 +137,7 @@ class ScriptedEngine:
         faults: Faults | None = None,
         vectors: Vectors | None = None,
         batch_seconds: float = 0.0,
+        chat_template: str = "",
     ) -> None:
         if isinstance(scripts, Mapping) and draws_from != "script":
             raise TypeError("a made-up model draws from one list of pieces, whatever the prompt")
@@ -147,6 +151,7 @@ class ScriptedEngine:
         if (wrong := not_a_time(batch_seconds)) is not None:
             raise ValueError(wrong)
         self.batch_seconds = batch_seconds
+        self.chat_template = chat_template
         self._draws_from = draws_from
         self._faults = {} if faults is None else faults
         self._vectors = None if vectors is None else {text: _numbers(text, vectors[text]) for text in vectors}
@@ -203,11 +208,15 @@ class ScriptedEngine:
         self._context()
         return grammar_in_force(options)
 
-    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    def render(
+        self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = (), *, think: bool | None = None
+    ) -> Rendered:
         """Return each message on a line, after its role; tools and calls are shown as to a template without tools."""
         shown_messages = without_tools(messages, tools)
         lines = "".join(f"{message['role']}: {message['content']}\n" for message in shown_messages)
-        return Rendered(text=f"{lines}assistant: ")
+        variables = think_variables(self.chat_template, think)
+        tags = think_tags(self.chat_template) if variables == {"enable_thinking": False} else None
+        return Rendered(text=f"{lines}assistant: " + (f"{tags.begin}{tags.end}" if tags else ""))
 
     def step(
         self,

@@ -29,7 +29,12 @@ RETRY_SECONDS: Final = 1
 _PATH: Final = re.compile(r"""(?<![\w.])(?:/(?!api/|v1/)|[A-Za-z]:\\)[^\s'",:;()]+""")
 """A path of a machine; those of the two APIs are public."""
 
-_OPENAI_NAMES: Final = {"num_predict": "max_tokens", "format": "response_format", "texts": "input"}
+_OPENAI_NAMES: Final = {
+    "num_predict": "max_tokens",
+    "format": "response_format",
+    "texts": "input",
+    "think": "reasoning_effort",
+}
 """OpenAI's names for fields with another name in a runtime."""
 
 _OLLAMA_NAMES: Final = {"texts": "input"}

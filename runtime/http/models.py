@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
-from reenact.actors import events as e
 from reenact.runtime.http.failures import UnknownModel
 from reenact.runtime.model_store import full_name
 from reenact.runtime.runtime import Runtime
@@ -97,13 +96,13 @@ class GivenModels:
         self._runtimes = {full_name(name): runtime for name, runtime in runtimes.items()}
 
     async def cards(self) -> list[Card]:
-        """Return the card of each, made from its header."""
-        return [card_of(name, self._runtimes[name].header) for name in sorted(self._runtimes)]
+        """Return the card of each, made from its session."""
+        return [card_of(name, self._runtimes[name]) for name in sorted(self._runtimes)]
 
     def running(self) -> list[Running]:
         """Return all of them."""
         return [
-            Running(card=card_of(name, runtime.header), runtime=runtime, expires_at=None)
+            Running(card=card_of(name, runtime), runtime=runtime, expires_at=None)
             for name, runtime in sorted(self._runtimes.items())
         ]
 
@@ -123,8 +122,9 @@ class GivenModels:
         return runtime
 
 
-def card_of(name: str, header: e.SessionOpened) -> Card:
-    """Return the card of a session's model, made from the session's header."""
+def card_of(name: str, runtime: Runtime) -> Card:
+    """Return the card of a loaded model, made from the header of its session."""
+    header = runtime.header
     return Card(
         name=name,
         size=header.model.size,
@@ -133,6 +133,7 @@ def card_of(name: str, header: e.SessionOpened) -> Card:
         n_ctx=header.context.n_ctx,
         capability="completion" if header.context.pooling == "none" else "embedding",
         architecture=header.model.description.partition(" ")[0],
+        template=runtime.chat_template,
     )
 
 

@@ -167,8 +167,8 @@ class ModelsOnDemand:
         held = self._held.get(served.name)
         if held is None or held.runtime is None:
             return card
-        told = card_of(served.name, held.runtime.header)
-        return evolve(card, capability=told.capability)
+        told = card_of(served.name, held.runtime)
+        return evolve(card, capability=told.capability, template=told.template)
 
     def running(self) -> list[Running]:
         """Return the loaded models."""
@@ -177,7 +177,7 @@ class ModelsOnDemand:
             if held.runtime is not None:
                 left = held.keep_alive if held.n_users else held.expires_at - trio.current_time()
                 at = None if left > _ENDLESS else datetime.now(UTC) + timedelta(seconds=left)
-                card = card_of(name, held.runtime.header)
+                card = card_of(name, held.runtime)
                 found.append(Running(card=card, runtime=held.runtime, expires_at=at))
         return found
 

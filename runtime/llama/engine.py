@@ -71,6 +71,8 @@ class LlamaEngine:
     ) -> None:
         self._path = Path(path)
         self._name = name
+        self.chat_template = ""
+        """The source of the model's chat template, once it is loaded."""
         self._on_progress = on_progress or (lambda _doing, _fraction: None)
         self._on_warning = on_warning
         self._model: Any = None
@@ -126,7 +128,9 @@ class LlamaEngine:
         self._evaluator.on_row = self._on_row
         self.context_facts = self._evaluator.facts
         self._vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model))
-        self._render = renderer(llama_cpp.llama_model_chat_template(self._model, None), self._vocabulary)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self.chat_template = (template or b"").decode(errors="replace")
+        self._render = renderer(template, self._vocabulary)
         return Loaded(
             engine=engine_facts(),
             model=model_facts(self._model, file, self._name),
@@ -148,10 +152,12 @@ class LlamaEngine:
             _ = draws.texts  # Made now, so that no draw has to wait for it.
         return grammar
 
-    def render(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    def render(
+        self, messages: Iterable[Message], tools: Sequence[dict[str, Any]] = (), *, think: bool | None = None
+    ) -> Rendered:
         """Render the model's own template."""
         self._loaded()
-        return self._render(messages, tools)
+        return self._render(messages, tools, think=think)
 
     def step(self, planned: BatchPlanned, drawings: Mapping[int, Drawing], numbers: Numbers) -> BatchDecoded:
         """Change the cells, decode, and draw or pool."""

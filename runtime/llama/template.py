@@ -27,6 +27,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from reenact.actors.errors import InvalidRequest
 from reenact.runtime.engine.plain_tools import without_tools
 from reenact.runtime.engine.protocol import Message, Rendered
+from reenact.runtime.engine.think_tags import think_variables
 from reenact.runtime.llama.bindings import llama_chat_format
 from reenact.runtime.llama.marked import CLOSE, OPEN, SAID, Marked, marked_message, noticed, of_a_message
 from reenact.runtime.llama.vocabulary import Vocabulary
@@ -69,12 +70,14 @@ def renderer(source: bytes | None, vocabulary: Vocabulary) -> Render:
         written = _written(putting()) if candidates else ""
         return tuple(text for text in candidates if text in written)
 
-    def render(messages: Iterable[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    def render(
+        messages: Iterable[Message], tools: Sequence[dict[str, Any]] = (), *, think: bool | None = None
+    ) -> Rendered:
         if not source:
             raise InvalidRequest("messages", "the model has no chat template; put the prompt together yourself")
         knows_tools = _TOOLS.search(source) is not None
         asked: list[Any] = list(messages) if knows_tools else without_tools(messages, tools)
-        with_tools = putting()
+        with_tools = partial(putting(), **think_variables(source.decode(errors="replace"), think))
         if knows_tools and tools:
             # Their text is the caller's too, so it is marked with that of the messages.
             asked.append({_SHOWN: list(tools)})
@@ -182,7 +185,11 @@ def _put_tools(put: Callable[..., str], messages: list[Any]) -> str:
 
 
 def _put(
-    template: Callable[[], Any], texts: dict[str, Any], messages: list[Any], tools: list[Any] | None = None
+    template: Callable[[], Any],
+    texts: dict[str, Any],
+    messages: list[Any],
+    tools: list[Any] | None = None,
+    **variables: bool,
 ) -> str:
     text: str = template().render(
         messages=messages,
@@ -193,6 +200,7 @@ def _put(
         tools=tools,
         tool_choice=None,
         **texts,
+        **variables,
     )
     return text
 

@@ -199,12 +199,12 @@ class Strict(ScriptedEngine):
 
     asked = 0
 
-    def render(self, messages: Any, tools: Any = ()) -> Rendered:
+    def render(self, messages: Any, tools: Any = (), *, think: Any = None) -> Rendered:
         """Render what is long enough."""
         type(self).asked += 1
         if len(messages) < 3:
             raise InvalidRequest("messages", "too few")
-        return super().render(messages, tools)
+        return super().render(messages, tools, think=think)
 
 
 async def test_a_cut_that_the_template_refuses_is_none(session_log: Path) -> None:

@@ -795,8 +795,8 @@ class Rude(ScriptedEngine):
     def compile(self, options: Any) -> Any:
         return self._rude("compile", lambda: super(Rude, self).compile(options))
 
-    def render(self, messages: Any, tools: Any = ()) -> Any:
-        return self._rude("render", lambda: super(Rude, self).render(messages, tools))
+    def render(self, messages: Any, tools: Any = (), *, think: Any = None) -> Any:
+        return self._rude("render", lambda: super(Rude, self).render(messages, tools, think=think))
 
     def tokenize(self, text: str | Rendered, *, after: Input | None = None) -> Any:
         return self._rude("tokenize", lambda: super(Rude, self).tokenize(text, after=after))

@@ -29,6 +29,7 @@ from reenact.runtime.http.ollama.requests import (
     old_embed_asked,
     show_asked,
 )
+from reenact.runtime.http.thinking import Thought, thinking_reader
 from reenact.runtime.http.tools import AnswerReader
 from reenact.runtime.stream import Stream
 
@@ -144,19 +145,24 @@ async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts
         out.trace.recorded(held.runtime.header.session, [stream.sequence])
         if asked.tools is not None:
             reader = AnswerReader(f"call-{held.runtime.header.session}-{stream.sequence}")
-            await _answered_with_tools(out, asked, stream, reader, shape, load_seconds=held.load_seconds)
+            await _answered_with_tools(out, asked, stream, reader, shape, held=held)
             return
+        thinking = thinking_reader(stream, held.runtime.chat_template if asked.prompt is None else "")
         if asked.stream:
             async for chunk in stream:
-                await out.part(NDJSON, _line(shape.chunk(chunk)))
+                thought = thinking.take(chunk.text)
+                if thought != Thought() or chunk.logprobs:
+                    await out.part(NDJSON, _line(shape.part(thought, chunk.logprobs)))
             out.trace.finish_reason = stream.completion.finish_reason
+            if (thought := thinking.rest()) != Thought():
+                await out.part(NDJSON, _line(shape.part(thought)))
             await out.part(NDJSON, _line(shape.end(stream.completion, held.load_seconds)))
             await out.end()
             return
         async for _ in stream:
             pass
         out.trace.finish_reason = stream.completion.finish_reason
-    await out.whole(shape.whole(stream.completion, held.load_seconds))
+    await out.whole(shape.whole(stream.completion, thinking.whole(stream.completion.text), held.load_seconds))
 
 
 async def _answered_with_tools(
@@ -166,24 +172,29 @@ async def _answered_with_tools(
     reader: AnswerReader,
     shape: parts.OllamaAnswer,
     *,
-    load_seconds: float,
+    held: InUse,
 ) -> None:
     """Send an answer that is a text, or a call in one part."""
+    load_seconds = held.load_seconds
+    thinking = thinking_reader(stream, held.runtime.chat_template)
     async for chunk in stream:
-        part = reader.take(chunk.text)
-        if asked.stream and part.text:
-            await out.part(NDJSON, _line(shape.divided(part)))
+        thought = thinking.take(reader.take(chunk.text).text)
+        if asked.stream and thought != Thought():
+            await out.part(NDJSON, _line(shape.part(thought)))
     completion = stream.completion
     out.trace.finish_reason = completion.finish_reason
     call = reader.call() if reader.complete() else None
     if not asked.stream:
-        whole = shape.whole(completion, load_seconds)
-        await out.whole(whole if call is None else shape.whole_call(call, completion, load_seconds))
+        if call is not None:
+            await out.whole(shape.whole_call(call, completion, load_seconds))
+            return
+        thought = thinking_reader(stream, held.runtime.chat_template).whole(completion.text)
+        await out.whole(shape.whole(completion, thought, load_seconds))
         return
     if call is not None:
         await out.part(NDJSON, _line(shape.calling(call)))
-    elif (rest := reader.unsent()).text:
-        await out.part(NDJSON, _line(shape.divided(rest)))
+    elif (thought := thinking.whole(reader.unsent().text)) != Thought():
+        await out.part(NDJSON, _line(shape.part(thought)))
     await out.part(NDJSON, _line(shape.end(completion, load_seconds)))
     await out.end()
 
@@ -193,7 +204,7 @@ def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncCo
     if asked.messages is None:
         return held.runtime.stream(asked.prompt or "", **names, **asked.options)
     tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, **names, **asked.options)
+    return held.runtime.stream_chat(asked.messages, tools=tools, think=asked.think, **names, **asked.options)
 
 
 def _streamed(part: Schema) -> Answers:

@@ -5,9 +5,11 @@ from typing import Any, Final
 
 import orjson
 
+from reenact.runtime.engine.think_tags import think_tags
 from reenact.runtime.http.models import Card, Running
-from reenact.runtime.http.tools import AnswerPart, Call
-from reenact.runtime.results import Chunk, Completion, Logprob
+from reenact.runtime.http.thinking import Thought
+from reenact.runtime.http.tools import Call
+from reenact.runtime.results import Completion, Logprob
 
 _NANOSECONDS: Final = 1e9
 
@@ -29,14 +31,14 @@ class OllamaAnswer:
         self._model = model
         self._chat = chat
 
-    def chunk(self, chunk: Chunk) -> dict[str, Any]:
-        """Return a part with text."""
-        return self._part(chunk.text) | {"done": False} | _logprobs(chunk.logprobs)
+    def part(self, thought: Thought, logprobs: tuple[Logprob, ...] = ()) -> dict[str, Any]:
+        """Return a part with text, or with thinking."""
+        return self._part(thought) | {"done": False} | _logprobs(logprobs)
 
     def end(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
         """Return the last part of a stream."""
         times = completion.times
-        return self._part("") | {
+        return self._part(Thought()) | {
             "done": True,
             "done_reason": _DONE.get(completion.finish_reason, completion.finish_reason),
             "total_duration": _ns(times.total + load_seconds),
@@ -47,17 +49,13 @@ class OllamaAnswer:
             "eval_duration": _ns(times.generation),
         }
 
-    def whole(self, completion: Completion, load_seconds: float) -> dict[str, Any]:
+    def whole(self, completion: Completion, thought: Thought, load_seconds: float) -> dict[str, Any]:
         """Return a whole answer, without a stream."""
-        return self.end(completion, load_seconds) | self._text(completion.text) | _logprobs(completion.logprobs)
-
-    def divided(self, part: AnswerPart) -> dict[str, Any]:
-        """Return a part with text of an answer that may call a tool."""
-        return self._part(part.text) | {"done": False}
+        return self.end(completion, load_seconds) | self._text(thought) | _logprobs(completion.logprobs)
 
     def calling(self, call: Call) -> dict[str, Any]:
         """Return a part with a call."""
-        return self._part("") | {"message": _message_of(call), "done": False}
+        return self._part(Thought()) | {"message": _message_of(call), "done": False}
 
     def whole_call(self, call: Call, completion: Completion, load_seconds: float) -> dict[str, Any]:
         """Return a whole answer that is a call."""
@@ -65,13 +63,16 @@ class OllamaAnswer:
 
     def loaded(self, reason: str) -> dict[str, Any]:
         """Return the answer to a request that only loads or unloads."""
-        return self._part("") | {"done": True, "done_reason": reason}
+        return self._part(Thought()) | {"done": True, "done_reason": reason}
 
-    def _part(self, text: str) -> dict[str, Any]:
-        return {"model": self._model, "created_at": rfc3339(datetime.now(UTC)), **self._text(text)}
+    def _part(self, thought: Thought) -> dict[str, Any]:
+        return {"model": self._model, "created_at": rfc3339(datetime.now(UTC)), **self._text(thought)}
 
-    def _text(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text}} if self._chat else {"response": text}
+    def _text(self, thought: Thought) -> dict[str, Any]:
+        thinking = {"thinking": thought.thinking} if thought.thinking else {}
+        if self._chat:
+            return {"message": {"role": "assistant", "content": thought.text, **thinking}}
+        return {"response": thought.text, **thinking}
 
 
 def _message_of(call: Call) -> dict[str, Any]:
@@ -128,6 +129,7 @@ def running(one: Running) -> dict[str, Any]:
 def shown(card: Card) -> dict[str, Any]:
     """Return the answer of ``/api/show`` for a model."""
     architecture = card.architecture
+    can = ["tools", *(["thinking"] if think_tags(card.template) else [])] if card.capability == "completion" else []
     info = {"general.architecture": architecture, f"{architecture}.context_length": card.n_ctx}
     return {
         "modelfile": "",
@@ -135,7 +137,7 @@ def shown(card: Card) -> dict[str, Any]:
         "template": card.template,
         "details": details(card),
         "model_info": info,
-        "capabilities": [card.capability, *(["tools"] if card.capability == "completion" else [])],
+        "capabilities": [card.capability, *can],
         "modified_at": rfc3339(card.modified_at),
     }
 

@@ -66,6 +66,8 @@ class Generation:
     """The prompt, unless the request is a chat."""
     messages: list[Mapping[str, Any]] | None
     tools: Tools | None = None
+    think: bool | None = None
+    """Whether the model is to think first; None for its template's default."""
     stream: bool
     keep_alive: float | None
     options: dict[str, Any]
@@ -86,6 +88,14 @@ def keep_alive(name: str, value: object) -> float:
         raise InvalidRequest(name, 'expected seconds, or a duration such as "5m" or "1h30m"')
     seconds = float(value)  # type: ignore[arg-type]  # it is one of them
     return math.inf if seconds < 0 else seconds
+
+
+@takes(type="boolean")
+def _think(name: str, value: object) -> bool:
+    """Return true or false."""
+    if isinstance(value, str):
+        raise InvalidRequest(name, "expected true or false: there are no levels of thinking")
+    return flag(name, value)
 
 
 @takes(anyOf=[{"enum": ["json"]}, {"type": "object", "minProperties": 1}])
@@ -110,14 +120,13 @@ _COMMON: Final[dict[str, Check[Any]]] = {
     "shift": flag,
     "logprobs": flag,
     "top_logprobs": within(0, MAX_TOP_LOGPROBS),
+    "think": _think,
 }
-_THINK: Final = {"think": Refusal(reason="this model does not support thinking")}
 _MODEL: Final = ("model",)
 
 GENERATE: Final = Table(
     done={**_COMMON, "prompt": text, "system": text, "raw": flag},
     refused={
-        **_THINK,
         "suffix": Refusal(reason="this model does not support insert"),
         "images": Refusal(reason="this model does not support images"),
         "template": Refusal(reason="the model's own template is used; raw takes a finished text"),
@@ -135,7 +144,6 @@ _MESSAGE: Final = Table(
 # ollama's API has no tool_choice; some clients send OpenAI's field here, and it is done likewise.
 CHAT: Final = Table(
     done={**_COMMON, "messages": each(nested(_MESSAGE)), "tools": TOOLS, "tool_choice": tool_choice},
-    refused=_THINK,
     required=_MODEL,
     absent=EMPTY,
 )
@@ -169,6 +177,8 @@ def generate_asked(body: dict[str, Any]) -> Generation:
         return _generation(fields, None, messages)
     if system is not None:
         raise InvalidRequest("system", "raw is given too, so the prompt is used unchanged")
+    if fields.get("think"):
+        raise InvalidRequest("think", "raw is given too, so the prompt is used unchanged")
     return _generation(fields, prompt, None)
 
 
@@ -217,6 +227,7 @@ def _generation(
         prompt=prompt,
         messages=messages,
         tools=tools,
+        think=None if messages is None else fields.get("think"),
         stream=fields.get("stream", True),
         keep_alive=fields.get("keep_alive"),
         options=options,

@@ -23,7 +23,9 @@ _TAG: Final = {
 _TOKEN: Final = {"token": TEXT, "logprob": NUMBER, "bytes": list_of(WHOLE)}
 _LOGPROB: Final = object_of(("top_logprobs",), **_TOKEN, top_logprobs=list_of(object_of(**_TOKEN)))
 _CALL: Final = object_of(id=TEXT, function=object_of(index=WHOLE, name=TEXT, arguments={"type": "object"}))
-_MESSAGE: Final = object_of(("tool_calls",), role=TEXT, content=TEXT, tool_calls=list_of(_CALL))
+_MESSAGE: Final = object_of(
+    ("tool_calls", "thinking"), role=TEXT, content=TEXT, tool_calls=list_of(_CALL), thinking=TEXT
+)
 _AT_THE_END: Final = {
     "done_reason": {"enum": ["stop", "length", "load", "unload"]},
     "total_duration": WHOLE,
@@ -48,7 +50,7 @@ SHOWN: Final = object_of(
     capabilities=list_of(TEXT),
     modified_at=TIME,
 )
-GENERATED: Final = object_of(_OPTIONAL, **_PART, response=TEXT)
+GENERATED: Final = object_of(("thinking", *_OPTIONAL), **_PART, response=TEXT, thinking=TEXT)
 CHATTED: Final = object_of(_OPTIONAL, **_PART, message=_MESSAGE)
 EMBEDDED: Final = object_of(
     model=TEXT,

@@ -25,7 +25,9 @@ from reenact.runtime.http.openai.requests import (
     completion_asked,
     embedding_asked,
 )
+from reenact.runtime.http.thinking import ThinkingReader, Thought, thinking_reader
 from reenact.runtime.http.tools import AnswerPart, AnswerReader
+from reenact.runtime.results import Logprob
 from reenact.runtime.stream import Stream
 
 
@@ -117,38 +119,52 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
             fingerprint=_fingerprint(header),
         )
         reader = None if asked.tools is None else AnswerReader(f"call-{header.session}-{stream.sequence}")
+        thinking = thinking_reader(stream, held.runtime.chat_template if asked.prompt is None else "")
         if asked.stream:
-            await _stream(out, asked, stream, shape, reader)
+            await _stream(out, asked, stream, shape, reader, thinking=thinking)
             return
         async for chunk in stream:
             if reader is not None:
                 reader.take(chunk.text)
         out.trace.finish_reason = stream.completion.finish_reason
+    thought = thinking.whole(stream.completion.text)
     if reader is None:
-        await out.whole(shape.whole(stream.completion))
+        await out.whole(shape.whole(stream.completion, thought))
     else:
         called = reader.complete() and stream.completion.finish_reason == "stop"
-        await out.whole(shape.whole(stream.completion, reader.call(), called=called))
+        await out.whole(shape.whole(stream.completion, thought, reader.call(), called=called))
 
 
 async def _stream(
-    out: Outgoing, asked: Question, stream: Stream, shape: objects.OpenaiAnswer, reader: AnswerReader | None
+    out: Outgoing,
+    asked: Question,
+    stream: Stream,
+    shape: objects.OpenaiAnswer,
+    reader: AnswerReader | None,
+    *,
+    thinking: ThinkingReader,
 ) -> None:
     """Send chunks, the first once there is text or an end."""
     first = shape.first()
+
+    async def send(part: AnswerPart, logprobs: tuple[Logprob, ...] = ()) -> None:
+        if reader is not None and (part.name is not None or part.arguments):
+            await out.part(SSE, objects.event(shape.calling(part, reader.identity)))
+        elif (thought := thinking.take(part.text)) != Thought() or logprobs:
+            await out.part(SSE, objects.event(shape.chunk(thought, logprobs)))
+
     async for chunk in stream:
         if first is not None:
             await out.part(SSE, objects.event(first))
             first = None
-        if reader is None:
-            await out.part(SSE, objects.event(shape.chunk(chunk)))
-        elif (part := reader.take(chunk.text)) != AnswerPart():
-            await out.part(SSE, objects.event(shape.divided(part, reader.identity)))
+        await send(AnswerPart(text=chunk.text) if reader is None else reader.take(chunk.text), chunk.logprobs)
     out.trace.finish_reason = stream.completion.finish_reason
     if first is not None:
         await out.part(SSE, objects.event(first))
-    if reader is not None and (part := reader.rest()) != AnswerPart():
-        await out.part(SSE, objects.event(shape.divided(part, reader.identity)))
+    if reader is not None:
+        await send(reader.rest())
+    if (thought := thinking.rest()) != Thought():
+        await out.part(SSE, objects.event(shape.chunk(thought)))
     called = reader is not None and reader.complete() and stream.completion.finish_reason == "stop"
     await out.part(SSE, objects.event(shape.last(stream.completion, called=called)))
     if asked.include_usage:
@@ -162,7 +178,7 @@ def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncCont
     if asked.messages is None:
         return held.runtime.stream(asked.prompt or "", **names, **asked.options)
     tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, **names, **asked.options)
+    return held.runtime.stream_chat(asked.messages, tools=tools, think=asked.think, **names, **asked.options)
 
 
 def _fingerprint(header: e.SessionOpened) -> str:

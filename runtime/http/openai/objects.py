@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 import orjson
 
 from reenact.runtime.http.models import Card
+from reenact.runtime.http.thinking import Thought
 from reenact.runtime.http.tools import AnswerPart, Call
-from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
+from reenact.runtime.results import Completion, Embedding, Logprob
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -48,18 +49,19 @@ class OpenaiAnswer:
         """Return the chunk with the role of the speaker, for a chat."""
         return self._chunk({"role": "assistant", "content": ""}) if self._chat else None
 
-    def chunk(self, chunk: Chunk) -> dict[str, Any]:
-        """Return a chunk with text."""
-        logprobs = self._logprobs(chunk.logprobs)
-        self._offset += len(chunk.text)
-        if self._chat:
-            return self._chunk({"content": chunk.text}, logprobs=logprobs)
-        return self._choice({"text": chunk.text, "logprobs": logprobs, "finish_reason": None})
+    def chunk(self, thought: Thought, logprobs: tuple[Logprob, ...] = ()) -> dict[str, Any]:
+        """Return a chunk with text, or with thinking."""
+        shown = self._logprobs(logprobs)
+        self._offset += len(thought.text)
+        if not self._chat:
+            return self._choice({"text": thought.text, "logprobs": shown, "finish_reason": None})
+        if not thought.thinking:
+            return self._chunk({"content": thought.text}, logprobs=shown)
+        content = {"content": thought.text} if thought.text else {}
+        return self._chunk({"reasoning_content": thought.thinking, **content}, logprobs=shown)
 
-    def divided(self, part: AnswerPart, identity: str) -> dict[str, Any]:
-        """Return a chunk of an answer that may call a tool; the first one of a call has its id and name."""
-        if part.name is None and not part.arguments:
-            return self._chunk({"content": part.text})
+    def calling(self, part: AnswerPart, identity: str) -> dict[str, Any]:
+        """Return a chunk of a call; the first one has its id and name."""
         call: dict[str, Any] = {"index": 0, "function": {"arguments": part.arguments}}
         if part.name is not None:
             call |= {"id": identity, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
@@ -77,11 +79,14 @@ class OpenaiAnswer:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._common, "object": kind, "choices": [], "usage": usage(completion)}
 
-    def whole(self, completion: Completion, call: Call | None = None, *, called: bool = False) -> dict[str, Any]:
+    def whole(
+        self, completion: Completion, thought: Thought, call: Call | None = None, *, called: bool = False
+    ) -> dict[str, Any]:
         """Return a whole answer, without a stream.
 
         Args:
             completion: The completion.
+            thought: Its text, divided.
             call: The call that it is.
             called: Whether the call is complete.
         """
@@ -93,9 +98,10 @@ class OpenaiAnswer:
             calls = [{"id": call.identity, "type": "function", "function": function}]
             choice["message"] = {"role": "assistant", "content": None, "tool_calls": calls, "refusal": None}
         elif self._chat:
-            choice["message"] = {"role": "assistant", "content": completion.text, "refusal": None}
+            thinking = {"reasoning_content": thought.thinking} if thought.thinking else {}
+            choice["message"] = {"role": "assistant", "content": thought.text, **thinking, "refusal": None}
         else:
-            choice["text"] = completion.text
+            choice["text"] = thought.text
         kind = "chat.completion" if self._chat else "text_completion"
         return {**self._common, "object": kind, "choices": [choice], "usage": usage(completion)}
 

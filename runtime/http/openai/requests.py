@@ -118,6 +118,16 @@ _REFUSED: Final = {
     "best_of": _ONE,
     "logit_bias": Refusal(reason="token biases are not supported"),
 }
+
+
+@takes(enum=["none"])
+def _reasoning_effort(name: str, value: object) -> Literal["none"]:
+    """Return the only effort that does not need levels of thinking."""
+    if value != "none":
+        raise InvalidRequest(name, 'expected "none": there are no levels of thinking')
+    return "none"
+
+
 _MESSAGE: Final = Table(
     done={"role": text, "content": _content, **IN_MESSAGE},
     refused={
@@ -136,6 +146,7 @@ CHAT: Final = Table(
         "top_logprobs": within(0, MAX_TOP_LOGPROBS),
         "tools": TOOLS,
         "tool_choice": tool_choice,
+        "reasoning_effort": _reasoning_effort,
     },
     refused={
         **_REFUSED,
@@ -145,7 +156,7 @@ CHAT: Final = Table(
         "modalities": Refusal(reason="this model generates only text", but=([_TEXTS],)),
         "prediction": Refusal(reason="predicted output is not supported"),
         "web_search_options": Refusal(reason="web search is not supported"),
-        "reasoning_effort": Refusal(reason="this model does not support thinking", but=("none",)),
+        "chat_template_kwargs": Refusal(reason="reasoning_effort turns thinking off"),
     },
     required=("model", "messages"),
 )
@@ -178,6 +189,8 @@ class Question:
     """The prompt, unless the request is a chat."""
     messages: Sequence[Mapping[str, Any]] | None
     tools: Tools | None = None
+    think: bool | None = None
+    """Whether the model is to think first; None for its template's default."""
     stream: bool
     include_usage: bool
     options: dict[str, Any]
@@ -254,6 +267,7 @@ def _question(
         prompt=prompt,
         messages=messages,
         tools=tools,
+        think=False if "reasoning_effort" in fields else None,
         stream=fields.get("stream", False),
         include_usage=fields.get("stream_options", {}).get("include_usage", False),
         options=options,

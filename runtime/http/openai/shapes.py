@@ -31,9 +31,20 @@ _FUNCTION: Final = object_of(("name",), name=TEXT, arguments=TEXT)
 _CALL: Final = object_of(id=TEXT, type={"enum": ["function"]}, function=_FUNCTION)
 _CALL_PART: Final = object_of(("id", "type"), index=WHOLE, id=TEXT, type={"enum": ["function"]}, function=_FUNCTION)
 _MESSAGE: Final = object_of(
-    ("tool_calls",), role=TEXT, content=nullable(TEXT), tool_calls=list_of(_CALL), refusal=_NULL
+    ("tool_calls", "reasoning_content"),
+    role=TEXT,
+    content=nullable(TEXT),
+    reasoning_content=TEXT,
+    tool_calls=list_of(_CALL),
+    refusal=_NULL,
 )
-_DELTA: Final = object_of(("role", "content", "tool_calls"), role=TEXT, content=TEXT, tool_calls=list_of(_CALL_PART))
+_DELTA: Final = object_of(
+    ("role", "content", "reasoning_content", "tool_calls"),
+    role=TEXT,
+    content=TEXT,
+    reasoning_content=TEXT,
+    tool_calls=list_of(_CALL_PART),
+)
 _REASON: Final = {"enum": ["stop", "length", "tool_calls"]}
 _COMMON: Final = {"id": TEXT, "created": WHOLE, "model": TEXT, "system_fingerprint": TEXT}
 
