@@ -246,9 +246,11 @@ def recordable(decoded: object) -> e.BatchDecoded:
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two plain values are equal, including their types: 7, 7.0 and true are three values."""
+    """Return whether two plain values are alike: 7, 7.0 and true are three values, and so are 0, 0.0 and -0.0."""
     if type(one) is not type(other):
         return False
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other and math.copysign(1.0, one) == math.copysign(1.0, other)
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

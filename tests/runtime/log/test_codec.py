@@ -249,6 +249,8 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
         (7, 7, True),
         (7, 7.0, False),
         (1, True, False),
+        (-0.0, -0.0, True),
+        (0.0, -0.0, False),
         ("a", "a", True),
         ([1, {"a": None}], [1, {"a": None}], True),
         ([1, 2], [1], False),

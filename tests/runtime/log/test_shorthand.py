@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Row
@@ -90,6 +91,12 @@ def test_options_at_a_default_are_left_out() -> None:
     read = decode(other.whole(short(1))).event
     assert isinstance(read, e.RequestReceived)
     assert 0.25 == read.options.top_p
+
+
+def test_another_zero_is_no_default() -> None:
+    """An option of -0.0 stays, although it equals a default of 0.0: a state's digest knows the two apart."""
+    asked = e.Record(1, evolve(ASKED, options=Options(seed=7, frequency_penalty=-0.0)), None)
+    assert "-0.0" == str(after(1).short(asked, 10)["options"]["frequency_penalty"])
 
 
 @pytest.mark.parametrize("n", range(len(RECORDS)))
