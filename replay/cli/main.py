@@ -288,10 +288,12 @@ def _diff(args: argparse.Namespace) -> int:
 def _shrink(args: argparse.Namespace) -> int:
     from reenact.replay.render.progress import progress
     from reenact.replay.shrink.shrink import LIMIT, shrink_log
+    from reenact.runtime.log.compressed import split_name
 
     _check_rule(args.rule)
     log = Path(args.log)
-    out = log.parent / f"{log.stem}-small.jsonl" if args.out is None else Path(args.out)
+    stem, ending = split_name(log)
+    out = log.with_name(f"{stem}-small{ending}") if args.out is None else Path(args.out)
     with _interrupted(out, "the smallest session so far; more can be left out"), progress("reading the log") as show:
         shrunk = shrink_log(
             log,

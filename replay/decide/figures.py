@@ -1,7 +1,7 @@
 """The figures of a session, which ``replay run`` prints below its verdict.
 
 The rule that holds here: a session's statistics are counted in one place, `reenact.actors.metrics`, live and here. This
-module adds only what a log alone has: the comparison, and the lengths of lines.
+module adds only what a log alone has: the comparison, and its length.
 """
 
 from attrs import Factory, frozen
@@ -20,7 +20,7 @@ class Tally:
     derived: int = 0
     """How many derived records were compared and found equal."""
     n_bytes: int = 0
-    """The length of the log in bytes."""
+    """The length of the log's file in bytes."""
     total: float = 0.0
     """The seconds from the session's start to its last record."""
     computing: float = 0.0
@@ -74,7 +74,7 @@ class Counting:
 
     def __init__(self) -> None:
         self._metrics = Metrics()
-        self._derived, self._n_bytes, self._t = 0, 0, 0
+        self._derived, self._t = 0, 0
         self._planned_at: int | None = None
         self._decoded_at = 0
 
@@ -83,18 +83,16 @@ class Counting:
         """How many records were added so far."""
         return self._metrics.n_records
 
-    def add(self, event: e.Event, t: int, *, derived: bool, n_bytes: int) -> None:
+    def add(self, event: e.Event, t: int, *, derived: bool) -> None:
         """Count one more record.
 
         Args:
             event: The record's event.
             t: Its time, in nanoseconds since the session opened.
             derived: Whether it is a derived record.
-            n_bytes: The length of its line.
         """
         self._metrics.add(event, t)
         self._derived += derived
-        self._n_bytes += n_bytes
         self._t = t
         match event:
             case e.BatchPlanned() if self._planned_at is None:
@@ -104,13 +102,17 @@ class Counting:
             case _:
                 pass
 
-    def tally(self) -> Tally:
-        """Return the figures so far."""
+    def tally(self, n_bytes: int) -> Tally:
+        """Return the figures so far.
+
+        Args:
+            n_bytes: The length of the log.
+        """
         planned_at = self._decoded_at if self._planned_at is None else self._planned_at
         return Tally(
             statistics=self._metrics.statistics(),
             derived=self._derived,
-            n_bytes=self._n_bytes,
+            n_bytes=n_bytes,
             total=self._t / 1e9,
             computing=max(self._decoded_at - planned_at, 0) / 1e9,
         )

@@ -60,6 +60,7 @@ class _Replay:
         self._path = path
         self._kernel = Kernel()
         self._reader = EntryReader()
+        self._log: LogFile | None = None
         self._counting = Counting()
         self._expected: deque[e.Record] = deque()
         """The records that the actors decided and that have not been found in the log yet."""
@@ -69,6 +70,7 @@ class _Replay:
 
     def run(self, log: LogFile, patience: Patience) -> Verdict:
         """Compare the whole log."""
+        self._log = log
         for line in patience.within(log):
             try:
                 divergence = self._derived(line) if self._expected else self._given(line)
@@ -90,7 +92,7 @@ class _Replay:
         return Verdict(
             path=self._path,
             verdict=result,
-            tally=self._counting.tally(),
+            tally=self._counting.tally(0 if self._log is None else self._log.n_bytes),
             first_divergence=divergence,
             notes=notes,
             error=error,
@@ -106,7 +108,7 @@ class _Replay:
                 check_envelope(expected)
                 return Divergence(n=record.n, expected=expected, actual=actual)
         self._reader.note(record, self._t)
-        self._counting.add(record.event, self._t, derived=True, n_bytes=line.size)
+        self._counting.add(record.event, self._t, derived=True)
         return None
 
     def _given(self, line: Line) -> Divergence | None:
@@ -131,7 +133,7 @@ class _Replay:
                 self._rows.meet(record.event.inputs)
             case _:
                 pass
-        self._counting.add(record.event, self._t, derived=False, n_bytes=line.size)
+        self._counting.add(record.event, self._t, derived=False)
         self._expected.extend(records[1:])
         return None
 

@@ -23,6 +23,7 @@ from reenact.replay.check.report import check_facts, check_log
 from reenact.replay.check.rules import RULES
 from reenact.replay.decide.tier import replay_log
 from reenact.replay.shrink.shrink import DIVERGES, what_is_wrong
+from reenact.runtime.log.compressed import split_name
 from reenact.runtime.log.rows import rows_path
 from reenact.runtime.terminal import Spans
 
@@ -118,7 +119,7 @@ def keep_log(
     elif wrong == DIVERGES and (violations := check_log(log).violations):
         wrong = violations[0].rule  # The actors that wrote it had the bug, and today's do not.
     fails = wrong == DIVERGES or (wrong is not None and check_facts(log, [wrong]).n_violations > 0)
-    name = re.sub(r"\W+", "_", log.stem, flags=re.ASCII).strip("_") or "log"
+    name = re.sub(r"\W+", "_", split_name(log)[0], flags=re.ASCII).strip("_") or "log"
     test = log.with_name(f"test_{name}.py") if out is None else Path(out)
     beside = test.with_name(log.name)
     names = {"log": repr(log.name), "name": name}

@@ -72,7 +72,7 @@ class ServedModel:
             self.log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
             called = _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
-            log = self.log_folder / f"{time}-{called}-{session}.jsonl"
+            log = self.log_folder / f"{time}-{called}-{session}.jsonl.zst"
         stored = self.stored
         engine = llama_engine(stored.path, name=stored.header_name) if self.engine is None else self.engine()
         sources = evolve(sources, session=lambda: session)

@@ -3,6 +3,7 @@
 The rules that hold here:
 
 * The bytes after the last newline are a torn tail, from a write that did not finish. They are not a line.
+* The text of a compressed log is read as that of any other; numbers of lines and bytes are those of the text.
 * A line that is impossible at its place is corrupt, even if its checksum matches: an unknown event, a number out of
   order.
 """
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 from zlib import crc32
 
 from attrs import frozen
@@ -24,28 +25,43 @@ from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS, MAX_PROMPT
 from reenact.actors.options import check_text, check_traceparent
 from reenact.actors.routing import ROUTES, Origin
 from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
+from reenact.runtime.log.compressed import CompressedText, DamagedFile, is_compressed
 from reenact.runtime.log.line import CRC_KEY, TAIL, Line, tail_of
 from reenact.runtime.log.shorthand import Shorthand
 from reenact.runtime.regular import opened
 
 
+@frozen
+class End:
+    """The end of a log's last line that can be followed by another one; in a compressed file, that of a block."""
+
+    length: int = 0
+    """The count of the file's bytes up to there."""
+    crc: int = 0
+    """The checksum of the line."""
+    n_lines: int = 0
+
+
 class LogFile:
     """A log being read: an iterable of its lines.
 
-    After an iteration ``torn`` is the number of bytes after the last newline.
+    After an iteration ``torn`` is the number of bytes after the last newline; in a compressed file, after the last
+    block.
 
     Raises:
         OSError: The file cannot be opened, or is not a regular file: a pipe cannot be read twice, and a device may have
             no end.
-        LogCorrupt: While iterating: a line's checksum does not match, or it is too long.
+        LogCorrupt: While iterating: a line's checksum does not match, it is too long, or it cannot be decompressed.
         LogNotComparable: While iterating: the log's format or schema is newer than this program's.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = opened(self.path, "a log is read twice, which only a file can be: save it to one")
+        self._text = CompressedText(self._file) if is_compressed(self.path, self._file) else _PlainText(self._file)
         self.torn = 0
         self._number, self._offset, self._crc = 0, 0, 0
+        self._end = End()
 
     def __enter__(self) -> Self:
         return self
@@ -55,23 +71,28 @@ class LogFile:
 
     def __iter__(self) -> Iterator[Line]:
         self._number, self._offset, self._crc = 0, 0, 0
+        self._end = End()
+        self._text.rewind()
         return self.more()
 
     @property
-    def end(self) -> tuple[int, int]:
-        """The count of bytes up to the last line that was read, and the checksum of that line."""
-        return self._offset, self._crc
+    def end(self) -> "End":
+        """The place up to which the file was read, and from which it can be written on."""
+        return self._end
+
+    @property
+    def n_bytes(self) -> int:
+        """The count of the file's bytes that were read, without the torn tail."""
+        return self._text.n_bytes
 
     def more(self) -> Iterator[Line]:
         """Iterate over the lines that were added since the last iteration, because the file may grow."""
-        self._file.seek(self._offset)
         self.torn = 0
-        while raw := self._file.readline(MAX_LINE_BYTES + 1):
+        while raw := self._readline():
             if len(raw) > MAX_LINE_BYTES:
                 raise LogCorrupt(self._number + 1, self._offset, f"it has more than {MAX_LINE_BYTES:,} bytes")
             if not raw.endswith(b"\n"):
-                self.torn = len(raw)
-                return
+                break
             if self._offset == 0:
                 _check_versions(raw)
             crc = crc32(memoryview(raw)[:-TAIL], self._crc)
@@ -80,7 +101,45 @@ class LogFile:
             if not raw.endswith(tail):
                 raise line.corrupt(_difference(raw[-TAIL:], tail))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
+            if self._text.at_boundary:
+                self._end = End(self._text.n_bytes, crc, line.number)
             yield line
+        self.torn = self._text.n_torn or len(raw)
+
+    def _readline(self) -> bytes:
+        try:
+            return self._text.readline(MAX_LINE_BYTES + 1)
+        except DamagedFile as error:
+            raise LogCorrupt(self._number + 1, self._offset, str(error)) from None
+
+
+class _PlainText:
+    """The text of a file that is not compressed, line by line.
+
+    Args:
+        file: The file, which may grow.
+    """
+
+    n_torn = 0
+    at_boundary = True
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.n_bytes = 0
+
+    def rewind(self) -> None:
+        """Go to the beginning."""
+        self._file.seek(0)
+        self.n_bytes = 0
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line; or so many bytes of it; or at the end of the file what there is, which stays unread."""
+        line = self._file.readline(limit)
+        if line.endswith(b"\n") or len(line) == limit:
+            self.n_bytes += len(line)
+        else:
+            self._file.seek(self.n_bytes)
+        return line
 
 
 def _check_versions(raw: bytes) -> None:

@@ -18,7 +18,7 @@ from reenact.actors.errors import LogNotComparable
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.log.reader import EmptyLog, LogFile, entries
 from reenact.runtime.log.restored import Fact, restored
-from reenact.runtime.log.rows import RowsFile, rows_in
+from reenact.runtime.log.rows import RowsFile
 from reenact.runtime.log.writer import Journal
 
 
@@ -61,11 +61,15 @@ def resumption(path: str | os.PathLike[str], event: e.SessionResumed) -> Resumpt
 
 def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
     with LogFile(journal.path) as log:
-        rows = rows_in(log)
         whole = list(entries(log))
-        length, crc = log.end
+    # What a compressed log has of a fact that was not written whole is decided again.
+    whole = whole[: log.end.n_lines]
     if not whole or not isinstance(header := whole[0].record.event, e.SessionOpened):
         raise EmptyLog
+    rows = RowsFile(journal.path, header.context.n_embd)
+    for entry in whole:
+        if isinstance(entry.record.event, e.PromptTokenized):
+            rows.meet(entry.record.event.inputs)
     if isinstance(whole[-1].record.event, e.SessionClosed):
         raise LogNotComparable("its session was closed, so there is nothing to resume: record into another file")
     driver = Driver()
@@ -73,7 +77,7 @@ def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
     state = driver.kernel.state
     if state.failed or (state.batcher is not None and state.batcher.broken is not None):
         raise LogNotComparable("its engine or an actor failed, so it took no more requests: record into another file")
-    n_torn = journal.go_on(length, crc, whole, rows)
+    n_torn = journal.go_on(log.end, whole, rows)
     n_written = len(whole) - facts[-1].records[0].n
     if missing := facts[-1].records[n_written:]:
         journal.append(missing, facts[-1].t, rows)

@@ -2,7 +2,8 @@
 
 The rules that hold here:
 
-* Each line has one record and ends in a newline.
+* Each line has one record and ends in a newline. The text is compressed if the file's name ends in ``.zst``, and what
+  one ``write`` has written can be read at once all the same.
 * `Journal.append` writes all its lines with one ``write``, and returns once the system has them
   (`reenact.runtime.log.own_file`).
 * Rows are written to the file beside the log before the record that names them. If the process dies in between, some
@@ -16,16 +17,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reenact.actors.errors import LogBroken
-from reenact.actors.events import PromptTokenized, Record
+from reenact.actors.events import PromptTokenized, Record, SessionClosed
 from reenact.actors.inputs import Row, rows_of
 from reenact.actors.limits import MAX_LINE_BYTES
 from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.log.codec import UnwritableRecord, dumps
+from reenact.runtime.log.compressed import ENDING, Compressor, is_compressed
 from reenact.runtime.log.line import sealed
 from reenact.runtime.log.own_file import OwnFile
-from reenact.runtime.log.reader import Entry
+from reenact.runtime.log.reader import End, Entry
 from reenact.runtime.log.rows import RowsFile, cell_of, head_of, rows_path
 from reenact.runtime.log.shorthand import Shorthand
+from reenact.runtime.regular import opened
 
 
 class Journal:
@@ -45,6 +48,7 @@ class Journal:
         self.path = Path(path)
         self._crc = 0
         self._shorthand = Shorthand()
+        self._compressor = Compressor() if _is_compressed(self.path) else None
         self._rows_path = rows_path(self.path)
         self._rows: OwnFile | None = None
         """Made with the first row, because most logs have none."""
@@ -54,12 +58,11 @@ class Journal:
         self._file = OwnFile(self.path, "the log", existing=existing)
         self._whole_rows_path = self._rows_path.absolute()  # The process may go to another folder.
 
-    def go_on(self, length: int, crc: int, before: Iterable[Entry], rows: RowsFile) -> int:
+    def go_on(self, end: End, before: Iterable[Entry], rows: RowsFile) -> int:
         """Write on after the last line of a log, and keep the bytes behind it in a file beside it.
 
         Args:
-            length: The count of bytes up to that line.
-            crc: Its checksum.
+            end: The end of that line.
             before: The log's records.
             rows: The rows that the log names.
 
@@ -70,14 +73,18 @@ class Journal:
             OSError: The bytes cannot be kept.
             LogBroken: A file cannot be shortened.
         """
-        behind = self._file.n_bytes - length
+        behind = self._file.n_bytes - end.length
         if behind:
             torn = self.path.with_name(f"{self.path.name}.torn")
             with open(torn, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(self._file.tail(length))
+                file.write(self._file.tail(end.length))
                 os.fsync(file.fileno())
-            self._file.cut(length)
-        self._crc = crc
+            self._file.cut(end.length)
+        if self._compressor is not None:
+            with self.path.open("rb") as written:
+                ending = self._compressor.go_on(written)
+            self._file.write(ending)
+        self._crc = end.crc
         for entry in before:
             self._shorthand.note(entry.record, entry.t)
         self._known = set(rows)
@@ -120,10 +127,12 @@ class Journal:
             self._file.check()
             if self._rows is not None:
                 self._rows.check()
-            lines = self._lines(records, t)
+            data = self._lines(records, t)
+            if self._compressor is not None:
+                data = self._compressor.block(data, last=isinstance(records[-1].event, SessionClosed))
             if numbers is not None:
                 self._keep(records, numbers)
-            self._file.write(lines)
+            self._file.write(data)
         except LogBroken:
             self.close()
             raise
@@ -163,3 +172,12 @@ class Journal:
         """Close the journal and, if nothing was ever written to it, remove its file."""
         self._file.discard()
         self.close()
+
+
+def _is_compressed(path: Path) -> bool:
+    """Return whether a log is or will be compressed."""
+    try:
+        with opened(path, "a log is a file") as file:
+            return is_compressed(path, file)
+    except OSError:
+        return path.name.endswith(ENDING)

@@ -85,7 +85,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             nursery.start_soon(trio.to_thread.run_sync, by_openai, server.url)
 
     trio.run(ask)
-    (found["log"],) = folder.glob("*.jsonl")
+    (found["log"],) = folder.glob("*.jsonl.zst")
     return found
 
 

@@ -1,16 +1,19 @@
 """Sessions that go on after their process died: cut anywhere, resumed, and compared with the uninterrupted one."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import trio
+from zstandard import ZstdDecompressor
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable, ReenactError
 from reenact.replay import check_log, replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
-from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.reader import Entry, LogFile, entries
+from reenact.runtime.log.writer import Journal
 
 SETTINGS: Final[dict[str, Any]] = {"n_slots": 2, "n_ctx": 24, "n_batch": 8, "max_reader_lag": 3, "max_pause": 0.5}
 """Two slots for more requests; contexts that shift; a reader that pauses and loses its slot."""
@@ -246,3 +249,38 @@ async def test_without_a_log_a_session_is_opened(tmp_path: Path) -> None:
         async with open_runtime(engine(), resume=True):
             pass
     assert issubclass(InvalidRequest, ReenactError)
+
+
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 397])
+async def test_a_compressed_session_goes_on_from_wherever_it_was_cut(whole: Path, stride: int) -> None:
+    """After each byte, what goes on has the texts of the uninterrupted session, in a file that zstd reads."""
+    expected = texts_of(whole)
+    path = whole.with_name("cut.jsonl.zst")
+    journal, first = Journal(path), 0
+    with LogFile(whole) as log:
+        for fact in facts_in(list(entries(log))):
+            journal.append([entry.record for entry in fact], fact[0].t)
+            first = first or journal.n_bytes
+    journal.close()
+    data = path.read_bytes()
+    rows = whole.with_name("whole.jsonl.rows").read_bytes()
+    for length in range(first, len(data) - 40, stride):
+        for old in path.parent.glob("cut.jsonl.zst*"):
+            old.unlink()
+        path.write_bytes(data[:length])
+        path.with_name("cut.jsonl.zst.rows").write_bytes(rows)
+        await resume(path)
+        for number, (finish_reason, text) in texts_of(path).items():
+            if finish_reason != "error" and expected[number][0] != "cancelled":
+                assert expected[number] == (finish_reason, text), f"cut after {length} bytes"
+        assert "same" == replay_log(path).verdict
+        printed = ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True).read()
+        with LogFile(path) as log:
+            assert [line.body[:-1] for line in log] == [line.rpartition(b',"crc"')[0] for line in printed.splitlines()]
+            assert log.n_bytes == path.stat().st_size
+
+
+def facts_in(whole: list[Entry]) -> list[list[Entry]]:
+    """Return the records of a log, those of each fact together."""
+    begins = [entry.record.n for entry in whole if entry.record.cause is None]
+    return [whole[begin:end] for begin, end in pairwise([*begins, len(whole)])]

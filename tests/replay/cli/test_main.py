@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import zstandard
 
 from reenact.replay.cli import main as cli
 from reenact.replay.decide import tier
+from tests.helpers.sessions import read_fields, write_fields
 from tests.replay import logs
 
 Captured = pytest.CaptureFixture[str]
@@ -236,3 +239,32 @@ def test_nothing_heavy_is_loaded(path: Path) -> None:
         )
         assert "[]" == done.stdout.splitlines()[-1]
         path.unlink()
+
+
+@pytest.mark.parametrize("command", ["run", "check", "show", "state", "texts"])
+def test_a_compressed_log(capsys: Captured, tmp_path: Path, command: str) -> None:
+    """Each command prints of a compressed log what it prints of a plain one, but for the name and the length."""
+    plain, packed = logs.short(tmp_path / "session.jsonl"), logs.short(tmp_path / "session.jsonl.zst")
+    told = [replay(capsys, command, plain), replay(capsys, command, packed)]
+    code, out, err = told[1]
+    out = re.sub("(bytes of log per token +)[0-9]+", r"\1?", out.replace(packed.name, plain.name))
+    assert (told[0][0], re.sub("(bytes of log per token +)[0-9]+", r"\1?", told[0][1]), told[0][2]) == (code, out, err)
+
+
+def test_a_smaller_log_is_compressed_like_its_log(capsys: Captured, tmp_path: Path) -> None:
+    """What is made of a compressed log has its name with an ending of the same kind, and is compressed too."""
+    session = logs.Session(tmp_path / "session.jsonl.zst")
+    session.request("one")
+    session.decode({1: b"1"})
+    session.journal.close()
+    code, out, _ = replay(capsys, "to-test", session.path)
+    assert (0, True) == (code, "test_session.py" in out)
+    lines = read_fields(logs.short(tmp_path / "bad.jsonl"))
+    lines[8]["text"] = "Become"
+    write_fields(tmp_path / "bad.jsonl", lines)
+    packed = tmp_path / "bad.jsonl.zst"
+    packed.write_bytes(zstandard.ZstdCompressor().compress((tmp_path / "bad.jsonl").read_bytes()))
+    code, out, _ = replay(capsys, "shrink", packed)
+    small = tmp_path / "bad-small.jsonl.zst"
+    assert (0, True) == (code, f"shrunk: {small}" in out)
+    assert zstandard.FRAME_HEADER == small.read_bytes()[:4]

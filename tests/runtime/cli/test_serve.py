@@ -92,5 +92,5 @@ def test_the_line_that_it_prints_works(tmp_path: Path, sent: signal.Signals) -> 
         server.send_signal(sent)
         _, err = server.communicate(timeout=30)
     assert (0, "") == (server.returncode, err)
-    (log,) = tmp_path.glob(f"*-{session}.jsonl")
+    (log,) = tmp_path.glob(f"*-{session}.jsonl.zst")
     assert "same" == replay_log(log).verdict

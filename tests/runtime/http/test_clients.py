@@ -287,7 +287,7 @@ async def test_an_answer_leads_to_its_recording(tmp_path: Path, capsys: pytest.C
             )
 
         headers = (await ask_openai(server, call)).headers
-    (log,) = tmp_path.glob(f"*-{headers['x-reenact-session']}.jsonl")
+    (log,) = tmp_path.glob(f"*-{headers['x-reenact-session']}.jsonl.zst")
     assert ("order-66", "1") == (headers["x-request-id"], headers["x-reenact-sequence"])
     assert 0 == replay(["show", str(log), "--only", "order-66"])
     shown = capsys.readouterr().out

@@ -74,7 +74,7 @@ async def test_a_client_that_reads_nothing_is_left(tmp_path: Path, fast_clock: M
     async with serving(model) as server, httpx.AsyncClient(base_url=server.url) as asking:
         slow = [await post(server.port, "/api/generate", RAW) for _ in range(N_SLOW)]
         assert 200 == (await asking.post("/api/generate", json=RAW | {"prompt": "y"})).status_code
-        (log,) = tmp_path.glob("*.jsonl")
+        (log,) = tmp_path.glob("*.jsonl.zst")
         await until(lambda: n_cancelled(log) == N_SLOW, seconds=400, pause=2)
         for stream in slow:
             await stream.aclose()
@@ -87,14 +87,14 @@ async def test_no_client_holds_up_the_end(tmp_path: Path, fast_clock: MockClock)
     async with serving(model) as server:
         slow = await begun(server, *[b"", HALF_HEAD, HALF_BODY] * N_SLOW)
         slow += [await post(server.port, "/api/generate", RAW) for _ in range(N_SLOW)]
-        await until(lambda: any(tmp_path.glob("*.jsonl")), seconds=400, pause=1)
+        await until(lambda: any(tmp_path.glob("*.jsonl.zst")), seconds=400, pause=1)
         asked = trio.current_time()
         server.ask_to_end()
         await server.ended.wait()
         assert trio.current_time() - asked < 2 * GRACE_SECONDS
         for stream in slow:
             await stream.aclose()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.jsonl.zst")
     assert "SessionClosed" == list(read_fields(log))[-1]["type"]
 
 

@@ -37,6 +37,6 @@ async def test_the_document_holds(tmp_path: Path) -> None:
     assert 0 == done.returncode, printed
     assert "Tested: 1" in printed
     assert [] == server.warnings
-    logs = sorted(folder.glob("*.jsonl"))
+    logs = sorted(folder.glob("*.jsonl.zst"))
     assert logs
     assert {"same"} == {replay_log(log).verdict for log in logs}

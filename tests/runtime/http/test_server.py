@@ -19,7 +19,7 @@ RAW = {"model": "m", "prompt": "x", "raw": True}
 
 def logs(folder: Path) -> list[Path]:
     """Return the logs, oldest first; each must replay the same."""
-    found = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    found = sorted(folder.glob("*.jsonl.zst"), key=lambda path: path.stat().st_mtime_ns)
     for log in found:
         assert "same" == replay_log(log).verdict
     return found
@@ -27,7 +27,7 @@ def logs(folder: Path) -> list[Path]:
 
 def logs_so_far(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Return the records of one type in the only log, which may grow."""
-    return [fields for log in folder.glob("*.jsonl") for fields in read_fields(log) if fields["type"] == kind]
+    return [fields for log in folder.glob("*.jsonl.zst") for fields in read_fields(log) if fields["type"] == kind]
 
 
 async def test_a_model_is_opened_when_it_is_asked(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_a_model_is_opened_when_it_is_asked(tmp_path: Path) -> None:
         listed = [tag["name"] for tag in (await asking.get("/api/tags")).json()["models"]]
     assert ("a", "m:latest", ["m:latest", "n:latest"]) == (response.json()["response"], running["name"], listed)
     (log,) = logs(tmp_path)
-    assert log.name.endswith(f"-m-latest-{response.headers['x-reenact-session']}.jsonl")
+    assert log.name.endswith(f"-m-latest-{response.headers['x-reenact-session']}.jsonl.zst")
     assert 0o600 == log.stat().st_mode & 0o777
 
 
@@ -66,7 +66,7 @@ async def test_a_model_is_unloaded(tmp_path: Path) -> None:
     assert "unload" == unloaded.json()["done_reason"]
     sessions = [one.headers["x-reenact-session"] for one in (first, second, third)]
     assert 3 == len(set(sessions))
-    assert sorted(sessions) == sorted(log.stem.rpartition("-")[2] for log in logs(tmp_path))
+    assert sorted(sessions) == sorted(log.name.removesuffix(".jsonl.zst").rpartition("-")[2] for log in logs(tmp_path))
 
 
 async def test_a_model_stays_for_longer_than_there_are_dates(tmp_path: Path) -> None:
