@@ -4,8 +4,10 @@ Names of functions, or beginnings of names ("slots.", "batcher._plan"), as argum
 exits with 1 if fewer than `SHARE` of the mutants are killed, if one survives that survivors.txt does not explain, or if
 one that it explains is killed.
 
-What killed a mutant is kept in .mutation.jsonl and counts as long as actors/ and the file of that test are the same. So
-a run that was stopped goes on where it was, and one after new tests tries the survivors alone.
+The test that killed a mutant is kept in .mutation.jsonl and counts as long as the mutant's module and the file of that
+test are the same. So a run that was stopped goes on where it was, and one after new tests tries the survivors alone;
+where a module has changed, each of its mutants is tried with the test that killed it before first. Without that file
+(`make clean` removes it) all are tried.
 """
 
 import json
@@ -14,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,19 +27,26 @@ import pytest
 from attrs import define, field
 
 from tests.mutants.generated.mutants import ACTORS, Mutant, generated
-from tests.mutants.generated.running import SETTINGS, TESTS, TIMED_OUT, Result, Runner, arguments, run_from_import
+from tests.mutants.generated.running import (
+    SETTINGS,
+    TESTS,
+    TIMED_OUT,
+    Killers,
+    Result,
+    Runner,
+    arguments,
+    run_from_import,
+)
 from tests.mutants.generated.survivors import TABLE, explained
 
 SHARE: Final = 0.9
 KEPT: Final = Path(".mutation.jsonl")
 
 
-def digest(*paths: Path) -> str:
-    """Return a digest of what files hold."""
-    return sha256(b"".join(path.read_bytes() for path in paths if path.is_file())).hexdigest()[:16]
-
-
-ACTORS_DIGEST: Final = digest(*sorted(ACTORS.glob("*.py")))
+@cache
+def digest(path: Path) -> str:
+    """Return a digest of what a file holds."""
+    return sha256(path.read_bytes() if path.is_file() else b"").hexdigest()[:16]
 
 
 @define
@@ -48,23 +58,18 @@ class Results:
     killed: list[Result] = field(factory=list)
     survived: list[Result] = field(factory=list)
 
-    def remember(self, mutants: list[Mutant]) -> tuple[list[Mutant], dict[str, list[str]]]:
-        """Return the mutants that are left to try, and which tests killed others of their functions."""
-        rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-        kept = {row["change"]: row for row in rows if row["actors"] == ACTORS_DIGEST}
-        left: list[Mutant] = []
-        killers: dict[str, list[str]] = {}
-        for mutant in mutants:
-            row = kept.get(str(mutant.change))
-            if row is None:
-                left.append(mutant)
-                continue
-            killers.setdefault(mutant.change.function, []).append(row["killer"])
-            if row["test"] == digest(file_of(row["killer"])):
-                self.killed.append(Result(mutant, row["killer"]))
-            else:
-                left.append(mutant)
-        return left, killers
+    def remember(self, mutants: list[Mutant]) -> tuple[list[Mutant], Killers]:
+        """Return the mutants that are left to try, and which tests killed mutants before."""
+        kept: dict[str, str] = {}
+        killers = Killers()
+        for row in map(json.loads, KEPT.read_text().splitlines() if KEPT.exists() else []):
+            killers.add(row["change"], row["killer"])
+            is_same = (row["module"], row["test"]) == (digest(module_of(row["change"])), digest(file_of(row["killer"])))
+            kept.pop(row["change"], None)
+            if is_same:
+                kept[row["change"]] = row["killer"]
+        self.killed = [Result(mutant, kept[str(mutant.change)]) for mutant in mutants if str(mutant.change) in kept]
+        return [mutant for mutant in mutants if str(mutant.change) not in kept], killers
 
     def add(self, result: Result) -> None:
         """Count a result, show it and keep it."""
@@ -75,8 +80,8 @@ class Results:
             return
         if n_done % 100 == 0:
             print(f"{n_done}/{self.n_mutants}", file=self.output, flush=True)
-        test = digest(file_of(result.killer))
-        row = {"change": str(change), "killer": result.killer, "actors": ACTORS_DIGEST, "test": test}
+        module, test = digest(module_of(str(change))), digest(file_of(result.killer))
+        row = {"change": str(change), "killer": result.killer, "module": module, "test": test}
         with KEPT.open("a") as kept:
             kept.write(json.dumps(row) + "\n")
 
@@ -100,6 +105,11 @@ class Results:
             file=self.output,
         )
         return int(n_killed < SHARE * self.n_mutants or bool(unexplained) or bool(wrong))
+
+
+def module_of(change: str) -> Path:
+    """Return the file that a mutant changes."""
+    return ACTORS / f"{change.partition('.')[0]}.py"
 
 
 def file_of(test: str) -> Path:

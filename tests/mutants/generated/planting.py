@@ -26,6 +26,8 @@ def _function(module: ModuleType, path: str) -> FunctionType:
     found = vars(reduce(getattr, owners, module))[name]
     if isinstance(found, property):
         found = found.fget
+    if isinstance(found, classmethod):
+        found = found.__func__
     if not isinstance(found, FunctionType):
         raise TypeError(f"{path} is no function")
     return found

@@ -7,19 +7,20 @@ function it changes, quickest first. What runs while its module is imported is f
 import os
 import resource
 import signal
-import sys
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from cProfile import Profile
+from itertools import zip_longest
 from pathlib import Path
 from time import process_time
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final
 
 import pytest
 from attrs import define, field, frozen
 
-from tests.mutants.generated.mutants import ACTORS, Mutant
+from tests.mutants.generated.mutants import ACTORS, Change, Mutant
 from tests.mutants.generated.planting import import_mutated, replace_function
 
 TESTS: Final = (
@@ -39,8 +40,10 @@ then not everything befalls them; those that hold the tests themselves against p
 SECONDS: Final = 5
 """Of the CPU that a test may take beyond five times what it takes without a mutant; a mutant that takes more goes round
 in circles, however busy the machine is."""
-SECONDS_ASLEEP: Final = 120
-"""By the wall clock, for all tests together or for one: a mutant that takes longer waits for what never comes."""
+SECONDS_AT_IMPORT: Final = 300
+"""Of the CPU that all tests together may take."""
+SECONDS_ASLEEP: Final = 20
+"""By the wall clock: a mutant that computes for less than a hundredth of them waits for what never comes."""
 MEMORY: Final = 4 * 2**30
 """Bytes: a mutant that goes round in circles may collect something on the way."""
 TIMED_OUT: Final = "timed out"
@@ -58,6 +61,41 @@ class Result:
 Told = Callable[[Result], None]
 
 
+def limit(seconds: float) -> None:
+    """Let this process end if it computes for more than ``seconds`` from now on, or sleeps."""
+    computed = process_time()
+
+    def look(number: int, _: FrameType | None) -> None:
+        nonlocal computed
+        before, computed = computed, process_time()
+        if computed - before < SECONDS_ASLEEP / 100:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_ASLEEP, SECONDS_ASLEEP)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+@define
+class Killers:
+    """The tests that killed mutants before, in earlier runs and with other actors too; they are tried first."""
+
+    of_mutants: dict[str, str] = field(factory=dict)
+    """By what a mutant changes."""
+    of_functions: dict[str, Counter[str]] = field(factory=lambda: defaultdict(Counter))
+
+    def add(self, change: str, killer: str) -> None:
+        """Count one more."""
+        self.of_mutants[change] = killer
+        self.of_functions[change.splitlines()[0].partition(" ")[0]][killer] += 1
+
+    def order(self, change: Change, items: Iterable[pytest.Item], seconds: Mapping[str, float]) -> list[pytest.Item]:
+        """Return tests in the order in which they are tried: likely killers first, and then quick ones."""
+        own, often = self.of_mutants.get(str(change)), self.of_functions[change.function]
+        return sorted(items, key=lambda item: (item.nodeid != own, -often[item.nodeid], seconds[item.nodeid]))
+
+
 def arguments(tests: Iterable[str]) -> list[str]:
     """Return what pytest is called with."""
     return ["-q", "-p", "no:cacheprovider", "--tb=no", "-k", LEFT_OUT, *tests]
@@ -72,7 +110,6 @@ def forked(act: Callable[[int], None]) -> str:
         try:
             os.close(reading)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             act(writing)
             status = 0
         except BaseException:  # noqa: BLE001  # whatever it is, this process ends here
@@ -126,7 +163,7 @@ def from_import(mutant: Mutant, tests: Iterable[str]) -> str:
 
     def act(writing: int) -> None:
         import_mutated(mutant)
-        signal.alarm(SECONDS_ASLEEP)
+        limit(SECONDS_AT_IMPORT)
         code = pytest.main(arguments(tests), plugins=[Watcher(writing)])
         if code != pytest.ExitCode.OK:
             # Without a test that failed: the mutant cannot even be imported.
@@ -140,8 +177,7 @@ class Runner:
     """A plugin of pytest that runs the tests once as they are, and then those that each mutant concerns."""
 
     mutants: list[Mutant]
-    killers: dict[str, list[str]]
-    """For a function the tests that killed mutants of it before; they are tried first."""
+    killers: Killers
     told: Told
     failed: list[str] = field(factory=list)
     """The tests that fail without any mutant, or what went wrong otherwise."""
@@ -167,7 +203,7 @@ class Runner:
         for mutant in self.mutants if not self.failed else []:
             result = Result(mutant, forked(lambda writing, mutant=mutant: self._try(session, mutant, writing)))  # type: ignore[misc]
             if result.killer:
-                self.killers.setdefault(mutant.change.function, []).append(result.killer)
+                self.killers.add(str(mutant.change), result.killer)
             self.told(result)
         return True
 
@@ -175,14 +211,10 @@ class Runner:
         replace_function(mutant)
         session.config.pluginmanager.unregister(self)
         session.config.pluginmanager.register(Watcher(writing))
-        for item, following in with_next(self._ordered(mutant.change.function)):
-            signal.alarm(SECONDS_ASLEEP)
-            signal.setitimer(signal.ITIMER_PROF, SECONDS + 5 * self._seconds[item.nodeid])
+        items = self.killers.order(mutant.change, self._covering[mutant.change.function], self._seconds)
+        for item, following in with_next(items):
+            limit(SECONDS + 5 * self._seconds[item.nodeid])
             run(item, following)
-
-    def _ordered(self, function: str) -> list[pytest.Item]:
-        often = Counter(self.killers.get(function, []))
-        return sorted(self._covering[function], key=lambda item: (-often[item.nodeid], self._seconds[item.nodeid]))
 
 
 def run(item: pytest.Item, following: pytest.Item | None) -> None:
@@ -192,21 +224,17 @@ def run(item: pytest.Item, following: pytest.Item | None) -> None:
 
 def with_next(items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
     """Return each test with the one after it, for which pytest keeps fixtures."""
-    return zip(items, [*items[1:], None], strict=True)
+    return zip_longest(items, items[1:])
 
 
 def functions_run(act: Callable[[], None]) -> set[str]:
     """Return which functions of actors/ run meanwhile, as `Change.function` names them."""
-    folder, found = str(ACTORS.resolve()), set[str]()
-
-    def profile(frame: FrameType, what: str, _: object) -> None:
-        if what == "call" and frame.f_code.co_filename.startswith(folder):
-            code = frame.f_code
-            found.add(f"{Path(code.co_filename).stem}.{code.co_qualname.partition('.<locals>')[0]}")
-
-    sys.setprofile(profile)
-    try:
+    folder = str(ACTORS.resolve())
+    with Profile(subcalls=False, builtins=False) as profile:
         act()
-    finally:
-        sys.setprofile(None)
-    return found
+    codes = [entry.code for entry in profile.getstats() if isinstance(entry.code, CodeType)]
+    return {
+        f"{Path(code.co_filename).stem}.{code.co_qualname.partition('.<locals>')[0]}"
+        for code in codes
+        if code.co_filename.startswith(folder)
+    }
