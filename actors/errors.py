@@ -189,7 +189,7 @@ def reading(field: str) -> Iterator[None]:
 
 def cut(text: str, length: int = _MAX_DESCRIPTION) -> str:
     """Return a text that a log can hold, with at most ``length`` characters and an ellipsis."""
-    text = text[: length + 1].encode("utf-8", "backslashreplace").decode()
+    text = text[: length + 1].encode(errors="backslashreplace").decode()
     return text if len(text) <= length else text[:length] + "…"
 
 

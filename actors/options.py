@@ -47,8 +47,8 @@ class RequestOptions(TypedDict, total=False):
     deadline: float | None
 
 
-_TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-"""W3C Trace Context, section 3.2."""
+_TRACEPARENT: Final = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, section 3.2: there is no version ff, and zeros are no trace and no parent."""
 
 
 @frozen
@@ -407,10 +407,9 @@ def check_traceparent(text: object) -> str:
     Raises:
         InvalidRequest: The value is not such a text.
     """
-    found = None if type(text) is not str else _TRACEPARENT.fullmatch(text)
-    if found is None or found[1] == "ff" or not (int(found[2], 16) and int(found[3], 16)):
+    if type(text) is not str or not _TRACEPARENT.fullmatch(text):
         raise InvalidRequest("traceparent", "expected 00-TRACE-PARENT-FLAGS, with 32, 16 and 2 hexadecimal digits")
-    return found[0]
+    return text
 
 
 def too_long(field_name: str) -> InvalidRequest:

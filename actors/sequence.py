@@ -188,7 +188,7 @@ def _take(state: Sequence, sample: e.Sample) -> list[e.Event]:
     if sample.eog:
         return [
             e.EogSampled(sequence=state.sequence, index=index, token=sample.token),
-            _finished(state, "stop", n_sampled=index + 1, text=release(state.held)),
+            _finished(state, "stop", n_sampled=index + 1),
         ]
     assembled = assemble(state.held, state.held_by, sample.piece, state.options.stop)
     if assembled.stop is not None:

@@ -88,7 +88,7 @@ def first_stop(pending: bytes, stops: tuple[str, ...]) -> tuple[int, str] | None
 
 def release(held: bytes) -> str:
     """Return ``held`` as the text that goes out when nothing can follow."""
-    return held.decode("utf-8", "replace")
+    return held.decode(errors="replace")
 
 
 def _beginning_of_stop(pending: bytes, stops: tuple[str, ...]) -> int:

@@ -84,3 +84,69 @@ def test_an_error_says_how_it_is_answered() -> None:
         "InternalError": (500, 5),
     }
     assert expected == {type(error).__name__: (error.status, error.exit_code) for error in ERRORS}
+
+
+def test_a_log_holds_another_reason_if_there_is_one() -> None:
+    """The recorded reason of an invalid request is its reason, or the one that may stand in a log."""
+    assert "it is empty" == errors.InvalidRequest("stop", "it is empty").recorded
+    assert "it is" == errors.InvalidRequest("stop", "it is empty", recorded="it is").recorded
+    found = errors.InvalidRequest.because("stop", "it cannot be read", KeyError("secret"))
+    assert ("stop", "it cannot be read: KeyError: 'secret'") == found.args
+    assert "it cannot be read: KeyError" == found.recorded
+
+
+class Unshown(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise OSError("gone")
+
+    __repr__ = __str__
+
+
+class Text(str):
+    """A text that another text shows."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another"
+
+
+class Shown:
+    """A value whose `repr` is no plain text."""
+
+    def __repr__(self) -> str:
+        return Text("mine")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2**53 - 1, "9007199254740991"),
+        (-(2**53), "a number beyond 2^53"),
+        (2**53, "a number beyond 2^53"),
+        ("x" * 78, f"'{'x' * 78}'"),
+        ("x" * 10**6, f"'{'x' * 79}…"),
+        ([1] * 10**6, f"[{'1, ' * 26}1…"),
+        ({"a": "é" * 100}, f"{{'a': '{'é' * 73}…"),
+        (Unshown(), "a value of type Unshown that cannot be shown"),
+        (Shown(), "mine"),
+        (Text("mine"), "'mine'"),
+    ],
+)
+def test_a_value_is_shown_in_short(value: object, text: str) -> None:
+    """A value is shown as Python writes it, in 80 characters at most, whatever its type does."""
+    assert text == errors.shown(value)
+
+
+def test_a_message_that_cannot_be_shown_is_said_to_be_so() -> None:
+    """An exception whose message cannot be had is described by its type."""
+    assert "Unshown with a message that cannot be shown" == errors.description(Unshown())
+
+
+def test_a_description_is_no_longer_than_a_log_wants() -> None:
+    """A description of 2,000 characters stands as it is, and of a longer one the first 2,000 and an ellipsis."""
+    longest = "x" * 1990
+    assert f"KeyError: {longest[2:]}ab" == errors.description(errors.InternalError(f"KeyError: {longest[2:]}ab"))
+    assert f"OSError: {longest}x…" == errors.description(OSError(f"{longest}xy"))

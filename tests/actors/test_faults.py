@@ -167,3 +167,14 @@ def test_a_batcher_that_goes_round_in_circles_is_out(monkeypatch: pytest.MonkeyP
     assert len(records) < 200
     reason = "batcher raised RuntimeError: it goes round in circles: 100 records follow from one fact"
     assert [reason] * 2 == [driver.failure(number).reason[: len(reason)] for number in (first, urgent)]
+
+
+@pytest.mark.parametrize(("most", "failed"), [(2, []), (1, ["batcher"])])
+def test_as_many_records_may_follow_as_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, most: int, failed: list[str]
+) -> None:
+    """A third record, the plan, may follow the two that tokens lead to before it if two are allowed, and not if one."""
+    monkeypatch.setattr("reenact.actors.kernel.MOST_RECORDS", most)
+    driver = Driver()
+    driver.submit(b"a")
+    assert failed == [event.failed for event in driver.events(e.ActorFailed)]

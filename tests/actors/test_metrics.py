@@ -3,6 +3,7 @@
 import pytest
 
 from reenact.actors import events as e
+from reenact.actors.errors import Failure
 from reenact.actors.metrics import (
     TIME_BOUNDS,
     Distribution,
@@ -97,6 +98,23 @@ def test_used_cells_are_counted() -> None:
     assert (200, 3 + 10) == cells_of(driver)
 
 
+def test_lost_cells_are_not_used() -> None:
+    """Where the engine has lost all cells, none of them holds an input."""
+    driver = Driver(n_slots=2, n_ctx=100)
+    driver.submit(b"a", prompt=5)
+    driver.run()
+    driver.give(e.CellsLost())
+    assert (200, 0) == cells_of(driver)
+
+
+def test_a_batch_without_a_plan_has_no_time() -> None:
+    """An outcome is counted as a batch, and only one whose plan was recorded has a time and cells."""
+    metrics = Metrics()
+    metrics.add(e.BatchDecoded(batch=0, code=e.DONE, positions=((0, 2),)), SECOND)
+    now = metrics.statistics()
+    assert (1, 0, 0) == (now.n_batches, now.decode_time.count, now.n_used_cells)
+
+
 def cells_of(driver: Driver) -> tuple[int, int]:
     """Return how many cells there are, and how many are used."""
     found = Clock(driver).metrics.statistics()
@@ -126,6 +144,18 @@ def test_reuse_is_counted() -> None:
     assert (SHARED, 1, SHARED * 4 + 1) == (end.n_cached, end.n_forks, end.n_prompt)
 
 
+def test_every_fork_is_counted() -> None:
+    """Two requests that begin alike beside each other fork the same slot, and both count."""
+    driver = Driver(n_slots=3, n_ctx=200, n_batch=200)
+    driver.submit(b"a", prompt=SHARED * 3)
+    driver.run()
+    for last in range(2):
+        driver.submit(b"a", b"b", prompt=(*range(100, 100 + SHARED), last))
+    driver.run()
+    end = Clock(driver).metrics.statistics()
+    assert (2, 2 * SHARED) == (end.n_forks, end.n_cached)
+
+
 def test_shifts_and_truncation_are_counted() -> None:
     """How much of a prompt was left out, and how often a context was shifted, is told by request and in all."""
     driver = Driver(n_ctx=8)
@@ -148,7 +178,8 @@ def test_preemption_is_counted() -> None:
     assert (1, 1, 1) == (now.n_active, now.n_waiting, now.n_preempted)
     driver.run()
     clock = Clock(driver)
-    assert (1, 2) == (clock.metrics.timelines[1].n_preempted, clock.metrics.statistics().queue_time.count)
+    end = clock.metrics.statistics()
+    assert (1, 2, 0) == (clock.metrics.timelines[1].n_preempted, end.queue_time.count, end.n_waiting)
     assert 1.0 == clock.times(1).queued
 
 
@@ -184,6 +215,30 @@ def test_what_was_not_sampled_is_not_counted() -> None:
     clock = Clock(driver)
     assert 2 == clock.metrics.statistics().n_sampled
     assert 0.0 == clock.times(1).generation
+
+
+def test_a_token_counts_behind_those_that_do_not() -> None:
+    """After a NaN and after tokens of sequences that have ended, forgotten or not, a token of the batch is counted."""
+    driver = Driver(n_slots=4)
+    numbers = [driver.receive(b"a", b"b") for _ in range(4)]
+    for number in reversed(numbers):
+        driver.tokenize(number)
+    driver.step()
+    driver.cancel(2)
+    driver.receive(b"c")
+    driver.cancel(3)
+    driver.step(nan=frozenset({1}))
+    clock = Clock(driver)
+    assert 4 + 3 == clock.metrics.statistics().n_sampled
+    assert (4.0, 1) == (clock.times(4).generation, clock.metrics.statistics().inter_token_time.count)
+
+
+def test_refused_requests_are_counted() -> None:
+    """Each request that never had a number is counted, and as nothing else."""
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.add(e.RequestRefused(request_id=None, failure=Failure(kind="invalid_request", reason="so")), 0)
+    assert Statistics(n_refused=2, n_records=2) == metrics.statistics()
 
 
 def test_a_session_without_requests_has_no_figures() -> None:

@@ -2,20 +2,32 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import pytest
 
-from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_GRAMMAR_BYTES, MAX_INTEGER, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS
+from reenact.actors.errors import InternalError, InvalidRequest
+from reenact.actors.limits import (
+    MAX_GRAMMAR_BYTES,
+    MAX_INTEGER,
+    MAX_PROMPT_BYTES,
+    MAX_STOP_BYTES,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+)
 from reenact.actors.options import (
+    CHANGEABLE,
     DRAW_OPTIONS,
     OPTION_NAMES,
     OPTIONS,
     Options,
     RequestOptions,
     about,
+    check_text,
+    check_traceparent,
+    option_bounds,
     options_of,
     utf8,
 )
@@ -156,6 +168,19 @@ def test_what_is_tried_of_an_option_is_allowed() -> None:
         assert name == "seed" or OPTIONS[name].default in about(name).tried
 
 
+def test_a_fork_may_change_what_acts_on_tokens_to_come() -> None:
+    """All options but those that were applied before, or that give the whole text its form."""
+    fixed = {"num_keep", "truncate", "format", "grammar", "priority", "deadline"}
+    assert fixed == set(OPTION_NAMES) - set(CHANGEABLE)
+
+
+def test_draws_depend_on_the_seed_and_the_samplers() -> None:
+    """The options that a draw depends on are the seed and the options of llama.cpp's samplers."""
+    samplers = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+    penalties = ("repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty")
+    assert ("seed", *samplers, *penalties) == DRAW_OPTIONS
+
+
 def test_the_defaults_are_ollamas() -> None:
     """A request without options gets what ollama gives: the defaults of docs/runner-semantics.md section 1."""
     options = Options(seed=1)
@@ -207,3 +232,81 @@ def test_text_that_is_none_is_refused() -> None:
     """A lone surrogate in a prompt is an error that names the field and the place."""
     with pytest.raises(InvalidRequest, match="prompt: a lone surrogate at character 2 is not text"):
         utf8("prompt", "ab\udfff")
+
+
+def test_a_text_is_no_longer_than_a_prompt_may_be() -> None:
+    """A text of as many bytes as a prompt may have is returned; a longer one and no text are errors of the field."""
+    longest = "é" * (MAX_PROMPT_BYTES // 2)
+    assert longest == check_text("prompt", longest)
+    for wrong, reason in ((longest + "a", "it has more than 1,048,576 bytes"), (b"a", "expected a string, got bytes")):
+        with pytest.raises(InvalidRequest) as raised:
+            check_text("prompt", wrong)
+        assert ("prompt", reason) == (raised.value.field, raised.value.reason)
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize("text", [f"00-{TRACE}-{PARENT}-01", f"fe-{'0' * 31}1-1{'0' * 15}-00"])
+def test_a_traceparent_is_returned(text: str) -> None:
+    """A traceparent of any version that has a trace and a parent is kept as it is."""
+    assert text == check_traceparent(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        f"00-{TRACE}-{PARENT}-01".encode(),
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01\n",
+        f"00-{TRACE[1:]}-{PARENT}-01",
+    ],
+)
+def test_what_is_no_traceparent_is_refused(text: object) -> None:
+    """Another form, the version ff, and a trace or a parent of zeros are errors of the argument."""
+    with pytest.raises(InvalidRequest) as raised:
+        check_traceparent(text)
+    assert "traceparent" == raised.value.field
+    assert "expected 00-TRACE-PARENT-FLAGS, with 32, 16 and 2 hexadecimal digits" == raised.value.reason
+
+
+def test_the_bounds_of_an_option_are_known() -> None:
+    """A number has the bounds that its value is checked against; an option of another type has none."""
+    assert (0, MAX_TOP_LOGPROBS) == (option_bounds("top_logprobs").low, option_bounds("top_logprobs").high)
+    with pytest.raises(InternalError, match="stop has no bounds"):
+        option_bounds("stop")
+
+
+class Broken(dict[str, str]):
+    """A schema that cannot be read."""
+
+    def items(self) -> Any:
+        """Fail."""
+        raise OSError("gone")
+
+
+def _broken() -> Iterator[str]:
+    yield "a"
+    raise OSError("gone")
+
+
+@pytest.mark.parametrize(("field", "value"), [("format", Broken(a="b")), ("stop", _broken())])
+def test_a_value_that_raises_is_refused_by_name(field: str, value: object) -> None:
+    """A value that raises while it is read is an error that names the field and the exception."""
+    wrong: dict[str, Any] = {"seed": 1, field: value}
+    with pytest.raises(InvalidRequest) as raised:
+        Options(**wrong)
+    assert (field, "it cannot be read: OSError: gone") == (raised.value.field, raised.value.reason)
+
+
+def test_of_too_many_stop_strings_one_is_read() -> None:
+    """An endless list of stop strings is an error, and no more of them are read than show that."""
+    read = count()
+    with pytest.raises(InvalidRequest, match="expected at most 64 stop strings"):
+        Options(seed=1, stop=(f"{number}" for number in read))
+    assert MAX_STOPS + 1 == next(read)

@@ -5,8 +5,8 @@ from attrs import evolve as changed
 
 from reenact.actors import events as e
 from reenact.actors.inputs import Inputs
-from reenact.actors.schedule import ROUND, next_batch, share_rows, turn_of
-from reenact.actors.slots import Slot, Work, decoded, takes_over, usable
+from reenact.actors.schedule import ROUND, awaited, next_batch, share_rows, turn_of
+from reenact.actors.slots import Choice, Slot, Work, decoded, takes_over, usable
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,26 @@ def test_part_of_an_uncut_run_that_was_aborted_is_evaluated_again() -> None:
     part = e.Part(sequence=1, slot=0, position=4, inputs=tuple(range(4, 9)))
     slot = Slot(work=work, cells=work.inputs.first(4), n_cells=4)
     assert [4, 4, 9] == [len(decoded(slot, part, last, code=e.ABORTED).cells) for last in (3, 6, 8)]
+
+
+def _busy(sequence: int, n_cells: int, n_inputs: int, *, draw: int = 0) -> Slot:
+    """Return a slot with ``n_cells`` of the inputs 0, 1, ... of a sequence."""
+    work = Work(sequence=sequence, priority=0, inputs=Inputs(range(n_inputs)), wants=e.Draw(draw))
+    return Slot(work=work, cells=work.inputs.first(n_cells), n_cells=n_cells)
+
+
+MINE = Work(sequence=9, priority=0, inputs=Inputs([*range(200), -1]), wants=e.Draw(0))
+
+
+@pytest.mark.parametrize(("reused", "expected"), [(149, 7), (150, None)])
+def test_a_beginning_is_awaited_if_that_saves_as_many_rows(reused: int, expected: int | None) -> None:
+    """A wait of 50 batches with a row each is worth 50 rows: the common ones less the reused ones and a copy's row."""
+    assert expected == awaited(MINE, Choice(1, reused), [_busy(7, 100, 300), Slot()], 2, 256)
+
+
+def test_only_a_prompt_that_has_not_come_so_far_is_awaited() -> None:
+    """A sequence that generates is not waited for, nor one that has evaluated what is common, but one behind them."""
+    passed = [Slot(), _busy(5, 299, 300, draw=1), _busy(6, 200, 300)]
+    assert None is awaited(MINE, Choice(0, 0), passed, 8, 256)
+    assert 7 == awaited(MINE, Choice(0, 0), [*passed, _busy(7, 199, 300)], 8, 256)
+    assert 5 == awaited(MINE, Choice(0, 0), [_busy(5, 199, 300), _busy(7, 199, 300)], 8, 256)

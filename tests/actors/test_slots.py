@@ -255,3 +255,4 @@ def test_a_text_is_pooled_once_and_leaves_no_cells() -> None:
     assert pooling(pool=False) == decoded(pooling(), rows, -1, code=e.DONE)
     assert changed(pooling(), n_cells=2) == decoded(pooling(), rows, 1, code=e.ABORTED)
     assert Slot(n_cells=2) == decoded(Slot(), rows, 1, code=e.ABORTED)
+    assert pooling(pool=False) == decoded(changed(pooling(), cells=Inputs([1]), n_cells=1), rows, -1, code=e.DONE)
