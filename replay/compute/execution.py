@@ -21,6 +21,7 @@ from reenact.actors.routing import ROUTES
 from reenact.runtime.engine.drawings import Drawings
 from reenact.runtime.engine.protocol import Drawing, Engine
 from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers, numbers_of
+from reenact.runtime.log.codec import SCHEMA
 from reenact.runtime.log.line import Line
 from reenact.runtime.log.reader import EntryReader
 
@@ -128,7 +129,7 @@ def executed_records(lines: Iterable[Line]) -> Iterator[e.Record]:
     for line in lines:
         # In the form that our writer gives a line, its type comes first.
         begins = _BEGINNING.match(line.body)
-        if begins is not None and begins[1] in _SKIPPED:
+        if begins is not None and begins[1] in _SKIPPED and reader.schema == SCHEMA:
             continue
         record = reader.record(line)
         if _matters(record.event):

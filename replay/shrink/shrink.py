@@ -29,6 +29,7 @@ from reenact.replay.shrink.question import Breaks, Diverges, Shows, Wrong
 from reenact.replay.shrink.reduce import Reduction
 from reenact.replay.verdict import Verdict
 from reenact.runtime.engine.row_numbers import Numbers
+from reenact.runtime.log.codec import FORMAT, SCHEMA
 from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.log.rows import RowsCorrupt, RowsFile, RowsMissing, rows_in
 from reenact.runtime.log.writer import Journal
@@ -274,7 +275,10 @@ def _write(journal: Journal, shows: Shows, numbers: Numbers | None) -> None:
     for played in shows.played:
         records = played.records
         if played.index < 0 and isinstance(header := records[0].event, e.SessionOpened):
-            records = [changed(records[0], event=changed(header, engine=_NOT_COMPUTED)), *records[1:]]
+            records = [
+                changed(records[0], event=changed(header, engine=_NOT_COMPUTED, format=FORMAT, schema=SCHEMA)),
+                *records[1:],
+            ]
         journal.append(records, played.t, numbers)
     journal.close()
 

@@ -37,8 +37,8 @@ FORMAT: Final = 2
 SCHEMA: Final = 6
 """The version of the events, and of the states whose digest closes a log."""
 
-OLDEST: Final = {"format": 2, "schema": 6}
-"""The oldest versions that can be read. The others were never released."""
+OLDEST_FORMAT: Final = 2
+"""The oldest format that can be read; `reenact.runtime.log.upcasters` has the oldest schema."""
 
 ENVELOPE: Final = ("n", "t", "type", "actor", "cause")
 

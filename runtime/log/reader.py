@@ -24,10 +24,11 @@ from reenact.actors.inputs import rows_of
 from reenact.actors.limits import MAX_LINE_BYTES, MAX_PROMPT_NUMBERS, MAX_PROMPT_ROWS
 from reenact.actors.options import check_text, check_traceparent
 from reenact.actors.routing import ROUTES, Origin
-from reenact.runtime.log.codec import FORMAT, OLDEST, SCHEMA, Fields, UnreadableRecord, decode, loads
+from reenact.runtime.log.codec import FORMAT, OLDEST_FORMAT, SCHEMA, Fields, UnreadableRecord, decode, loads
 from reenact.runtime.log.compressed import CompressedText, DamagedFile, is_compressed
 from reenact.runtime.log.line import CRC_KEY, TAIL, Line, tail_of
 from reenact.runtime.log.shorthand import Shorthand
+from reenact.runtime.log.upcasters import oldest_schema, upcast
 from reenact.runtime.regular import opened
 
 
@@ -149,16 +150,15 @@ def _check_versions(raw: bytes) -> None:
     except UnreadableRecord:
         return
     if header.get("type") == "SessionOpened":
-        for name, ours in (("format", FORMAT), ("schema", SCHEMA)):
+        versions = {"format": (OLDEST_FORMAT, FORMAT), "schema": (oldest_schema(), SCHEMA)}
+        for name, (oldest, ours) in versions.items():
             theirs = header.get(name)
             if type(theirs) is int and theirs > ours:
                 cure = "use the reenact that wrote it, or a newer one"
                 raise LogNotComparable(f"the log's {name} is {theirs} and this program reads up to {ours}: {cure}")
-            if type(theirs) is int and theirs < OLDEST[name]:
+            if type(theirs) is int and theirs < oldest:
                 cure = "use the reenact that wrote it"
-                raise LogNotComparable(
-                    f"the log's {name} is {theirs} and this program reads from {OLDEST[name]}: {cure}"
-                )
+                raise LogNotComparable(f"the log's {name} is {theirs} and this program reads from {oldest}: {cure}")
 
 
 def _difference(tail: bytes, due: bytes) -> str:
@@ -192,6 +192,8 @@ class EntryReader:
 
     def __init__(self) -> None:
         self.shorthand = Shorthand()
+        self.schema = SCHEMA
+        """The log's schema, once its first line was read."""
         self._t = 0
 
     def entries(self, lines: Iterable[Line]) -> Iterator[Entry]:
@@ -204,7 +206,7 @@ class EntryReader:
         """
         for line in lines:
             try:
-                fields = loads(line.body)
+                fields = self._today(line)
                 record = self.shorthand.usual(fields)
                 if record is not None and record.n == line.number - 1 and self._t == self.shorthand.t:
                     self.shorthand.note(record, self._t)
@@ -221,7 +223,14 @@ class EntryReader:
         Raises:
             UnreadableRecord: It is not JSON, or nothing gives what it leaves out.
         """
-        return self.shorthand.whole(loads(line.body))
+        return self.shorthand.whole(self._today(line))
+
+    def _today(self, line: Line) -> Fields:
+        """Return the plain values of a line, in today's schema."""
+        fields = loads(line.body)
+        if line.number == 1 and fields.get("type") == "SessionOpened" and type(fields.get("schema")) is int:
+            self.schema = fields["schema"]
+        return fields if self.schema == SCHEMA else upcast(fields, self.schema)
 
     def record(self, line: Line) -> e.Record:
         """Return the record of a line, if those that were skipped before it are of no matter to it.

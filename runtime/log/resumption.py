@@ -16,6 +16,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.runtime.engine.driver import Driver
+from reenact.runtime.log.codec import SCHEMA
 from reenact.runtime.log.reader import EmptyLog, LogFile, entries
 from reenact.runtime.log.restored import Fact, restored
 from reenact.runtime.log.rows import RowsFile
@@ -72,6 +73,8 @@ def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
             rows.meet(entry.record.event.inputs)
     if isinstance(whole[-1].record.event, e.SessionClosed):
         raise LogNotComparable("its session was closed, so there is nothing to resume: record into another file")
+    if header.schema != SCHEMA:
+        raise LogNotComparable(f"its schema is {header.schema}, and lines of schema {SCHEMA} cannot follow: fork it")
     driver = Driver()
     facts = restored(driver, header, whole)
     state = driver.kernel.state

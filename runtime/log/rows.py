@@ -27,6 +27,7 @@ from reenact.actors.errors import LogCorrupt, LogNotComparable
 from reenact.actors.events import PromptTokenized, SessionOpened
 from reenact.actors.inputs import Input, Row, rows_of
 from reenact.runtime.engine.row_numbers import NUMBER_SIZE, row_with
+from reenact.runtime.log.codec import SCHEMA
 from reenact.runtime.log.reader import EntryReader, LogFile
 from reenact.runtime.regular import opened
 
@@ -174,7 +175,7 @@ def rows_in(log: LogFile) -> RowsFile:
     for line in log:
         if line.number == 1 and isinstance(header := reader.record(line).event, SessionOpened):
             rows = RowsFile(log.path, header.context.n_embd)
-        elif b'"PromptTokenized"' in line.body[:_BEGINNING]:
+        elif reader.schema != SCHEMA or b'"PromptTokenized"' in line.body[:_BEGINNING]:
             event = reader.record(line).event
             rows.meet(event.inputs if isinstance(event, PromptTokenized) else ())
     return rows
