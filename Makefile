@@ -19,7 +19,7 @@ SIMULATE ?= --seeds 100
 MEASURES := chat schema cancel copy core prices shift alone waiting numerics http http_load slow_clients fuzz_models fuzz_logs
 
 .PHONY: help demo test test-all rules mutants mutants-generated simulate golden soak soak-core measure \
-	$(MEASURES:%=measure-%) fuzz-http docs format clean
+	$(MEASURES:%=measure-%) fuzz-http crash docs format clean
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
@@ -30,6 +30,7 @@ help:
 	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: the tests must kill 90 of 100, and the rest is explained'
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
+	@echo 'make crash    kill a process that serves requests 2,050 times, go on with its session, compare all that readers got'
 	@echo 'make soak     record a long load, execute it again, compare every bit: half an hour on 2 cores'
 	@echo 'make soak-core 10 million steps of the core, every rule held after each: an hour on 2 cores, goes on where it was'
 	@echo 'make fuzz-http 100,000 requests that nobody sends, given to the server: a quarter of an hour on 2 cores; FUZZ="--seed S --requests N"'
@@ -88,6 +89,9 @@ fuzz-http: .venv/.installed
 
 soak: .venv/.installed
 	$(BIN)/python -m tests.measure.soak $(SOAK)
+
+crash: .venv/.installed
+	$(BIN)/python -m tests.measure.crash $(CRASH)
 
 soak-core: .venv/.installed
 	$(BIN)/python -m tests.measure.soak_core $(SOAK_CORE)

@@ -230,8 +230,9 @@ class Runtime:
     async def resume(self, request: int | str, *, from_token: int = 0) -> AsyncIterator[Stream]:
         """Read on in a request from before the session was resumed: ``async with runtime.resume(...) as stream``.
 
-        The stream has first what was emitted from a token on, and then the rest as it grows. Leaving the block before
-        the end cancels the sequence.
+        The stream has first what was emitted from a token on, and then the rest as it grows. A caller drops the text
+        that it had after the last chunk with tokens: it is the beginning of the next token's, and comes again. Leaving
+        the block before the end cancels the sequence.
 
         Args:
             request: The request's number in the log, or its ``request_id``; of several with this id the latest.
