@@ -8,6 +8,8 @@ The rules that hold here:
 * Once a client is gone, ``receive`` reports it, and sending to it cancels the application.
 """
 
+import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -66,9 +68,10 @@ class Connection:
                 answered()
             await self._linger()
 
-    async def turn_away(self) -> None:
-        """Answer with 503, because there are too many connections."""
-        await self._write(_REFUSAL % 503)
+    async def refuse(self, status: int) -> None:
+        """Answer a connection that has no request."""
+        with suppress(*_GONE), trio.move_on_after(STALLED_SECONDS):
+            await self._stream.send_all(_REFUSAL % status)
 
     async def _head(self) -> dict[str, Any] | None:
         """Wait for a request, and return its scope for ASGI; None if there is none."""
@@ -80,7 +83,7 @@ class Connection:
                     if not begun:
                         begun, limit.deadline = True, trio.current_time() + HEAD_SECONDS
             except h11.RemoteProtocolError as error:
-                await self._write(_REFUSAL % error.error_status_hint)
+                await self.refuse(error.error_status_hint)
                 return None
             if isinstance(event, h11.Request):
                 self._answering, self._is_head = trio.CancelScope(), event.method == b"HEAD"
@@ -122,13 +125,26 @@ class Connection:
         await self._write(data)
 
     async def _write(self, data: bytes) -> None:
+        """Send a part of an answer; if the client is gone, or takes nothing, the answering is cancelled."""
         try:
-            for at in range(0, len(data), _PIECE):
-                with trio.fail_after(STALLED_SECONDS):
-                    await self._stream.send_all(data[at : at + _PIECE])
-        except (trio.TooSlowError, *_GONE):
+            # A token nearly always goes out at once, for a third of what trio's way would cost.
+            at = self._at_once(data)
+            while at < len(data):
+                self._answering.deadline = trio.current_time() + STALLED_SECONDS
+                await self._stream.send_all(data[at : at + _PIECE])
+                at += _PIECE
+        except _GONE:
             self._answering.cancel()
-            await trio.lowlevel.checkpoint()
+        finally:
+            self._answering.deadline = math.inf
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _at_once(self, data: bytes) -> int:
+        """Send as much as the system takes without waiting, and return its length."""
+        try:
+            return os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
 
     def _next_cycle(self) -> bool:
         """Return whether the answer is complete and another request may come."""

@@ -147,7 +147,7 @@ class Outgoing:
 
     async def whole(self, value: Any) -> None:
         """Send a value as JSON."""
-        body = orjson.dumps(value)
+        body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
         await self._start(JSON, [("content-length", str(len(body)))])
         self._ending = True
         await self._send({"type": "http.response.body", "body": body})

@@ -30,6 +30,7 @@ MAX_CONNECTIONS: Final = 512
 """The most connections: half of the files that a process can usually open."""
 
 _BACKLOG: Final = 128
+_FULL: Final = 503
 
 
 @frozen(kw_only=True)
@@ -156,7 +157,7 @@ class _Taken:
         """Serve a connection if there is room; the caller closes its stream."""
         one = Connection(stream)
         if len(self._open) >= MAX_CONNECTIONS and not self._makes_room():
-            await one.turn_away()
+            await one.refuse(_FULL)
             return
         self._open[one] = None
         try:

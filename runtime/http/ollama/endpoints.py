@@ -213,7 +213,7 @@ def _streamed(part: Schema) -> Answers:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return orjson.dumps(value) + b"\n"
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
 async def _running(_: Request) -> PlainTextResponse:

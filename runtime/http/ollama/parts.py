@@ -66,7 +66,7 @@ class OllamaAnswer:
         return self._part(Thought()) | {"done": True, "done_reason": reason}
 
     def _part(self, thought: Thought) -> dict[str, Any]:
-        return {"model": self._model, "created_at": rfc3339(datetime.now(UTC)), **self._text(thought)}
+        return {"model": self._model, "created_at": datetime.now(UTC), **self._text(thought)}
 
     def _text(self, thought: Thought) -> dict[str, Any]:
         thinking = {"thinking": thought.thinking} if thought.thinking else {}

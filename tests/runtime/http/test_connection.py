@@ -30,6 +30,12 @@ def fast_clock() -> MockClock:
     return MockClock(rate=20)
 
 
+@pytest.fixture
+def slower_clock() -> MockClock:
+    """Return a clock on which 4 seconds pass in one, for what the machine itself has a share in."""
+    return MockClock(rate=4)
+
+
 # ---------------------------------------------------------------- slow clients
 
 
@@ -81,7 +87,7 @@ async def test_a_client_that_reads_nothing_is_left(tmp_path: Path, fast_clock: M
     assert "same" == replay_log(log).verdict
 
 
-async def test_no_client_holds_up_the_end(tmp_path: Path, fast_clock: MockClock) -> None:
+async def test_no_client_holds_up_the_end(tmp_path: Path, slower_clock: MockClock) -> None:
     """Beside clients that are slow in every way, the server ends when its grace time is over, and closes the log."""
     model = scripted("m", tmp_path, LARGE, settings={"max_reader_lag": 4, "n_slots": N_SLOW})
     async with serving(model) as server:
@@ -91,7 +97,7 @@ async def test_no_client_holds_up_the_end(tmp_path: Path, fast_clock: MockClock)
         asked = trio.current_time()
         server.ask_to_end()
         await server.ended.wait()
-        assert trio.current_time() - asked < 2 * GRACE_SECONDS
+        assert trio.current_time() - asked < 3 * GRACE_SECONDS
         for stream in slow:
             await stream.aclose()
     (log,) = tmp_path.glob("*.jsonl.zst")
@@ -165,7 +171,7 @@ async def asked(*requests: bytes, application: ASGIApp = echo) -> str:
     async with answering(application, warnings) as stream:
         for request in requests:
             await stream.send_all(request)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             found = await rest(stream)
     assert [] == warnings
     return found.decode()

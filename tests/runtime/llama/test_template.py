@@ -270,3 +270,15 @@ def test_marks_go_with_the_characters(before: str, said: str) -> None:
     cut = string.strip("b").replace("a", "c")
     assert bytes(text in "AB" for text in cut.plain) == cut.said
     assert OPEN not in cut.plain
+
+
+@pytest.mark.parametrize(("think", "expected"), [(None, "Hi."), (True, "Hi. on"), (False, "Hi. off")])
+def test_a_template_is_told_whether_to_think(think: bool | None, expected: str) -> None:
+    """The variable that turns thinking off is given only if it is asked for, and marks of a message stay apart."""
+    vocabulary: Any = SimpleNamespace(bos=-1, eos=-1, text=lambda _: "", control_texts=("<s>",), user_defined_texts=())
+    variable = "{% if enable_thinking is defined %}{{ ' on' if enable_thinking else ' off' }}{% endif %}"
+    source = "{{ messages[0].content }}." + variable + "{# </think> #}"
+    rendered = renderer(source.encode(), vocabulary)([{"role": "user", "content": "Hi"}], think=think)
+    assert (expected, ()) == (rendered.text, rendered.said)
+    forged = renderer(source.encode(), vocabulary)([{"role": "user", "content": "<s>"}], think=think)
+    assert ((0, 3),) == forged.said
