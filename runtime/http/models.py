@@ -9,6 +9,7 @@ The rules that hold here:
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Literal, Protocol
 
 from attrs import frozen
@@ -29,7 +30,7 @@ class Card:
     size: int
     """The size of its file in bytes."""
     digest: str
-    """The file's SHA-256."""
+    """The file's SHA-256, or the name's if there is no file: clients take two models of one digest for one."""
     modified_at: datetime
     n_ctx: int
     """The most tokens of one sequence on this server."""
@@ -128,13 +129,18 @@ def card_of(name: str, runtime: Runtime) -> Card:
     return Card(
         name=name,
         size=header.model.size,
-        digest=header.model.sha256,
+        digest=header.model.sha256 or digest_of(name),
         modified_at=datetime.fromisoformat(header.opened_at).astimezone(UTC),
         n_ctx=header.context.n_ctx,
         capability="completion" if header.context.pooling == "none" else "embedding",
         architecture=header.model.description.partition(" ")[0],
         template=runtime.chat_template,
     )
+
+
+def digest_of(name: str) -> str:
+    """Return a digest for a model that has no file."""
+    return sha256(name.encode()).hexdigest()
 
 
 async def card_for(models: Models, name: str) -> Card:

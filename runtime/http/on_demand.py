@@ -26,7 +26,7 @@ from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.engine.protocol import Engine
 from reenact.runtime.gguf_head import HeadValue, gguf_head
 from reenact.runtime.http.failures import UnknownModel
-from reenact.runtime.http.models import Card, InUse, Running, card_of
+from reenact.runtime.http.models import Card, InUse, Running, card_of, digest_of
 from reenact.runtime.model_store import StoredModel, full_name
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.sources import Sources
@@ -81,12 +81,13 @@ class ServedModel:
     def card(self) -> Card:
         """Return its card without opening it; the digest of a file is computed once and kept."""
         stored, path = self.stored, self.stored.path
-        size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or ""
+        size, at, digest = 0, datetime.fromtimestamp(0, UTC), stored.sha256 or digest_of(self.name)
         head: dict[str, HeadValue] = {}
         if self.engine is None:
             status = path.stat()
             size, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
-            if not digest and (digest := kept_sha256(path, status) or "") == "":
+            digest = stored.sha256 or kept_sha256(path, status) or ""
+            if not digest:
                 digest = _sha256(path)
                 keep_sha256(path, status, digest)
             head = gguf_head(path)

@@ -1,16 +1,21 @@
 """Servers for clients that people use, and the clients `ollama` and `openai` called in a thread."""
 
+import json
+import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ollama
 import openai
+import pytest
 import trio
 from pydantic import BaseModel
 
 from reenact.runtime.engine.scripted import NAN
+from tests.helpers.paths import ROOT
 from tests.helpers.serving import Server, scripted, serving
 
 
@@ -51,3 +56,39 @@ async def ask_openai(server: Server, call: Any, **settings: Any) -> Any:
             return call(client)
 
     return await trio.to_thread.run_sync(asked)
+
+
+NAMES: Final = {"chat": "hello", "schema": "json", "tool": "tool", "vectors": "vectors", "slow": "slow"}
+"""The scripted models for a program of `tests/helpers/programs/clients/`."""
+
+_ENVIRONMENT: Final = ROOT / ".venv-clients"
+_PROGRAMS: Final = ROOT / "tests" / "helpers" / "programs" / "clients"
+
+
+async def told_by(program: str, url: str, names: dict[str, str], folder: Path) -> Any:
+    """Run a program with a client, and return what it tells; the test is left out where the client is not installed.
+
+    Args:
+        program: Its file's name; one in JavaScript is run by node.
+        url: The server.
+        names: The model for each kind of call; "" where there is none.
+        folder: Where the client may keep files.
+    """
+    python, modules = _ENVIRONMENT / "bin" / "python", _ENVIRONMENT / "node_modules"
+    if not python.exists():
+        pytest.skip("make .venv-clients/.installed installs the clients")
+    path = _PROGRAMS / program
+    if path.suffix == ".mjs":
+        if shutil.which("node") is None or not modules.exists():
+            pytest.skip("node or its packages are not to be had")
+        # node looks for packages beside a program.
+        (folder / "node_modules").symlink_to(modules)
+        path = Path(shutil.copy(path, folder))
+    runs = "node" if path.suffix == ".mjs" else python
+    env = os.environ | {"OLLAMA_HOST": url, "LLM_USER_PATH": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    with trio.fail_after(300):
+        done = await trio.run_process(
+            [runs, path, url, json.dumps(names)], check=False, capture_stdout=True, capture_stderr=True, env=env
+        )
+    assert 0 == done.returncode, done.stderr.decode()
+    return json.loads(done.stdout.splitlines()[-1])
