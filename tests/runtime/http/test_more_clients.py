@@ -69,7 +69,7 @@ async def test_ollama_in_javascript(tmp_path: Path) -> None:
         found["capabilities"],
     )
     assert (["ResponseError", 404], ["ResponseError", 501]) == (found["unknown"][:2], found["pull"][:2])
-    (log,) = (tmp_path / "logs").glob("*-slow-*.jsonl")
+    (log,) = (tmp_path / "logs").glob("*-slow-*.jsonl.zst")
     assert ["cancelled"] == [one["finish_reason"] for one in read_fields(log) if one["type"] == "SequenceFinished"]
 
 
