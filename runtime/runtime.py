@@ -249,6 +249,10 @@ class Runtime:
         finally:
             self._session.cancel(live)
 
+    def waits_for_reader(self, request: int | str) -> bool:
+        """Return whether `resume` would find a request of this number or ``request_id``."""
+        return self._session.earlier.find(request) is not None
+
     async def resumed(self) -> None:
         """Wait until every request from before the session was resumed has ended."""
         await self._session.earlier.all_ended()

@@ -47,6 +47,12 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="HOST", help=f"the address to listen on (default: $OLLAMA_HOST, or {HOST})")
     parser.add_argument("--port", type=int, metavar="N", help=f"default: that of $OLLAMA_HOST, or {PORT}; 0 for any")
     parser.add_argument("--log-dir", type=Path, metavar="DIR", help="the folder of logs (default: in the user's state)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the latest log of each model if the server was killed; a client that repeats a request with"
+        " its x-request-id gets the answer",
+    )
     parser.add_argument("--no-log", action="store_true", help="record nothing")
     parser.add_argument(
         "--keep-alive",
@@ -91,7 +97,10 @@ def serve(parsed: argparse.Namespace) -> int:
     stored = list(_asked_models(parsed.models))
     folder = None if parsed.no_log else parsed.log_dir or _log_folder()
     settings = {name: getattr(parsed, name) for name in _SETTINGS if getattr(parsed, name) is not None}
-    served = [ServedModel(stored=one, n_ctx=parsed.n_ctx, log_folder=folder, settings=settings) for one in stored]
+    served = [
+        ServedModel(stored=one, n_ctx=parsed.n_ctx, log_folder=folder, settings=settings, resume=parsed.resume)
+        for one in stored
+    ]
     kept = parsed.keep_alive or os.environ.get("OLLAMA_KEEP_ALIVE")
     serving = server.Serving(
         served=served,

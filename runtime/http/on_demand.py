@@ -27,6 +27,7 @@ from reenact.runtime.engine.protocol import Engine
 from reenact.runtime.gguf_head import HeadValue, gguf_head
 from reenact.runtime.http.failures import UnknownModel
 from reenact.runtime.http.models import Card, InUse, Running, card_of, digest_of
+from reenact.runtime.log.reader import LogFile
 from reenact.runtime.model_store import StoredModel, full_name
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.sources import Sources
@@ -57,6 +58,8 @@ class ServedModel:
     """The other settings for `open_runtime`."""
     engine: Callable[[], Engine] | None = None
     """The function that makes its engine; by default llama.cpp's."""
+    resume: bool = False
+    """Whether to go on with the latest log of this model, if its session was not closed."""
 
     @property
     def name(self) -> str:
@@ -67,16 +70,33 @@ class ServedModel:
         """Open it, with a log whose name contains the time, the model and the session."""
         sources = Sources()
         session = sources.session()
-        log = None
-        if self.log_folder is not None:
+        log = unfinished = self.unfinished()
+        if log is None and self.log_folder is not None:
             self.log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
-            called = _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
-            log = self.log_folder / f"{time}-{called}-{session}.jsonl.zst"
+            log = self.log_folder / f"{time}-{self._called}-{session}.jsonl.zst"
         stored = self.stored
         engine = llama_engine(stored.path, name=stored.header_name) if self.engine is None else self.engine()
         sources = evolve(sources, session=lambda: session)
-        return open_runtime(engine, log=log, n_ctx=self.n_ctx, sources=sources, **self.settings)
+        resume = unfinished is not None
+        return open_runtime(engine, log=log, resume=resume, n_ctx=self.n_ctx, sources=sources, **self.settings)
+
+    @property
+    def _called(self) -> str:
+        """Its name in the names of logs."""
+        return _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
+
+    def unfinished(self) -> Path | None:
+        """Return the latest log of this model, if it is to be resumed and its session was not closed."""
+        if not self.resume or self.log_folder is None:
+            return None
+        logs = [path for path in self.log_folder.glob(f"*-{self._called}-*") if path.name.endswith((".jsonl", ".zst"))]
+        latest = max(logs, default=None)
+        if latest is None:
+            return None
+        with LogFile(latest) as lines:
+            *_, last = (line.body for line in lines)
+        return None if b'"SessionClosed"' in last else latest
 
     def card(self) -> Card:
         """Return its card without opening it; the digest of a file is computed once and kept."""
@@ -154,6 +174,28 @@ class ModelsOnDemand:
         self._keep_alive = keep_alive
         self._warn = warn
         self._held: dict[str, _Held] = {}
+
+    def resume(self) -> None:
+        """Open each model that has an unfinished session to resume, so that its requests go on without a client."""
+        for served in self._served.values():
+            try:
+                unfinished = served.unfinished()
+            except (ReenactError, OSError, ValueError) as error:
+                self._warn(f"{served.name}: its latest log cannot be resumed: {description(error)}")
+                self._served[served.name] = evolve(served, resume=False)
+                continue
+            if unfinished is not None:
+                self._nursery.start_soon(self._finish, served)
+
+    async def _finish(self, served: ServedModel) -> None:
+        """Hold a model until the requests of its earlier session have ended; if it cannot be resumed, begin anew."""
+        try:
+            async with self.using(served.name) as held:
+                await held.runtime.resumed()
+        except EngineBroken:  # Its reason was a warning.
+            pass
+        finally:
+            self._served[served.name] = evolve(served, resume=False)
 
     async def cards(self) -> list[Card]:
         """Return the card of each; loaded models take their capability from their headers."""

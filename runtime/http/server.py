@@ -98,6 +98,7 @@ async def serve_until(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
+        models.resume()
         application = app(models, origins=serving.origins, keys=serving.keys)
 
         async def answer_all(*, task_status: trio.TaskStatus[None]) -> None:

@@ -1,6 +1,5 @@
 """The endpoints of ollama's API: each turns a request into a call of a runtime, and the result into a response."""
 
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import orjson
@@ -10,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
+from reenact.runtime.http.asking import streaming
 from reenact.runtime.http.document import TEXT, Answers, DescribedRoute
 from reenact.runtime.http.exchange import JSON, NDJSON, PLAIN, Outgoing, Reply
 from reenact.runtime.http.failures import ollama_shape
@@ -141,7 +141,7 @@ class OllamaApi:
 async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts.OllamaAnswer) -> None:
     """Generate, and send the text as a stream or whole."""
     out.trace.recorded(held.runtime.header.session, ())
-    async with _streaming(out, asked, held) as stream:
+    async with streaming(out.trace, asked, held) as stream:
         out.trace.recorded(held.runtime.header.session, [stream.sequence])
         if asked.tools is not None:
             reader = AnswerReader(f"call-{held.runtime.header.session}-{stream.sequence}")
@@ -197,14 +197,6 @@ async def _answered_with_tools(
         await out.part(NDJSON, _line(shape.part(thought)))
     await out.part(NDJSON, _line(shape.end(completion, load_seconds)))
     await out.end()
-
-
-def _streaming(out: Outgoing, asked: Generation, held: InUse) -> AbstractAsyncContextManager[Stream]:
-    names = out.trace.names()
-    if asked.messages is None:
-        return held.runtime.stream(asked.prompt or "", **names, **asked.options)
-    tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, think=asked.think, **names, **asked.options)
 
 
 def _streamed(part: Schema) -> Answers:

@@ -1,6 +1,5 @@
 """The endpoints of OpenAI's API: each turns a request into a call of a runtime, and the result into a response."""
 
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from reenact.actors import events as e
+from reenact.runtime.http.asking import streaming
 from reenact.runtime.http.document import DescribedRoute, event_of
 from reenact.runtime.http.exchange import JSON, SSE, Outgoing, Reply
 from reenact.runtime.http.failures import openai_shape
@@ -109,7 +109,7 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
     """Generate, and send the text as a stream or whole."""
     header = held.runtime.header
     out.trace.recorded(header.session, ())
-    async with _streaming(out, asked, held) as stream:
+    async with streaming(out.trace, asked, held) as stream:
         out.trace.recorded(header.session, [stream.sequence])
         shape = objects.OpenaiAnswer(
             kind,
@@ -171,14 +171,6 @@ async def _stream(
         await out.part(SSE, objects.event(shape.usage(stream.completion)))
     await out.part(SSE, objects.DONE)
     await out.end()
-
-
-def _streaming(out: Outgoing, asked: Question, held: InUse) -> AbstractAsyncContextManager[Stream]:
-    names = out.trace.names()
-    if asked.messages is None:
-        return held.runtime.stream(asked.prompt or "", **names, **asked.options)
-    tools = () if asked.tools is None else asked.tools.shown
-    return held.runtime.stream_chat(asked.messages, tools=tools, think=asked.think, **names, **asked.options)
 
 
 def _fingerprint(header: e.SessionOpened) -> str:
