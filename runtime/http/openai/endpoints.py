@@ -25,6 +25,14 @@ from reenact.runtime.http.openai.requests import (
     completion_asked,
     embedding_asked,
 )
+from reenact.runtime.http.openai.responses import (
+    RESPONDED,
+    RESPONSE,
+    RESPONSE_EVENT,
+    ResponseAnswer,
+    ResponseAsked,
+    response_asked,
+)
 from reenact.runtime.http.thinking import ThinkingReader, Thought, thinking_reader
 from reenact.runtime.http.tools import AnswerPart, AnswerReader
 from reenact.runtime.results import Logprob
@@ -59,6 +67,14 @@ class OpenaiApi:
                 answers={JSON: shapes.COMPLETED, SSE: event_of(shapes.COMPLETION_CHUNK)},
             ),
             DescribedRoute(
+                "/v1/responses",
+                self._response,
+                summary="Answer an input.",
+                method="POST",
+                body=RESPONSE,
+                answers={JSON: RESPONDED, SSE: RESPONSE_EVENT},
+            ),
+            DescribedRoute(
                 "/v1/embeddings",
                 self._embedding,
                 summary="Turn texts into vectors.",
@@ -83,6 +99,16 @@ class OpenaiApi:
 
     async def _completion(self, request: Request) -> Reply:
         return self._reply(completion_asked(await body_of(request)), "text")
+
+    async def _response(self, request: Request) -> Reply:
+        asked = response_asked(await body_of(request))
+        shape = ResponseAnswer(asked, created=int(datetime.now(UTC).timestamp()))
+
+        async def answer(out: Outgoing) -> None:
+            async with self._models.using(asked.model) as held:
+                await _responded(out, asked, held, shape)
+
+        return Reply(answer, kind=SSE, failed=shape.failed)
 
     def _reply(self, asked: Question, kind: Literal["chat", "text"]) -> Reply:
         async def answer(out: Outgoing) -> None:
@@ -133,6 +159,32 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
     else:
         called = reader.complete() and stream.completion.finish_reason == "stop"
         await out.whole(shape.whole(stream.completion, thought, reader.call(), called=called))
+
+
+async def _responded(out: Outgoing, asked: ResponseAsked, held: InUse, shape: ResponseAnswer) -> None:
+    """Generate, and send a response as a stream of events or whole."""
+    session = held.runtime.header.session
+    out.trace.recorded(session, ())
+    async with held.runtime.stream_chat(asked.messages, **out.trace.names(), **asked.options) as stream:
+        out.trace.recorded(session, [stream.sequence])
+        shape.identity = f"{session}-{stream.sequence}"
+        thinking = thinking_reader(stream, held.runtime.chat_template)
+        begun = False
+        async for chunk in stream:
+            if asked.stream:
+                events = [] if begun else list(shape.begin())
+                begun = True
+                for event in (*events, *shape.take(thinking.take(chunk.text))):
+                    await out.part(SSE, event)
+        completion = stream.completion
+        out.trace.finish_reason = completion.finish_reason
+        if asked.stream:
+            first = [] if begun else list(shape.begin())
+            for event in (*first, *shape.take(thinking.rest()), *shape.end(completion)):
+                await out.part(SSE, event)
+            await out.end()
+            return
+    await out.whole(shape.whole(thinking.whole(completion.text), completion))
 
 
 async def _stream(

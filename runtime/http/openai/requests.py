@@ -31,7 +31,7 @@ from reenact.runtime.http.fields import (
 )
 from reenact.runtime.http.tools import IN_MESSAGE, TOOLS, Tools, call_fields, tool_choice, tools_of, with_names
 
-_SYSTEM: Final = {"developer": "system"}
+SYSTEM_ROLES: Final = {"developer": "system"}
 """The roles that templates do not know, with the roles that replace them."""
 
 _TEXTS: Final = "text"
@@ -68,7 +68,7 @@ def _content(name: str, value: object) -> str:
         },
     ]
 )
-def _response_format(name: str, value: object) -> Any:
+def response_format(name: str, value: object) -> Any:
     """Return the format for an answer."""
     asked = mapping(name, value)
     if asked.get("type") == _TEXTS:
@@ -141,7 +141,7 @@ CHAT: Final = Table(
         **_COMMON,
         "messages": filled(each(nested(_MESSAGE))),
         "max_completion_tokens": within(0, MAX_INTEGER),
-        "response_format": _response_format,
+        "response_format": response_format,
         "logprobs": flag,
         "top_logprobs": within(0, MAX_TOP_LOGPROBS),
         "tools": TOOLS,
@@ -286,4 +286,4 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _message(i: int, fields: dict[str, Any]) -> dict[str, Any]:
     role, content = fields["role"], fields.get("content", "")
-    return {"role": _SYSTEM.get(role, role), "content": content} | call_fields(f"messages[{i}]", fields, role)
+    return {"role": SYSTEM_ROLES.get(role, role), "content": content} | call_fields(f"messages[{i}]", fields, role)
