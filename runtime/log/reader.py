@@ -9,10 +9,10 @@ The rules that hold here:
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 from zlib import crc32
 
 from attrs import frozen
@@ -59,7 +59,7 @@ class LogFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = opened(self.path, "a log is read twice, which only a file can be: save it to one")
-        self._text = CompressedText(self._file) if is_compressed(self.path, self._file) else _PlainText(self._file)
+        self._packed = CompressedText(self._file) if is_compressed(self.path, self._file) else None
         self.torn = 0
         self._number, self._offset, self._crc = 0, 0, 0
         self._end = End()
@@ -73,23 +73,32 @@ class LogFile:
     def __iter__(self) -> Iterator[Line]:
         self._number, self._offset, self._crc = 0, 0, 0
         self._end = End()
-        self._text.rewind()
+        if self._packed is not None:
+            self._packed.rewind()
         return self.more()
 
     @property
     def end(self) -> "End":
         """The place up to which the file was read, and from which it can be written on."""
-        return self._end
+        return End(self._offset, self._crc, self._number) if self._packed is None else self._end
 
     @property
     def n_bytes(self) -> int:
         """The count of the file's bytes that were read, without the torn tail."""
-        return self._text.n_bytes
+        return self._offset if self._packed is None else self._packed.n_bytes
 
     def more(self) -> Iterator[Line]:
         """Iterate over the lines that were added since the last iteration, because the file may grow."""
         self.torn = 0
-        while raw := self._readline():
+        if self._packed is None:
+            self._file.seek(self._offset)
+        try:
+            yield from self._lines(self._file.readline if self._packed is None else self._packed.readline)
+        except DamagedFile as error:
+            raise LogCorrupt(self._number + 1, self._offset, str(error)) from None
+
+    def _lines(self, readline: Callable[[int], bytes]) -> Iterator[Line]:
+        while raw := readline(MAX_LINE_BYTES + 1):
             if len(raw) > MAX_LINE_BYTES:
                 raise LogCorrupt(self._number + 1, self._offset, f"it has more than {MAX_LINE_BYTES:,} bytes")
             if not raw.endswith(b"\n"):
@@ -102,45 +111,10 @@ class LogFile:
             if not raw.endswith(tail):
                 raise line.corrupt(_difference(raw[-TAIL:], tail))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
-            if self._text.at_boundary:
-                self._end = End(self._text.n_bytes, crc, line.number)
+            if self._packed is not None and self._packed.at_boundary:
+                self._end = End(self._packed.n_bytes, crc, line.number)
             yield line
-        self.torn = self._text.n_torn or len(raw)
-
-    def _readline(self) -> bytes:
-        try:
-            return self._text.readline(MAX_LINE_BYTES + 1)
-        except DamagedFile as error:
-            raise LogCorrupt(self._number + 1, self._offset, str(error)) from None
-
-
-class _PlainText:
-    """The text of a file that is not compressed, line by line.
-
-    Args:
-        file: The file, which may grow.
-    """
-
-    n_torn = 0
-    at_boundary = True
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.n_bytes = 0
-
-    def rewind(self) -> None:
-        """Go to the beginning."""
-        self._file.seek(0)
-        self.n_bytes = 0
-
-    def readline(self, limit: int) -> bytes:
-        """Return the next line; or so many bytes of it; or at the end of the file what there is, which stays unread."""
-        line = self._file.readline(limit)
-        if line.endswith(b"\n") or len(line) == limit:
-            self.n_bytes += len(line)
-        else:
-            self._file.seek(self.n_bytes)
-        return line
+        self.torn = (0 if self._packed is None else self._packed.n_torn) or len(raw)
 
 
 def _check_versions(raw: bytes) -> None:
