@@ -215,6 +215,22 @@ async def test_openai_completes(tmp_path: Path) -> None:
     assert ["Hel", ""] == [part.choices[0].text for part in parts]
 
 
+async def test_openai_creates_responses(tmp_path: Path) -> None:
+    """`responses.create`, whole, streamed and with a format, and `responses.stream`."""
+
+    def call(client: openai.OpenAI) -> list[str]:
+        whole = client.responses.create(model="hello", input="Hi")
+        events = client.responses.create(model="hello", input=[{"role": "user", "content": "Hi"}], stream=True)
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+        with client.responses.stream(model="hello", input="Hi") as streaming:
+            streamed = streaming.get_final_response().output_text
+        formed = client.responses.create(model="hello", input="Hi", text={"format": {"type": "json_object"}})
+        return [whole.output_text, "".join(deltas), streamed, formed.output_text]
+
+    async with served(tmp_path) as server:
+        assert ["Hello"] * 4 == await ask_openai(server, call)
+
+
 async def test_openai_embeds(tmp_path: Path) -> None:
     """`embeddings`, which the client asks for in base64."""
     async with served(tmp_path) as server:

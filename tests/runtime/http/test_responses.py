@@ -5,14 +5,10 @@ from typing import Any
 
 import orjson
 import pytest
-import trio
-from openai import OpenAI
 
-from reenact.replay import replay_log
 from reenact.runtime.engine.scripted import NAN
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import client
-from tests.helpers.serving import scripted, serving
 from tests.helpers.sessions import read_fields
 
 BODY: dict[str, Any] = {"model": "m", "input": "Hi"}
@@ -138,23 +134,3 @@ async def test_what_cannot_be_done_is_refused(
         response = await asking.post("/v1/responses", json=BODY | {field: value})
     assert 400 == response.status_code
     assert response.json()["error"]["param"].startswith(named)
-
-
-async def test_openai_creates_responses(tmp_path: Path) -> None:
-    """OpenAI's own client reads a response, its stream, and a text in a format."""
-
-    def ask(url: str) -> list[str]:
-        asking = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        whole = asking.responses.create(model="m", input="Hi")
-        stream = asking.responses.create(model="m", input=[{"role": "user", "content": "Hi"}], stream=True)
-        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
-        with asking.responses.stream(model="m", input="Hi") as streaming:
-            streamed = streaming.get_final_response().output_text
-        formed = asking.responses.create(model="m", input="Hi", text={"format": {"type": "json_object"}})
-        return [whole.output_text, "".join(deltas), streamed, formed.output_text]
-
-    async with serving(scripted("m", tmp_path, ["{", "}"])) as server:
-        found = await trio.to_thread.run_sync(ask, server.url)
-    assert ["{}"] * 4 == found
-    (log,) = tmp_path.glob("*.jsonl.zst")
-    assert "same" == replay_log(log).verdict
