@@ -36,6 +36,7 @@ def test_the_session_and_its_replay_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_the_application_runs(tmp_path: Path) -> None:
     """The application prints a text as it grows, and how it ended."""
     (tmp_path / "application.py").write_text(BLOCKS[2])

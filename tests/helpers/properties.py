@@ -21,6 +21,9 @@ FRESH_SEED: Final = int(os.environ.setdefault(FRESH_SEED_NAME, str(SystemRandom(
 EXAMPLES_NAME: Final = "REENACT_EXAMPLES"
 """The environment variable that bounds the examples of a property, for who runs the tests thousands of times."""
 
+SHARE: Final = 4
+"""`make test` has one in so many of a property's examples; the tests marked `long` have all."""
+
 T = TypeVar("T")
 
 
@@ -29,39 +32,43 @@ def phases() -> tuple[Phase, ...]:
     return (Phase.generate,) if os.environ.get(BREAK_NAME) else (Phase.generate, Phase.shrink)
 
 
-def at_most(examples: int) -> int:
-    """Return so many examples, or fewer where the environment bounds them."""
-    return min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))
+def shares(examples: int) -> list[Any]:
+    """Return the parameters of a property's test: a share of its examples, and all of them, marked `long`.
+
+    Where something is broken on purpose, or where the environment bounds the examples, there are all, or as many as the
+    bound.
+    """
+    if os.environ.get(BREAK_NAME) or EXAMPLES_NAME in os.environ:
+        return [min(examples, int(os.environ.get(EXAMPLES_NAME, examples)))]
+    return [-(-examples // SHARE), pytest.param(examples, marks=pytest.mark.long)]
 
 
 def holds_for(
     *, examples: int = 200, **strategies: SearchStrategy[Any]
-) -> Callable[[Callable[..., None]], Callable[[str], None]]:
+) -> Callable[[Callable[..., None]], Callable[[str, int], None]]:
     """Turn a property into two tests: on examples that are the same in every run, and on fresh ones.
 
     Args:
-        examples: So many for each of the two.
+        examples: So many for each of the two; `make test` has a share of them.
         strategies: Of the property's arguments.
     """
     common = settings(
-        max_examples=at_most(examples),
         database=None,
         deadline=None,
         phases=phases(),
         suppress_health_check=[HealthCheck.too_slow],
     )
 
-    def decorate(body: Callable[..., None]) -> Callable[[str], None]:
-        fixed = settings(common, derandomize=True)(given(**strategies)(body))
-        fresh = seed(FRESH_SEED)(common(given(**strategies)(body)))
-
+    def decorate(body: Callable[..., None]) -> Callable[[str, int], None]:
+        @pytest.mark.parametrize("n_examples", shares(examples))
         @pytest.mark.parametrize("examples", ["fixed", "fresh"])
-        def test(examples: str) -> None:
+        def test(examples: str, n_examples: int) -> None:
+            so_many = settings(common, max_examples=n_examples)
             if examples == "fixed":
-                fixed()
+                settings(so_many, derandomize=True)(given(**strategies)(body))()
                 return
             try:
-                fresh()
+                seed(FRESH_SEED)(so_many(given(**strategies)(body)))()
             except BaseException as error:
                 error.add_note(f"Run these examples again with {FRESH_SEED_NAME}={FRESH_SEED}")
                 raise

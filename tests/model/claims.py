@@ -40,8 +40,6 @@ CLAIMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "The cause of a difference is named.": (
         "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[an_edited_token]",
-        "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[another_seed]",
-        "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[a_missing_operation]",
         "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[another_option]",
     ),
     "A fork goes on as its parent did, or with other options as if it had had them, its company untouched.": (

@@ -125,7 +125,7 @@ def test_all_of_it_happens() -> None:
     def look(program: list[Happening]) -> None:
         kinds.update(type(record.event) for record in played(program)[0].records)
 
-    look("fixed")
+    look("fixed", 60)
     assert {e.SequencePreempted, e.AbortRequested, e.TokenDropped} <= set(+kinds)
 
 

@@ -15,7 +15,9 @@ HIDES = "import sys; sys.modules[{name!r}] = None"
 """Python runs it when it starts: the module cannot be imported then."""
 
 
-@pytest.mark.parametrize("hidden", ["llama_cpp", "numpy", "platformdirs"])
+@pytest.mark.parametrize(
+    "hidden", ["llama_cpp", *(pytest.param(name, marks=pytest.mark.long) for name in ("numpy", "platformdirs"))]
+)
 @pytest.mark.parametrize(
     ("program", "arguments", "code"),
     [

@@ -227,11 +227,12 @@ async def test_a_log_of_another_kind_is_not_comparable(eventful: Path, tmp_path:
         verdict.raise_for_divergence()
 
 
-async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [823, pytest.param(101, marks=pytest.mark.long)])
+async def test_every_torn_end_is_the_same_up_to_there(eventful: Path, tmp_path: Path, every: int) -> None:
     """A log cut anywhere in its second half is the same up to the last whole record, and says that it did not close."""
     data = eventful.read_bytes()
     torn = tmp_path / "torn.jsonl"
-    for length in range(len(data) // 2, len(data), 211):
+    for length in range(len(data) // 2, len(data), every):
         torn.write_bytes(data[:length])
         verdict = replay_log(torn)
         assert 0 == verdict.exit_code, length

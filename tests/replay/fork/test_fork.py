@@ -110,7 +110,7 @@ def test_the_command_offers_what_may_change() -> None:
     assert sorted(CHANGEABLE) == sorted(arguments.keys() - others)
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.long)])
 def test_a_fork_from_before_any_given_record(eventful: Path, tmp_path: Path, every: int) -> None:
     """Wherever it is cut, the child begins with the parent's records and says what the parent said."""
     lines = read_fields(eventful)
