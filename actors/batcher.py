@@ -419,7 +419,9 @@ def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
         )
         for number, slot in enumerate(state.slots)
     )
-    spared = state.flight is not None and state.flight.stage == "aborted"
+    last = state.flight
+    # A batch that was lost was not completed: what held for it holds for the next one.
+    spared = last is not None and (last.stage == "aborted" or (last.stage == "lost" and last.spared))
     return changed(state, slots=slots, copies=(), flight=Flight(plan=event, spared=spared))
 
 
@@ -442,7 +444,9 @@ def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
 
 def lost(state: Batcher) -> Batcher:
     """Return the state without a batch in flight; if there was one, its outcome never comes."""
-    return changed(state, flight=state.flight and changed(state.flight, stage="lost"))
+    if state.flight is None or not state.flight.is_out:
+        return state
+    return changed(state, flight=changed(state.flight, stage="lost"))
 
 
 def _commit(state: Batcher, event: e.BatchDecoded) -> list[e.Event]:

@@ -174,6 +174,20 @@ def test_a_batch_of_nobody_else_is_aborted_always() -> None:
     assert 2 == len(driver.events(e.AbortRequested))
 
 
+def test_a_batch_that_is_lost_is_not_completed() -> None:
+    """If the cells are lost after an aborted batch, the next batch is completed all the same."""
+    driver = Driver(n_slots=3, n_batch=9)
+    for _ in range(3):
+        driver.submit(prompt=40)
+    driver.step()
+    driver.cancel(1)
+    driver.step(code=2)
+    driver.planned, driver.cells = None, [[] for _ in driver.cells]
+    driver.give(e.CellsLost())
+    driver.cancel(2)
+    assert [1] == [event.batch for event in driver.events(e.AbortRequested)]
+
+
 def test_two_rows_are_not_waited_for() -> None:
     """A batch that evaluates two rows of a request that has left is aborted; one with a single row is not worth it."""
     driver = Driver()
