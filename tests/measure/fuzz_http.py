@@ -7,9 +7,11 @@ more than 5 seconds, a log that does not replay.
 
 import argparse
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -75,22 +77,26 @@ async def _by_socket(seeded: "map[Asked]", folder: Path) -> AsyncIterator[tuple[
             yield last, Answer(200, b"", 0.0), [*server.warnings, *await still_serves(server.url)]
 
 
+def _quiet() -> None:
+    """Leave Ctrl-C to the parent, which prints what came so far."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def main() -> int:
-    """Give them all, and print what came of it."""
+    """Give them all, or as many as come until Ctrl-C, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell may have started it without.
     statuses: Counter[int | None] = Counter()
     kinds: Counter[str] = Counter()
     slowest = (0.0, 0)
     started, last = perf_counter(), args.seed + args.requests
-    with TemporaryDirectory() as folder, Pool(args.processes) as pool:
+    with TemporaryDirectory() as folder, Pool(args.processes, _quiet) as pool, suppress(KeyboardInterrupt):
         firsts = range(args.seed, last, _CHUNK)
-        for done, report in enumerate(
-            pool.imap_unordered(partial(examined, folder=Path(folder), last=last), firsts), 1
-        ):
+        for report in pool.imap_unordered(partial(examined, folder=Path(folder), last=last), firsts):
             statuses += report.statuses
             slowest = max(slowest, report.slowest)
             for seed, fault in report.faults:
@@ -99,12 +105,12 @@ def main() -> int:
                 if kinds[kind] <= 2:
                     print(f"seed {seed}: {fault}", flush=True)
             if sys.stderr.isatty():
-                print(f"\r{done * _CHUNK:,} requests, {kinds.total()} faults", end="", file=sys.stderr)
+                print(f"\r{statuses.total():,} requests, {kinds.total()} faults", end="", file=sys.stderr)
     for kind, n in kinds.most_common():
         print(f"  {n:5} {kind}")
     for status, n in sorted(statuses.items(), key=lambda one: one[0] or 0):
         print(f"  {status or 'hung up':7} {n:7,}")
-    print(f"{args.requests:,} requests in {perf_counter() - started:.0f} s, {kinds.total()} faults;", end=" ")
+    print(f"{statuses.total():,} requests in {perf_counter() - started:.0f} s, {kinds.total()} faults;", end=" ")
     print(f"slowest {slowest[0]:.2f} s (seed {slowest[1]})")
     return 1 if kinds else 0
 
