@@ -362,11 +362,14 @@ def _lengthened(state: Batcher, event: e.InputQueued) -> Batcher:
 
 def _shortened(state: Batcher, event: e.InputsDropped) -> Batcher:
     keep, discard, moves = event.keep, event.discard, state.context.shift == "move"
-    after = _reworked(state, event.sequence, lambda work: changed(work, inputs=work.inputs.without(keep, discard)))
-    for number, slot in enumerate(after.slots):
+
+    def shortened(work: Work) -> Work:
+        return changed(work, inputs=work.inputs.without(keep, discard))
+
+    for number, slot in enumerate(state.slots):
         if slot.work is not None and slot.sequence == event.sequence:
-            return _replaced(after, number, dropped(slot, slot.work, keep, discard, moves=moves))
-    return after
+            return _replaced(state, number, dropped(slot, shortened(slot.work), keep, discard, moves=moves))
+    return _reworked(state, event.sequence, shortened)
 
 
 def _reworked(state: Batcher, sequence: int, change: Callable[[Work], Work]) -> Batcher:
