@@ -29,7 +29,7 @@ help:
 	@echo 'make test-all make test, and then the tests that take long: more examples, models and settings of the same facts'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
 	@echo 'make mutants  plant bugs such as people make, one at a time: property tests must find each'
-	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: the tests must kill 90 of 100, and the rest is explained'
+	@echo 'make mutants-generated  all mutants of actors/ that mutmut makes: tests/actors must kill 99 of 100, and the rest is explained'
 	@echo 'make simulate the whole runtime in virtual time, 100 sessions from fresh seeds; SIMULATE="--seed S --steps N" for one'
 	@echo 'make measure  what a chat evaluates, how many JSON texts end, how soon a cancel stops, what things cost: $(MEASURES)'
 	@echo 'make crash    kill a process that serves requests 2,050 times, go on with its session, compare all that readers got'

@@ -129,6 +129,8 @@ class Shown:
         ("x" * 78, f"'{'x' * 78}'"),
         ("x" * 10**6, f"'{'x' * 79}…"),
         ([1] * 10**6, f"[{'1, ' * 26}1…"),
+        ([1] * 81 + [Unshown()], f"[{'1, ' * 26}1…"),
+        ([1] * 80 + [Unshown()], "a value of type list that cannot be shown"),
         ({"a": "é" * 100}, f"{{'a': '{'é' * 73}…"),
         (Unshown(), "a value of type Unshown that cannot be shown"),
         (Shown(), "mine"),

@@ -247,6 +247,13 @@ def test_an_abort_is_under_way() -> None:
     assert STATE == batcher.evolve(before, e.AbortRequested(batch=7, sequence=1))
 
 
+def test_a_plan_removes_no_cells_of_a_free_slot() -> None:
+    """The plan of a batch counts on the trims of busy slots alone: what is too much in a free one stays for later."""
+    before = changed(STATE, slots=(BUSY, changed(FREE, n_cells=7)))
+    after = batcher.evolve(before, changed(PLAN, batch=8))
+    assert [5, 7] == [slot.n_cells for slot in after.slots]
+
+
 def test_cells_are_not_moved_where_they_are_evaluated_again() -> None:
     """Where cells are not moved, only those before the gap stay, and nothing is wrong with them."""
     before = changed(STATE, context=changed(CONTEXT, shift="evaluate"))

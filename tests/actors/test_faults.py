@@ -34,6 +34,7 @@ def test_a_failed_decode_ends_the_sequences_of_its_batch(code: int, kind: Failur
     driver.step()
     waiting = driver.submit(b"c")
     driver.step(code=code)
+    assert [driver.events(e.BatchDecoded)[-1].batch] == [failed.batch for failed in driver.events(e.BatchFailed)]
     assert [Failure(kind=kind, reason=reason)] * 2 == [driver.failure(sequence) for sequence in concerned]
     assert concerned == [sequence for failed in driver.events(e.BatchFailed) for sequence in failed.sequences]
     driver.resume(paused)

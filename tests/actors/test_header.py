@@ -78,7 +78,21 @@ def test_bounds_depend_on_the_count_of_slots() -> None:
         Settings(n_slots=8, n_ctx=268_435_201, n_batch=8)
     with pytest.raises(InvalidRequest, match=r"n_slots: expected a whole number from 1 to 256, got 257"):
         Settings(n_slots=257, n_ctx=1, n_batch=300)
+    with pytest.raises(InvalidRequest, match=r"n_slots: expected a whole number from 1 to 256, got 0"):
+        Settings(n_slots=0, n_ctx=1, n_batch=300)
     assert 268_435_200 == Settings(n_slots=8, n_ctx=268_435_200, n_batch=8).n_ctx
+
+
+@frozen
+class OneSlot:
+    """Settings that say nothing of slots."""
+
+    n_batch: int = field(validator=within_bounds)
+
+
+def test_settings_without_slots_have_one() -> None:
+    """Where no count of slots is set, a batch of one row is enough."""
+    assert 1 == OneSlot(1).n_batch
 
 
 def test_the_bounds_of_every_setting() -> None:
@@ -117,7 +131,10 @@ def test_the_bounds_of_every_setting() -> None:
         ({"n_ctx_seq": 0}, "n_ctx_seq: expected a whole number from 1 to 1,073,741,824, got 0"),
         ({"n_threads": 0}, "n_threads: expected a whole number from 1 to 512, got 0"),
         ({"n_batch": 2**16}, None),
-        ({"n_batch": 2**16 + 1}, "n_batch: expected a whole number from 2 to 65,536, got 65537"),
+        (
+            {"n_ctx_seq": 2**17, "n_batch": 2**16 + 1},
+            "n_batch: expected a whole number from 2 to 65,536, got 65537",
+        ),
         ({"pooling": "mean", "n_batch": 2**16}, None),
         ({"pooling": "mean", "n_ctx_seq": 2**17, "n_batch": 2**17 + 2}, None),
         (

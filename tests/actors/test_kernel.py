@@ -6,8 +6,8 @@ import pytest
 from attrs import evolve as changed
 
 from reenact.actors import events as e
-from reenact.actors.errors import InternalError
-from reenact.actors.kernel import Kernel
+from reenact.actors.errors import Failure, InternalError
+from reenact.actors.kernel import Kernel, State
 from reenact.actors.options import Options
 from reenact.actors.sequence import Sequence
 from tests.helpers.driver import Driver, assert_all_well, beside_another
@@ -39,7 +39,7 @@ def test_cancel_before_the_prompt_is_tokenized() -> None:
     number = driver.receive(b"a")
     driver.cancel(number)
     driver.tokenize(number)
-    assert ("cancelled", None) == (driver.end(number).finish_reason, driver.planned)
+    assert ("cancelled", 0, None) == (driver.end(number).finish_reason, driver.end(number).n_prompt, driver.planned)
 
 
 def test_cancel_in_prefill() -> None:
@@ -246,6 +246,26 @@ def test_ended_sequences_are_forgotten_and_stay_in_the_digest() -> None:
     assert driver.kernel.digest() != other.kernel.digest()
 
 
+def test_a_sequence_is_in_the_state_until_the_fact_after_its_end() -> None:
+    """A sequence that has ended is forgotten with the next fact, not with the records that follow its end."""
+    driver = Driver()
+    driver.submit(b"a")
+    assert [1] == [one.sequence for one in driver.kernel.live]
+    driver.run()
+    assert [] == driver.kernel.live
+    assert [e.SequenceFinished, e.SlotReleased] == [type(record.event) for record in driver.records[-2:]]
+    state = driver.kernel.state
+    assert (["stop"], 1) == ([one.finish_reason for one in state.sequences], state.n_requests)
+    driver.cancel(1)
+    assert () == driver.kernel.state.sequences
+
+
+def test_a_kernel_begins_with_nothing() -> None:
+    """Before the session opens there is no actor, no request and no failure."""
+    expected = State(session=None, closed=False, batcher=None, sequences=(), failed=(), n_requests=0)
+    assert repr(expected) == repr(Kernel().state)
+
+
 def test_a_digest_tells_states_apart() -> None:
     """A digest is 32 hexadecimal digits, the same for the same state and another one for every other."""
     driver, other = Driver(), Driver()
@@ -271,3 +291,20 @@ def test_the_first_token_can_be_dropped() -> None:
     driver.cancel(number)
     driver.step()
     assert [e.TokenDropped(sequence=number, index=0, token=1000)] == driver.events(e.TokenDropped)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        e.RequestRefused(request_id=None, failure=Failure(kind="invalid_request", reason="so")),
+        e.SessionResumed(resumed_at="2026-01-01T00:00:00Z", reenact="0", python="3", platform="none"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_fact_of_the_session_alone_changes_no_state(given: e.GivenEvent) -> None:
+    """Nothing follows from a request without a number, nor from another process as such, and every state stays."""
+    driver = Driver()
+    driver.submit(b"a")
+    before = driver.kernel.state
+    assert [given] == [record.event for record in driver.give(given)]
+    assert before == driver.kernel.state

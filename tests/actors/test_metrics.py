@@ -55,6 +55,15 @@ def test_the_times_of_a_request_that_waits() -> None:
     assert Times(queued=None, prefill=None, first_token=None, generation=None, total=2.0) == Clock(driver).times(2)
 
 
+def test_a_request_that_ended_in_the_queue_waits_no_more() -> None:
+    """A request that is cancelled before it has a slot is finished, and neither waits nor is active."""
+    driver = Driver(n_slots=1)
+    driver.submit(b"a", b"b")
+    driver.cancel(driver.submit(b"c"))
+    now = Clock(driver).metrics.statistics()
+    assert (1, 0, 1) == (now.n_active, now.n_waiting, now.n_finished)
+
+
 def test_the_total_of_a_request_stays() -> None:
     """Once a request has ended, no time is added to its total."""
     driver = Driver()
@@ -163,7 +172,18 @@ def test_shifts_and_truncation_are_counted() -> None:
     driver.run()
     clock = Clock(driver)
     assert (3, 2) == (clock.metrics.timelines[1].n_truncated, clock.metrics.timelines[1].n_shifts)
-    assert (3, 2) == (clock.metrics.statistics().n_truncated, clock.metrics.statistics().n_shifts)
+    end = clock.metrics.statistics()
+    assert (3, 2) == (end.n_truncated, end.n_shifts)
+    assert (11, 11) == (clock.metrics.timelines[1].n_prompt, end.n_prompt)
+
+
+def test_every_truncation_is_counted() -> None:
+    """What was left out of each prompt counts for the session."""
+    driver = Driver(n_ctx=8)
+    driver.submit(b"a", prompt=11)
+    driver.submit(b"a", prompt=9)
+    driver.run()
+    assert 3 + 1 == Clock(driver).metrics.statistics().n_truncated
 
 
 def test_preemption_is_counted() -> None:
@@ -198,10 +218,10 @@ def test_every_preemption_is_counted() -> None:
 def test_an_abort_is_counted() -> None:
     """A batch that ended early is counted, and not one that was done before it could."""
     driver = Driver(n_batch=8)
-    for outcome in (2, 0):
+    for outcome in (2, 0, 0):
         driver.cancel(driver.submit(prompt=40))
         driver.step(code=outcome)
-    assert (2, 1) == (len(driver.events(e.AbortRequested)), Clock(driver).metrics.statistics().n_aborted)
+    assert (3, 1) == (len(driver.events(e.AbortRequested)), Clock(driver).metrics.statistics().n_aborted)
 
 
 def test_what_was_not_sampled_is_not_counted() -> None:
@@ -313,4 +333,8 @@ def test_times_are_told_in_seconds() -> None:
     assert Distribution(count=2, mean=1.5, median=first, p95=2.0, maximum=2.0) == end.queue_time
     assert Distribution(count=2, mean=3.5, median=upper, p95=4.0, maximum=4.0) == end.first_token_time
     assert Distribution(count=3, mean=1.0, median=1.0, p95=1.0, maximum=1.0) == end.inter_token_time
+    assert Distribution(count=3, mean=5 / 3, median=first, p95=3.0, maximum=3.0) == end.decode_time
     assert Distribution(count=3, mean=5 / 3, median=2.0, p95=2.0, maximum=2.0) == end.sequences_per_batch
+    at = TIME_BOUNDS.index(1.0)
+    counted = (end.queue_at_most, end.first_token_at_most, end.inter_token_at_most)
+    assert [(0, 1, 2), (0, 0, 2), (0, 3, 3)] == [(counts[at - 1], counts[at], counts[-1]) for counts in counted]

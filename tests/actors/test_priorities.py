@@ -202,10 +202,10 @@ def test_those_that_were_preempted_fill_the_queue() -> None:
 
 def test_no_more_wait_than_can() -> None:
     """A log in which more wait than any session lets wait is no session's: the state does not grow with it."""
-    driver = Driver(n_slots=1)
+    driver = Driver(n_slots=2)
     assert driver.kernel.state.batcher is not None
-    works = tuple(Work(sequence=i, priority=0) for i in range(4099))
-    one_more = e.RequestQueued(sequence=4098, priority=0, n_ahead=4098)
+    works = tuple(Work(sequence=i, priority=0) for i in range(4102))
+    one_more = e.RequestQueued(sequence=4101, priority=0, n_ahead=4101)
     assert works == evolve(changed(driver.kernel.state.batcher, waiting=works[:-1]), one_more).waiting
-    with pytest.raises(InternalError, match="4099 sequences wait already"):
+    with pytest.raises(InternalError, match="4102 sequences wait already"):
         evolve(changed(driver.kernel.state.batcher, waiting=works), changed(one_more, sequence=5000))

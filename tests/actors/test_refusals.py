@@ -36,6 +36,21 @@ def test_a_fact_that_cannot_be_changes_nothing(given: e.GivenEvent) -> None:
     assert before == (driver.kernel.state, driver.kernel.digest())
 
 
+def test_a_session_is_open_once_and_for_a_while() -> None:
+    """A fact before the session opened, a second opening, and a fact after the end are refused by their names."""
+    kernel = Kernel()
+    reason = "comes before the session opened, twice, or after it closed"
+    for given, follows in (
+        (e.CancelRequested(sequence=1), opened()),
+        (opened(), e.SessionClosed(digest="")),
+        (e.CancelRequested(sequence=1), None),
+    ):
+        with pytest.raises(InternalError, match=f"{type(given).__name__} {reason}"):
+            kernel.handle(given)
+        if follows is not None:
+            kernel.handle(follows)
+
+
 def test_a_session_that_cannot_be_is_refused() -> None:
     """A session whose batches have too few rows leaves the kernel as it was: another one can be opened."""
     kernel = Kernel()

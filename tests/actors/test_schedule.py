@@ -4,7 +4,8 @@ import pytest
 from attrs import evolve as changed
 
 from reenact.actors import events as e
-from reenact.actors.inputs import Inputs
+from reenact.actors.batch import BatchKey
+from reenact.actors.inputs import Inputs, Row
 from reenact.actors.schedule import ROUND, awaited, next_batch, share_rows, turn_of
 from reenact.actors.slots import Choice, Slot, Work, decoded, takes_over, usable
 
@@ -24,6 +25,7 @@ from reenact.actors.slots import Choice, Slot, Work, decoded, takes_over, usable
         ([9, 9, 9], 3, [1, 1, 1]),
         ([100, 100, 1], 13, [6, 6, 1]),
         ([1, 1, 3, 2, 2], 8, [1, 1, 2, 2, 2]),
+        ([2, 9, 30], 24, [2, 9, 13]),
     ],
 )
 def test_rows_are_shared_evenly(wanted: list[int], budget: int, rows: list[int]) -> None:
@@ -47,6 +49,14 @@ def test_an_uncut_run_has_a_batch_without_the_inputs_around_it() -> None:
         found.append((key.uncut, part.position, len(part.inputs), part.draw))
         cells += len(part.inputs)
     assert [(False, 0, 4, None), (True, 4, 5, None), (False, 9, 3, 0)] == found
+
+
+def test_an_uncut_run_of_rows_has_the_key_of_rows() -> None:
+    """The key of a batch tells the kind of its inputs, also where they are an uncut run."""
+    rows = Inputs([Row(str(number)) for number in range(3)])
+    chosen = next_batch([Slot(work=_work(rows, (0, 3)))], 6, None, alone=True)
+    assert chosen is not None
+    assert BatchKey(kind="row", uncut=True) == chosen[0]
 
 
 @pytest.mark.parametrize(("alone", "expected"), [(True, [[1]]), (False, [[1, 2]])])
@@ -76,6 +86,7 @@ def test_part_of_an_uncut_run_is_not_reused() -> None:
     assert (True, True, False) == tuple(
         takes_over(work, Slot(cells=Inputs([*range(n), *[99] * more]))) for n, more in ((8, 0), (9, 9), (8, 1))
     )
+    assert (False, True) == (takes_over(work, Slot()), takes_over(work, Slot(cells=Inputs([0, 99]))))
 
 
 def test_part_of_an_uncut_run_that_was_aborted_is_evaluated_again() -> None:
@@ -99,6 +110,12 @@ MINE = Work(sequence=9, priority=0, inputs=Inputs([*range(200), -1]), wants=e.Dr
 def test_a_beginning_is_awaited_if_that_saves_as_many_rows(reused: int, expected: int | None) -> None:
     """A wait of 50 batches with a row each is worth 50 rows: the common ones less the reused ones and a copy's row."""
     assert expected == awaited(MINE, Choice(1, reused), [_busy(7, 100, 300), Slot()], 2, 256)
+
+
+def test_a_wait_costs_no_more_rows_than_are_left() -> None:
+    """While another one evaluates the ten rows that a dear copy has not, a sequence with eleven left loses eleven."""
+    slots = [_busy(7, 190, 300), Slot(cells=Inputs(range(190)), n_cells=2048), Slot()]
+    assert 7 == awaited(MINE, Choice(2, 190, 1), slots, 60, 2048)
 
 
 def test_only_a_prompt_that_has_not_come_so_far_is_awaited() -> None:

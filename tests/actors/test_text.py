@@ -173,3 +173,9 @@ def test_all_that_a_piece_leads_to() -> None:
     """A piece that completes no stop string hides no token; one that does holds nothing back."""
     assert Assembled("a", b"<", (1,), None, 0) == assemble(b"", (), b"a<", ("</s>",))
     assert Assembled("a", b"", (), "</s>", 1) == assemble(b"a</", (1, 2), b"s>b", ("</s>",))
+
+
+def test_the_first_of_two_in_a_piece_ends_the_text() -> None:
+    """Where a piece holds the same stop string twice, the text ends before the first."""
+    assert (0, "|") == first_stop(b"|a|b", ("|",))
+    assert (1, "|") == first_stop(b"x|a|b", ("a|b", "|"))
