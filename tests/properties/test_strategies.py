@@ -104,7 +104,7 @@ def test_everything_happens() -> None:
 
     No actor raises, and what befalls the engine as a whole is given by hand.
     """
-    left_out = {e.ActorFailed, e.CellsLost, e.EngineFailed, e.SequenceForked}
+    left_out = {e.ActorFailed, e.CellsLost, e.EngineFailed, e.SequenceForked, e.SessionResumed}
     unmet = {*get_args(e.GivenEvent), *get_args(e.DerivedEvent)} - left_out
 
     def all_met(session: CheckedKernel) -> bool:
