@@ -22,6 +22,7 @@ BASES: Final[dict[str, dict[str, Any]]] = {
     "/api/embeddings": {"model": "v", "prompt": "x"},
     "/v1/chat/completions": {"model": "m", "messages": USER, "max_tokens": 1, "logprobs": True},
     "/v1/completions": {"model": "m", "prompt": "x", "max_tokens": 1},
+    "/v1/responses": {"model": "m", "input": "x", "max_output_tokens": 1},
     "/v1/embeddings": {"model": "v", "input": "x"},
 }
 """A body of each endpoint, of which a property changes one field."""
@@ -49,6 +50,12 @@ SCHEMAS: Final = {
 changes = st.sampled_from(sorted(BASES)).flatmap(
     lambda path: st.tuples(st.just(path), st.sampled_from(sorted(SCHEMAS[path]["properties"])), values)
 )
+
+
+def test_each_body_is_tried() -> None:
+    """There is a body for each endpoint that reads one."""
+    paths = _document()["paths"]
+    assert set(BASES) == {path for path in paths if "requestBody" in paths[path].get("post", {})}
 
 
 @holds_for(examples=30, changed=st.lists(changes, min_size=1, max_size=20))

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import orjson
 from attrs import frozen
 
+from reenact.actors.errors import InvalidRequest
 from reenact.actors.limits import MAX_INTEGER
 from reenact.runtime.http.document import NUMBER, TEXT, WHOLE, list_of, nullable, object_of
 from reenact.runtime.http.failures import openai_shape
@@ -71,13 +72,23 @@ def _format(name: str, value: object) -> object:
     return response_format(name, {"json_schema": asked, **asked})
 
 
-@takes(anyOf=[{"type": "string"}, {"type": "array", "items": _ITEM.schema, "minItems": 1}])
+_OLD_THINKING: Final = {"type": "object", "properties": {"type": {"enum": [_REASONING]}}, "required": ["type"]}
+
+
+@takes(
+    anyOf=[
+        {"type": "string"},
+        {"type": "array", "items": {"anyOf": [_ITEM.schema, _OLD_THINKING]}, "contains": _ITEM.schema},
+    ]
+)
 def _input(name: str, value: object) -> list[dict[str, Any]]:
     """Return the messages of an input."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     # Templates leave old thinking out.
     kept = [item for item in listed(name, value) if not (isinstance(item, dict) and item.get("type") == _REASONING)]
+    if not kept:
+        raise InvalidRequest(name, "there is no message in it")
     return [
         {"role": SYSTEM_ROLES.get(item["role"], item["role"]), "content": item.get("content", "")}
         for item in each(nested(_ITEM))(name, kept)

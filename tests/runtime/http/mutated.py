@@ -95,6 +95,24 @@ VALID: Final[tuple[tuple[str, str, Any], ...]] = (
         "/v1/completions",
         {"model": "m", "prompt": "x", "max_tokens": 8, "logprobs": 1, "stop": ["z"], "echo": False, "stream": True},
     ),
+    (
+        "POST",
+        "/v1/responses",
+        {"model": "m", "input": _SAID, "instructions": "be", "stream": True, "max_output_tokens": 8, "temperature": 1},
+    ),
+    (
+        "POST",
+        "/v1/responses",
+        {
+            "model": "m",
+            "input": [
+                {"type": "reasoning", "summary": []},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+            ],
+            "text": {"format": {"type": "json_schema", "name": "p", "schema": _SCHEMA}},
+            "truncation": "disabled",
+        },
+    ),
     ("POST", "/v1/embeddings", {"model": "v", "input": "a", "encoding_format": "base64", "dimensions": 2}),
     ("POST", "/api/pull", {"model": "m"}),
     ("DELETE", "/api/delete", {"model": "m"}),

@@ -82,6 +82,7 @@ async def test_a_key_is_in_it(scripted_runtime: OpenScripted, keys: tuple[str, .
             "/v1/completions",
             {"prompt": "x", "logprobs": 1, "stream": True, "stream_options": {"include_usage": True}},
         ),
+        ("POST", "/v1/responses", {"input": "x"}),
         ("POST", "/v1/completions", {"prompt": 5}),
         ("POST", "/api/generate", {"prompt": 5}),
         ("POST", "/api/pull", {}),

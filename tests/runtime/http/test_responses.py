@@ -120,7 +120,7 @@ async def test_a_failure_ends_the_stream(scripted_runtime: OpenScripted) -> None
         ("previous_response_id", "resp-1", "previous_response_id"),
         ("background", True, "background"),
         ("reasoning", {"effort": "high"}, "reasoning"),
-        ("input", [], "messages"),
+        ("input", [], "input"),
         ("input", [{"type": "function_call_output", "output": "1"}], "input[0]"),
         ("input", [{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].type"),
         ("text", {"format": {"type": "grammar"}}, "text.format"),
