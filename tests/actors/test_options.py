@@ -290,12 +290,15 @@ class Broken(dict[str, str]):
         raise OSError("gone")
 
 
-def _broken() -> Iterator[str]:
-    yield "a"
-    raise OSError("gone")
+class BrokenStops:
+    """Stop strings of which the second one cannot be read."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield "a"
+        raise OSError("gone")
 
 
-@pytest.mark.parametrize(("field", "value"), [("format", Broken(a="b")), ("stop", _broken())])
+@pytest.mark.parametrize(("field", "value"), [("format", Broken(a="b")), ("stop", BrokenStops())])
 def test_a_value_that_raises_is_refused_by_name(field: str, value: object) -> None:
     """A value that raises while it is read is an error that names the field and the exception."""
     wrong: dict[str, Any] = {"seed": 1, field: value}

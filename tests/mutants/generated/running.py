@@ -197,6 +197,9 @@ class Runner:
             for function in functions_run(lambda item=item, following=following: run(item, following)):  # type: ignore[misc]
                 self._covering[function].append(item)
             self._seconds[item.nodeid] = process_time() - start
+        # A test that fails in a second run would seem to kill every mutant.
+        if not self.failed and (again := forked(lambda writing: self._run(session, session.items, writing))):
+            self.failed.append(f"{again} (in a second run)")
         for mutant in self.mutants if not self.failed else []:
             result = Result(mutant, forked(lambda writing, mutant=mutant: self._try(session, mutant, writing)))  # type: ignore[misc]
             if result.killer:
@@ -206,9 +209,12 @@ class Runner:
 
     def _try(self, session: pytest.Session, mutant: Mutant, writing: int) -> None:
         replace_function(mutant)
+        items = self.killers.order(mutant.change, self._covering[mutant.change.function], self._seconds)
+        self._run(session, items, writing)
+
+    def _run(self, session: pytest.Session, items: list[pytest.Item], writing: int) -> None:
         session.config.pluginmanager.unregister(self)
         session.config.pluginmanager.register(Watcher(writing))
-        items = self.killers.order(mutant.change, self._covering[mutant.change.function], self._seconds)
         for item, following in with_next(items):
             limit(SECONDS + 5 * self._seconds[item.nodeid])
             run(item, following)
