@@ -94,18 +94,20 @@ def main() -> int:
     kinds: Counter[str] = Counter()
     slowest = (0.0, 0)
     started, last = perf_counter(), args.seed + args.requests
-    with TemporaryDirectory() as folder, Pool(args.processes, _quiet) as pool, suppress(KeyboardInterrupt):
+    with TemporaryDirectory() as folder, Pool(args.processes, _quiet) as pool:
         firsts = range(args.seed, last, _CHUNK)
-        for report in pool.imap_unordered(partial(examined, folder=Path(folder), last=last), firsts):
-            statuses += report.statuses
-            slowest = max(slowest, report.slowest)
-            for seed, fault in report.faults:
-                kind = fault.strip().splitlines()[-1][:100]
-                kinds[kind] += 1
-                if kinds[kind] <= 2:
-                    print(f"seed {seed}: {fault}", flush=True)
-            if sys.stderr.isatty():
-                print(f"\r{statuses.total():,} requests, {kinds.total()} faults", end="", file=sys.stderr)
+        with suppress(KeyboardInterrupt):
+            for report in pool.imap_unordered(partial(examined, folder=Path(folder), last=last), firsts):
+                statuses += report.statuses
+                slowest = max(slowest, report.slowest)
+                for seed, fault in report.faults:
+                    kind = fault.strip().splitlines()[-1][:100]
+                    kinds[kind] += 1
+                    if kinds[kind] <= 2:
+                        print(f"seed {seed}: {fault}", flush=True)
+                if sys.stderr.isatty():
+                    print(f"\r{statuses.total():,} requests, {kinds.total()} faults", end="", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     for kind, n in kinds.most_common():
         print(f"  {n:5} {kind}")
     for status, n in sorted(statuses.items(), key=lambda one: one[0] or 0):
