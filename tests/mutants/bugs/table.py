@@ -110,7 +110,7 @@ SEQUENCES: Final = [
         "shift one input late",
         "A context is shifted when it holds one input more than there are cells.",
         "reenact.actors.sequence:_queue",
-        asked(lambda state: (changed(state, n_ctx=state.n_ctx + 1),)),
+        lambda original: lambda state, *rest, **named: original(changed(state, n_ctx=state.n_ctx + 1), *rest, **named),
     ),
     Planted(
         "truncation of the end",

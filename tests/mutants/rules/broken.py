@@ -36,6 +36,16 @@ def with_flight(**fields: Any) -> Any:
     return asked(lambda state, *rest: (changed(state, flight=changed(state.flight, **fields)), *rest))
 
 
+def longer_if_full(original: Any) -> Any:
+    """Shift a context as soon as it is full."""
+
+    def queue(state: Any, token: int, *, n_sampled: int, length: int) -> e.Event:
+        event: e.Event = original(state, token, n_sampled=n_sampled, length=length + (length == state.n_ctx))
+        return event
+
+    return queue
+
+
 def without(*kinds: type[e.Event]) -> Any:
     """Let a function that decides forget events of these kinds."""
     return answered(lambda events: [event for event in events if not isinstance(event, kinds)])
