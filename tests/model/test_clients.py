@@ -122,7 +122,7 @@ def test_openai_calls_with_smollm2(answers: dict[str, Any]) -> None:
 def test_the_log_replays(answers: dict[str, Any]) -> None:
     """The log is the header's session; it decides and computes the same, and keeps all rules."""
     log = Path(answers["log"])
-    assert log.stem.endswith(answers["headers"]["x-reenact-session"])
+    assert log.name.endswith(f"{answers['headers']['x-reenact-session']}.jsonl.zst")
     assert "same" == replay_log(log).verdict
     assert [] == list(check_log(log).violations)
     assert "same" == compute_log(log).verdict
