@@ -61,12 +61,21 @@ async def ask_openai(server: Server, call: Any, **settings: Any) -> Any:
 NAMES: Final = {"chat": "hello", "schema": "json", "tool": "tool", "vectors": "vectors", "slow": "slow"}
 """The scripted models for a program of `tests/helpers/programs/clients/`."""
 
-_ENVIRONMENT: Final = ROOT / ".venv-clients"
+_PYTHON: Final = ROOT / ".venv-clients" / "bin" / "python"
+_MODULES: Final = ROOT / ".venv-clients" / "node_modules"
 _PROGRAMS: Final = ROOT / "tests" / "helpers" / "programs" / "clients"
 
 
+def skip_without(program: str) -> None:
+    """Leave a test out where the client of its program is not installed; a server must not have begun."""
+    if not _PYTHON.exists():
+        pytest.skip("make .venv-clients/.installed installs the clients")
+    if program.endswith(".mjs") and (shutil.which("node") is None or not _MODULES.exists()):
+        pytest.skip("node or its packages are not to be had")
+
+
 async def told_by(program: str, url: str, names: dict[str, str], folder: Path) -> Any:
-    """Run a program with a client, and return what it tells; the test is left out where the client is not installed.
+    """Run a program with a client, and return what it tells; call `skip_without` first.
 
     Args:
         program: Its file's name; one in JavaScript is run by node.
@@ -74,17 +83,12 @@ async def told_by(program: str, url: str, names: dict[str, str], folder: Path) -
         names: The model for each kind of call; "" where there is none.
         folder: Where the client may keep files.
     """
-    python, modules = _ENVIRONMENT / "bin" / "python", _ENVIRONMENT / "node_modules"
-    if not python.exists():
-        pytest.skip("make .venv-clients/.installed installs the clients")
     path = _PROGRAMS / program
     if path.suffix == ".mjs":
-        if shutil.which("node") is None or not modules.exists():
-            pytest.skip("node or its packages are not to be had")
         # node looks for packages beside a program.
-        (folder / "node_modules").symlink_to(modules)
+        (folder / "node_modules").symlink_to(_MODULES)
         path = Path(shutil.copy(path, folder))
-    runs = "node" if path.suffix == ".mjs" else python
+    runs = "node" if path.suffix == ".mjs" else _PYTHON
     env = os.environ | {"OLLAMA_HOST": url, "LLM_USER_PATH": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with trio.fail_after(300):
         done = await trio.run_process(

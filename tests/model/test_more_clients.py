@@ -8,7 +8,7 @@ import pytest
 from reenact.replay import check_log, replay_log
 from reenact.runtime.http.on_demand import ServedModel
 from reenact.runtime.model_store import installed
-from tests.helpers.clients import told_by
+from tests.helpers.clients import skip_without, told_by
 from tests.helpers.serving import serving
 
 pytestmark = [pytest.mark.model, pytest.mark.long]
@@ -18,6 +18,7 @@ NAMES = {"chat": "smollm2:latest", "schema": "smollm2:latest", "tool": "smollm2:
 
 async def told(program: str, folder: Path) -> Any:
     """Run a program against SmolLM2; the log of all that it asked must replay, and break no rule."""
+    skip_without(program)
     (logs := folder / "logs").mkdir()
     (own := folder / "own").mkdir()
     model = ServedModel(stored=installed(), n_ctx=512, log_folder=logs, settings={"n_slots": 2, "n_threads": 2})

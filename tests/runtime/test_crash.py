@@ -57,7 +57,7 @@ def death_after(real: Callable[..., int], file: int, data: bytes) -> int:
 FAULTS = [no_room, broken_disk, death_before, death_in, death_after]
 
 
-@pytest.mark.parametrize("stride", [pytest.param(3, marks=pytest.mark.long), 41])
+@pytest.mark.parametrize("stride", [pytest.param(17, marks=pytest.mark.long), 41])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_write_that_fails_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, stride: int

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.helpers.clients import NAMES, served, told_by
+from tests.helpers.clients import NAMES, served, skip_without, told_by
 from tests.helpers.sessions import read_fields
 
 pytestmark = pytest.mark.long
@@ -18,6 +18,7 @@ VECTORS = [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 1.0]]
 
 async def told(program: str, folder: Path) -> Any:
     """Run a program against the scripted models; the one for vectors is loaded before, as only then it says so."""
+    skip_without(program)
     (logs := folder / "logs").mkdir()
     (own := folder / "own").mkdir()
     async with served(logs) as server:
