@@ -45,10 +45,11 @@ class Flight:
     """A batch, from its plan until the next one is planned."""
 
     plan: e.BatchPlanned
-    stage: Literal["in flight", "aborting", "landed", "aborted", "lost"] = "in flight"
-    """Aborting: it was asked to end early. Aborted: it did, as it was asked to. Lost: the engine or its cells were."""
+    stage: Literal["in flight", "aborting", "landed", "aborted", "stopped", "lost"] = "in flight"
+    """Aborting: it was asked to end early. Aborted: it did, as it was asked to. Stopped: it did by itself. Lost: the
+    engine or its cells were."""
     spared: bool = False
-    """Whether the batch before it was aborted; then this one is not, unless it holds no other sequence."""
+    """Whether the batch before it ended early; then this one is not aborted, unless it holds no other sequence."""
 
     @property
     def is_out(self) -> bool:
@@ -424,7 +425,7 @@ def _planned(state: Batcher, event: e.BatchPlanned) -> Batcher:
     )
     last = state.flight
     # A batch that was lost was not completed: what held for it holds for the next one.
-    spared = last is not None and (last.stage == "aborted" or (last.stage == "lost" and last.spared))
+    spared = last is not None and (last.stage in {"aborted", "stopped"} or (last.stage == "lost" and last.spared))
     return changed(state, slots=slots, copies=(), flight=Flight(plan=event, spared=spared))
 
 
@@ -441,8 +442,9 @@ def _committed(state: Batcher, event: e.BatchDecoded) -> Batcher:
         # The engine refused the batch, and did no part of the plan.
         for operation in flight.plan.operations:
             slots[operation.slot] = unknown(slots[operation.slot])
-    aborted = event.code == e.ABORTED and flight.stage == "aborting"
-    return changed(state, slots=tuple(slots), flight=changed(flight, stage="aborted" if aborted else "landed"))
+    early: Literal["aborted", "stopped"] = "aborted" if flight.stage == "aborting" else "stopped"
+    stage = early if event.code == e.ABORTED else "landed"
+    return changed(state, slots=tuple(slots), flight=changed(flight, stage=stage))
 
 
 def lost(state: Batcher) -> Batcher:

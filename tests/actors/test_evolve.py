@@ -294,3 +294,14 @@ def test_a_batch_without_its_row_is_nothing_to_a_sequence() -> None:
     other = e.Sample(sequence=2, index=0, token=6)
     decoded = e.BatchDecoded(batch=7, code=e.DONE, samples=(other,), vectors=(), positions=())
     assert [] == sequence.decide(READING, decoded)
+
+
+def test_a_batch_after_one_that_stopped_by_itself_is_spared() -> None:
+    """A decode that ended early though nothing asked it to spares the next batch, as one that was asked to does."""
+    before = changed(STATE, flight=Flight(plan=PLAN))
+    decoded = e.BatchDecoded(batch=7, code=e.ABORTED, samples=(), vectors=(), positions=((0, 4),))
+    stopped = batcher.evolve(before, decoded)
+    assert Flight(plan=PLAN, stage="stopped") == stopped.flight
+    planned = batcher.evolve(stopped, changed(PLAN, batch=8))
+    assert planned.flight is not None
+    assert planned.flight.spared
