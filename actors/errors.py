@@ -134,6 +134,12 @@ class LogNotComparable(_ReasonedError):
     exit_code = 4
 
 
+class ModelNotFound(ReenactError):
+    """The model with which a log was recorded cannot be found."""
+
+    exit_code = 2
+
+
 class InternalError(_ReasonedError):
     """A rule of reenact's own was broken: a bug. Please report it and send the log."""
 

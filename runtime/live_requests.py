@@ -9,10 +9,10 @@ from typing import Literal
 from attrs import frozen
 
 from reenact.actors import batcher as b
-from reenact.actors import events as e
+from reenact.actors.admission import next_slots, obstacle
 from reenact.actors.kernel import State
 from reenact.actors.sequence import Sequence
-from reenact.actors.slots import Work, choose
+from reenact.actors.slots import Work
 
 WaitsFor = Literal["tokenizer", "engine", "reader", "slot", "prompt"]
 """The thing for which a request waits; "prompt" is another one's that begins alike and is evaluated first."""
@@ -75,23 +75,8 @@ def _waits(batcher: b.Batcher, state: Sequence, number: int | None) -> tuple[Wai
 
 
 def _in_queue(batcher: b.Batcher, mine: Work) -> tuple[WaitsFor | None, tuple[int, ...]]:
-    after = b.lost(batcher)
-    while (follows := b.proceed(after)) and isinstance(follows[0], e.SequencePreempted | e.SlotAssigned):
-        after = b.evolve(after, follows[0])
-    if any(slot.sequence == mine.sequence for slot in after.slots):
+    found = next_slots(batcher)
+    if mine.sequence in found.losers:
         return ("engine" if batcher.in_flight is not None else None), ()
-    choice = choose(mine, after.slots, after.context.n_ctx_seq)
-    other = None if choice is None else b.beginning_awaited(after, mine, choice)
-    if other is not None:
-        return "prompt", (other,)
-    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
-    slow = next((work for work in ahead if not work.inputs), None)
-    if slow is not None and (_is_free(after) or b.preempted(slow, after.slots) is not None):
-        return "slot", (slow.sequence,)
-    if _is_free(batcher):
-        return "slot", tuple(work.sequence for work in ahead)
-    return "slot", tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
-
-
-def _is_free(batcher: b.Batcher) -> bool:
-    return any(slot.work is None for slot in batcher.slots)
+    kept_by, behind = obstacle(batcher, found.after, mine)
+    return ("prompt" if kept_by == "prompt" else "slot"), behind

@@ -17,9 +17,11 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from reenact.actors.errors import InvalidRequest, shown
+from reenact.actors.errors import InvalidRequest, ModelNotFound, shown
+from reenact.actors.header import ModelFacts
 from reenact.runtime.cli.default_model import installed_model
 from reenact.runtime.regular import text_of_name
+from reenact.runtime.user_cache import files_of
 
 Store = Literal["ollama", "huggingface", "installed"]
 
@@ -103,6 +105,24 @@ def chosen(written: Path | None) -> StoredModel:
         InvalidRequest: There is no such model.
     """
     return installed() if written is None else named_model(written)
+
+
+def recorded_model(model: ModelFacts) -> Path:
+    """Return a file with the digest that a log's header names: one that was opened before, or the installed model.
+
+    Raises:
+        ModelNotFound: No such file is known here.
+    """
+    for path in files_of(model.sha256):
+        return path
+    with suppress(InvalidRequest, OSError):
+        path = installed_model()
+        if path.stat().st_size == model.size and path.name == model.name:
+            return path
+    raise ModelNotFound(
+        f"{model.name} (SHA-256 {model.sha256[:12]}…) is not among the files that were opened here before: name it with"
+        " --model"
+    )
 
 
 def _quantization(path: Path) -> str:

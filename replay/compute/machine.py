@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
+from reenact.actors.errors import LogNotComparable
 from reenact.actors.limits import MAX_BATCH
 from reenact.replay.render.values import plain
 from reenact.runtime.extra import missing
@@ -37,12 +37,6 @@ _IDENTITY: Final = frozenset({"model.name", "model.size", "model.description", "
 
 _SIZES: Final = ("n_slots", "n_ctx", "n_ctx_seq", "n_batch")
 """Fields of the context without which a log's batches cannot be evaluated at all."""
-
-
-class ModelNotFound(ReenactError):
-    """The model on which a log is to be executed cannot be found."""
-
-    exit_code = 2
 
 
 @frozen
@@ -204,29 +198,6 @@ def chosen_model(header: e.SessionOpened, written: Path | None) -> Path:
         InvalidRequest: There is no such model.
         ModelNotFound: As for `recorded_model`.
     """
-    from reenact.runtime.model_store import named_model
+    from reenact.runtime.model_store import named_model, recorded_model
 
-    return recorded_model(header) if written is None else named_model(written).path
-
-
-def recorded_model(header: e.SessionOpened) -> Path:
-    """Return a file with the digest that the header names: one that was opened before, or the installed model.
-
-    Raises:
-        ModelNotFound: No such file is known here.
-    """
-    from contextlib import suppress
-
-    from reenact.runtime.cli.default_model import installed_model
-    from reenact.runtime.user_cache import files_of
-
-    for path in files_of(header.model.sha256):
-        return path
-    with suppress(InvalidRequest, OSError):
-        path = installed_model()
-        if path.stat().st_size == header.model.size and path.name == header.model.name:
-            return path
-    raise ModelNotFound(
-        f"{header.model.name} (SHA-256 {header.model.sha256[:12]}…) is not among the files that were opened here"
-        " before: name it with --model"
-    )
+    return recorded_model(header.model) if written is None else named_model(written).path

@@ -20,13 +20,12 @@ from attrs import evolve as changed
 from attrs import frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import InvalidRequest, LogNotComparable, ReenactError
+from reenact.actors.errors import InvalidRequest, LogNotComparable, ModelNotFound, ReenactError
 from reenact.replay.compute.causes import cause_of
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, executed_records
 from reenact.replay.compute.machine import (
     ModelHere,
-    ModelNotFound,
     OnProgress,
     chosen_model,
     open_machine,
@@ -37,7 +36,7 @@ from reenact.replay.decide.tier import replay_log
 from reenact.replay.divergence import Divergence
 from reenact.replay.verdict import Result, Verdict
 from reenact.runtime.log.codec import encode
-from reenact.runtime.log.reader import LogFile, entries
+from reenact.runtime.log.reader import LogFile, header_in
 from reenact.runtime.log.rows import ROWS_CURE, RowsCorrupt, RowsMissing, rows_in
 
 if TYPE_CHECKING:
@@ -143,8 +142,8 @@ def header_of(log: LogFile) -> e.SessionOpened:
     Raises:
         LogNotComparable: llama.cpp computed nothing in this log.
     """
-    header = next(entries(log)).record.event
-    if not isinstance(header, e.SessionOpened) or header.engine.name != "llama.cpp":
+    header = header_in(log)
+    if header.engine.name != "llama.cpp":
         raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
     return header
 

@@ -14,10 +14,11 @@ from attrs import frozen
 
 from reenact.actors import batcher as b
 from reenact.actors import events as e
+from reenact.actors.admission import Obstacle, ahead_of, next_slots, obstacle
 from reenact.actors.errors import description
 from reenact.actors.routing import BATCHER
 from reenact.actors.sequence import Sequence
-from reenact.actors.slots import Slot, Work, choose
+from reenact.actors.slots import Slot
 from reenact.replay.fold import Moment
 from reenact.replay.render.events import draws, ending
 from reenact.replay.render.values import count, named, sequences
@@ -114,75 +115,38 @@ def _in_queue(moment: Moment, batcher: b.Batcher, state: Sequence) -> Wait:
     again = " again" if mine.preempted else ""
     if state.paused:
         return _on_reader(moment, state, "without a slot, and passed over for one")
-    ahead = [work for work in batcher.waiting[: batcher.waiting.index(mine)] if not work.kept_back]
-    phase = f"waits for a slot{again}, number {len(ahead) + 1} in the queue"
+    phase = f"waits for a slot{again}, number {len(ahead_of(batcher, mine)) + 1} in the queue"
     if mine.preempted and since is not None and isinstance(since.record.event, e.SequencePreempted):
         phase = f"preempted by sequence {since.record.event.by}; {phase}"
     if not mine.wants:
         return Wait(sequence=me, phase=_open(moment, phase), since=moment.at)
     try:
-        after, given = _after_this_batch(batcher)
+        found = next_slots(batcher)
     except Exception as error:  # whatever the actors raise, the fault is in the log
         reason = f"the actors cannot go on from the state after it: {description(error)}"
         raise moment.at.line.corrupt(reason) from error
-    if me in given:
-        whose = given[me]
+    if me in found.losers:
+        whose = found.losers[me]
         gets = "one is free" if whose is None else f"it takes that of sequence {whose}"
         if batcher.in_flight is not None:
             return Wait(sequence=me, phase=f"{phase}: {gets} after this batch", on=_engine(batcher), since=since)
         return Wait(sequence=me, phase=_open(moment, f"{phase}: {gets}"), since=since)
-    choice = choose(mine, after.slots, after.context.n_ctx_seq)
-    other = None if choice is None else b.beginning_awaited(after, mine, choice)
-    if other is not None:
-        on = f"the prompt of sequence {other}: it begins alike, and is evaluated first"
-        return Wait(sequence=me, phase=phase, on=on, behind=(other,), since=since)
-    on, behind = _for_whom(batcher, after, ahead)
-    return Wait(sequence=me, phase=phase, on=on, behind=behind, since=since)
+    kept_by, behind = obstacle(batcher, found.after, mine)
+    return Wait(sequence=me, phase=phase, on=_on_obstacle(kept_by, behind), behind=behind, since=since)
 
 
-def _for_whom(batcher: b.Batcher, after: b.Batcher, ahead: list[Work]) -> tuple[str, tuple[int, ...]]:
-    """Return the reason why a sequence without a slot waits, and the sequences of which one must go on first.
-
-    Args:
-        batcher: The state of the Batcher.
-        after: The same state, once all possible slots are assigned.
-        ahead: The sequences that get a slot before it.
-    """
-    slow = next((work for work in ahead if not work.inputs), None)
-    if slow is not None and (_free(after) or b.preempted(slow, after.slots) is not None):
-        return f"sequence {slow.sequence}: it goes first, and its prompt is being tokenized", (slow.sequence,)
-    if _free(batcher):
-        first = tuple(work.sequence for work in ahead)
-        return f"a slot: {sequences(first)} {'goes' if len(first) == 1 else 'go'} first", first
-    holders = tuple(slot.sequence for slot in batcher.slots if slot.sequence is not None)
-    taken = "the only one is taken" if len(holders) == 1 else f"all {len(holders)} are taken"
-    return f"a slot: {taken} by {sequences(holders)}", holders
-
-
-def _free(batcher: b.Batcher) -> int:
-    return sum(slot.work is None for slot in batcher.slots)
-
-
-def _after_this_batch(batcher: b.Batcher) -> tuple[b.Batcher, dict[int, int | None]]:
-    """Return the slots that the Batcher assigns once no batch is in flight, if nothing else happens until then.
-
-    Returns:
-        The Batcher's state then, and the sequences that get a slot, each with the sequence that loses it or None.
-    """
-    after = b.lost(batcher)
-    given: dict[int, int | None] = {}
-    loser: int | None = None
-    while follows := b.proceed(after):
-        (event,) = follows
-        match event:
-            case e.SequencePreempted():
-                loser = event.sequence
-            case e.SlotAssigned():
-                given[event.sequence], loser = loser, None
-            case _:
-                break
-        after = b.evolve(after, event)
-    return after, given
+def _on_obstacle(kept_by: Obstacle, behind: tuple[int, ...]) -> str:
+    """Return the thing for which a sequence without a slot waits, as text."""
+    match kept_by:
+        case "prompt":
+            return f"the prompt of sequence {behind[0]}: it begins alike, and is evaluated first"
+        case "tokenizer":
+            return f"sequence {behind[0]}: it goes first, and its prompt is being tokenized"
+        case "turn":
+            return f"a slot: {sequences(behind)} {'goes' if len(behind) == 1 else 'go'} first"
+        case "slot":
+            taken = "the only one is taken" if len(behind) == 1 else f"all {len(behind)} are taken"
+            return f"a slot: {taken} by {sequences(behind)}"
 
 
 def _engine(batcher: b.Batcher) -> str:

@@ -22,14 +22,21 @@ FLAGS: Final = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, 
 """The flags by the arguments of the Python API."""
 
 
+def add_model(
+    parser: argparse.ArgumentParser,
+    name: str = "--model",
+    *,
+    default: str = "the installed SmolLM2",
+    nargs: str | None = None,
+) -> None:
+    """Add the argument that names a model."""
+    meaning = f"a file, or a name that `reenact models` lists (default: {default})"
+    parser.add_argument(name, nargs=nargs, type=Path, metavar="MODEL", help=meaning)
+
+
 def add_session(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a session: the model, the log and the settings of the context."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="MODEL",
-        help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
-    )
+    add_model(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
     parser.add_argument("--n-ctx", type=int, metavar="N", help="cells for each sequence (default: 2048)")
     parser.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reenact.actors.errors import InvalidRequest, ReenactError
-from reenact.runtime.cli.arguments import FLAGS, add_options, add_session, given
+from reenact.runtime.cli.arguments import FLAGS, add_model, add_options, add_session, given
 from reenact.runtime.cli.chat import CHAT_EXAMPLE, add_chat
 from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
 from reenact.runtime.model_store import chosen
@@ -137,13 +137,7 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
 
 def _add_probe(probe: argparse.ArgumentParser) -> None:
     probe.set_defaults(run=_probe, flags=_PROBE_FLAGS, log=None)
-    probe.add_argument(
-        "model",
-        nargs="?",
-        type=Path,
-        metavar=_PROBE_FLAGS["model"],
-        help="a file, or a name that `reenact models` lists (default: the installed SmolLM2)",
-    )
+    add_model(probe, "model", nargs="?")
     probe.add_argument("--n-threads", type=int, metavar="N", help="threads that compute (default: one for each CPU)")
     probe.add_argument(
         "--limit",
@@ -157,20 +151,15 @@ def _add_probe(probe: argparse.ArgumentParser) -> None:
 def _add_resume(resume: argparse.ArgumentParser) -> None:
     resume.set_defaults(run=_resume, flags={"model": "--model"}, log=None)
     resume.add_argument("resumed", type=Path, metavar="LOG", help="the log of the session")
-    resume.add_argument(
-        "--model",
-        type=Path,
-        metavar="MODEL",
-        help="a file, or a name that `reenact models` lists (default: the name in the log, or the installed SmolLM2)",
-    )
+    add_model(resume, default="the recorded model")
     resume.add_argument("--json", action="store_true", help="print a JSON object for each text")
 
 
 def _resume(parsed: argparse.Namespace) -> int:
     """Resume a session; a text that fails counts as a failure of the command."""
-    from reenact.runtime.cli.resume import Resuming, model_of, resume  # rich, trio and llama.cpp
+    from reenact.runtime.cli.resume import Resuming, resume  # rich, trio and llama.cpp
 
-    return 1 if resume(Resuming(parsed.resumed, model_of(parsed.resumed, parsed.model), parsed.json)) else 0
+    return 1 if resume(Resuming(parsed.resumed, parsed.model, parsed.json)) else 0
 
 
 def _generate(parsed: argparse.Namespace) -> int:

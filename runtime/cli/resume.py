@@ -12,8 +12,8 @@ from reenact.actors.events import SessionOpened
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.cli.display import LoadingProgress
 from reenact.runtime.cli.generate import run_for_a_person
-from reenact.runtime.log.reader import EmptyLog, LogFile, entries
-from reenact.runtime.model_store import StoredModel, chosen, stored_models
+from reenact.runtime.log.reader import LogFile, header_in
+from reenact.runtime.model_store import named_model, recorded_model
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.terminal import print_block, print_json
 
@@ -23,29 +23,9 @@ class Resuming:
     """The log of the session, and its model."""
 
     log: Path
-    model: StoredModel
+    model: Path | None
+    """The model's file, or its name; None for the recorded model."""
     json: bool
-
-
-def header_of(log: Path) -> SessionOpened:
-    """Return the header of a log.
-
-    Raises:
-        LogCorrupt, LogNotComparable: The log has no readable header.
-        OSError: It cannot be read.
-    """
-    with LogFile(log) as lines:
-        first = next(entries(lines), None)
-    if first is None or not isinstance(header := first.record.event, SessionOpened):
-        raise EmptyLog
-    return header
-
-
-def model_of(log: Path, written: Path | None) -> StoredModel:
-    """Return the model with this path or name, or by default the one that the log names, or the installed one."""
-    name = header_of(log).model.name
-    named = (one for one in stored_models() if name in (one.header_name, one.path.name))
-    return chosen(written) if written is not None else next(named, None) or chosen(None)
 
 
 def resume(resuming: Resuming) -> int:
@@ -60,14 +40,11 @@ def resume(resuming: Resuming) -> int:
 
 
 async def _resume(resuming: Resuming, failed: list[int]) -> None:
-    header = header_of(resuming.log)
+    with LogFile(resuming.log) as log:
+        header = header_in(log)
+    model = recorded_model(header.model) if resuming.model is None else named_model(resuming.model).path
     loading = LoadingProgress()
-    engine = llama_engine(
-        resuming.model.path,
-        name=resuming.model.header_name,
-        on_progress=loading.loading,
-        on_warning=loading.warn,
-    )
+    engine = llama_engine(model, on_progress=loading.loading, on_warning=loading.warn)
     settings = dict(settings_of(header))
     with loading:
         async with (

@@ -11,6 +11,7 @@ The rules that hold here:
 
 import math
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -59,7 +60,9 @@ class ServedModel:
     engine: Callable[[], Engine] | None = None
     """The function that makes its engine; by default llama.cpp's."""
     resume: bool = False
-    """Whether to go on with the latest log of this model, if its session was not closed."""
+    """Whether the server, when it starts, goes on with the latest log of this model if its session was not closed."""
+    unfinished: Path | None = None
+    """The log to go on with when the model is opened."""
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class ServedModel:
         """Open it, with a log whose name contains the time, the model and the session."""
         sources = Sources()
         session = sources.session()
-        log = unfinished = self.unfinished()
+        log = self.unfinished
         if log is None and self.log_folder is not None:
             self.log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
@@ -78,7 +81,7 @@ class ServedModel:
         stored = self.stored
         engine = llama_engine(stored.path, name=stored.header_name) if self.engine is None else self.engine()
         sources = evolve(sources, session=lambda: session)
-        resume = unfinished is not None
+        resume = self.unfinished is not None
         return open_runtime(engine, log=log, resume=resume, n_ctx=self.n_ctx, sources=sources, **self.settings)
 
     @property
@@ -86,17 +89,17 @@ class ServedModel:
         """Its name in the names of logs."""
         return _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
 
-    def unfinished(self) -> Path | None:
-        """Return the latest log of this model, if it is to be resumed and its session was not closed."""
-        if not self.resume or self.log_folder is None:
+    def latest_unfinished(self) -> Path | None:
+        """Return the latest log of this model if its session was not closed; the log is read to its end."""
+        if self.log_folder is None:
             return None
         logs = [path for path in self.log_folder.glob(f"*-{self._called}-*") if path.name.endswith((".jsonl", ".zst"))]
         latest = max(logs, default=None)
         if latest is None:
             return None
         with LogFile(latest) as lines:
-            *_, last = (line.body for line in lines)
-        return None if b'"SessionClosed"' in last else latest
+            last = deque(lines, maxlen=1).pop()
+        return None if b'"SessionClosed"' in last.body else latest
 
     def card(self) -> Card:
         """Return its card without opening it; the digest of a file is computed once and kept."""
@@ -177,25 +180,29 @@ class ModelsOnDemand:
 
     def resume(self) -> None:
         """Open each model that has an unfinished session to resume, so that its requests go on without a client."""
-        for served in self._served.values():
+        for served in [one for one in self._served.values() if one.resume]:
             try:
-                unfinished = served.unfinished()
-            except (ReenactError, OSError, ValueError) as error:
+                unfinished = served.latest_unfinished()
+            except (ReenactError, OSError, IndexError) as error:
                 self._warn(f"{served.name}: its latest log cannot be resumed: {description(error)}")
-                self._served[served.name] = evolve(served, resume=False)
                 continue
             if unfinished is not None:
+                self._served[served.name] = evolve(served, unfinished=unfinished)
                 self._nursery.start_soon(self._finish, served)
 
     async def _finish(self, served: ServedModel) -> None:
-        """Hold a model until the requests of its earlier session have ended; if it cannot be resumed, begin anew."""
+        """Hold a model until the requests of its earlier session have ended; its next session is a new one.
+
+        Args:
+            served: The model, without its earlier session.
+        """
         try:
             async with self.using(served.name) as held:
                 await held.runtime.resumed()
         except EngineBroken:  # Its reason was a warning.
             pass
         finally:
-            self._served[served.name] = evolve(served, resume=False)
+            self._served[served.name] = served
 
     async def cards(self) -> list[Card]:
         """Return the card of each; loaded models take their capability from their headers."""

@@ -249,6 +249,19 @@ class EntryReader:
         self.shorthand.note(record, t)
 
 
+def header_in(log: Iterable[Line]) -> e.SessionOpened:
+    """Return the header of a log.
+
+    Raises:
+        EmptyLog: There is no record in it.
+        LogCorrupt, LogNotComparable: The first line has no readable header.
+    """
+    first = next(entries(log), None)
+    if first is None or not isinstance(header := first.record.event, e.SessionOpened):
+        raise EmptyLog
+    return header
+
+
 def entries(lines: Iterable[Line]) -> Iterator[Entry]:
     """Return the records of a log's lines, from the first on; see `EntryReader.entries`."""
     return EntryReader().entries(lines)

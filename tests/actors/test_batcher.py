@@ -23,7 +23,7 @@ def planned(driver: Driver) -> list[tuple[int, int, int, int | None]]:
 
 
 def assigned(driver: Driver) -> list[tuple[int, int]]:
-    """Return which sequence got which slot so far, in order."""
+    """Return the slots that were assigned so far, each with its sequence, in order."""
     return [(event.sequence, event.slot) for event in driver.events(e.SlotAssigned)]
 
 

@@ -1,4 +1,4 @@
-"""Which sequence waits until another one has evaluated the beginning of its prompt, and which does not."""
+"""The sequences that wait until another one has evaluated the beginning of their prompt, and those that do not."""
 
 from itertools import repeat
 

@@ -1,4 +1,4 @@
-"""What a header says of what was promised, and which settings it may hold."""
+"""A header: the verdict on its promise, and the settings that it may hold."""
 
 from typing import Any
 

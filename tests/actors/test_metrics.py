@@ -125,7 +125,7 @@ def test_a_batch_without_a_plan_has_no_time() -> None:
 
 
 def cells_of(driver: Driver) -> tuple[int, int]:
-    """Return how many cells there are, and how many are used."""
+    """Return the counts of cells and of used cells."""
     found = Clock(driver).metrics.statistics()
     return found.n_cells, found.n_used_cells
 

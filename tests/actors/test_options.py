@@ -1,4 +1,4 @@
-"""What a caller may ask, and how an error names what is wrong."""
+"""The options that a caller may give, and the errors that name a wrong one."""
 
 import json
 import math

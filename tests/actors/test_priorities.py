@@ -15,7 +15,7 @@ ENDLESS = repeat(b"a")
 
 
 def served(driver: Driver) -> list[int]:
-    """Return which sequences got a slot so far, in order."""
+    """Return the sequences that got a slot so far, in order."""
     return [event.sequence for event in driver.events(e.SlotAssigned)]
 
 

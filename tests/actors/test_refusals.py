@@ -1,4 +1,4 @@
-"""What cannot be is refused, changes nothing, and leaves no request waiting."""
+"""An impossible fact is refused, changes nothing, and leaves no request waiting."""
 
 import pytest
 

@@ -8,11 +8,11 @@ import pytest
 import trio
 from attrs import frozen
 
-from reenact.actors.errors import LogNotComparable
+from reenact.actors.errors import LogNotComparable, ModelNotFound
 from reenact.actors.events import SessionOpened
 from reenact.replay import replay_log
 from reenact.replay.compute.execution import Execution, executed_records
-from reenact.replay.compute.machine import ModelHere, ModelNotFound, open_machine
+from reenact.replay.compute.machine import ModelHere, open_machine
 from reenact.replay.fork.fork import fork_log
 from reenact.runtime import Runtime, open_runtime
 from reenact.runtime.cli.default_model import installed_model
