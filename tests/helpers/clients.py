@@ -61,6 +61,29 @@ async def ask_openai(server: Server, call: Any, **settings: Any) -> Any:
 NAMES: Final = {"chat": "hello", "schema": "json", "tool": "tool", "vectors": "vectors", "slow": "slow"}
 """The scripted models for a program of `tests/helpers/programs/clients/`."""
 
+_SHARED: Final = {
+    "schema": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 10},
+            "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        },
+        "required": ["name", "age"],
+    },
+    "tool": {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "maxLength": 20}},
+                "required": ["city"],
+            },
+        },
+    },
+}
+"""The schema and the tool of every such program."""
 _PYTHON: Final = ROOT / ".venv-clients" / "bin" / "python"
 _MODULES: Final = ROOT / ".venv-clients" / "node_modules"
 _PROGRAMS: Final = ROOT / "tests" / "helpers" / "programs" / "clients"
@@ -92,7 +115,11 @@ async def told_by(program: str, url: str, names: dict[str, str], folder: Path) -
     env = os.environ | {"OLLAMA_HOST": url, "LLM_USER_PATH": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with trio.fail_after(300):
         done = await trio.run_process(
-            [runs, path, url, json.dumps(names)], check=False, capture_stdout=True, capture_stderr=True, env=env
+            [runs, path, url, json.dumps(names), json.dumps(_SHARED)],
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+            env=env,
         )
     assert 0 == done.returncode, done.stderr.decode()
     return json.loads(done.stdout.splitlines()[-1])

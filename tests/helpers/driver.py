@@ -208,7 +208,7 @@ class Driver:
         return error
 
     def holders(self) -> list[int | None]:
-        """Return which sequence has each slot."""
+        """Return the sequence of each slot."""
         batcher = self.kernel.state.batcher
         assert batcher is not None
         return [slot.sequence for slot in batcher.slots]

@@ -31,7 +31,7 @@ STAGES: Final[tuple[Stage, ...]] = ("no request", "tokenizing", "queue", "prefil
 
 @frozen(kw_only=True)
 class Asked:
-    """What one client asked, and what it got."""
+    """One client's request and its answer."""
 
     number: int
     prompt: str

@@ -48,7 +48,7 @@ PROMPTS: Final = ("The sea is", "Once upon a time there was", "The sea is wide, 
 
 @define
 class Readers:
-    """What the readers of all lives have got, by request."""
+    """The texts that the readers of all lives have got, by request."""
 
     n_tokens: dict[int, int] = Factory(dict)
     texts: dict[int, str] = Factory(dict)
@@ -273,7 +273,7 @@ def _in_a_process(session: Session) -> dict[int, str]:
 
 
 def main() -> int:
-    """Print what was found; exit with 1 if anything was lost or wrong."""
+    """Print the counts; exit with 1 if anything was lost or wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=2000, help="on the scripted engine (default: %(default)s)")
     parser.add_argument("--model-kills", type=int, default=50, help="on SmolLM2 (default: %(default)s)")

@@ -33,7 +33,7 @@ _BY_SOCKET: Final = 20
 
 @frozen
 class Report:
-    """What came of a chunk of requests."""
+    """The results of a chunk of requests."""
 
     statuses: Counter[int | None]
     slowest: tuple[float, int]

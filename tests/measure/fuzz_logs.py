@@ -62,7 +62,7 @@ def faults(report: Report) -> Iterator[str]:
 
 
 def _with_tracebacks() -> None:
-    """Print where an error came from that is not a typed one."""
+    """Print the traceback of an error that is not a typed one."""
     told = cli._failed
 
     def failed(path: str, error: Exception) -> int:

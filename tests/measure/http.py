@@ -109,7 +109,7 @@ async def measure(log: Path) -> tuple[list[Pair], list[Pair], list[Pair]]:
 
 
 async def _pair(ways: tuple[Ask, Ask], number: int, measured: Callable[[Ask, int], Awaitable[float]]) -> Pair:
-    """Return what is measured of both ways, one after the other."""
+    """Return the measurements of both ways, one after the other."""
     found = [0.0, 0.0]
     for way in (0, 1) if number % 2 else (1, 0):
         found[way] = await measured(ways[way], 2 * number + way)

@@ -1,4 +1,4 @@
-"""How soon a hang-up is heard among 64 streaming clients, and whether memory stays flat: ``make measure-http_load``.
+"""The time until a hang-up is heard among 64 streaming clients, and the memory meanwhile: ``make measure-http_load``.
 
 The rules that hold here:
 

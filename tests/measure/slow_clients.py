@@ -1,4 +1,4 @@
-"""How much slow clients cost the others, and the end of the server: ``make measure-slow_clients``.
+"""The price of slow clients for the others, and for the end of the server: ``make measure-slow_clients``.
 
 The rules that hold here:
 

@@ -63,7 +63,7 @@ def answered(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def found(target: str) -> tuple[Any, str, Any]:
-    """Return what has the target as an attribute, the attribute's name, and its value."""
+    """Return the owner of the target, the attribute's name, and its value."""
     module, _, path = target.partition(":")
     *owners, name = path.split(".")
     owner = reduce(getattr, owners, importlib.import_module(module))

@@ -1,4 +1,4 @@
-"""What a real engine draws for a request follows from the request alone, whichever others are there."""
+"""The draws of a real engine for a request follow from the request alone, whichever others are there."""
 
 from collections import Counter
 from collections.abc import Iterator

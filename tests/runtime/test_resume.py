@@ -52,7 +52,7 @@ async def crowd(log: Path) -> None:
 
 
 def texts_of(log: Path) -> dict[int, tuple[str, str]]:
-    """Return how each request of a log ended, with its text, by number."""
+    """Return the end and the text of each request of a log, by number."""
     texts: dict[int, str] = {}
     found: dict[int, tuple[str, str]] = {}
     with LogFile(log) as lines:

@@ -56,7 +56,7 @@ BRIEF: Final = Sizes(family=(20, 60), num_predict=(4, 8, 16), n_lone=1, lone=12)
 
 @frozen(kw_only=True)
 class Visit:
-    """What one caller asks for, and how it behaves."""
+    """One caller's request and behaviour."""
 
     name: str
     prompt: str

@@ -127,7 +127,7 @@ class Watcher:
     writing: int
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print which tests killed the mutant."""
+        """Print the tests that killed the mutant."""
         if report.failed:
             self.tell(report.nodeid)
 

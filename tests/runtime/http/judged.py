@@ -32,7 +32,7 @@ _UNCHANGING: Final = {f"/api/{name}" for name in ("pull", "push", "create", "cop
 
 @frozen
 class Answer:
-    """What came of a request."""
+    """The answer to a request."""
 
     status: int | None
     """None if there was no head."""
@@ -106,7 +106,7 @@ async def ask(application: ASGIApp, asked: Asked) -> Answer:
 
 
 def faults(asked: Asked, answer: Answer, folder: Path) -> Iterator[str]:
-    """Yield what is wrong with an answer.
+    """Yield the faults of an answer.
 
     Args:
         asked: The request.
@@ -247,7 +247,7 @@ def _first(received: bytes) -> tuple[int | None, bytes]:
 
 
 async def still_serves(url: str) -> list[str]:
-    """Return what is wrong with a server after all that: it must answer, and hold no request of one that has left."""
+    """Return the fault of a server after all that: it must answer, and hold no request of one that has left."""
     async with httpx.AsyncClient(base_url=url) as asking:
         answered = await asking.post("/api/generate", json={"model": "m", "prompt": "x"})
         with trio.move_on_after(SECONDS):

@@ -1,4 +1,4 @@
-"""What schemathesis is told of this server beside its document: the names of the models, and one more check."""
+"""Hooks for schemathesis, which add to the document of this server: the names of the models, and one more check."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ async def full(server: Server) -> AsyncIterator[None]:
 
 
 def ends(folder: Path) -> list[str]:
-    """Return how the sequences of the slow model ended so far."""
+    """Return the ends of the slow model's sequences so far."""
     records = [fields for log in folder.glob("*-slow-*.jsonl.zst") for fields in read_fields(log)]
     return [fields["finish_reason"] for fields in records if fields["type"] == "SequenceFinished"]
 

@@ -50,7 +50,7 @@ async def begun(server: Server, *parts: bytes) -> list[trio.SocketStream]:
 
 
 async def rest(stream: trio.SocketStream) -> bytes:
-    """Return what comes until the server closes a connection."""
+    """Return the bytes that come until the server closes a connection."""
     async with stream:
         return b"".join([part async for part in stream])
 
@@ -69,7 +69,7 @@ LARGE = ["x" * 100_000] * 400
 
 
 def n_cancelled(log: Path) -> int:
-    """Return how many cancels a log has."""
+    """Return the count of cancels in a log."""
     return sum(fields["type"] == "CancelRequested" for fields in read_fields(log))
 
 

@@ -120,7 +120,7 @@ Samples = dict[tuple[str, str | None], float]
 
 
 def samples_of(response: httpx.Response) -> Samples:
-    """Return what Prometheus reads of the model "m", by name and by the label beside the model's."""
+    """Return Prometheus' samples of the model "m", by name and by the label beside the model's."""
     families = list(text_string_to_metric_families(response.text))
     assert len(families) == len({family.name for family in families})
     found = {}

@@ -1,4 +1,4 @@
-"""How an answer is divided into the model's thinking and its text, and what turns thinking off."""
+"""The division of an answer into the model's thinking and its text, and the fields that turn thinking off."""
 
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def test_tags_are_found() -> None:
 
 
 def said(messages: list[dict[str, Any]]) -> Thought:
-    """Return what messages of ollama's API amount to."""
+    """Return the joined text and thinking of ollama's messages."""
     return Thought(
         "".join(message.get("thinking", "") for message in messages),
         "".join(message["content"] for message in messages),

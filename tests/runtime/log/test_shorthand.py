@@ -1,4 +1,4 @@
-"""What the lines of a log leave out, and what happens where nothing gives it."""
+"""The values that lines of a log leave out, and the lines for which nothing gives them."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ RECORDS = [e.Record(n, event, cause) for n, (event, cause) in enumerate(EVENTS)]
 
 
 def after(n: int) -> Shorthand:
-    """Return what is known after the first records."""
+    """Return the shorthand after the first records."""
     shorthand = Shorthand()
     for record in RECORDS[:n]:
         shorthand.short(record, 10)

@@ -1,4 +1,4 @@
-"""What `langchain-ollama` and `langchain-openai` make of a server: prints it as JSON."""
+"""Calls a server with `langchain-ollama` and `langchain-openai`, and prints the results as JSON."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from langchain_ollama import ChatOllama, OllamaEmbeddings
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
-URL, MODELS = sys.argv[1], json.loads(sys.argv[2])
+URL, MODELS, SHARED = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 KEY: Any = "any"
 
 
@@ -20,27 +20,13 @@ class Person(BaseModel):
     age: int = Field(ge=0, le=150)
 
 
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 20}},
-            "required": ["city"],
-        },
-    },
-}
-
-
 def seen(model: Any) -> dict[str, Any]:
-    """Return what comes of each call.
+    """Return the result of each call.
 
     Args:
         model: A function that makes a chat model, from the kind of model.
     """
-    chat, tool = model("chat"), model("tool").bind_tools([WEATHER])
+    chat, tool = model("chat"), model("tool").bind_tools([SHARED["tool"]])
     chunks = list(chat.stream("x"))
     answer = tool.invoke("x")
     told = {

@@ -1,4 +1,4 @@
-"""What `litellm` makes of a server, by ollama's API and by OpenAI's: prints it as JSON."""
+"""Calls a server with `litellm`, by ollama's API and by OpenAI's, and prints the results as JSON."""
 
 import json
 import sys
@@ -7,20 +7,8 @@ from typing import Any
 import litellm
 from pydantic import BaseModel, Field
 
-URL, MODELS = sys.argv[1], json.loads(sys.argv[2])
+URL, MODELS, SHARED = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 MESSAGES = [{"role": "user", "content": "x"}]
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 20}},
-            "required": ["city"],
-        },
-    },
-}
 litellm.suppress_debug_info = True
 LIMITS = {"seed": 7, "max_tokens": 60}
 
@@ -39,7 +27,7 @@ def calls(asked: dict[str, Any]) -> list[Any]:
 
 
 def seen(prefix: str, base: str) -> dict[str, Any]:
-    """Return what comes of each call."""
+    """Return the result of each call."""
 
     def asked(kind: str, **more: Any) -> dict[str, Any]:
         return {"model": f"{prefix}/{MODELS[kind]}", "api_base": base, "api_key": "any", "messages": MESSAGES} | more
@@ -54,7 +42,7 @@ def seen(prefix: str, base: str) -> dict[str, Any]:
         "streamed": "".join(chunk.choices[0].delta.content or "" for chunk in chunks),
         "end": chunks[-1].choices[0].finish_reason,
         "schema": json.loads(form),
-        "tools": calls(asked("tool", tools=[WEATHER], **LIMITS)),
+        "tools": calls(asked("tool", tools=[SHARED["tool"]], **LIMITS)),
     }
     try:
         litellm.completion(**asked("chat") | {"model": f"{prefix}/nothing"}, num_retries=0)

@@ -1,4 +1,4 @@
-"""What the command `llm` with its plugin `llm-ollama` makes of a server: prints it as JSON.
+"""Calls a server with the command `llm` and its plugin `llm-ollama`, and prints the results as JSON.
 
 Its server is that of the environment variable OLLAMA_HOST, its own files are in LLM_USER_PATH.
 """
@@ -8,16 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-MODELS = json.loads(sys.argv[2])
+MODELS, SHARED = json.loads(sys.argv[2]), json.loads(sys.argv[3])
 LLM = Path(sys.executable).with_name("llm")
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 10},
-        "age": {"type": "integer", "minimum": 0, "maximum": 150},
-    },
-    "required": ["name", "age"],
-}
 FUNCTION = """
 def weather(city: str) -> str:
     "Tell the weather of a city."
@@ -43,7 +35,7 @@ told = {
     "streamed": llm(*named("chat"), *limits, "x"),
     "system": llm(*named("chat"), "--system", "be", *limits, "x"),
     "again": llm("--continue", *limits, "y"),
-    "schema": llm(*named("schema"), "--schema", json.dumps(SCHEMA), *limits, "x"),
+    "schema": llm(*named("schema"), "--schema", json.dumps(SHARED["schema"]), *limits, "x"),
     "tools": llm(*named("tool"), "--functions", FUNCTION, "--tools-debug", "--chain-limit", "2", *limits, "x"),
 }
 if MODELS["vectors"]:

@@ -1,29 +1,13 @@
-// What the npm package `ollama` makes of a server: prints it as JSON.
+// Calls a server with the npm package `ollama`, and prints the results as JSON.
 
 import { Ollama } from 'ollama'
 
-const [url, names] = process.argv.slice(2)
+const [url, names, shared] = process.argv.slice(2)
 const models = JSON.parse(names)
+const { schema, tool: weather } = JSON.parse(shared)
 const client = new Ollama({ host: url })
 const messages = [{ role: 'user', content: 'x' }]
 const options = { seed: 7, num_predict: 60 }
-const schema = {
-  type: 'object',
-  properties: { name: { type: 'string', maxLength: 10 }, age: { type: 'integer', minimum: 0, maximum: 150 } },
-  required: ['name', 'age'],
-}
-const weather = {
-  type: 'function',
-  function: {
-    name: 'weather',
-    description: 'The weather of a city.',
-    parameters: {
-      type: 'object',
-      properties: { city: { type: 'string', maxLength: 20 } },
-      required: ['city'],
-    },
-  },
-}
 
 async function failure(call) {
   try {

@@ -1,30 +1,14 @@
-// What the npm package `openai` makes of a server: prints it as JSON.
+// Calls a server with the npm package `openai`, and prints the results as JSON.
 
 import OpenAI from 'openai'
 
-const [url, names] = process.argv.slice(2)
+const [url, names, shared] = process.argv.slice(2)
 const models = JSON.parse(names)
+const { schema: open, tool: weather } = JSON.parse(shared)
+const schema = { ...open, additionalProperties: false }
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any' })
 const messages = [{ role: 'user', content: 'x' }]
 const limits = { seed: 7, max_tokens: 60 }
-const schema = {
-  type: 'object',
-  properties: { name: { type: 'string', maxLength: 10 }, age: { type: 'integer', minimum: 0, maximum: 150 } },
-  required: ['name', 'age'],
-  additionalProperties: false,
-}
-const weather = {
-  type: 'function',
-  function: {
-    name: 'weather',
-    description: 'The weather of a city.',
-    parameters: {
-      type: 'object',
-      properties: { city: { type: 'string', maxLength: 20 } },
-      required: ['city'],
-    },
-  },
-}
 const chat = client.chat.completions
 
 async function failure(call) {
