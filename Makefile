@@ -25,7 +25,7 @@ MEASURES := chat schema cancel copy core prices shift alone waiting numerics htt
 
 help:
 	@echo 'make demo     8 prompts at once through a real model, and their log decided and computed again'
-	@echo 'make test     lint, types, import contracts and the tests of each fact: 5 minutes on 2 cores'
+	@echo 'make test     lint, types, import contracts and the tests of each fact: 6 and a half minutes on 2 cores'
 	@echo 'make test-all make test, and then the tests that take long: more examples, models and settings of the same facts'
 	@echo 'make rules    break every rule on purpose, one at a time: its tests must notice'
 	@echo 'make mutants  plant bugs such as people make, one at a time: property tests must find each'
