@@ -66,8 +66,14 @@ test: .venv/.installed
 	cat .test-other.txt; rm -f .test-other.txt; \
 	test $$code = 0 && test $$other = 0
 
+# The half with a model computes on every core and the other on one, so side by side they take two thirds of the time.
 test-all: test .venv-clients/.installed
-	$(BIN)/pytest -m long
+	@echo 'Long tests with a model; beside them those without one, whose output follows:'
+	@$(BIN)/pytest -m 'long and not model' >.test-other.txt 2>&1 & \
+	$(BIN)/pytest -m 'long and model'; code=$$?; \
+	wait $$!; other=$$?; \
+	cat .test-other.txt; rm -f .test-other.txt; \
+	test $$code = 0 && test $$other = 0
 
 rules: .venv/.installed
 	$(BIN)/python -m tests.mutants.rules

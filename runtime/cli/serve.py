@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlsplit
 
+from platformdirs import user_state_path
+
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
 from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.model_store import StoredModel, full_name, installed, named_model, stored_models
@@ -87,6 +89,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def serve(parsed: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
+    from reenact.runtime.api import llama_engine  # trio
+
     try:
         from reenact.runtime.http import server
         from reenact.runtime.http.ollama.requests import keep_alive
@@ -95,6 +99,7 @@ def serve(parsed: argparse.Namespace) -> int:
         cure = "pip install '.[serve]' in a checkout of reenact installs it"
         raise EngineBroken(f"the server is not installed ({error}): {cure}") from None
     stored = list(_asked_models(parsed.models))
+    llama_engine(stored[0].path)  # So that a missing llama.cpp is an error now, and not at the first request.
     folder = None if parsed.no_log else parsed.log_dir or _log_folder()
     settings = {name: getattr(parsed, name) for name in _SETTINGS if getattr(parsed, name) is not None}
     served = [
@@ -166,10 +171,10 @@ def _asked_models(asked: list[str]) -> Iterator[StoredModel]:
         name, separator, file = written.partition("=")
         if separator and not Path(written).exists():
             model = StoredModel(name=full_name(name), path=Path(file), store="installed")
-            with model.path.open("rb"):
-                pass  # A missing file must be an error when the server starts.
         else:
             model = named_model(written)
+        with model.path.open("rb"):
+            pass  # A missing file must be an error when the server starts.
         if model.name in seen:
             raise InvalidRequest("model", f"{shown(model.name)} is given twice: NAME=FILE gives one another name")
         seen.add(model.name)
@@ -188,8 +193,6 @@ def _keys(path: Path) -> list[str]:
 
 
 def _log_folder() -> Path:
-    from platformdirs import user_state_path
-
     return user_state_path("reenact") / "logs"
 
 

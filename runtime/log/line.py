@@ -2,7 +2,8 @@
 
 A line ends with ``,"crc":"xxxxxxxx"}`` and a newline: the CRC-32 of its bytes before that, continued from the line
 before. So flipped, lost, inserted and reordered bytes are found. A line is valid if it ends in a newline and its CRC
-matches its bytes.
+matches its bytes. The first line has this checksum in logs of every format, which distinguishes damage from another
+version.
 """
 
 from typing import Final

@@ -103,12 +103,13 @@ class LogFile:
                 raise LogCorrupt(self._number + 1, self._offset, f"it has more than {MAX_LINE_BYTES:,} bytes")
             if not raw.endswith(b"\n"):
                 break
-            if self._offset == 0:
-                _check_versions(raw)
             crc = crc32(memoryview(raw)[:-TAIL], self._crc)
             line = Line(self._number + 1, self._offset, raw[:-TAIL] + b"}")
             tail = tail_of(crc)
-            if not raw.endswith(tail):
+            whole = raw.endswith(tail)
+            if self._offset == 0 and (whole or not raw[-TAIL:].startswith(CRC_KEY)):
+                _check_versions(raw)
+            if not whole:
                 raise line.corrupt(_difference(raw[-TAIL:], tail))
             self._number, self._offset, self._crc = line.number, self._offset + len(raw), crc
             if self._packed is not None and self._packed.at_boundary:
@@ -118,7 +119,7 @@ class LogFile:
 
 
 def _check_versions(raw: bytes) -> None:
-    """Refuse a log of another version before looking at its checksums, which may differ in kind too."""
+    """Refuse a log of another version, whose lines may be of another kind; see `reenact.runtime.log.line`."""
     try:
         header = loads(raw)
     except UnreadableRecord:

@@ -16,7 +16,7 @@ HIDES = "import sys; sys.modules[{name!r}] = None"
 
 
 @pytest.mark.parametrize(
-    "hidden", ["llama_cpp", *(pytest.param(name, marks=pytest.mark.long) for name in ("numpy", "platformdirs"))]
+    "hidden", ["llama_cpp", *(pytest.param(name, marks=pytest.mark.long) for name in ("numpy", "jinja2"))]
 )
 @pytest.mark.parametrize(
     ("program", "arguments", "code"),
@@ -25,7 +25,10 @@ HIDES = "import sys; sys.modules[{name!r}] = None"
         ("reenact.replay", ("run", str(COMPANY), "--model", "a.gguf"), 4),
         ("reenact.replay", ("fork", str(COMPANY), "--at", "12", "-o", "child.jsonl"), 4),
         ("reenact.runtime.cli.main", ("generate", "--model", "a.gguf", "Hi"), 2),
+        ("reenact.runtime.cli.main", ("chat", "--model", "a.gguf"), 2),
         ("reenact.runtime.cli.main", ("probe", "a.gguf"), 2),
+        ("reenact.runtime.cli.main", ("resume", str(COMPANY)), 2),
+        ("reenact.runtime.cli.main", ("serve", f"a={COMPANY}", "--port", "0"), 2),
     ],
 )
 def test_the_error_is_the_line_that_installs_it(

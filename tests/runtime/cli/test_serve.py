@@ -42,6 +42,7 @@ def test_ollama_host(written: str, expected: tuple[str, int]) -> None:
     [
         (["nothing"], "MODEL: 'nothing' is neither a file nor a model"),
         (["a=nothing.gguf"], "nothing.gguf: No such file"),
+        (["nothing.gguf"], "nothing.gguf: No such file"),
         ([f"a={__file__}", f"A={__file__}"], "MODEL: 'a:latest' is given twice"),
         (["--port", "70000"], "--port: expected 0 to 65,535"),
         (["--host", "203.0.113.1", "--port", "0"], "--host: 203.0.113.1:0 cannot be listened on"),
