@@ -197,7 +197,7 @@ def _log_folder() -> Path:
 
 
 def _url(host: str, port: int) -> str:
-    host = "127.0.0.1" if host in {"", "0.0.0.0"} else host  # noqa: S104  # it is printed, not listened on
+    host = {"": HOST, "0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104  # it is printed, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -1,7 +1,6 @@
 """Answers ``GET /debug/requests`` with the live requests of the loaded models, to clients of this machine only."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Any, Final
 
 from attrs import asdict
@@ -13,6 +12,7 @@ from starlette.routing import BaseRoute
 from reenact.runtime.http.document import TEXT, WHOLE, DescribedRoute, list_of, nullable, object_of
 from reenact.runtime.http.exchange import JSON
 from reenact.runtime.http.models import Models
+from reenact.runtime.http.security import address_of
 
 _REQUESTS: Final = object_of(
     requests=list_of(
@@ -74,10 +74,6 @@ class DebugApi:
 
 def _check_here(request: Request) -> None:
     """Refuse a client of another machine."""
-    host = "" if request.client is None else request.client.host
-    try:
-        here = ip_address(host).is_loopback
-    except ValueError:
-        here = False
-    if not here:
+    address = address_of("" if request.client is None else request.client.host)
+    if address is None or not address.is_loopback:
         raise HTTPException(403, "only clients of this machine may see other requests")

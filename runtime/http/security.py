@@ -12,7 +12,7 @@ import hmac
 import re
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -116,13 +116,23 @@ class Guard:
         return own or self._origins.fullmatch(origin) is not None
 
 
+def address_of(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a text is, or None; an IPv4 address inside an IPv6 one is meant as it is.
+
+    A socket of ``::`` shows 127.0.0.1 as ``::ffff:127.0.0.1``, which Python up to 3.12 does not take for loopback.
+    """
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def _is_loopback(scope: Scope) -> bool:
     """Return whether a request came to a loopback address."""
-    address = (scope.get("server") or ("",))[0]
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    name = (scope.get("server") or ("",))[0]
+    address = address_of(name)
+    return name == "localhost" if address is None else address.is_loopback
 
 
 def _name_of(host: str) -> str:
@@ -133,8 +143,7 @@ def _name_of(host: str) -> str:
 
 
 def _is_here(name: str) -> bool:
-    try:
-        address = ip_address(name)
-    except ValueError:
+    address = address_of(name)
+    if address is None:
         return name in {"localhost", socket.gethostname().lower()} or name.rpartition(".")[2] in _LOCAL
     return address.is_loopback or address.is_private

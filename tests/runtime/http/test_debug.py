@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 import trio
 import trio.testing
 
@@ -40,10 +41,21 @@ async def test_who_waits_for_whom(scripted_runtime: OpenScripted, autojump_clock
     assert ([], 404) == (after, gone.status_code)
 
 
-async def test_a_client_of_another_machine_sees_nothing(scripted_runtime: OpenScripted) -> None:
-    """Its address is not a loopback address, so it gets a 403."""
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1", [403, 403]),
+        ("::ffff:192.0.2.1", [403, 403]),
+        ("::1", [200, 404]),
+        ("::ffff:127.0.0.1", [200, 404]),
+    ],
+)
+async def test_a_client_of_another_machine_sees_nothing(
+    scripted_runtime: OpenScripted, address: str, expected: list[int]
+) -> None:
+    """Where its address is not a loopback address, it gets a 403."""
     async with scripted_runtime(["x"]) as runtime:
-        transport = httpx.ASGITransport(app({"m": runtime}), client=("192.0.2.1", 5))
+        transport = httpx.ASGITransport(app({"m": runtime}), client=(address, 5))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as asking:
             statuses = [(await asking.get(path)).status_code for path in ("/debug/requests", "/debug/requests/1")]
-    assert [403, 403] == statuses
+    assert expected == statuses

@@ -1,7 +1,10 @@
 """Admission by Host, Origin and key."""
 
+import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reenact.runtime.http import app
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import client
 
@@ -27,6 +30,25 @@ async def test_a_foreign_host_is_refused(scripted_runtime: OpenScripted, host: s
     async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
         response = await asking.get("/api/version", headers={"host": host})
     assert status == response.status_code
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("[::ffff:127.0.0.1]", 200), ("evil.example", 403)])
+async def test_a_socket_of_both_families_is_guarded(scripted_runtime: OpenScripted, host: str, status: int) -> None:
+    """Where a socket of "::" shows a loopback address of IPv4 inside one of IPv6, the Host counts as well."""
+    async with scripted_runtime(["x"]) as runtime:
+        transport = httpx.ASGITransport(served_at(app({"m": runtime}), "::ffff:127.0.0.1"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as asking:
+            response = await asking.get("/api/version", headers={"host": host})
+    assert status == response.status_code
+
+
+def served_at(application: ASGIApp, address: str) -> ASGIApp:
+    """Return an application whose requests come to an address."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await application({**scope, "server": (address, 80)}, receive, send)
+
+    return answer
 
 
 @pytest.mark.parametrize(
