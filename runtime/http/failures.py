@@ -1,7 +1,7 @@
 """Turns errors into responses, with a status and a body in the shape of the API that the client uses.
 
 The rule that holds here: nothing about this machine goes out. A response describes a client's own mistake in full; for
-a failure of the server it has only the kind, and the log has the rest.
+a failure of the server it has only the kind, and the server's console has the rest.
 """
 
 import re
@@ -63,9 +63,9 @@ def told(error: Exception) -> str:
         case InvalidRequest() | Overloaded() | UnknownModel() | SequenceFailed():
             return _PATH.sub("(a path)", str(error))
         case EngineBroken():
-            return "the model failed and takes no more requests: the server's log has the reason"
+            return "the model cannot be used: the server's console has the reason"
         case LogBroken():
-            return "the log cannot be written, so the model takes no more requests"
+            return "the log cannot be written, and nothing is computed without one: the server's console has the reason"
         case trio.ClosedResourceError():
             return "the model is being unloaded: try again"
         case HTTPException():

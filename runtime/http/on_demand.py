@@ -6,7 +6,8 @@ The rules that hold here:
   to it.
 * A request that comes while its model is being opened waits; cancelling it does not affect the others.
 * A broken runtime takes no new request: it is closed when its last request ends, and the next request opens another.
-* If a model cannot be opened, the server's console prints a warning with the reason; the client gets only an error.
+* If a model cannot be opened or read, or breaks, the server's console prints a warning with the reason; the client gets
+  only an error.
 """
 
 import math
@@ -177,6 +178,8 @@ class ModelsOnDemand:
         self._keep_alive = keep_alive
         self._warn = warn
         self._held: dict[str, _Held] = {}
+        self._unreadable: set[str] = set()
+        """The models whose file could not be read when they were last listed; each is one warning."""
 
     def resume(self) -> None:
         """Open each model that has an unfinished session to resume, so that its requests go on without a client."""
@@ -205,20 +208,27 @@ class ModelsOnDemand:
             self._served[served.name] = served
 
     async def cards(self) -> list[Card]:
-        """Return the card of each; loaded models take their capability from their headers."""
-        return [await self._card(self._served[name]) for name in sorted(self._served)]
+        """Return the card of each; loaded models take their capability from their headers.
 
-    async def _card(self, served: ServedModel) -> Card:
+        A model whose file cannot be read is left out unless it is loaded: the others can be used.
+        """
+        cards = [await self._card(self._served[name]) for name in sorted(self._served)]
+        return [card for card in cards if card is not None]
+
+    async def _card(self, served: ServedModel) -> Card | None:
+        card: Card | None = None
         try:
             card = await trio.to_thread.run_sync(served.card, abandon_on_cancel=True)
+            self._unreadable.discard(served.name)
         except OSError as error:
-            self._warn(f"{served.name}: {error.strerror}")
-            raise EngineBroken(f"{served.name} cannot be read") from None
+            if served.name not in self._unreadable:
+                self._unreadable.add(served.name)
+                self._warn(f"{served.name}: {served.stored.path} cannot be read: {error.strerror}")
         held = self._held.get(served.name)
         if held is None or held.runtime is None:
             return card
         told = card_of(served.name, held.runtime)
-        return evolve(card, capability=told.capability, template=told.template)
+        return told if card is None else evolve(card, capability=told.capability, template=told.template)
 
     def running(self) -> list[Running]:
         """Return the loaded models."""
@@ -244,7 +254,9 @@ class ModelsOnDemand:
             if held.runtime is None:
                 raise EngineBroken(f"{served.name} cannot be opened") from None
             yield InUse(runtime=held.runtime, load_seconds=trio.current_time() - begun)
-        except _BREAKS:
+        except _BREAKS as error:
+            if held.runtime is not None and not held.broken:
+                self._warn(f"{served.name}: {error}")
             held.broken = True
             raise
         finally:
@@ -284,8 +296,12 @@ class ModelsOnDemand:
                 await _over(held)
                 held.leaving = True
                 held.runtime = None
-        except (ReenactError, OSError) as error:
+        except ReenactError as error:
             self._warn(f"{served.name}: {error}")
+        except OSError as error:
+            self._warn(
+                f"{served.name}: {error.filename}: {error.strerror}" if error.strerror else f"{served.name}: {error}"
+            )
         except Exception as error:  # noqa: BLE001  # a fault with one model ends no other one
             self._warn(f"{served.name}: {InternalError(description(error))}")
         finally:

@@ -10,7 +10,9 @@ import trio
 
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine
-from reenact.runtime.http.on_demand import ModelsOnDemand
+from reenact.runtime.http.models import Card
+from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel
+from reenact.runtime.model_store import StoredModel
 from tests.helpers.serving import post, scripted, served_model, serving, until
 from tests.helpers.sessions import read_fields
 
@@ -112,6 +114,52 @@ async def test_a_model_that_cannot_be_opened(tmp_path: Path, kind: type[Exceptio
         assert (500, False, 200) == (bad.status_code, "secret" in bad.text, good.status_code)
         (warning,) = server.warnings
         assert "no such luck" in warning
+
+
+class Vanished(ServedModel):
+    """A model whose file is gone."""
+
+    def card(self) -> Card:
+        """Fail as reading the file does."""
+        raise FileNotFoundError(2, "No such file or directory")
+
+
+def vanished(name: str) -> ServedModel:
+    """Return a model whose file is gone, with an engine that is loaded all the same."""
+    stored = StoredModel(name=f"{name}:latest", path=Path("gone.gguf"), store="installed")
+    return Vanished(stored=stored, n_ctx=64, log_folder=None, settings={}, engine=lambda: ScriptedEngine(["a"]))
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
+async def test_a_file_that_vanishes_hides_its_model_only(path: str) -> None:
+    """The others are listed, and so is it while it is loaded; the console has one warning, with the file."""
+    async with (
+        serving(vanished("bad"), scripted("good", None, ["a"])) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        before = [(await asking.get(path)).text for _ in range(2)]
+        missing = await asking.get("/v1/models/bad")
+        await asking.post("/api/generate", json=RAW | {"model": "bad"})
+        after = (await asking.get(path)).text
+        assert [(True, False)] * 2 == [("good:latest" in text, "bad:latest" in text) for text in before]
+        assert (404, True) == (missing.status_code, "good:latest" in after and "bad:latest" in after)
+        assert ["bad:latest: gone.gguf cannot be read: No such file or directory"] == server.warnings
+
+
+async def test_a_log_that_breaks_is_a_warning(tmp_path: Path) -> None:
+    """The client learns that the log cannot be written; the console has the log's name and the reason, once."""
+    slow = scripted("m", tmp_path, ["x"] * 1000, batch_seconds=0.02)
+    async with serving(slow) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        async with asking.stream("POST", "/api/generate", json=RAW) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            (log,) = tmp_path.glob("*.zst")
+            log.unlink()
+            last = [json.loads(line) async for line in lines][-1]
+        again = await asking.post("/api/generate", json=RAW | {"options": {"num_predict": 1}})
+        assert ("the log cannot be written", 200) == (last["error"][:25], again.status_code)
+        (warning,) = server.warnings
+    assert warning.startswith(f"m:latest: {log}: ")
 
 
 async def test_an_engine_that_breaks_is_opened_again(tmp_path: Path) -> None:
