@@ -107,11 +107,13 @@ class DeterminismFacts:
 
 @frozen(kw_only=True)
 class Parent:
-    """The session that a session was forked from."""
+    """The session that a session was forked from, or of which it keeps some requests (`replay extract`)."""
 
     session: str
     n: int
-    """The first record of the parent that is not in the child."""
+    """The first record of the parent that is not in the child; of an extract, that comes after all that is in it."""
+    sequences: tuple[int, ...] = ()
+    """Of an extract, the sequences that it keeps, by their numbers in the parent; empty for a fork."""
 
 
 def within_bounds(settings: object, attribute: "Attribute[Any]", value: object) -> None:

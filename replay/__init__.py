@@ -1,9 +1,9 @@
 """Replay: the same actors, driven by the log.
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
-`compute_log` also executes its batches again on the model; `fork_log` goes on from one of its records. Nothing here
-imports trio, and llama.cpp is loaded only where a log is executed again. The public names are loaded on first use, so
-that `replay --version` is quick.
+`compute_log` also executes its batches again on the model; `fork_log` goes on from one of its records; `extract_log`
+keeps one request in a log of its own. Nothing here imports trio, and llama.cpp is loaded only where a log is executed
+again. The public names are loaded on first use, so that `replay --version` is quick.
 """
 
 from importlib import import_module
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from reenact.replay.decide.figures import Tally
     from reenact.replay.decide.tier import replay_log
     from reenact.replay.divergence import Divergence, ReplayDivergence
+    from reenact.replay.extract.extract import extract_log
+    from reenact.replay.extract.report import Extracted
     from reenact.replay.fork.fork import fork_log
     from reenact.replay.fork.report import Forked
     from reenact.replay.verdict import Verdict
@@ -30,6 +32,8 @@ _MODULE_OF = {
     "replay_log": "reenact.replay.decide.tier",
     "Divergence": "reenact.replay.divergence",
     "ReplayDivergence": "reenact.replay.divergence",
+    "Extracted": "reenact.replay.extract.report",
+    "extract_log": "reenact.replay.extract.extract",
     "Forked": "reenact.replay.fork.report",
     "fork_log": "reenact.replay.fork.fork",
     "LogCorrupt": "reenact.actors.errors",
@@ -42,6 +46,7 @@ __all__ = [
     "Checked",
     "ComputeOptions",
     "Divergence",
+    "Extracted",
     "Forked",
     "LogCorrupt",
     "LogNotComparable",
@@ -52,6 +57,7 @@ __all__ = [
     "check_facts",
     "check_log",
     "compute_log",
+    "extract_log",
     "fork_log",
     "replay_log",
 ]

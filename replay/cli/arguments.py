@@ -88,6 +88,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     fork = _command(commands, "fork", "let a session go on from before a record, with other options, on its model")
     _arguments_of_fork(fork)
 
+    extract = _command(commands, "extract", "keep one request of a log, alone, in a log of its own")
+    _arguments_of_extract(extract)
+
     diff = _command(commands, "diff", "print where two logs differ: sequence by sequence, token by token")
     diff.add_argument("log", metavar="LOG")
     diff.add_argument("other", metavar="OTHER", help="another log; sequences are matched by request_id or number")
@@ -160,6 +163,19 @@ def _arguments_of_fork(fork: _Parser) -> None:
         "Text generated before the cut is evaluated, not generated again; requests that came later are left out.\n\n"
         "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
         "  replay diff session.jsonl child.jsonl"
+    )
+
+
+def _arguments_of_extract(extract: _Parser) -> None:
+    extract.add_argument("log", metavar="LOG")
+    extract.add_argument("--only", metavar="ID", required=True, help="the sequence, by its number or request_id")
+    extract.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
+    extract.add_argument("--json", action="store_true", help="print one JSON object")
+    extract.epilog = (
+        "The new log holds the prompt and the text of that request, and nothing of any other. Where results do not\n"
+        "depend on the schedule, it replays, and computes to the same bits.\n\n"
+        "example:\n  replay extract session.jsonl --only chat-7 -o chat-7.jsonl\n"
+        f"  replay run chat-7.jsonl --compute\n\n{_EXIT_CODES}"
     )
 
 

@@ -29,6 +29,7 @@ from reenact.runtime.terminal import flush, prepare, print_json, printer, tell, 
 
 if TYPE_CHECKING:
     from reenact.replay.check.report import Checked
+    from reenact.replay.extract.report import Extracted
     from reenact.replay.fork.report import Forked
     from reenact.replay.look.diff import Comparison
     from reenact.replay.shrink.shrink import Shrunk
@@ -267,6 +268,15 @@ def _fork(args: argparse.Namespace) -> int:
     return _print(forked, args)
 
 
+def _extract(args: argparse.Namespace) -> int:
+    from reenact.replay.extract.extract import extract_log
+    from reenact.replay.render.progress import progress
+
+    with progress("reading the log") as show:
+        extracted = extract_log(args.log, args.only, out=args.out, on_progress=show)
+    return _print(extracted, args)
+
+
 def _diff(args: argparse.Namespace) -> int:
     from reenact.replay.look.diff import compared
     from reenact.replay.look.history import read_log
@@ -332,7 +342,7 @@ def _check_rule(name: str | None) -> None:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
 
 
-def _print(outcome: "Comparison | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
+def _print(outcome: "Comparison | Extracted | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
     """Print the outcome of a command."""
     if args.json:
         print_json(outcome.as_json())
@@ -350,6 +360,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "state": _state,
     "texts": _texts,
     "fork": _fork,
+    "extract": _extract,
     "diff": _diff,
     "shrink": _shrink,
     "to-test": _to_test,

@@ -27,6 +27,7 @@ from reenact.replay.compute.redraws import cause_of_draws
 from reenact.replay.compute.report import EDITED_BESIDE, Cause, Computed
 from reenact.replay.compute.tier import ComputeOptions, executed
 from reenact.replay.fold import NotInLog
+from reenact.replay.naming import is_named
 from reenact.replay.verdict import Verdict
 from reenact.runtime.engine.driver import Driver, execute
 from reenact.runtime.engine.row_numbers import NO_NUMBERS, Numbers, numbers_of
@@ -88,7 +89,7 @@ def alone_log(path: str | os.PathLike[str], only: str, asked: ComputeOptions | N
 
     def compare(log: LogFile, header: e.SessionOpened, machine: ModelHere, asked: ComputeOptions) -> Computed:
         by_number = sequence_records(log)
-        chosen = {number: one for number, one in by_number.items() if only in (one.request.request_id, str(number))}
+        chosen = {number: one for number, one in by_number.items() if is_named(only, number, one.request.request_id)}
         if not chosen:
             raise NotInLog(f"there is no sequence {only}")
         return _compared(log, header, machine, asked, chosen)

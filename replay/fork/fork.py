@@ -32,6 +32,7 @@ from reenact.replay.fork.recorder import Recorder
 from reenact.replay.fork.report import Continued, Forked, LeftOut
 from reenact.replay.interrupts import interrupts
 from reenact.replay.look.texts import Texts, texts_of
+from reenact.replay.naming import is_named
 from reenact.replay.render.values import count
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.engine.protocol import Engine, Loaded
@@ -202,7 +203,7 @@ class _Parent:
 
     def chosen(self, only: str | None) -> list[s.Sequence]:
         """Return the sequences whose options change."""
-        chosen = [one for one in self.live if only in (None, one.request_id, str(one.sequence))]
+        chosen = [one for one in self.live if only is None or is_named(only, one.sequence, one.request_id)]
         if not chosen:
             where = f"is live before record {self.cut}"
             raise NotInLog(f"no sequence with the number or the request_id {only!r} {where}")

@@ -71,7 +71,7 @@ class Forked:
         return {
             "log": self.path,
             "session": self.session,
-            "parent": asdict(self.parent),
+            "parent": {"session": self.parent.session, "n": self.parent.n},
             "sequences": [one.as_json() for one in self.sequences],
             "left_out": [asdict(one) for one in self.left_out],
             "notes": self.notes,

@@ -17,6 +17,7 @@ from attrs import field, frozen
 from reenact.actors import events as e
 from reenact.actors.routing import BATCHER, ROUTES, Origin, actor_of, sequence_name, sequences_of
 from reenact.replay.fold import NotInLog, wall_clock
+from reenact.replay.naming import is_named
 from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import fields_of, phrase
 from reenact.runtime.log.codec import plain
@@ -93,7 +94,7 @@ class Concern:
         """Return those of the sequences that an event concerns."""
         match event:
             case e.RequestReceived():
-                if self.name in (event.request_id, str(event.sequence)):
+                if is_named(self.name, event.sequence, event.request_id):
                     self.sequences.add(event.sequence)
                     self._live.add(event.sequence)
             case e.BatchPlanned():

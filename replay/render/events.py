@@ -145,7 +145,11 @@ def _of_session(event: _Session) -> str:
 
 def _parent(event: e.SessionOpened) -> str:
     parent = event.parent
-    return "" if parent is None else f", forked from session {plain(parent.session)} at record {parent.n}"
+    if parent is None:
+        return ""
+    if parent.sequences:
+        return f", {sequences(parent.sequences)} alone of session {plain(parent.session)} before record {parent.n}"
+    return f", forked from session {plain(parent.session)} at record {parent.n}"
 
 
 def _of_request(event: _Fact) -> str:

@@ -26,7 +26,7 @@ from cattrs.v import format_exception
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
-from reenact.actors.header import Limits
+from reenact.actors.header import Limits, Parent
 from reenact.actors.inputs import Input, Row
 from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, MAX_SLOTS
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
@@ -64,6 +64,7 @@ _SPARSE: Final = (
     e.TokenEmitted,
     e.RequestReceived,
     Limits,
+    Parent,
 )
 
 Fields = dict[str, Any]

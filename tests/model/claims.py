@@ -38,6 +38,9 @@ CLAIMS: Final[dict[str, tuple[str, ...]]] = {
         "test_compute.py::test_a_difference_by_the_command",
         "test_compute.py::test_what_cannot_be_compared",
     ),
+    "A request that is extracted computes to the bits that it had in company.": (
+        "test_extract.py::test_it_computes_to_the_bits_of_its_company[story]",
+    ),
     "The cause of a difference is named.": (
         "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[an_edited_token]",
         "test_causes.py::test_the_cause_is_named_where_only_the_data_tell[another_option]",
