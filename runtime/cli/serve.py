@@ -1,20 +1,22 @@
 """Runs the commands ``reenact serve`` and ``reenact models``: reads their arguments and prints what is served."""
 
 import argparse
+import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
-from reenact.runtime.engine.protocol import Determinism
+from reenact.runtime.engine.protocol import ContextSettings, Determinism
 from reenact.runtime.model_store import StoredModel, full_name, installed, named_model, stored_models
-from reenact.runtime.regular import text_of_name
+from reenact.runtime.regular import opened, text_of_name
 from reenact.runtime.terminal import Spans, argument, flush, print_json, printer, tell, visible
 
 if TYPE_CHECKING:
@@ -23,11 +25,21 @@ if TYPE_CHECKING:
 HOST, PORT = "127.0.0.1", 11434
 """The address on which ollama listens and to which its clients connect by default."""
 
-FLAGS: Final = {"model": "MODEL", "n_slots": "--slots", "host": "--host", "keep_alive": "--keep-alive"}
+FLAGS: Final = {
+    "model": "MODEL",
+    "n_slots": "--slots",
+    "n_ctx": "--n-ctx",
+    "n_batch": "--n-batch",
+    "n_threads": "--n-threads",
+    "host": "--host",
+}
 
 _HOST_NAME: Final = "OLLAMA_HOST"
+_ORIGINS_NAME: Final = "OLLAMA_ORIGINS"
+_KEEP_ALIVE_NAME: Final = "OLLAMA_KEEP_ALIVE"
+_NO_FILE: Final = "a model is mapped into memory, which only a file can be: save it to one"
 _SETTINGS: Final = ("n_slots", "n_batch", "n_threads", "determinism")
-_N_CTX: Final = 4096
+_N_SLOTS, _N_CTX, _N_BATCH = 4, 4096, 64
 
 SERVE_EXAMPLE: Final = """\
 examples:
@@ -71,11 +83,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="let pages of this origin send requests too; $OLLAMA_ORIGINS has more, separated by commas",
     )
     parser.add_argument("--api-keys", type=Path, metavar="FILE", help="require one of the keys in it, one on each line")
-    parser.add_argument("--slots", dest="n_slots", type=int, metavar="N", help="sequences at a time (default: 4)")
-    parser.add_argument(
-        "--n-ctx", type=int, metavar="N", default=_N_CTX, help=f"cells for each sequence (default: {_N_CTX})"
-    )
-    parser.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")
+    for flag, name, default, meaning in (
+        ("--slots", "n_slots", _N_SLOTS, "sequences at a time"),
+        ("--n-ctx", "n_ctx", _N_CTX, "cells for each sequence"),
+        ("--n-batch", "n_batch", _N_BATCH, "rows in a batch"),
+    ):
+        told = f"{meaning} (default: {default})"
+        parser.add_argument(flag, dest=name, type=int, metavar="N", default=default, help=told)
     parser.add_argument("--n-threads", type=int, metavar="N", help="threads that compute (default: one for each CPU)")
     parser.add_argument("--determinism", choices=get_args(Determinism), help="as for generate (default: auto)")
     parser.add_argument("--verbose", action="store_true", help="show accesses and selected events on stderr")
@@ -88,29 +102,29 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(parsed: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C; what no request could be served with is an error now, and not at the first one."""
     from reenact.runtime.api import llama_engine  # trio
 
     try:
         from reenact.runtime.http import server
-        from reenact.runtime.http.ollama.requests import keep_alive
-        from reenact.runtime.http.on_demand import KEEP_ALIVE, ServedModel
+        from reenact.runtime.http.on_demand import ServedModel
     except ImportError as error:
         cure = "pip install '.[serve]' in a checkout of reenact installs it"
         raise EngineBroken(f"the server is not installed ({error}): {cure}") from None
     stored = list(_asked_models(parsed.models))
-    llama_engine(stored[0].path)  # So that a missing llama.cpp is an error now, and not at the first request.
-    folder = None if parsed.no_log else parsed.log_dir or _log_folder()
-    settings = {name: getattr(parsed, name) for name in _SETTINGS if getattr(parsed, name) is not None}
+    for one in stored:
+        _check_model(one.path)
+    llama_engine(stored[0].path)  # llama.cpp may be missing.
+    folder = _checked_folder(parsed)
+    settings = _checked_settings(parsed)
     served = [
         ServedModel(stored=one, n_ctx=parsed.n_ctx, log_folder=folder, settings=settings, resume=parsed.resume)
         for one in stored
     ]
-    kept = parsed.keep_alive or os.environ.get("OLLAMA_KEEP_ALIVE")
     serving = server.Serving(
         served=served,
-        keep_alive=keep_alive("keep_alive", _number_or_text(kept)) if kept else KEEP_ALIVE,
-        origins=[*parsed.origin, *filter(None, os.environ.get("OLLAMA_ORIGINS", "").split(","))],
+        keep_alive=_keep_alive(parsed.keep_alive),
+        origins=list(origins(parsed.origin, os.environ.get(_ORIGINS_NAME, ""))),
         keys=[] if parsed.api_keys is None else _keys(parsed.api_keys),
         warn=lambda warning: tell("reenact", warning),
     )
@@ -121,7 +135,9 @@ def serve(parsed: argparse.Namespace) -> int:
     try:
         listener = server.listening(host, port)
     except OSError as error:
-        raise InvalidRequest("host", f"{host}:{port} cannot be listened on: {error.strerror}") from None
+        cure = "; a server runs there: another --port, or 0 for any" if error.errno == errno.EADDRINUSE else ""
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise InvalidRequest("host", f"cannot listen on {where}: {error.strerror}{cure}") from None
     _greet(served, _url(host, listener.getsockname()[1]), folder)
     server.run(serving, listener)
     return 0
@@ -170,15 +186,82 @@ def _asked_models(asked: list[str]) -> Iterator[StoredModel]:
     for written in asked:
         name, separator, file = written.partition("=")
         if separator and not Path(written).exists():
+            if not name.strip():
+                raise InvalidRequest("model", f"{shown(written)} has no name before the file")
             model = StoredModel(name=full_name(name), path=Path(file), store="installed")
         else:
             model = named_model(written)
-        with model.path.open("rb"):
-            pass  # A missing file must be an error when the server starts.
+        opened(model.path, _NO_FILE).close()  # A missing file must be an error when the server starts.
         if model.name in seen:
             raise InvalidRequest("model", f"{shown(model.name)} is given twice: NAME=FILE gives one another name")
         seen.add(model.name)
         yield model
+
+
+def _check_model(path: Path) -> None:
+    with opened(path, _NO_FILE) as file:
+        if file.read(4) != b"GGUF":
+            raise InvalidRequest("model", f"{path} is not a GGUF file")
+
+
+def _checked_settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of each runtime but the context's length.
+
+    Raises:
+        InvalidRequest: No session can have them.
+    """
+    settings = {name: getattr(parsed, name) for name in _SETTINGS if getattr(parsed, name) is not None}
+    ContextSettings(**{"n_threads": 1, "n_ctx": parsed.n_ctx} | settings)
+    return settings
+
+
+def _checked_folder(parsed: argparse.Namespace) -> Path | None:
+    """Return the folder of the logs, which is made; None to record nothing.
+
+    Raises:
+        InvalidRequest: No file can be made in it.
+    """
+    if parsed.no_log:
+        if parsed.resume or parsed.log_dir is not None:
+            raise InvalidRequest("--no-log", "nothing is recorded, so there is nothing for --resume or --log-dir")
+        return None
+    folder: Path = parsed.log_dir or user_state_path("reenact") / "logs"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidRequest("--log-dir", f"no log can be written in {folder}: {error.strerror}") from None
+    return folder
+
+
+def _keep_alive(given: str | None) -> float:
+    from reenact.runtime.http.ollama.requests import keep_alive
+    from reenact.runtime.http.on_demand import KEEP_ALIVE
+
+    for name, written in (("--keep-alive", given), (_KEEP_ALIVE_NAME, os.environ.get(_KEEP_ALIVE_NAME))):
+        if written:
+            return keep_alive(name, _number_or_text(written))
+    return KEEP_ALIVE
+
+
+def origins(given: Sequence[str], of_ollama: str) -> Iterator[str]:
+    """Return the Origins that may send requests, as browsers write them: without a slash at the end.
+
+    Args:
+        given: Those of the command line.
+        of_ollama: ``OLLAMA_ORIGINS``, which has several, separated by commas.
+
+    Raises:
+        InvalidRequest: One of them is no origin.
+    """
+    variable = ((_ORIGINS_NAME, one) for one in of_ollama.split(","))
+    for name, written in (*(("--origin", one) for one in given), *variable):
+        origin = re.sub("(?<=[^/:])/$", "", written.strip())
+        if origin and "://" not in origin and "*" not in origin:
+            raise InvalidRequest(name, f'expected "*" or an origin such as "https://example.com", got {shown(origin)}')
+        if origin:
+            yield origin
 
 
 def _number_or_text(written: str) -> float | str:
@@ -186,14 +269,13 @@ def _number_or_text(written: str) -> float | str:
 
 
 def _keys(path: Path) -> list[str]:
-    keys = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        keys = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InvalidRequest("--api-keys", f"{path} is not text in UTF-8") from None
     if not keys:
         raise InvalidRequest("--api-keys", "there is no key in the file")
     return keys
-
-
-def _log_folder() -> Path:
-    return user_state_path("reenact") / "logs"
 
 
 def _url(host: str, port: int) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,7 +14,7 @@ import pytest
 
 from reenact.replay import replay_log
 from reenact.runtime.cli.main import main
-from reenact.runtime.cli.serve import address
+from reenact.runtime.cli.serve import address, origins
 
 SERVE = (sys.executable, "-m", "reenact.runtime.cli.main", "serve", "--port", "0")
 
@@ -45,9 +46,20 @@ def test_ollama_host(written: str, expected: tuple[str, int]) -> None:
         (["nothing.gguf"], "nothing.gguf: No such file"),
         ([f"a={__file__}", f"A={__file__}"], "MODEL: 'a:latest' is given twice"),
         (["--port", "70000"], "--port: expected 0 to 65,535"),
-        (["--host", "203.0.113.1", "--port", "0"], "--host: 203.0.113.1:0 cannot be listened on"),
+        (["--host", "203.0.113.1", "--port", "0"], "--host: cannot listen on 203.0.113.1:0: "),
         (["--keep-alive", "soon"], "--keep-alive: expected seconds"),
         (["--api-keys", os.devnull], "--api-keys: there is no key"),
+        (["--api-keys", sys.executable], f"--api-keys: {sys.executable} is not text in UTF-8"),
+        ([f"a={__file__}"], f"MODEL: {__file__} is not a GGUF file"),
+        ([f"={__file__}"], "has no name before the file"),
+        (["--slots", "0"], "--slots: expected a whole number from 1 to 256, got 0"),
+        (["--n-ctx", "-1"], "--n-ctx: expected a whole number from 1"),
+        (["--n-batch", "3"], "--n-batch: expected a whole number from 4"),
+        (["--n-threads", "9999"], "--n-threads: expected a whole number from 1 to 512"),
+        (["--log-dir", __file__], f"--log-dir: no log can be written in {__file__}: File exists"),
+        (["--log-dir", f"{__file__}/logs"], f"--log-dir: no log can be written in {__file__}/logs: Not a directory"),
+        (["--no-log", "--resume"], "--no-log: nothing is recorded"),
+        (["--origin", "example.com"], '--origin: expected "*" or an origin'),
     ],
 )
 def test_an_error_is_one_line(
@@ -64,6 +76,37 @@ def test_an_error_is_one_line(
     out, err = capsys.readouterr()
     assert (2, "", 1) == (raised.value.code, out, err.count("\n"))
     assert what in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OLLAMA_KEEP_ALIVE", "soon"), ("OLLAMA_ORIGINS", "https://a.example, b"), ("OLLAMA_HOST", "a:b")],
+)
+def test_a_wrong_variable_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    """An error of the environment names the variable, and no flag that nobody gave."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main(["serve", "--log-dir", str(tmp_path)])
+    assert capsys.readouterr().err.startswith(f"reenact: {name}: expected ")
+
+
+def test_a_port_that_is_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The error tells that another server has it, and how to take another one."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit):
+            main(["serve", "--host", "127.0.0.1", "--port", str(port), "--log-dir", str(tmp_path)])
+    cure = "a server runs there: another --port, or 0 for any"
+    expected = f"reenact: --host: cannot listen on 127.0.0.1:{port}: Address already in use; {cure}\n"
+    assert expected == capsys.readouterr().err
+
+
+def test_origins_are_written_as_browsers_do() -> None:
+    """Spaces between them, a slash at the end and empty ones do not count."""
+    expected = ["https://a.example", "*", "app://b", "file://", "https://c.example:8080"]
+    assert expected == list(origins(["https://a.example/", "*"], "app://b,,file://, https://c.example:8080/ "))
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
