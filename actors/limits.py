@@ -97,6 +97,9 @@ MAX_THREADS: Final = 512
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer in a log; every JSON reader keeps integers up to it exact."""
 
+BEYOND_CONTEXT: Final = "the context of a sequence (n_ctx) holds"
+"""The words in the reason of every refusal because of a context that is too short, by which it is known."""
+
 
 def bounds(n_slots: int) -> dict[str, tuple[int, int]]:
     """Return the least and the greatest value of each setting of a session, by its name.

@@ -18,7 +18,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors.errors import Failure, InternalError
 from reenact.actors.header import ContextFacts
-from reenact.actors.limits import NUM_PREDICT_CONTEXTS
+from reenact.actors.limits import BEYOND_CONTEXT, NUM_PREDICT_CONTEXTS
 from reenact.actors.options import Options
 from reenact.actors.routing import BATCHER
 from reenact.actors.text import assemble, release
@@ -159,7 +159,7 @@ def _begin(state: Sequence, event: e.PromptTokenized) -> list[e.Event]:
     begun: list[e.Event] = []
     if discard:
         if not state.options.truncate:
-            reason = f"it has {len(inputs)} tokens, and the context of a sequence (n_ctx) holds {state.n_ctx}"
+            reason = f"it has {len(inputs)} tokens, and {BEYOND_CONTEXT} {state.n_ctx}"
             return [failed(state, Failure(kind="invalid_request", field=field, reason=reason))]
         begun.append(e.PromptTruncated(sequence=state.sequence, keep=state.keep, discard=discard))
         inputs = (*inputs[: state.keep], *inputs[state.keep + discard :])

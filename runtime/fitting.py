@@ -17,7 +17,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
-from reenact.actors.limits import MAX_INTEGER, MAX_PROMPT_BYTES
+from reenact.actors.limits import BEYOND_CONTEXT, MAX_INTEGER, MAX_PROMPT_BYTES
 from reenact.actors.options import Options
 from reenact.runtime.chats import ANSWERS, Chat, Chats
 from reenact.runtime.engine.protocol import Message, Rendered
@@ -91,8 +91,8 @@ async def fit(
     if rendered is None:
         n_steps, rendered = 0, fitting.whole
     if not options.truncate and n_ctx < (n_inputs := await fitting.n_inputs(0, n_ctx)) < _REFUSED:
-        reason = f"they have {n_inputs} tokens, and the context of a sequence (n_ctx) holds {n_ctx}"
-        raise InvalidRequest("messages", f"{reason}: leave some out, or let truncate=True do so")
+        reason = f"there are {n_inputs} tokens, and {BEYOND_CONTEXT} {n_ctx}"
+        raise InvalidRequest("messages", f"{reason}: leave some out")
     chat = chats.continued(messages, rendered.text, n_steps)
     if chat is not None and await _count(session, _pieces(rendered, chat), n_ctx) > n_ctx:
         chat = None  # The tokens that were sampled can be more than those of their text.

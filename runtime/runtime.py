@@ -190,7 +190,7 @@ class Runtime:
             asked = Options(seed=0, truncate=truncate, priority=priority, deadline=deadline, dimensions=dimensions)
             todo = texts_of(texts)
             if self.header.context.pooling == "none":
-                raise InvalidRequest("texts", "this model generates and makes no embeddings: open an embedding model")
+                raise InvalidRequest("texts", "this model generates and makes no embeddings: use an embedding model")
         found: list[Embedding] = []
         errors: list[Exception] = []
         turns = trio.Semaphore(self.header.context.n_slots)

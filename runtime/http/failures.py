@@ -22,6 +22,7 @@ from reenact.actors.errors import (
     SequenceFailed,
     shown,
 )
+from reenact.actors.limits import BEYOND_CONTEXT
 
 RETRY_SECONDS: Final = 1
 """The seconds after which a client that was turned away may try again."""
@@ -39,6 +40,18 @@ _OPENAI_NAMES: Final = {
 
 _OLLAMA_NAMES: Final = {"texts": "input"}
 """ollama's names likewise."""
+
+_NAMES_AT: Final[Mapping[str, Mapping[str, str]]] = {
+    "/api/generate": {"messages": "prompt"},
+    "/api/embeddings": {"texts": "prompt"},
+    "/v1/responses": {
+        "messages": "input",
+        "num_predict": "max_output_tokens",
+        "format": "text.format",
+        "think": "reasoning",
+    },
+}
+"""The names that a path has for itself."""
 
 _KINDS: Final = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
@@ -87,24 +100,27 @@ def status_of(error: Exception) -> int:
             return 500
 
 
-def ollama_shape(error: Exception) -> dict[str, Any]:
-    """Return an error in ollama's shape."""
-    return {"error": told(_renamed(error, _OLLAMA_NAMES))}
+def ollama_shape(error: Exception, path: str = "") -> dict[str, Any]:
+    """Return an error in ollama's shape, with the names of a path's fields."""
+    return {"error": told(_renamed(error, _OLLAMA_NAMES, path))}
 
 
-def openai_shape(error: Exception) -> dict[str, Any]:
-    """Return an error in OpenAI's shape."""
-    error = _renamed(error, _OPENAI_NAMES)
+def openai_shape(error: Exception, path: str = "") -> dict[str, Any]:
+    """Return an error in OpenAI's shape, with the names of a path's fields."""
+    error = _renamed(error, _OPENAI_NAMES, path)
     status = status_of(error)
     kind = _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")  # noqa: PLR2004
     field = error.field if isinstance(error, InvalidRequest) else None
     code = "model_not_found" if isinstance(error, UnknownModel) else None
+    if isinstance(error, InvalidRequest) and BEYOND_CONTEXT in error.reason:
+        code = "context_length_exceeded"  # By which clients know it among others that are 400.
     return {"error": {"message": told(error), "type": kind, "param": field, "code": code}}
 
 
-def _renamed(error: Exception, names: Mapping[str, str]) -> Exception:
+def _renamed(error: Exception, names: Mapping[str, str], path: str) -> Exception:
     if isinstance(error, InvalidRequest):
-        return InvalidRequest(names.get(error.field, error.field), error.reason)
+        name = _NAMES_AT.get(path, {}).get(error.field) or names.get(error.field, error.field)
+        return InvalidRequest(name, error.reason)
     return error
 
 
@@ -115,5 +131,5 @@ async def answer_failure(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == Overloaded.status:
         headers["retry-after"] = str(RETRY_SECONDS)
-    body = openai_shape(error) if path.startswith("/v1/") else ollama_shape(error)
+    body = openai_shape(error, path) if path.startswith("/v1/") else ollama_shape(error, path)
     return JSONResponse(body, status, headers)

@@ -104,6 +104,10 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [5]}, "messages[0]"),
         ("embed", {"input": 5}, "input"),
+        ("embed", {"input": "x"}, "input"),
+        ("embeddings", {}, "prompt"),
+        ("generate", {"prompt": "x" * 2048, "truncate": False}, "prompt"),
+        ("chat", {"messages": [{"role": "user", "content": "x" * 2048}], "truncate": False}, "messages"),
     ],
 )
 async def test_what_cannot_be_had_is_named(

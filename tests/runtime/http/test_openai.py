@@ -182,11 +182,23 @@ async def test_what_cannot_be_had_is_named(
     assert (400, field, "invalid_request_error") == (response.status_code, error["param"], error["type"])
 
 
-async def test_a_prompt_that_is_too_long(scripted_runtime: OpenScripted) -> None:
-    """It is a 400 before any stream."""
+@pytest.mark.parametrize(
+    ("path", "more", "field"),
+    [
+        ("completions", {"prompt": "x" * 9}, "prompt"),
+        ("chat/completions", {"messages": CHAT}, "messages"),
+        ("responses", {"input": "x"}, "input"),
+    ],
+)
+async def test_a_prompt_that_is_too_long(
+    scripted_runtime: OpenScripted, path: str, more: dict[str, Any], field: str
+) -> None:
+    """It is a 400 before any stream, with the code by which clients know it and the field that the request has."""
     async with scripted_runtime(["x"], n_ctx=8) as runtime, client(runtime) as asking:
-        response = await asking.post("/v1/completions", json={"model": "m", "prompt": "x" * 9, "stream": True})
-    assert (400, "invalid_request_error") == (response.status_code, response.json()["error"]["type"])
+        response = await asking.post(f"/v1/{path}", json={"model": "m", "stream": True, **more})
+    error = response.json()["error"]
+    expected = (400, "invalid_request_error", "context_length_exceeded", field)
+    assert expected == (response.status_code, error["type"], error["code"], error["param"])
 
 
 async def test_embeddings(scripted_runtime: OpenScripted) -> None:

@@ -124,6 +124,7 @@ async def test_a_failure_ends_the_stream(scripted_runtime: OpenScripted) -> None
         ("input", [{"type": "function_call_output", "output": "1"}], "input[0]"),
         ("input", [{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].type"),
         ("text", {"format": {"type": "grammar"}}, "text.format"),
+        ("text", {"format": {"type": "json_schema", "schema": {"uniqueItems": True}}}, "text.format"),
     ],
 )
 async def test_what_cannot_be_done_is_refused(
