@@ -30,7 +30,7 @@ BASES: Final[dict[str, dict[str, Any]]] = {
 BEYOND: Final = re.compile(
     "there are no tools to choose from|there is no tool|not supported together with tools|two tools have the same name"
     r"|only an assistant calls tools|at \$|logprobs is required|makes no embeddings|no vector for"
-    r"|function\.arguments: |it has no tokens|longer than|nested too deeply"
+    r"|function\.arguments: |it has no tokens|longer than|nested too deeply|grammar: "
 )
 """The reasons of refusals that depend on several fields or on the model, which no schema has."""
 

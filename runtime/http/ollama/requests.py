@@ -52,6 +52,7 @@ _OPTIONS: Final = Table(
         "repeat_penalty": option("repeat_penalty"),
         "presence_penalty": option("presence_penalty"),
         "frequency_penalty": option("frequency_penalty"),
+        "grammar": text,
     },
     absent=EMPTY,
 )
@@ -191,7 +192,8 @@ def chat_asked(body: dict[str, Any]) -> Generation:
     fields = CHAT.read(body)
     messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(fields.get("messages", []))]
     options = fields.get("options", {})
-    others = {name: fields.get(name) for name in ("format", "logprobs", "top_logprobs")} | {"stop": options.get("stop")}
+    others = {name: fields.get(name) for name in ("format", "logprobs", "top_logprobs")}
+    others |= {name: options.get(name) for name in ("stop", "grammar")}
     return _generation(fields, None, with_names(messages), tools_of(fields, others))
 
 

@@ -1,7 +1,10 @@
 """Reads the bodies of OpenAI's API into arguments for a runtime.
 
-The rule that holds here: the defaults of temperature and top_p are OpenAI's, all others this runtime's. A prompt that
-is too long is an error, and a text ends when the context is full.
+The rules that hold here:
+
+* The defaults of temperature and top_p are OpenAI's, all others this runtime's. A prompt that is too long is an error,
+  and a text ends when the context is full.
+* Options that OpenAI does not have are taken under llama-server's names, because clients that know them send them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,17 +103,30 @@ def _input(name: str, value: object) -> list[str]:
     return filled(texts)(name, value)
 
 
+SAMPLING: Final[dict[str, Check[Any]]] = {
+    "stop": stops,
+    "seed": below_zero(option("seed"), None),
+    "frequency_penalty": option("frequency_penalty"),
+    "presence_penalty": option("presence_penalty"),
+    "top_k": below_zero(option("top_k"), 0),
+    "min_p": option("min_p"),
+    "typical_p": option("typical_p"),
+    "repeat_last_n": below_zero(option("repeat_last_n"), -1),
+    "repeat_penalty": option("repeat_penalty"),
+    "grammar": text,
+}
+"""The options that go to the runtime under the same names."""
+_BOUND: Final = below_zero(within(0, MAX_INTEGER), None)
+"""How many tokens an answer may have; as for ollama and llama-server, none below 0."""
+
 _COMMON: Final[dict[str, Check[Any]]] = {
     "model": filled(text),
     "stream": flag,
     "stream_options": nested(Table(done={"include_usage": flag})),
     "temperature": option("temperature"),
     "top_p": option("top_p"),
-    "max_tokens": within(0, MAX_INTEGER),
-    "stop": stops,
-    "seed": below_zero(option("seed"), None),
-    "frequency_penalty": option("frequency_penalty"),
-    "presence_penalty": option("presence_penalty"),
+    "max_tokens": _BOUND,
+    **SAMPLING,
 }
 _ONE: Final = Refusal(reason="a request generates one answer: send one request for each", but=(1,))
 _REFUSED: Final = {
@@ -140,7 +156,7 @@ CHAT: Final = Table(
     done={
         **_COMMON,
         "messages": filled(each(nested(_MESSAGE))),
-        "max_completion_tokens": within(0, MAX_INTEGER),
+        "max_completion_tokens": _BOUND,
         "response_format": response_format,
         "logprobs": flag,
         "top_logprobs": within(0, MAX_TOP_LOGPROBS),
@@ -221,7 +237,7 @@ def chat_asked(body: dict[str, Any]) -> Question:
     if (form := fields.get("response_format")) is not None:
         options["format"] = form
     messages: list[Mapping[str, Any]] = [_message(i, one) for i, one in enumerate(fields["messages"])]
-    others = {"response_format": form, "logprobs": fields.get("logprobs"), "stop": options.get("stop")}
+    others = {"response_format": form} | {name: fields.get(name) for name in ("logprobs", "stop", "grammar")}
     if (tools := tools_of(fields, others)) is not None:
         options["grammar"] = tools.grammar
     return _question(fields, None, with_names(messages), options, tools)
@@ -275,12 +291,12 @@ def _question(
 
 
 def _options(fields: dict[str, Any]) -> dict[str, Any]:
-    same = ("seed", "stop", "frequency_penalty", "presence_penalty")
-    options: dict[str, Any] = {name: fields[name] for name in same if name in fields}
+    options: dict[str, Any] = {name: fields[name] for name in SAMPLING if name in fields}
     options |= {"temperature": fields.get("temperature", 1.0), "top_p": fields.get("top_p", 1.0)}
     options |= {"truncate": False, "shift": False}
-    if bounds := [fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields]:
-        options["num_predict"] = min(bounds)
+    bounds = [fields.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    if given := [bound for bound in bounds if bound is not None]:
+        options["num_predict"] = min(given)
     return options
 
 

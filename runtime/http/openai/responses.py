@@ -33,7 +33,7 @@ from reenact.runtime.http.fields import (
     text,
     within,
 )
-from reenact.runtime.http.openai.requests import SYSTEM_ROLES, response_format
+from reenact.runtime.http.openai.requests import SAMPLING, SYSTEM_ROLES, response_format
 from reenact.runtime.http.thinking import Thought
 from reenact.runtime.results import Completion
 
@@ -103,11 +103,13 @@ RESPONSE: Final = Table(
         "stream": flag,
         "temperature": option("temperature"),
         "top_p": option("top_p"),
+        **SAMPLING,
         "max_output_tokens": within(0, MAX_INTEGER),
         "text": nested(Table(done={"format": _format})),
     },
     refused={
         "tools": Refusal(reason="they are supported in /v1/chat/completions"),
+        "tool_choice": Refusal(reason="there are no tools to choose from", but=("auto", "none")),
         "previous_response_id": Refusal(reason="responses are not stored: send the whole conversation as input"),
         "conversation": Refusal(reason="conversations are not stored: send the whole conversation as input"),
         "background": Refusal(reason="a response is generated while its client waits"),
@@ -139,7 +141,7 @@ def response_asked(body: dict[str, Any]) -> ResponseAsked:
     """
     fields = RESPONSE.read(body)
     options: dict[str, Any] = {name: fields.get(name, 1.0) for name in ("temperature", "top_p")}
-    options |= {"truncate": False, "shift": False}
+    options |= {name: fields[name] for name in SAMPLING if name in fields} | {"truncate": False, "shift": False}
     if "max_output_tokens" in fields:
         options["num_predict"] = fields["max_output_tokens"]
     if (form := fields.get("text", {}).get("format")) is not None:

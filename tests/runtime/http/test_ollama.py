@@ -95,6 +95,13 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("generate", {"options": {"top_k": 1.5}}, "top_k"),
         ("generate", {"options": {"top_p": 2}}, "top_p"),
         ("generate", {"prompt": "", "options": {"top_p": 2}}, "top_p"),
+        ("generate", {"options": {"grammar": "root ::="}}, "grammar"),
+        ("generate", {"options": {"grammar": 'root ::= "x"'}, "format": "json"}, "grammar"),
+        (
+            "chat",
+            {"tools": [{"type": "function", "function": {"name": "f"}}], "options": {"grammar": 'root ::= "x"'}},
+            "grammar",
+        ),
         ("generate", {"options": []}, None),
         ("generate", {"options": [1]}, "options"),
         ("generate", {"prompt": 5}, "prompt"),

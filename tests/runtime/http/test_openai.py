@@ -63,6 +63,18 @@ async def test_defaults_are_openais(scripted_runtime: OpenScripted, session_log:
     assert (7, ["z"], 9) == (options["seed"], options["stop"], options["num_predict"])
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+async def test_options_that_openai_does_not_have(scripted_runtime: OpenScripted, session_log: Path, path: str) -> None:
+    """They reach the runtime under llama-server's names, and so the log."""
+    asked = {"chat/completions": {"messages": CHAT}, "completions": {"prompt": "x"}, "responses": {"input": "x"}}[path]
+    given = {"top_k": 1, "min_p": 0.5, "typical_p": 0.5, "repeat_last_n": 3, "repeat_penalty": 1.5, "seed": 3}
+    given["grammar"] = 'root ::= "x"'
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        await asking.post(f"/v1/{path}", json={"model": "m", **asked, **given})
+    (request,) = (fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived")
+    assert given == {name: request["options"][name] for name in given}
+
+
 async def test_both_bounds_count(scripted_runtime: OpenScripted) -> None:
     """Of max_tokens and max_completion_tokens the lower one ends a text, as too long."""
     async with scripted_runtime(["a", "b", "c"]) as runtime, client(runtime) as asking:
@@ -130,6 +142,7 @@ async def test_response_format(
     [
         {"n": 1, "logit_bias": {}, "user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
         {"n": None, "stop": None, "tools": None, "tool_choice": None, "seed": None, "stream_options": None},
+        {"max_tokens": -1, "max_completion_tokens": -1, "top_k": -1},
         {"tools": [], "tool_choice": "none", "parallel_tool_calls": False, "prompt_cache_key": "k"},
     ],
 )
@@ -159,7 +172,16 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0]",
         ),
-        ("chat/completions", {"max_tokens": -1}, "max_tokens"),
+        ("chat/completions", {"max_tokens": 1.5}, "max_tokens"),
+        ("chat/completions", {"top_k": 1.5}, "top_k"),
+        ("completions", {"min_p": 2}, "min_p"),
+        ("completions", {"grammar": "root ::="}, "grammar"),
+        ("chat/completions", {"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "grammar"),
+        (
+            "chat/completions",
+            {"grammar": 'root ::= "a"', "tools": [{"type": "function", "function": {"name": "f"}}]},
+            "grammar",
+        ),
         ("chat/completions", {"temperature": 1000}, "temperature"),
         ("chat/completions", {"stream": "yes"}, "stream"),
         ("completions", {"echo": True}, "echo"),

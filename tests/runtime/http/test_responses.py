@@ -119,6 +119,7 @@ async def test_a_failure_ends_the_stream(scripted_runtime: OpenScripted) -> None
         ("tools", [{"type": "function", "name": "f"}], "tools"),
         ("previous_response_id", "resp-1", "previous_response_id"),
         ("background", True, "background"),
+        ("tool_choice", "required", "tool_choice"),
         ("reasoning", {"effort": "high"}, "reasoning"),
         ("input", [], "input"),
         ("input", [{"type": "function_call_output", "output": "1"}], "input[0]"),
