@@ -66,8 +66,16 @@ async def test_defaults_are_openais(scripted_runtime: OpenScripted, session_log:
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
 async def test_options_that_openai_does_not_have(scripted_runtime: OpenScripted, session_log: Path, path: str) -> None:
     """They reach the runtime under llama-server's names, and so the log."""
-    asked = {"chat/completions": {"messages": CHAT}, "completions": {"prompt": "x"}, "responses": {"input": "x"}}[path]
-    given = {"top_k": 1, "min_p": 0.5, "typical_p": 0.5, "repeat_last_n": 3, "repeat_penalty": 1.5, "seed": 3}
+    bodies: dict[str, Any] = {"chat/completions": {"messages": CHAT}, "completions": {"prompt": "x"}}
+    asked = bodies.get(path, {"input": "x"})
+    given: dict[str, Any] = {
+        "top_k": 1,
+        "min_p": 0.5,
+        "typical_p": 0.5,
+        "repeat_last_n": 3,
+        "repeat_penalty": 1.5,
+        "seed": 3,
+    }
     given["grammar"] = 'root ::= "x"'
     async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
         await asking.post(f"/v1/{path}", json={"model": "m", **asked, **given})
