@@ -17,8 +17,13 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import h11
+import orjson
 import trio
 from starlette.types import ASGIApp, Message
+
+from reenact.actors.errors import Overloaded, cut
+from reenact.runtime.http.exchange import JSON, REQUEST_ID, new_request_id
+from reenact.runtime.http.failures import RETRY_SECONDS
 
 IDLE_SECONDS: Final = 30.0
 """The time that a connection may be without a request."""
@@ -29,12 +34,11 @@ STALLED_SECONDS: Final = 5.0
 
 _PIECE: Final = 2**16
 _MAX_HEAD_BYTES: Final = 2**14
+_MAX_REASON: Final = 200
 _LINGER_SECONDS: Final = 1.0
 """The time that a client has to read an answer that came before the end of its request."""
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _OF_BODIES: Final = (b"content-length", b"transfer-encoding")
-_REFUSAL: Final = b"HTTP/1.1 %d \r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-"""The answer to a head that cannot be read, and to a connection for which there is no room."""
 
 
 class Connection:
@@ -68,10 +72,10 @@ class Connection:
                 answered()
             await self._linger()
 
-    async def refuse(self, status: int) -> None:
-        """Answer a connection that has no request."""
+    async def refuse(self, status: int, reason: str) -> None:
+        """Answer a head that cannot be read, or a connection for which there is no room."""
         with suppress(*_GONE), trio.move_on_after(STALLED_SECONDS):
-            await self._stream.send_all(_REFUSAL % status)
+            await self._stream.send_all(_refusal(status, reason))
 
     async def _head(self) -> dict[str, Any] | None:
         """Wait for a request, and return its scope for ASGI; None if there is none."""
@@ -83,7 +87,7 @@ class Connection:
                     if not begun:
                         begun, limit.deadline = True, trio.current_time() + HEAD_SECONDS
             except h11.RemoteProtocolError as error:
-                await self.refuse(error.error_status_hint)
+                await self.refuse(error.error_status_hint, f"the request's head cannot be read: {error}")
                 return None
             if isinstance(event, h11.Request):
                 self._answering, self._is_head = trio.CancelScope(), event.method == b"HEAD"
@@ -163,6 +167,15 @@ class Connection:
             await self._stream.send_eof()
             while await self._stream.receive_some(_PIECE):
                 pass
+
+
+def _refusal(status: int, reason: str) -> bytes:
+    """Return a whole response, with the headers of any other and ollama's shape, because the path is not known."""
+    body = orjson.dumps({"error": cut(reason, _MAX_REASON)})
+    retry = f"retry-after: {RETRY_SECONDS}\r\n" if status == Overloaded.status else ""
+    date = formatdate(usegmt=True)
+    head = f"HTTP/1.1 {status} \r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n{retry}"
+    return f"{head}{REQUEST_ID}: {new_request_id()}\r\ndate: {date}\r\nconnection: close\r\n\r\n".encode() + body
 
 
 def _scope(request: h11.Request, client: tuple[Any, ...], server: tuple[Any, ...]) -> dict[str, Any]:

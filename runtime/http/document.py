@@ -41,6 +41,7 @@ _WITH_BODY: Final = {
     404: "The model is unknown.",
     408: "The body did not arrive in time.",
     413: "The body is too long.",
+    415: "The body is encoded.",
     503: "The queue is full, or the model is being unloaded; `Retry-After` has the seconds to wait.",
 }
 _UNCHANGING: Final = {501: "The server does not change models."}

@@ -38,8 +38,8 @@ SEQUENCE: Final = "x-reenact-sequence"
 TRACEPARENT: Final = "traceparent"
 
 _TRACE: Final = "reenact.trace"
-_USABLE_ID: Final = re.compile(r"[!-~]{1,128}")
-"""A client's id that is valid in a header and on a command line; any other is replaced with a generated id."""
+_USABLE_ID: Final = re.compile(r"(?!-)[!-~]{1,128}")
+"""A client's id that is valid in a header and on a command line, where it is no flag; any other one is replaced."""
 _MOST_SEQUENCES: Final = 64
 """The most sequence numbers in a header; an embedding call has one for each text."""
 _HUNG_UP: Final = 499
@@ -76,6 +76,11 @@ class Trace:
         return told
 
 
+def new_request_id() -> str:
+    """Return an id for a request that has none of its own."""
+    return f"req-{secrets.token_hex(8)}"
+
+
 def trace_of(scope: Scope) -> Trace:
     """Return the trace of a request."""
     trace: Trace = scope[_TRACE]
@@ -95,7 +100,7 @@ class Tracing:
             return
         headers = Headers(scope=scope)
         asked = headers.get(REQUEST_ID, "")
-        name = asked if _USABLE_ID.fullmatch(asked) else f"req-{secrets.token_hex(8)}"
+        name = asked if _USABLE_ID.fullmatch(asked) else new_request_id()
         trace = Trace(name, _traceparent(headers.getlist(TRACEPARENT)))
         scope[_TRACE] = trace
 

@@ -32,6 +32,7 @@ BODY_SECONDS: Final = 30.0
 EMPTY: Final[tuple[object, ...]] = ("", [], {})
 """The values besides null that mean "not given" in ollama's API."""
 
+_TOO_LONG: Final = f"the body has more than {MAX_BODY_BYTES:,} bytes"
 _CURES: Final = {"model": ": GET /api/tags and GET /v1/models list the names"}
 
 T = TypeVar("T")
@@ -130,8 +131,9 @@ async def body_of(request: Request) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: The body is not a JSON object.
-        HTTPException: The body did not arrive in time, or is too long.
+        HTTPException: The body did not arrive in time, is too long, or is encoded.
     """
+    _check_head(request.headers)
     with trio.move_on_after(BODY_SECONDS) as scope:
         raw = bytearray()
         try:
@@ -139,7 +141,7 @@ async def body_of(request: Request) -> dict[str, Any]:
                 async for part in coming:
                     raw += part
                     if len(raw) > MAX_BODY_BYTES:
-                        raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES:,} bytes")
+                        raise HTTPException(413, _TOO_LONG)
         except ClientDisconnect:
             raise HTTPException(400, "the body is incomplete") from None
     if scope.cancelled_caught:
@@ -149,10 +151,28 @@ async def body_of(request: Request) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest("body", f"it is not JSON: {error.msg} at character {error.pos}") from None
+        raise InvalidRequest("body", _fault(raw, error)) from None
     if not isinstance(body, dict):
         raise InvalidRequest("body", f"expected a JSON object, got {_kind(body)}")
     return body
+
+
+def _check_head(headers: Mapping[str, str]) -> None:
+    """Refuse a body by its head, before it is sent."""
+    length, encoding = headers.get("content-length", ""), headers.get("content-encoding", "identity")
+    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+        raise HTTPException(413, _TOO_LONG)
+    if encoding.strip().lower() != "identity":
+        raise HTTPException(415, f"the content-encoding {shown(encoding)} is not supported: send the body without one")
+
+
+def _fault(raw: bytearray, error: orjson.JSONDecodeError) -> str:
+    """Return the reason why a body cannot be read."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as wrong:
+        return f"it is not UTF-8, at byte {wrong.start:,}"
+    return f"it is not JSON: {error.msg} at character {error.pos}"
 
 
 @takes(type="string")

@@ -19,7 +19,7 @@ import trio
 from attrs import frozen
 from starlette.types import ASGIApp
 
-from reenact.actors.errors import description
+from reenact.actors.errors import Overloaded, description
 from reenact.runtime.http.application import app
 from reenact.runtime.http.connection import Connection
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
@@ -30,7 +30,6 @@ MAX_CONNECTIONS: Final = 512
 """The most connections: half of the files that a process can usually open."""
 
 _BACKLOG: Final = 128
-_FULL: Final = 503
 
 
 @frozen(kw_only=True)
@@ -158,7 +157,7 @@ class _Taken:
         """Serve a connection if there is room; the caller closes its stream."""
         one = Connection(stream)
         if len(self._open) >= MAX_CONNECTIONS and not self._makes_room():
-            await one.refuse(_FULL)
+            await one.refuse(Overloaded.status, "the server has as many connections as it takes: try again later")
             return
         self._open[one] = None
         try:

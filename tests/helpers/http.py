@@ -1,6 +1,6 @@
 """An application that is asked without a socket: by httpx, or by a client that hangs up."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,12 +48,16 @@ class Caller:
         application: What it asks.
         path: Where.
         body: What.
+        headers: More headers.
     """
 
-    def __init__(self, application: ASGIApp, path: str, body: dict[str, Any]) -> None:
+    def __init__(
+        self, application: ASGIApp, path: str, body: dict[str, Any], *, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         self._application = application
         self._path = path
         self._body: bytes | None = orjson.dumps(body)
+        self._headers = headers
         self._gone = trio.Event()
         self.started = trio.Event()
         self.received: list[Message] = []
@@ -70,11 +74,16 @@ class Caller:
             "query_string": b"",
             "root_path": "",
             "scheme": "http",
-            "headers": [(b"host", b"localhost")],
+            "headers": [(b"host", b"localhost"), *self._headers],
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 1),
         }
         await self._application(scope, self._receive, self._send)
+
+    @property
+    def kept_body(self) -> bool:
+        """Whether nobody asked for the body."""
+        return self._body is not None
 
     def hang_up(self) -> None:
         """Leave."""

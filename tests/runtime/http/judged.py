@@ -26,7 +26,7 @@ from tests.runtime.http.mutated import Asked
 SECONDS: Final = 5.0
 """An answer that takes longer is a fault, of the CPU in this process; none within four times as long is a hang."""
 
-_STATUSES: Final = {200, 307, 400, 403, 404, 405, 408, 413, 503}
+_STATUSES: Final = {200, 307, 400, 403, 404, 405, 408, 413, 415, 503}
 _UNCHANGING: Final = {f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete")}
 
 

@@ -1,6 +1,7 @@
 """Connections on a loopback port: HTTP as clients write it, and clients that are slow in every way."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,7 +128,8 @@ async def test_where_none_waits_a_new_connection_is_turned_away(monkeypatch: pyt
         for stream in busy:
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
         async with httpx.AsyncClient(base_url=server.url) as asking:
-            assert 503 == (await asking.get("/health")).status_code
+            full = await asking.get("/health")
+            assert (503, "1", True) == (full.status_code, full.headers["retry-after"], "error" in full.json())
             await busy[0].aclose()
             with trio.fail_after(20):
                 while (await asking.get("/health")).status_code == 503:  # noqa: ASYNC110  # nobody says so
@@ -233,8 +235,11 @@ async def test_a_client_that_waits_to_send_its_body() -> None:
     ],
 )
 async def test_what_is_no_request_is_refused(begun_with: bytes, status: str) -> None:
-    """A head that is too long, or is none, is refused, and its connection is closed."""
-    assert f"HTTP/1.1 {status}" == (await asked(begun_with))[:12]
+    """A head that is too long, or is none, is refused with the reason, and its connection is closed."""
+    found = await asked(begun_with)
+    head, _, body = found.partition("\r\n\r\n")
+    assert (f"HTTP/1.1 {status}", ["error"]) == (found[:12], list(json.loads(body)))
+    assert re.search(r"\r\nx-request-id: req-[0-9a-f]{16}\r\n", head)
 
 
 async def early(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -1,5 +1,6 @@
 """Where a request's recording is told, how it fails, and what a hang-up does."""
 
+import json
 import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -75,7 +76,7 @@ async def test_a_wrong_trace_is_ignored(scripted_runtime: OpenScripted, session_
     assert "traceparent" not in received
 
 
-@pytest.mark.parametrize("name", ["", "x" * 129, "a b", "\x1b[2J", "é"])
+@pytest.mark.parametrize("name", ["", "x" * 129, "a b", "\x1b[2J", "é", "--only"])
 async def test_a_name_that_cannot_be_used(scripted_runtime: OpenScripted, name: str) -> None:
     """A request without a name that can stand everywhere gets one."""
     async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
@@ -227,6 +228,33 @@ async def test_a_long_body_is_refused(scripted_runtime: OpenScripted) -> None:
         await caller()
     assert 413 == caller.received[0]["status"]
     assert b'{"error":"the body has more than 16,777,216 bytes"}' == caller.received[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status", "what"),
+    [
+        ("content-length", "9" * 20, 413, "the body has more than 16,777,216 bytes"),
+        ("content-encoding", "gzip", 415, "the content-encoding 'gzip' is not supported: send the body without one"),
+    ],
+)
+async def test_a_body_is_refused_by_its_head(
+    scripted_runtime: OpenScripted, name: str, value: str, status: int, what: str
+) -> None:
+    """What its head tells already is answered before the body is asked for."""
+    async with scripted_runtime(["x"]) as runtime:
+        caller = Caller(app({"m": runtime}), "/api/generate", BODY, headers=[(name.encode(), value.encode())])
+        await caller()
+    assert (status, {"error": what}) == (caller.received[0]["status"], json.loads(caller.received[1]["body"]))
+    assert caller.kept_body
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+async def test_a_body_in_another_encoding(scripted_runtime: OpenScripted, encoding: str) -> None:
+    """The error says that it is not UTF-8, and where."""
+    async with scripted_runtime(["x"]) as runtime, client(runtime) as asking:
+        response = await asking.post("/api/generate", content='{"model": "é"}'.encode(encoding))
+    at = {"latin-1": 11, "utf-16": 0}[encoding]
+    assert {"error": f"body: it is not UTF-8, at byte {at}"} == response.json()
 
 
 async def test_half_a_body_is_not_waited_for(
