@@ -11,7 +11,7 @@ the KV cache, one for each evaluated input. Bytes are UTF-8 unless a model produ
 
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from reenact.actors.batch import (
     ABORTED,
@@ -35,7 +35,7 @@ from reenact.actors.batch import (
     Wants,
 )
 from reenact.actors.errors import Failure
-from reenact.actors.header import ContextFacts, DeterminismFacts, EngineFacts, Limits, ModelFacts, Parent
+from reenact.actors.header import ContextFacts, DeterminismFacts, Durability, EngineFacts, Limits, ModelFacts, Parent
 from reenact.actors.inputs import Input
 from reenact.actors.options import Options
 
@@ -69,6 +69,8 @@ class SessionOpened:
     determinism: DeterminismFacts
     parent: Parent | None
     """The session that it was forked from; None for a session that a runtime opened."""
+    durability: Durability = field(default="process", repr=False)
+    """The durability of the log. No state depends on it, so it is not in their digest, which is made of their repr."""
 
 
 @frozen(kw_only=True)
@@ -80,6 +82,8 @@ class SessionResumed:
     reenact: str
     python: str
     platform: str
+    durability: Durability | None = None
+    """The durability of the log from here on; None if it stays as it was."""
 
 
 @frozen(kw_only=True)

@@ -14,6 +14,9 @@ from reenact.actors.limits import MAX_DEADLINE, MAX_SLOTS, bounds
 Policy = Literal["schedule-independent", "recorded-schedule"]
 """Whether results depend on nothing but the request, or also on the recorded schedule, at llama.cpp's fastest."""
 
+Durability = Literal["process", "power", "relaxed"]
+"""The crash that the log survives with all that a caller has seen: of the process, of the machine, or of neither."""
+
 Probed = Literal["same", "differs", "not tried"]
 """The finding of a probe about one way to schedule."""
 

@@ -4,14 +4,14 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import trio
 
 from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
 from reenact.actors.errors import EngineBroken, InvalidRequest, reading, shown
-from reenact.actors.header import Limits
+from reenact.actors.header import Durability, Limits
 from reenact.actors.limits import MAX_PAUSE, MAX_READER_LAG, MAX_WAITING
 from reenact.runtime.engine.protocol import ContextSettings, Determinism, Engine, Loaded, not_a_time
 from reenact.runtime.engine.session_header import check_same, resumed_event, session_header
@@ -20,6 +20,7 @@ from reenact.runtime.extra import missing
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.log.resumption import Resumption, resumption
 from reenact.runtime.log.writer import Journal
+from reenact.runtime.outbox import Outbox
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
 from reenact.runtime.sources import Sources
@@ -33,6 +34,7 @@ async def open_runtime(
     *,
     log: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    durability: Durability | None = None,
     n_slots: int = 4,
     n_ctx: int = 2048,
     n_batch: int = 64,
@@ -51,14 +53,15 @@ async def open_runtime(
         log: The new file to record the session in, prompts included. None records nothing.
         resume: Go on with the session of ``log``, if there is one whose process died, on the same machine with the same
             settings. Every request that had not ended goes on; `Runtime.resume` gives a caller its text.
+        durability: "process" (the default of a new log): text that a caller has is in the log, even if the process is
+            killed; "power": even if the machine loses power; "relaxed": lost with the process, for benchmarks.
         n_slots: The count of sequences that are evaluated together.
         n_ctx: The count of cells for each sequence: for the tokens of its prompt and those it generates.
         n_batch: The most rows of a batch, at least ``n_slots``. More make prompts faster and other sequences slower.
         n_threads: The count of threads that compute; by default one for each CPU. Fewer help beside busy programs.
         determinism: "schedule-independent": a request's output depends on nothing but the model, the prompt, the
             options and the seed. "recorded-schedule": llama.cpp's fastest settings; the output depends on concurrent
-            requests too. "auto" takes the first if this model, build and machine allow it; ``runtime.determinism`` and
-            the header have the policy and its reason.
+            requests too. "auto" takes the first where it is possible; ``runtime.determinism`` has the reason.
         logits_hash: Record the checksum of every row of logits, for a re-execution; else only tokens are compared.
         max_waiting: The most requests that may wait, up to 4,096; if more come, the last in turn gets `Overloaded`.
         max_reader_lag: The count of chunks that a reader may leave unread before its sequence pauses.
@@ -69,8 +72,7 @@ async def open_runtime(
         InvalidRequest: A setting is invalid or impossible, or not that of the session to resume; or no model.
         LogNotComparable, LogCorrupt: The session cannot be resumed.
         OSError: The model cannot be read or the log cannot be made; FileExistsError for a log that exists.
-        EngineBroken: The model cannot be loaded.
-        LogBroken: The end of the session could not be written.
+        EngineBroken, LogBroken: The model cannot be loaded; or the end of the session could not be written.
     """
     settings = ContextSettings(
         n_slots=n_slots,
@@ -82,37 +84,43 @@ async def open_runtime(
     )
     limits = Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
-    journal, earlier = _resumption(log, sources) if resume else (_journal(log), None)
-    compute, aside = _threads(engine)
+    journal, earlier = _resumption(log, durability, sources) if resume else (_journal(log, durability), None)
+    threads = _Threads(engine, journal)
     last: Callable[[], None] = _nothing
     try:
-        loaded = await compute.run(engine.load, settings)
+        loaded = await threads.compute.run(engine.load, settings)
         last = engine.close  # Only if it was loaded here: another runtime may have the engine.
-        header = _header(loaded, limits, sources, earlier)
-        async with _serving(header, engine, compute, aside, journal, earlier=earlier) as session:
+        header = _header(loaded, limits, sources, durability, earlier)
+        async with _serving(header, engine, threads, journal, earlier=earlier) as session:
             yield Runtime(session, sources)
     finally:
         try:
-            await _finish(compute, aside, last)
+            await threads.finish(last)
         finally:
             if journal is not None:
                 journal.discard()
 
 
-def _threads(engine: Engine) -> tuple[Compute, Compute]:
-    """Return the thread in which an engine decodes, and the one in which it checks grammars at the same time."""
-    if engine.computes:
-        return ComputeThread(), ComputeThread()
-    return (compute := InPlace()), compute
+class _Threads:
+    """The threads of a session; for an engine that does not compute, the calling task."""
 
+    def __init__(self, engine: Engine, journal: Journal | None) -> None:
+        make = ComputeThread if engine.computes else InPlace
+        self.compute: Compute = make()
+        """For decoding."""
+        self.aside: Compute = make() if engine.computes else self.compute
+        """For checking grammars at the same time."""
+        self.disk: Compute | None = make() if journal is not None and journal.durability == "power" else None
+        """For syncs of the log."""
+        self._others = [one for one in (self.aside, self.disk) if one is not None] if engine.computes else []
 
-async def _finish(compute: Compute, aside: Compute, last: Callable[[], None]) -> None:
-    """End both threads, and the engine only after a grammar that is still being checked."""
-    try:
-        if aside is not compute:
-            await aside.finish(_nothing)
-    finally:
-        await compute.finish(last)
+    async def finish(self, last: Callable[[], None]) -> None:
+        """End the threads, and the engine only after a grammar that is still being checked."""
+        try:
+            for other in self._others:
+                await other.finish(_nothing)
+        finally:
+            await self.compute.finish(last)
 
 
 def _nothing() -> None:
@@ -123,14 +131,16 @@ def _nothing() -> None:
 async def _serving(
     header: e.SessionOpened,
     engine: Engine,
-    compute: Compute,
-    aside: Compute,
+    threads: _Threads,
     journal: Journal | None,
     *,
     earlier: Resumption | None,
 ) -> AsyncIterator[Session]:
     """Run a session's tasks around a block, and raise an error of the block itself, not in a group."""
-    session = Session(header, engine, compute, aside, journal, resumption=earlier)
+    outbox = None if journal is None or threads.disk is None else Outbox(journal, threads.disk)
+    if outbox is not None and earlier is not None:
+        await outbox.sync()  # The process that died may have written what is not on the disk.
+    session = Session(header, engine, threads.compute, threads.aside, journal, outbox=outbox, resumption=earlier)
     session.raise_unreported()
     try:
         try:
@@ -141,7 +151,7 @@ async def _serving(
                 finally:
                     session.leave()
         finally:
-            session.close()
+            await session.close()
     except trio.Cancelled:
         session.raise_unreported()
         raise
@@ -185,24 +195,36 @@ def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     return cast("Engine", model)
 
 
-def _resumption(log: str | os.PathLike[str] | None, sources: Sources) -> tuple[Journal | None, Resumption | None]:
+def _resumption(
+    log: str | os.PathLike[str] | None, durability: Durability | None, sources: Sources
+) -> tuple[Journal | None, Resumption | None]:
     """Return the session of a log that was not closed, with its journal; or a new journal if there is no such log."""
     if log is None:
         raise InvalidRequest("resume", "there is nothing to resume without a log: give log=...")
     with reading("log"):
         path = Path(log)
     if not path.exists() or not path.stat().st_size:
-        return _journal(log), None
-    earlier = resumption(path, resumed_event(sources.wall_clock().isoformat()))
+        return _journal(log, durability), None
+    _check_durability(durability)
+    earlier = resumption(path, resumed_event(sources.wall_clock().isoformat()), durability)
     return earlier.journal, earlier
 
 
-def _journal(log: str | os.PathLike[str] | None) -> Journal | None:
+def _journal(log: str | os.PathLike[str] | None, durability: Durability | None) -> Journal | None:
+    _check_durability(durability)
     if log is None:
+        if durability is not None:
+            raise InvalidRequest("durability", "nothing is recorded without a log: give log=...")
         return None
     with reading("log"):
         path = Path(log)
-    return Journal(path)
+    return Journal(path, durability=durability or "process")
+
+
+def _check_durability(durability: Durability | None) -> None:
+    if durability is not None and not (type(durability) is str and durability in get_args(Durability)):
+        names = ", ".join(f'"{name}"' for name in get_args(Durability))
+        raise InvalidRequest("durability", f"expected one of {names}, got {shown(durability)}")
 
 
 def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **callbacks: Callable[..., None]) -> Engine:
@@ -218,7 +240,9 @@ def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **cal
     return LlamaEngine(path, name=name, **callbacks)
 
 
-def _header(loaded: Loaded, limits: Limits, sources: Sources, earlier: Resumption | None) -> e.SessionOpened:
+def _header(
+    loaded: Loaded, limits: Limits, sources: Sources, durability: Durability | None, earlier: Resumption | None
+) -> e.SessionOpened:
     if earlier is not None:
         check_same(earlier.header, loaded, limits)
         return earlier.header
@@ -228,4 +252,5 @@ def _header(loaded: Loaded, limits: Limits, sources: Sources, earlier: Resumptio
         opened_at=sources.wall_clock().isoformat(),
         limits=limits,
         policies=POLICIES,
+        durability=durability or "process",
     )

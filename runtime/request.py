@@ -5,10 +5,13 @@ The rules that hold here:
 * The buffer of chunks has no limit of its own. Instead, the session pauses the sequence when more than ``max_lag``
   chunks are unread.
 * A token is released with the chunk that completes its text. A token cut by a stop string is never released.
+* What is released goes to the reader at once, or by way of an outbox, which waits for the disk. A chunk in the outbox
+  counts as unread, so a slow disk pauses a sequence as a slow reader does.
 """
 
 import math
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ from reenact.runtime.results import Chunk, Completion, Embedding, Logprob
 
 if TYPE_CHECKING:
     from reenact.actors.inputs import Input
+    from reenact.runtime.outbox import Outbox
 
 Output = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingComputed
 """The events that a request carries out."""
@@ -29,7 +33,7 @@ Output = e.PromptTokenized | e.TokenEmitted | e.StopMatched | e.EmbeddingCompute
 class Request:
     """One request."""
 
-    def __init__(self, request: e.RequestReceived, max_lag: float = math.inf) -> None:
+    def __init__(self, request: e.RequestReceived, max_lag: float = math.inf, outbox: "Outbox | None" = None) -> None:
         self.sequence = request.sequence
         self.request_id = request.request_id
         self.options = request.options
@@ -42,11 +46,18 @@ class Request:
         self.samples: list[e.Sample] = []
         """The tokens of the text, perhaps with some at the end that a stop string cut, and without an end-of-generation
         token."""
+        self.ended = False
+        """Whether it has finished, so that nothing more will be released."""
         self.result: Completion | Embedding | None = None
+        """The result, once the reader may have it."""
+        self.outbox = outbox
+        """The way of what is released; None for at once."""
+        self._n_held = 0
+        """The count of chunks in the outbox."""
         self.reported = False
         """Whether its error was raised to the caller."""
         self.over = trio.Event()
-        """Set once no more chunks will come."""
+        """Set once the reader has been given all chunks."""
         self.deadline = trio.CancelScope()
         self.pause = trio.CancelScope()
         """The time that its sequence may keep its slot while it is paused."""
@@ -60,11 +71,6 @@ class Request:
         self._n_sent = 0
         self._embedding: tuple[float, ...] = ()
         self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
-
-    @property
-    def ended(self) -> bool:
-        """Whether no more chunks will come."""
-        return self._send.statistics().open_send_channels == 0
 
     def sampled(self, sample: e.Sample) -> None:
         """Take a token that was drawn."""
@@ -112,11 +118,11 @@ class Request:
 
     def _refill(self, chunks: list[Chunk]) -> None:
         """Have these chunks, and no others, wait for the reader."""
-        ended = self.ended
+        over = self.over.is_set()
         self._send, self.chunks = trio.open_memory_channel[Chunk](math.inf)
         for chunk in chunks:
             self._send.send_nowait(chunk)
-        if ended:
+        if over:
             self._send.close()
 
     def caught_up(self) -> bool:
@@ -133,8 +139,10 @@ class Request:
         self._release(self._cut if matched else event.text, n_visible, last=True)
         if event.error is not None:
             self._error = error_of(event.error)
+        self._end()
+        result: Completion | Embedding
         if self.embedding:
-            self.result = Embedding(
+            result = Embedding(
                 sequence=self.sequence,
                 embedding=self._embedding,
                 n_prompt=event.n_prompt,
@@ -142,7 +150,7 @@ class Request:
                 times=times,
             )
         else:
-            self.result = Completion(
+            result = Completion(
                 sequence=self.sequence,
                 request_id=self.request_id,
                 text="".join(self._texts),
@@ -159,18 +167,29 @@ class Request:
                 n_shifts=timeline.n_shifts,
                 times=times,
             )
-        self.close()
+        if self.outbox is None:
+            self._deliver_end(result)
+        else:
+            self.outbox.put(self, partial(self._deliver_end, result))
 
     def end_with(self, error: Exception) -> None:
         """Set the error that the reader gets when the sequence ends."""
         self._error = error
 
-    def close(self) -> None:
-        """End the reader's iteration."""
-        self._send.close()
-        self.over.set()
+    def _end(self) -> None:
+        self.ended = True
         self.deadline.cancel()
         self.pause.cancel()
+
+    def _deliver_end(self, result: Completion | Embedding) -> None:
+        self.result = result
+        self.close()
+
+    def close(self) -> None:
+        """End the reader's iteration, whatever is still in the outbox."""
+        self._end()
+        self._send.close()
+        self.over.set()
 
     def raise_if_failed(self) -> None:
         """Raise the request's error, if there is one."""
@@ -187,8 +206,17 @@ class Request:
             return
         self._texts.append(text)
         tokens = tuple(self._sampled[self._n_sent : n_visible])
-        self._send.send_nowait(Chunk(text=text, tokens=tokens, logprobs=self._logprobs(self._n_sent, n_visible)))
+        chunk = Chunk(text=text, tokens=tokens, logprobs=self._logprobs(self._n_sent, n_visible))
+        if self.outbox is None:
+            self._send.send_nowait(chunk)
+        else:
+            self._n_held += 1
+            self.outbox.put(self, partial(self._deliver, chunk))
         self._n_sent = max(self._n_sent, n_visible)
+
+    def _deliver(self, chunk: Chunk) -> None:
+        self._n_held -= 1
+        self._send.send_nowait(chunk)
 
     def _logprobs(self, start: int, end: int) -> tuple[Logprob, ...]:
         return tuple(
@@ -198,4 +226,4 @@ class Request:
         )
 
     def _unread(self) -> int:
-        return self._send.statistics().current_buffer_used
+        return self._n_held + self._send.statistics().current_buffer_used

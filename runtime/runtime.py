@@ -156,7 +156,7 @@ class Runtime:
             try:
                 yield Stream(live, self._session.resume_reader)
             finally:
-                self._session.cancel(live)
+                await self._session.part_with(live)
                 self._chats.remember(said, chat.rendered.text, live, chat.n_steps)
 
     async def embed(
@@ -247,7 +247,7 @@ class Runtime:
         try:
             yield Stream(live, self._session.resume_reader)
         finally:
-            self._session.cancel(live)
+            await self._session.part_with(live)
 
     def waits_for_reader(self, request: int | str) -> bool:
         """Return whether `resume` would find a request of this number or ``request_id``."""
@@ -328,7 +328,7 @@ class Runtime:
             await self._session.tokenize(live, ready.pieces, grammar=ready.grammar, bos_added=bos_added)
             yield live
         finally:
-            self._session.cancel(live)
+            await self._session.part_with(live)
 
 
 @frozen(kw_only=True)

@@ -4,7 +4,8 @@ The rules that hold here:
 
 * Tasks only give events to the kernel (`Session.give`) and carry out its records. Nothing is decided here.
 * The journal is written in `Session.give`, with one ``write`` for a given event and all records that follow from it,
-  before any of them is carried out: before a batch crosses to the compute thread, and before text is released.
+  before any of them is carried out: before a batch crosses to the compute thread, and before text is released. With
+  the durability "power" text is released when it is on the disk, too, which nothing but its reader waits for.
 * One task, the engine's, crosses to the compute thread, once for each step. It is shielded, so every plan in the log
   gets its outcome.
 * Grammars are checked in another thread, so that no other sequence waits for a large grammar.
@@ -15,7 +16,7 @@ The rules that hold here:
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ from reenact.runtime.engine_thread import Compute
 from reenact.runtime.live_requests import LiveRequest, live_requests
 from reenact.runtime.log.resumption import Resumption
 from reenact.runtime.log.writer import Journal
+from reenact.runtime.outbox import Outbox
 from reenact.runtime.pieces import Piece, pieces_again
 from reenact.runtime.request import Request
 
@@ -66,6 +68,7 @@ class Session:
         aside: Compute,
         journal: Journal | None,
         *,
+        outbox: Outbox | None = None,
         resumption: Resumption | None = None,
     ) -> None:
         self.header = header
@@ -74,6 +77,7 @@ class Session:
         self._aside = aside
         self.metrics = Metrics()
         self._journal = journal
+        self._outbox = outbox
         self._nursery: trio.Nursery | None = None
         self._driver = Driver() if resumption is None else resumption.driver
         self._given: deque[e.GivenEvent] = deque()
@@ -108,6 +112,8 @@ class Session:
                 self.metrics.add(record.event, fact.t)
                 self.earlier.add(record.event, fact.t, self.metrics.timelines)
         self._live = self.earlier.live
+        for live in self._live.values():
+            live.outbox = self._outbox
         for sequence, rows in self.earlier.rows.items():
             self._numbers.hold(sequence, [GivenRows(rows, {row: resumption.rows[row] for row in rows})])
         self.give(resumption.event)
@@ -120,6 +126,8 @@ class Session:
         """Start the tasks."""
         self._nursery = nursery
         nursery.start_soon(self._run_engine)
+        if self._outbox is not None:
+            nursery.start_soon(self._run_outbox, self._outbox)
         for one in self._driver.kernel.live:  # Of a session that is resumed.
             request = self.earlier.received[one.sequence]
             since = self._started + self.metrics.timelines[one.sequence].received / 1e9
@@ -197,7 +205,7 @@ class Session:
         Raises:
             Overloaded, EngineBroken, LogBroken, InternalError: The request is rejected.
         """
-        live = Request(request, self.header.limits.max_reader_lag)
+        live = Request(request, self.header.limits.max_reader_lag, self._outbox)
         self._live[request.sequence] = live
         self.give(request)
         live.raise_if_failed()
@@ -323,6 +331,13 @@ class Session:
         if not live.ended:
             self.give(e.CancelRequested(sequence=live.sequence))
 
+    async def part_with(self, live: Request) -> None:
+        """Record that the caller left, if the sequence has not ended, and wait until its result may be read."""
+        self.cancel(live)
+        if self._outbox is not None:
+            with trio.CancelScope(shield=True):
+                await live.over.wait()
+
     async def _expire(self, live: Request, due: float) -> None:
         with live.deadline:
             await trio.sleep_until(due)
@@ -353,6 +368,21 @@ class Session:
             async for crossing, numbers in self._receive_plan:
                 await self._take_time()
                 self.give(await self.compute.run(execute, self.engine, crossing, numbers))
+            if self._outbox is not None:
+                self._outbox.stop()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_outbox(self, outbox: Outbox) -> None:
+        """Sync the log and deliver, until the engine's task has ended."""
+        with trio.CancelScope(shield=True):
+            await self._synced(outbox.run)
+
+    async def _synced(self, sync: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await sync()
+        except LogBroken as error:
+            if self._broken is None:
+                self._break(error)
 
     async def _take_time(self) -> None:
         """Wait for the engine's ``batch_seconds``; an abort ends the wait."""
@@ -370,9 +400,12 @@ class Session:
         self._send_plan.close()
 
     @trio.lowlevel.enable_ki_protection
-    def close(self) -> None:
+    async def close(self) -> None:
         """Record the end of the session and close the log."""
         self.give(e.SessionClosed(digest=self._driver.kernel.digest()))
+        if self._outbox is not None and self._broken is None:
+            with trio.CancelScope(shield=True):
+                await self._synced(self._outbox.sync)
         if self._journal is not None:
             self._journal.close()
 
@@ -417,6 +450,8 @@ class Session:
             fact = f"{type(given).__name__} cannot be recorded and processed: {description(error)}"
             self._break(InternalError(fact), error)
             return
+        if self._outbox is not None:
+            self._outbox.written()
         for record in records:
             self.metrics.add(record.event, t)
         for record in records:
@@ -466,7 +501,8 @@ class Session:
         """End all requests at once: nothing can be recorded, so nothing may happen."""
         error.__cause__ = cause or error.__cause__
         self._broken = error
-        self._broken_live = list(self._live.values())
+        waited = [] if self._outbox is None else self._outbox.drop()
+        self._broken_live = list(dict.fromkeys([*self._live.values(), *waited]))
         for live in self._broken_live:
             live.end_with(copy_of(error))
             live.close()

@@ -40,7 +40,7 @@ class Stream:
         """
         if isinstance(self._live.result, Completion):
             return self._live.result
-        if self._live.ended:
+        if self._live.over.is_set():
             self._live.raise_if_failed()
         raise RuntimeError("the sequence has not ended yet: read the stream to its end, or leave its block")
 

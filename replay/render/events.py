@@ -124,10 +124,10 @@ def _of_session(event: _Session) -> str:
             return (
                 f"session {plain(event.session)} opened at {plain(event.opened_at)}: reenact {plain(event.reenact)},"
                 f" engine {plain(event.engine.name)}, model {plain(event.model.name)}, {sizes},"
-                f" {event.determinism.policy}{_parent(event)}"
+                f" {event.determinism.policy}{_durability(event)}{_parent(event)}"
             )
         case e.SessionResumed():
-            return f"session resumed at {plain(event.resumed_at)}: reenact {plain(event.reenact)}"
+            return f"session resumed at {plain(event.resumed_at)}: reenact {plain(event.reenact)}{_durability(event)}"
         case e.SessionClosed():
             return f"session closed, with digest {plain(event.digest)}"
         case e.RequestRefused():
@@ -141,6 +141,12 @@ def _of_session(event: _Session) -> str:
             return "cells lost: the context is a new one, and no batch is in flight"
         case _:
             assert_never(event)
+
+
+def _durability(event: e.SessionOpened | e.SessionResumed) -> str:
+    """Return the durability of the log, if it is not the usual one or was changed."""
+    usual = "process" if isinstance(event, e.SessionOpened) else None
+    return "" if event.durability == usual else f", durability {plain(str(event.durability))}"
 
 
 def _parent(event: e.SessionOpened) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from attrs import NOTHING
 
+from reenact.actors.header import Durability
 from reenact.actors.options import OPTION_NAMES, OPTIONS, Options, about
 from reenact.runtime.engine.protocol import Determinism
 from reenact.runtime.terminal import add_option
@@ -14,7 +15,7 @@ from reenact.runtime.terminal import add_option
 if TYPE_CHECKING:
     from attrs import Attribute
 
-_SETTINGS: Final = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash")
+_SETTINGS: Final = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash", "durability")
 
 FLAGS: Final = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {
     "n_slots": "--slots"
@@ -34,10 +35,21 @@ def add_model(
     parser.add_argument(name, nargs=nargs, type=Path, metavar="MODEL", help=meaning)
 
 
+def add_durability(parser: argparse.ArgumentParser, *, default: str = "process") -> None:
+    """Add the argument that says what the log survives."""
+    parser.add_argument(
+        "--durability",
+        choices=get_args(Durability),
+        help="what the log survives with all text that was shown: process: that the process is killed; power: that the"
+        f" machine loses power, too; relaxed: neither, for benchmarks (default: {default})",
+    )
+
+
 def add_session(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a session: the model, the log and the settings of the context."""
     add_model(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
+    add_durability(parser)
     parser.add_argument("--n-ctx", type=int, metavar="N", help="cells for each sequence (default: 2048)")
     parser.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")
     parser.add_argument(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reenact.actors.errors import InvalidRequest, ReenactError
-from reenact.runtime.cli.arguments import FLAGS, add_model, add_options, add_session, given
+from reenact.runtime.cli.arguments import FLAGS, add_durability, add_model, add_options, add_session, given
 from reenact.runtime.cli.chat import CHAT_EXAMPLE, add_chat
 from reenact.runtime.cli.serve import SERVE_EXAMPLE, add_models, add_serve
 from reenact.runtime.model_store import chosen
@@ -152,6 +152,7 @@ def _add_resume(resume: argparse.ArgumentParser) -> None:
     resume.set_defaults(run=_resume, flags={"model": "--model"}, log=None)
     resume.add_argument("resumed", type=Path, metavar="LOG", help="the log of the session")
     add_model(resume, default="the recorded model")
+    add_durability(resume, default="that of the log")
     resume.add_argument("--json", action="store_true", help="print a JSON object for each text")
 
 
@@ -159,7 +160,7 @@ def _resume(parsed: argparse.Namespace) -> int:
     """Resume a session; a text that fails counts as a failure of the command."""
     from reenact.runtime.cli.resume import Resuming, resume  # rich, trio and llama.cpp
 
-    return 1 if resume(Resuming(parsed.resumed, parsed.model, parsed.json)) else 0
+    return 1 if resume(Resuming(parsed.resumed, parsed.model, parsed.json, parsed.durability)) else 0
 
 
 def _generate(parsed: argparse.Namespace) -> int:

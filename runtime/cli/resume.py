@@ -9,6 +9,7 @@ from attrs import frozen
 
 from reenact.actors.errors import ReenactError
 from reenact.actors.events import SessionOpened
+from reenact.actors.header import Durability
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.cli.display import LoadingProgress
 from reenact.runtime.cli.generate import run_for_a_person
@@ -26,6 +27,8 @@ class Resuming:
     model: Path | None
     """The model's file, or its name; None for the recorded model."""
     json: bool
+    durability: Durability | None = None
+    """The durability of the log from here on; None for the one that it has."""
 
 
 def resume(resuming: Resuming) -> int:
@@ -45,7 +48,7 @@ async def _resume(resuming: Resuming, failed: list[int]) -> None:
     model = recorded_model(header.model) if resuming.model is None else named_model(resuming.model).path
     loading = LoadingProgress()
     engine = llama_engine(model, on_progress=loading.loading, on_warning=loading.warn)
-    settings = dict(settings_of(header))
+    settings = dict(settings_of(header)) | {"durability": resuming.durability}
     with loading:
         async with (
             open_runtime(engine, log=resuming.log, resume=True, **settings) as runtime,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_state_path
 
 from reenact.actors.errors import EngineBroken, InvalidRequest, shown
+from reenact.runtime.cli.arguments import add_durability
 from reenact.runtime.engine.protocol import ContextSettings, Determinism
 from reenact.runtime.model_store import StoredModel, full_name, installed, named_model, stored_models
 from reenact.runtime.regular import opened, text_of_name
@@ -67,6 +68,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="go on with the latest log of each model if the server was killed; a client that repeats a request with"
         " its x-request-id gets the answer",
     )
+    add_durability(parser)
     parser.add_argument("--no-log", action="store_true", help="record nothing")
     parser.add_argument(
         "--keep-alive",
@@ -111,6 +113,8 @@ def serve(parsed: argparse.Namespace) -> int:
     except ImportError as error:
         cure = "pip install '.[serve]' in a checkout of reenact installs it"
         raise EngineBroken(f"the server is not installed ({error}): {cure}") from None
+    if parsed.no_log and parsed.durability is not None:
+        raise InvalidRequest("--durability", "nothing is recorded with --no-log")
     stored = list(_asked_models(parsed.models))
     for one in stored:
         _check_model(one.path)
@@ -212,7 +216,7 @@ def _checked_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """
     settings = {name: getattr(parsed, name) for name in _SETTINGS if getattr(parsed, name) is not None}
     ContextSettings(**{"n_threads": 1, "n_ctx": parsed.n_ctx} | settings)
-    return settings
+    return settings if parsed.durability is None else {**settings, "durability": parsed.durability}
 
 
 def _checked_folder(parsed: argparse.Namespace) -> Path | None:

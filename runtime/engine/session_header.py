@@ -10,7 +10,7 @@ from attrs import fields
 
 from reenact.actors.errors import InvalidRequest, LogNotComparable
 from reenact.actors.events import SessionOpened, SessionResumed
-from reenact.actors.header import DeterminismFacts, Limits, Parent
+from reenact.actors.header import DeterminismFacts, Durability, Limits, Parent
 from reenact.runtime.engine.protocol import Loaded
 from reenact.runtime.log.codec import FORMAT, SCHEMA
 
@@ -27,6 +27,7 @@ def session_header(
     rules: Mapping[str, int] = _NO_RULES,
     determinism: DeterminismFacts | None = None,
     parent: Parent | None = None,
+    durability: Durability = "process",
 ) -> SessionOpened:
     """Return the header of a session of this program.
 
@@ -39,6 +40,7 @@ def session_header(
         rules: Flags of rules.
         determinism: The policy and its reason; None for those that the engine reports.
         parent: The session that it is forked from.
+        durability: The durability of its log.
     """
     return SessionOpened(
         format=FORMAT,
@@ -56,6 +58,7 @@ def session_header(
         rules=dict(rules),
         determinism=determinism or loaded.determinism,
         parent=parent,
+        durability=durability,
     )
 
 

@@ -63,6 +63,8 @@ _SPARSE: Final = (
     e.Vector,
     e.TokenEmitted,
     e.RequestReceived,
+    e.SessionOpened,
+    e.SessionResumed,
     Limits,
     Parent,
 )

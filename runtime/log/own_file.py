@@ -6,14 +6,17 @@ The rules that hold here:
   still opening holds it; or, when a session is resumed, a file that no other writer holds, from a given length on.
 * A file has one writer. A change by another process (it deleted, moved, replaced, shortened or lengthened the file) is
   found at the next write, and ends writing, because later data would be lost or corrupt.
-* `OwnFile.write` returns once the system has the data: it survives the end of the process, but not a crash of the
-  machine, because there is no ``fsync``.
+* `OwnFile.write` returns once the system has the data: it survives the end of the process. It survives a crash of the
+  machine once the call of `OwnFile.syncing` has returned too, which another thread may make meanwhile.
+* What a sync that failed has lost is not known, so no other one is tried.
 """
 
 import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +41,8 @@ class OwnFile:
     def __init__(self, path: Path, what: str, *, existing: bool = False) -> None:
         self._path = path
         self._what = what
+        self._in_folder = existing
+        """Whether the folder's own entry of the file is known to be on the disk."""
         self._file: int | None = _reopened(path) if existing else _made(path)
         self._whole_path = path.absolute()  # The process may go to another folder.
         made = os.fstat(self._file)
@@ -73,6 +78,27 @@ class OwnFile:
             self.close()
             raise LogBroken(f"{self._path}: {self._what} cannot be written: {error.strerror}") from error
         self.n_bytes += written
+
+    def syncing(self) -> Callable[[], None]:
+        """Return the call that syncs everything that was written so far; the file may be closed meanwhile.
+
+        Raises:
+            LogBroken: The file is closed or was changed; or when the call is made: it cannot be synced.
+        """
+        self.check()
+        assert self._file is not None  # noqa: S101  # it was checked
+        return partial(self._sync, os.dup(self._file))
+
+    def _sync(self, file: int) -> None:
+        try:
+            os.fdatasync(file)
+            if not self._in_folder:
+                _sync_folder(self._whole_path.parent)
+                self._in_folder = True
+        except OSError as error:
+            raise LogBroken(f"{self._path}: {self._what} cannot be synced: {error.strerror}") from error
+        finally:
+            os.close(file)
 
     def tail(self, start: int) -> bytes:
         """Return the bytes of an existing file from ``start`` on."""
@@ -119,6 +145,15 @@ class OwnFile:
         if self.n_bytes == 0 and self._touched() is None:
             self._whole_path.unlink(missing_ok=True)
         self.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync the entries of a folder, so that a file in it can be found after a crash of the machine."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _made(path: Path) -> int:

@@ -7,14 +7,16 @@ The rules that hold here:
 * A line that is corrupt is damage, and nothing is cut for it.
 * The records that are missing of the last fact are decided again, and written.
 * A log has one writer: a log that another process holds is refused.
+* The log keeps its durability, unless another one is asked for; the fact that the session goes on holds a change.
 """
 
 import os
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
+from reenact.actors.header import Durability
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.log.codec import SCHEMA
 from reenact.runtime.log.reader import EmptyLog, LogFile, entries
@@ -39,12 +41,15 @@ class Resumption:
     event: e.SessionResumed
 
 
-def resumption(path: str | os.PathLike[str], event: e.SessionResumed) -> Resumption:
+def resumption(
+    path: str | os.PathLike[str], event: e.SessionResumed, durability: Durability | None = None
+) -> Resumption:
     """Restore a session from its log, and open the log for writing.
 
     Args:
         path: The log.
         event: The fact that it goes on, to be given first.
+        durability: The durability of the log from here on; None for the one that it has.
 
     Raises:
         LogCorrupt: A line of the log is corrupt, or the file of rows.
@@ -54,13 +59,13 @@ def resumption(path: str | os.PathLike[str], event: e.SessionResumed) -> Resumpt
     """
     journal = Journal(path, existing=True)
     try:
-        return _restored(journal, event)
+        return _restored(journal, event, durability)
     except BaseException:
         journal.close()
         raise
 
 
-def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
+def _restored(journal: Journal, event: e.SessionResumed, durability: Durability | None) -> Resumption:
     with LogFile(journal.path) as log:
         whole = list(entries(log))
     # What a compressed log has of a fact that was not written whole is decided again.
@@ -80,6 +85,13 @@ def _restored(journal: Journal, event: e.SessionResumed) -> Resumption:
     state = driver.kernel.state
     if state.failed or (state.batcher is not None and state.batcher.broken is not None):
         raise LogNotComparable("its engine or an actor failed, so it took no more requests: record into another file")
+    recorded = header.durability
+    for entry in whole:
+        if isinstance(entry.record.event, e.SessionResumed):
+            recorded = entry.record.event.durability or recorded
+    if durability not in {None, recorded}:
+        event = evolve(event, durability=durability)
+    journal.durability = durability or recorded
     n_torn = journal.go_on(log.end, whole, rows)
     n_written = len(whole) - facts[-1].records[0].n
     if missing := facts[-1].records[n_written:]:

@@ -5,7 +5,8 @@ The rules that hold here:
 * Each line has one record and ends in a newline. The text is compressed if the file's name ends in ``.zst``, and what
   one ``write`` has written can be read at once all the same.
 * `Journal.append` writes all its lines with one ``write``, and returns once the system has them
-  (`reenact.runtime.log.own_file`).
+  (`reenact.runtime.log.own_file`). Only a log whose durability is "relaxed" is written in pieces of `RELAXED_TEXT`.
+* `Journal.syncing` syncs rows before the log that names them.
 * Rows are written to the file beside the log before the record that names them. If the process dies in between, some
   rows are never named, but every row that is named exists.
 * Each row is written once, in the order in which the log first names them.
@@ -13,11 +14,14 @@ The rules that hold here:
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from reenact.actors.errors import LogBroken
 from reenact.actors.events import PromptTokenized, Record, SessionClosed
+from reenact.actors.header import Durability
 from reenact.actors.inputs import Row, rows_of
 from reenact.actors.limits import MAX_LINE_BYTES
 from reenact.runtime.engine.row_numbers import Numbers
@@ -30,12 +34,16 @@ from reenact.runtime.log.rows import RowsFile, cell_of, head_of, rows_path
 from reenact.runtime.log.shorthand import Shorthand
 from reenact.runtime.regular import opened
 
+RELAXED_TEXT: Final = 2**16
+"""The bytes of text that a log whose durability is "relaxed" collects before it writes them."""
+
 
 class Journal:
     """A log being written.
 
     Args:
         path: The file.
+        durability: The durability of the log; only "relaxed" changes how it is written.
         existing: Whether to write on in a log that exists; then `go_on` must be called first.
 
     Raises:
@@ -44,8 +52,12 @@ class Journal:
         OSError: The file cannot be made, or not be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, existing: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, durability: Durability = "process", existing: bool = False
+    ) -> None:
         self.path = Path(path)
+        self.durability = durability
+        self._collected = b""
         self._crc = 0
         self._shorthand = Shorthand()
         self._compressor = Compressor() if _is_compressed(self.path) else None
@@ -127,15 +139,39 @@ class Journal:
             self._file.check()
             if self._rows is not None:
                 self._rows.check()
-            data = self._lines(records, t)
-            if self._compressor is not None:
-                data = self._compressor.block(data, last=isinstance(records[-1].event, SessionClosed))
+            text = self._lines(records, t)
             if numbers is not None:
                 self._keep(records, numbers)
-            self._file.write(data)
+            last = isinstance(records[-1].event, SessionClosed)
+            if self.durability == "relaxed":
+                self._collected += text
+                if len(self._collected) < RELAXED_TEXT and not last:
+                    return
+                text, self._collected = self._collected, b""
+            self._write(text, last=last)
         except LogBroken:
+            self._collected = b""
             self.close()
             raise
+
+    def _write(self, text: bytes, *, last: bool) -> None:
+        self._file.write(text if self._compressor is None else self._compressor.block(text, last=last))
+
+    def syncing(self) -> Callable[[], None]:
+        """Return the call that syncs everything that was written so far, which another thread may make.
+
+        Raises:
+            LogBroken: The journal is closed, or another process changed a file; or when the call is made: a file cannot
+                be synced.
+        """
+        calls = [] if self._rows is None else [self._rows.syncing()]
+        calls.append(self._file.syncing())
+
+        def sync() -> None:
+            for call in calls:
+                call()
+
+        return sync
 
     def _lines(self, records: Sequence[Record], t: int) -> bytes:
         lines, crc = [], self._crc
@@ -164,6 +200,11 @@ class Journal:
 
     def close(self) -> None:
         """Close the files. Closing twice is the same as closing once."""
+        if self._collected:
+            text, self._collected = self._collected, b""
+            with suppress(LogBroken):  # Of a session that is broken already: any other ended with `SessionClosed`.
+                self._file.check()
+                self._write(text, last=False)
         self._file.close()
         if self._rows is not None:
             self._rows.close()

@@ -148,6 +148,10 @@ from reenact.replay.render import events, values
             "request displaced: sequence 4 leaves for sequence 5, which goes first",
         ),
         (e.TokenDropped(sequence=1, index=2, token=5), "token 2 dropped (id 5): sequence 1 has ended"),
+        (
+            e.SessionResumed(resumed_at="now", reenact="1", python="3", platform="here", durability="power"),
+            "session resumed at now: reenact 1, durability power",
+        ),
         (e.ActorFailed(failed="batcher", error="KeyError: 1"), "actor failed: batcher: KeyError: 1"),
     ],
 )

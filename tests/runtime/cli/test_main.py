@@ -57,6 +57,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
         (["--stop", "", "x"], "stop: a stop string is empty"),
         (["--slots", "0", "x"], "--slots: expected a whole number from 1 to 256, got 0"),
         (["--determinism", "some", "x"], "--determinism: invalid choice: 'some'"),
+        (["--durability", "some", "x"], "--durability: invalid choice: 'some'"),
+        (["--durability", "power", "x"], "--durability: nothing is recorded without a log"),
         (["--n-batch", "2", "x"], "--n-batch: expected a whole number from 4"),
         (["--colour", "red", "x"], "--colour"),
         ([""], "prompt 1 is empty"),

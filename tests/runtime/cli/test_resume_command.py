@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from reenact.actors.events import SessionOpened, SessionResumed
 from reenact.replay import ComputeOptions, compute_log
 from reenact.runtime.cli.main import main
-from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log.reader import LogFile, entries
 from tests.helpers.models.tiny import LETTERS, tiny
 
 
@@ -24,13 +25,17 @@ def test_a_session_that_was_cut_off_ends_as_it_would_have(capsys: pytest.Capture
     """The rest of each text is printed, and the log computes again to the same bits over both lives."""
     model, log = tiny(tmp_path / "tiny.gguf", n_positions=64, pieces=LETTERS), tmp_path / "log.jsonl"
     arguments = ("--model", model, "--n-ctx", "64", "--slots", "2", "--num-predict", "20", "--seed", "1", "--json")
-    code, out, _ = run(capsys, "generate", *arguments, "--log", log, "a", "b", "c")
+    code, out, _ = run(capsys, "generate", *arguments, "--log", log, "--durability", "power", "a", "b", "c")
     whole = {fields["sequence"]: fields["text"] for fields in map(json.loads, out.splitlines())}
     with LogFile(log) as file:
         lines = list(file)
     log.write_bytes(log.read_bytes()[: lines[len(lines) // 2].offset + 5])
-    code, out, _ = run(capsys, "resume", log, "--model", model, "--json")
+    code, out, _ = run(capsys, "resume", log, "--model", model, "--durability", "relaxed", "--json")
     assert 0 == code
+    with LogFile(log) as file:
+        events = [entry.record.event for entry in entries(file)]
+    durable = [event.durability for event in events if isinstance(event, SessionOpened | SessionResumed)]
+    assert ["power", "relaxed"] == durable
     resumed = {fields["sequence"]: fields["text"] for fields in map(json.loads, out.splitlines())}
     assert resumed
     assert {number: whole[number] for number in resumed} == resumed

@@ -47,6 +47,8 @@ def test_ollama_host(written: str, expected: tuple[str, int]) -> None:
         ([f"a={__file__}", f"A={__file__}"], "MODEL: 'a:latest' is given twice"),
         (["--port", "70000"], "--port: expected 0 to 65,535"),
         (["--host", "203.0.113.1", "--port", "0"], "--host: cannot listen on 203.0.113.1:0: "),
+        (["--durability", "power", "--port", "70000"], "--port: expected 0 to 65,535"),
+        (["--no-log", "--durability", "power"], "--durability: nothing is recorded with --no-log"),
         (["--keep-alive", "soon"], "--keep-alive: expected seconds"),
         (["--api-keys", os.devnull], "--api-keys: there is no key"),
         (["--api-keys", sys.executable], f"--api-keys: {sys.executable} is not text in UTF-8"),
