@@ -4,8 +4,9 @@ The rules that hold here:
 
 * If there are `MAX_CONNECTIONS`, a new one replaces the one that has waited longest for a request or the rest of one;
   if none waits, the new one is turned away.
-* After SIGTERM or Ctrl-C there are no new connections, those that wait are closed, and current answers have a grace
-  time; then everything is cancelled and the logs are closed. A second signal ends the grace time.
+* After SIGTERM, Ctrl-C or the end of the terminal (SIGHUP) there are no new connections, those that wait are closed,
+  and current answers have a grace time; then everything is cancelled and the logs are closed. A second signal ends the
+  grace time.
 """
 
 import signal
@@ -67,8 +68,11 @@ def listening(host: str, port: int) -> socket.socket:
 async def serve(
     serving: Serving, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; it must run in the main thread, which receives signals."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Serve until SIGTERM, Ctrl-C or the end of the terminal, in the main thread, which receives signals."""
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # As under nohup.
+        ends.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*ends) as signals:
         await serve_until(serving, listener, cast("AsyncIterator[Any]", signals).__anext__, task_status=task_status)
 
 

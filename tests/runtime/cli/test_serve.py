@@ -121,6 +121,24 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(("trap", "sent"), [("", [signal.SIGHUP]), ("trap '' HUP; ", [signal.SIGHUP, signal.SIGTERM])])
+def test_the_end_of_the_terminal_ends_it(tmp_path: Path, trap: str, sent: list[signal.Signals]) -> None:
+    """It ends as after SIGTERM, unless the signal is ignored, as under nohup."""
+    command = [*SERVE, "--log-dir", str(tmp_path)]
+    shell = ["sh", "-c", f'{trap}exec "$@"', "sh", *command]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = re.search(r"http://\S+", server.stdout.readline())
+        assert url is not None
+        for one in sent:
+            with urllib.request.urlopen(url.group(), timeout=60) as response:  # noqa: S310  # our own server
+                assert 200 == response.status
+            server.send_signal(one)
+        _, err = server.communicate(timeout=30)
+    assert (0, "") == (server.returncode, err)
+
+
+@pytest.mark.model
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_the_line_that_it_prints_works(tmp_path: Path, sent: signal.Signals) -> None:
     """It says where it is; its answer's header names the log; a signal ends it and closes the log."""
