@@ -60,8 +60,8 @@ class StoredModel:
 
 
 def full_name(name: str) -> str:
-    """Return a model's name with its tag, in lower case."""
-    name = name.strip().lower()
+    """Return a name in lower case, with its tag, and without the registry and the library that ollama implies."""
+    name = name.strip().lower().removeprefix(f"{_OLLAMAS_HOST}/").removeprefix(f"{_LIBRARY}/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 

@@ -81,6 +81,10 @@ def told(error: Exception) -> str:
             return "the log cannot be written, and nothing is computed without one: the server's console has the reason"
         case trio.ClosedResourceError():
             return "the model is being unloaded: try again"
+        case HTTPException(status_code=404, detail="Not Found"):
+            return "there is no such path: GET /openapi.json lists those that there are"
+        case HTTPException(status_code=405):
+            return f"the path does not have this method: it has {(error.headers or {}).get('Allow', 'others')}"
         case HTTPException():
             return error.detail
         case _:

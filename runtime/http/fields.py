@@ -214,9 +214,9 @@ def texts(name: str, value: object) -> list[str]:
     """Check a list of texts; one text is a list of one."""
     if isinstance(value, str):
         return [value]
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list):
         raise _wrong(name, "a string or a list of strings", value)
-    return value
+    return [text(f"{name}[{i}]", one) for i, one in enumerate(value)]
 
 
 @takes(

@@ -145,6 +145,8 @@ class _Held:
 
     keep_alive: float
     runtime: Runtime | None = None
+    card: Card | None = None
+    """Its card as `ModelsOnDemand.cards` has it, once that is made."""
     n_users: int = 0
     expires_at: float = math.inf
     """The time on trio's clock at which it is closed; valid while no request uses it."""
@@ -237,7 +239,7 @@ class ModelsOnDemand:
             if held.runtime is not None:
                 left = held.keep_alive if held.n_users else held.expires_at - trio.current_time()
                 at = None if left > _ENDLESS else datetime.now(UTC) + timedelta(seconds=left)
-                card = card_of(name, held.runtime)
+                card = held.card or card_of(name, held.runtime)
                 found.append(Running(card=card, runtime=held.runtime, expires_at=at))
         return found
 
@@ -293,6 +295,7 @@ class ModelsOnDemand:
             async with served.opened() as runtime:
                 held.runtime = runtime
                 held.ready.set()
+                held.card = await self._card(served)
                 await _over(held)
                 held.leaving = True
                 held.runtime = None

@@ -104,8 +104,16 @@ def test_what_is_not_here(stores: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("A", "a:latest"), ("a:B", "a:b"), (" a ", "a:latest"), ("host:5000/a", "host:5000/a:latest")],
+    [
+        ("A", "a:latest"),
+        ("a:B", "a:b"),
+        (" a ", "a:latest"),
+        ("host:5000/a", "host:5000/a:latest"),
+        ("library/A", "a:latest"),
+        ("registry.ollama.ai/library/a:b", "a:b"),
+        ("registry.ollama.ai/user/a", "user/a:latest"),
+    ],
 )
 def test_full_names(written: str, expected: str) -> None:
-    """A tag stands behind the last slash."""
+    """A tag stands behind the last slash; what ollama adds itself is no part of a name."""
     assert expected == full_name(written)

@@ -91,7 +91,7 @@ def response_format(name: str, value: object) -> Any:
 def _prompt(name: str, value: object) -> str:
     if isinstance(value, list):
         if len(value) != 1 or not isinstance(value[0], str):
-            raise InvalidRequest(name, "expected one text, not tokens: send one request for each text")
+            raise InvalidRequest(name, "expected one text: send one request for each, and no tokens")
         value = value[0]
     return text(name, value)
 

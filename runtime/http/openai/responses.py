@@ -105,6 +105,7 @@ RESPONSE: Final = Table(
         "top_p": option("top_p"),
         **SAMPLING,
         "max_output_tokens": within(0, MAX_INTEGER),
+        "metadata": mapping,
         "text": nested(Table(done={"format": _format})),
     },
     refused={
@@ -129,6 +130,8 @@ class ResponseAsked:
     model: str
     messages: list[Mapping[str, Any]]
     instructions: str | None
+    metadata: dict[str, Any]
+    """The client's own notes, which come back with the response."""
     stream: bool
     options: dict[str, Any]
 
@@ -152,6 +155,7 @@ def response_asked(body: dict[str, Any]) -> ResponseAsked:
         model=fields["model"],
         messages=[*first, *fields["input"]],
         instructions=instructions,
+        metadata=fields.get("metadata", {}),
         stream=fields.get("stream", False),
         options=options,
     )
@@ -260,7 +264,7 @@ class ResponseAnswer:
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": self._asked.instructions,
             "max_output_tokens": self._asked.options.get("num_predict"),
-            "metadata": {},
+            "metadata": self._asked.metadata,
             "model": self._asked.model,
             "output": list(self._done),
             "parallel_tool_calls": False,

@@ -111,6 +111,8 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [5]}, "messages[0]"),
         ("embed", {"input": 5}, "input"),
+        ("embed", {"input": ["x", 5]}, "input[1]"),
+        ("generate", {"options": {"stop": [1]}}, "stop[0]"),
         ("embed", {"input": "x"}, "input"),
         ("embeddings", {}, "prompt"),
         ("generate", {"prompt": "x" * 2048, "truncate": False}, "prompt"),
@@ -199,6 +201,8 @@ async def test_the_rest(scripted_runtime: OpenScripted, method: str, path: str, 
         response = await asking.request(method, path)
     assert status == response.status_code
     assert status == 200 or list(response.json()) == ["error"]
+    cure = {404: "/openapi.json", 405: "POST"}.get(status, "")
+    assert cure in response.text
 
 
 def test_options_are_named_as_a_request_names_them() -> None:

@@ -18,11 +18,13 @@ ALWAYS = "{{ '</think>' }}"
 async def test_a_response_is_whole(scripted_runtime: OpenScripted, session_log: Path) -> None:
     """It holds one message with the text, the usage, and an id by which its recording is found."""
     async with scripted_runtime(["a", "b"]) as runtime, client(runtime) as asking:
-        response = await asking.post("/v1/responses", json=BODY | {"instructions": "Be brief.", "temperature": 0})
+        more = {"instructions": "Be brief.", "temperature": 0, "metadata": {"case": "7"}}
+        response = await asking.post("/v1/responses", json=BODY | more)
         session = runtime.header.session
     told = response.json()
     (item,) = told["output"]
     assert ("completed", f"resp-{session}-1", None) == (told["status"], told["id"], told["incomplete_details"])
+    assert ("Be brief.", {"case": "7"}) == (told["instructions"], told["metadata"])
     assert ("message", "assistant", "ab") == (item["type"], item["role"], item["content"][0]["text"])
     assert (3, 0) == (told["usage"]["output_tokens"], told["usage"]["input_tokens_details"]["cached_tokens"])
     (received,) = [fields for fields in read_fields(session_log) if fields["type"] == "RequestReceived"]

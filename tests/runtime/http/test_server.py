@@ -48,6 +48,23 @@ async def test_a_model_is_opened_when_it_is_asked(tmp_path: Path) -> None:
     assert 0o600 == log.stat().st_mode & 0o777
 
 
+async def test_a_loaded_model_is_described_as_before(tmp_path: Path) -> None:
+    """Soon after it is loaded, what ``/api/ps`` tells of a model is what ``/api/tags`` tells."""
+    stored = StoredModel(
+        name="m:latest", path=tmp_path, store="installed", quantization="Q4_0", parameter_size="135M", sha256="5a" * 32
+    )
+    model = ServedModel(stored=stored, n_ctx=64, log_folder=None, settings={}, engine=lambda: ScriptedEngine(["a"]))
+    async with serving(model) as server, httpx.AsyncClient(base_url=server.url) as asking:
+        await asking.post("/api/generate", json=RAW)
+        (tag,) = (await asking.get("/api/tags")).json()["models"]
+        found: dict[str, Any] = {}
+        with trio.fail_after(20):
+            while found != tag:
+                (running,) = (await asking.get("/api/ps")).json()["models"]
+                found = {name: running[name] for name in tag}
+    assert "Q4_0" == tag["details"]["quantization_level"]
+
+
 async def test_many_ask_for_a_model_that_is_not_loaded(tmp_path: Path) -> None:
     """It is opened once."""
     async with serving(scripted("m", tmp_path, ["a"])) as server, httpx.AsyncClient(base_url=server.url) as asking:
