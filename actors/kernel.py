@@ -61,6 +61,22 @@ class Kernel:
         self._past = sha256()
         self.n_requests = 0
 
+    @classmethod
+    def restored(cls, state: State, n: int) -> "Kernel":
+        """Return a kernel that can fold on from a state. What it lacks for more: errors and states that are past.
+
+        Args:
+            state: The state.
+            n: The number of the next record.
+        """
+        kernel = cls()
+        kernel._n, kernel.n_requests = n, state.n_requests
+        kernel._session, kernel._closed, kernel._batcher = state.session, state.closed, state.batcher
+        kernel._sequences = {one.sequence: one for one in state.sequences}
+        kernel._ended = [one.sequence for one in state.sequences if one.finish_reason is not None]
+        kernel._failed = dict.fromkeys(state.failed, "")
+        return kernel
+
     def handle(self, given: e.GivenEvent) -> list[e.Record]:
         """Record ``given`` and everything that follows from it, in order.
 

@@ -8,8 +8,9 @@ The rules that hold here:
 * Beside the state, a fold keeps its origins: the last record of each kind, for each live sequence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from attrs import frozen
 
@@ -17,7 +18,11 @@ from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, ReenactError, description
 from reenact.actors.kernel import Kernel, State
 from reenact.actors.routing import sequences_of
-from reenact.runtime.log.reader import EmptyLog, Entry, LogFile, entries
+from reenact.replay.snapshots import Mark, Snapshot, Snapshots
+from reenact.runtime.log.reader import EmptyLog, Entry, EntryReader, LogFile, LogPlace, header_in
+
+_PROGRESS_EVERY: Final = 4096
+"""The records between two reports of progress."""
 
 
 class NotInLog(ReenactError):
@@ -79,6 +84,32 @@ class Fold:
         self._marks: dict[int, dict[type[e.Event], Entry]] = {0: {}}
         self._ended: list[int] = []
 
+    @classmethod
+    def restored(cls, snapshot: Snapshot) -> "Fold":
+        """Return a fold that goes on from a snapshot."""
+        fold = cls()
+        fold._kernel = Kernel.restored(snapshot.state, snapshot.at.record.n + 1)
+        fold._last = snapshot.at
+        for mark in snapshot.marks:
+            fold._marks.setdefault(mark.sequence, {})[type(mark.entry.record.event)] = mark.entry
+        fold._ended = [one.sequence for one in snapshot.state.sequences if one.finish_reason is not None]
+        return fold
+
+    def snapshot(self, place: LogPlace, reader: EntryReader) -> Snapshot:
+        """Return a snapshot of the state now.
+
+        Args:
+            place: The place behind the last record.
+            reader: The reader of the records.
+
+        Raises:
+            EmptyLog: No record was added.
+        """
+        if self._last is None:
+            raise EmptyLog
+        marks = (Mark(k, entry) for k, kinds in self._marks.items() for entry in kinds.values())
+        return Snapshot(place=place, reader=reader, state=self._kernel.state, at=self._last, marks=tuple(marks))
+
     def add(self, entry: Entry) -> None:
         """Let a record change the state of its owner.
 
@@ -116,8 +147,15 @@ class Fold:
         return Moment(at=self._last, following=following, state=self._kernel.state, marks=self._marks, torn=torn)
 
 
-def moment_at(log: LogFile, n: int | None) -> tuple[Moment, LogCorrupt | None]:
-    """Fold a log up to record ``n``, or to its end if that is None.
+def moment_at(
+    log: LogFile, n: int | None, on_progress: Callable[[float], None] = lambda _: None
+) -> tuple[Moment, LogCorrupt | None]:
+    """Fold a log up to record ``n``, or to its end if that is None; from a snapshot if there is one.
+
+    Args:
+        log: The log.
+        n: The record.
+        on_progress: A function that gets the part of the log that was read.
 
     Returns:
         The state of every actor then; and, if the log should be read to its end and could not, the error.
@@ -127,11 +165,23 @@ def moment_at(log: LogFile, n: int | None) -> tuple[Moment, LogCorrupt | None]:
         LogCorrupt: A line up to record ``n`` is corrupt; or the first line is.
         LogNotComparable: The log has no record, or its schema is too new.
     """
-    fold = Fold()
-    reading = entries(log)
+    snapshots = Snapshots(header_in(log))
+    snapshot = snapshots.nearest(log, n)
+    if snapshot is None:
+        fold, reader = Fold(), EntryReader()
+        reading = reader.entries(log)
+    else:
+        fold, reader = Fold.restored(snapshot), snapshot.reader
+        reading = reader.entries(log.more())
+        if fold.n == n:
+            return fold.moment(following=_next(reading), torn=log.torn), None
     try:
         for entry in reading:
             fold.add(entry)
+            if entry.record.n % _PROGRESS_EVERY == 0:
+                on_progress(entry.record.n / n if n else log.n_bytes / log.path.stat().st_size)
+            if snapshots.is_due(entry) and (place := log.place) is not None:
+                snapshots.keep(fold.snapshot(place, reader))
             if entry.record.n == n:
                 return fold.moment(following=_next(reading), torn=log.torn), None
     except LogCorrupt as error:

@@ -54,6 +54,12 @@ def write(kind: str, key: str, values: dict[str, Any]) -> None:
             new.unlink(missing_ok=True)
 
 
+def remove(kind: str, key: str) -> None:
+    """Remove the values under a key, if there are any."""
+    with suppress(OSError):
+        _path(kind, key).unlink()
+
+
 def kept_sha256(path: Path, status: os.stat_result) -> str | None:
     """Return the digest of a file with this status; None if it is not known."""
     kept = read(_FILES, _name(path))

@@ -216,10 +216,11 @@ def _show(args: argparse.Namespace) -> int:
 def _state(args: argparse.Namespace) -> int:
     from reenact.replay.fold import moment_at
     from reenact.replay.look.state import page
+    from reenact.replay.render.progress import progress
     from reenact.runtime.log.reader import LogFile
 
-    with LogFile(args.log) as log:
-        moment, corrupt = moment_at(log, args.n)
+    with LogFile(args.log) as log, progress("reading") as show_progress:
+        moment, corrupt = moment_at(log, args.n, lambda fraction: show_progress("reading", fraction))
     show = printer(sys.stdout)
     for line in page(moment):
         show(line)

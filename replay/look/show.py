@@ -20,8 +20,9 @@ from reenact.replay.fold import NotInLog, wall_clock
 from reenact.replay.naming import is_named
 from reenact.replay.render.endings import end_notes
 from reenact.replay.render.events import fields_of, phrase
+from reenact.replay.snapshots import Snapshots
 from reenact.runtime.log.codec import plain
-from reenact.runtime.log.reader import EmptyLog, Entry, EntryReader, LogFile
+from reenact.runtime.log.reader import EmptyLog, Entry, EntryReader, LogFile, header_in
 from reenact.runtime.terminal import Show, Spans
 
 _ACTOR_STYLES: Final = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_blue")
@@ -141,8 +142,13 @@ def show_records(
         LogNotComparable: The log has no record, or its schema is too new.
         OSError: The file cannot be read.
     """
-    showing, reader = _Showing(selection, show), EntryReader()
-    for entry in reader.entries(log):
+    showing, reader, snapshot = _Showing(selection, show), EntryReader(), None
+    if selection.first > 0 and selection.only is None and selection.at is None:
+        snapshot = Snapshots(header_in(log)).nearest(log, selection.first - 1)
+    if snapshot is not None:
+        showing.skip(snapshot.at)
+        reader = snapshot.reader
+    for entry in reader.entries(log if snapshot is None else log.more()):
         if showing.take(entry):
             return []
     while pause is not None and not showing.closed:
@@ -166,6 +172,11 @@ class _Showing:
         """The records around the time that was asked for, if it passed without a record."""
         self._n_at_time = 0
         self.closed = False
+
+    def skip(self, entry: Entry) -> None:
+        """Begin behind a record, where none up to it is asked for."""
+        self._previous = entry
+        self.closed = isinstance(entry.record.event, e.SessionClosed)
 
     def take(self, entry: Entry) -> bool:
         """Show a record if it is asked for; return whether it was the last one."""

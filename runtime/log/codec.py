@@ -27,7 +27,7 @@ from cattrs.v import format_exception
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, shown
 from reenact.actors.header import Limits, Parent
-from reenact.actors.inputs import Input, Row
+from reenact.actors.inputs import Input, Inputs, Row
 from reenact.actors.limits import MAX_INTEGER, MAX_LINE_TEXT, MAX_LINE_VALUES, MAX_SLOTS
 from reenact.actors.routing import EVENT_TYPES, ROUTES, actor_of
 
@@ -109,6 +109,18 @@ def payload(value: object) -> Fields:
     """
     fields: Fields = _converter.unstructure(value)
     return fields
+
+
+def structured(kind: type[T], fields: Fields) -> T:
+    """Return the value of an attrs class with these plain values; `payload` goes the other way.
+
+    Raises:
+        UnreadableRecord: They are not those of one.
+    """
+    try:
+        return _converter.structure(fields, kind)
+    except (BaseValidationError, UnreadableRecord, TypeError, ValueError, KeyError) as error:
+        raise UnreadableRecord(f"{kind.__name__}: {error}") from None
 
 
 def dumps(fields: Fields) -> bytes:
@@ -366,10 +378,17 @@ def _is_tuple(kind: Any) -> bool:
     return origin is tuple
 
 
+def _is_by_number(kind: Any) -> bool:
+    """Return whether it is a dict with integers as keys, which JSON has not: it is written as an array of pairs."""
+    origin: Any = get_origin(kind)
+    return origin is dict and get_args(kind)[0] is int
+
+
 def _make_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _strict_int)
     converter.register_structure_hook(Input, _input)
+    converter.register_structure_hook(Inputs, lambda value, _: Inputs(_input(one, Input) for one in value))
     converter.register_structure_hook(e.Draw | e.Pool, _wanted)
     converter.register_structure_hook(e.Wants, lambda value, of: None if value is None else _wanted(value, of))
     for kind in (str, bool, float, bytes):
@@ -377,6 +396,9 @@ def _make_converter() -> Converter:
 
     converter.register_unstructure_hook(float, _finite)
     converter.register_unstructure_hook(Row, _written_row)
+    converter.register_unstructure_hook(
+        Inputs, lambda inputs: [_written_row(one) if isinstance(one, Row) else one for one in inputs[:]]
+    )
     converter.register_unstructure_hook(e.Draw, lambda draw: draw.index)
     converter.register_unstructure_hook(e.Pool, lambda _: "pool")
 
@@ -395,6 +417,15 @@ def _make_converter() -> Converter:
             return tuple(converter.structure(item, of) for item, of in zip(value, inner, strict=True))
 
         return hook
+
+    @converter.register_unstructure_hook_factory(_is_by_number)
+    def _pairs_writer(_: Any) -> Callable[[dict[int, Any]], list[Any]]:
+        return lambda values: [[number, converter.unstructure(value)] for number, value in values.items()]
+
+    @converter.register_structure_hook_factory(_is_by_number)
+    def _pairs_reader(kind: Any) -> Callable[[Any, Any], dict[int, Any]]:
+        of = get_args(kind)[1]
+        return lambda pairs, _: {number: converter.structure(value, of) for number, value in pairs}
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def _class_writer(kind: Any) -> Callable[[Any], Fields]:

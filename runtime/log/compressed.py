@@ -144,6 +144,27 @@ class CompressedText:
         return self._start == len(self._text)
 
     @property
+    def between_frames(self) -> bool:
+        """Whether all text up to the end of a frame was read, and no more."""
+        return self._frame is None and self.at_boundary
+
+    def go_to(self, offset: int, crc: int) -> bool:
+        """Go to the seal of a frame that ends at an offset in the file; return whether it is there.
+
+        Args:
+            offset: The offset.
+            crc: The CRC-32 of the bytes before it.
+        """
+        seal = _seal(crc)
+        self._file.seek(offset)
+        if self._file.read(len(seal)) != seal:
+            return False
+        self.rewind()
+        self._file.seek(offset)
+        self._offset, self._crc = offset, crc
+        return True
+
+    @property
     def crc(self) -> int:
         """The CRC-32 of the bytes that were read."""
         return self._crc

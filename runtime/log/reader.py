@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 from zlib import crc32
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable
@@ -41,6 +41,21 @@ class End:
     crc: int = 0
     """The checksum of the line."""
     n_lines: int = 0
+
+
+@frozen(kw_only=True)
+class LogPlace:
+    """The place behind a line of a log, from which it can be read on."""
+
+    n_lines: int
+    offset: int
+    """The offset in the text."""
+    crc: int
+    """The checksum of the line."""
+    n_bytes: int
+    """The offset in the file."""
+    file_crc: int = 0
+    """The CRC-32 of the bytes before it, in a compressed file."""
 
 
 class LogFile:
@@ -86,6 +101,27 @@ class LogFile:
     def n_bytes(self) -> int:
         """The count of the file's bytes that were read, without the torn tail."""
         return self._offset if self._packed is None else self._packed.n_bytes
+
+    @property
+    def place(self) -> LogPlace | None:
+        """The place behind the last line, if the log can be read on from there: not within a compressed frame."""
+        packed, crc = self._packed, 0
+        if packed is not None:
+            if not packed.between_frames:
+                return None
+            crc = packed.crc
+        return LogPlace(n_lines=self._number, offset=self._offset, crc=self._crc, n_bytes=self.n_bytes, file_crc=crc)
+
+    def go_to(self, place: LogPlace) -> bool:
+        """Read on from a place, with `more`; return whether the log has such a place."""
+        if self._packed is not None:
+            found = self._packed.go_to(place.n_bytes, place.file_crc)
+        else:
+            self._file.seek(max(0, place.offset - TAIL))
+            found = self._file.read(TAIL) == tail_of(place.crc)
+        if found:
+            self._number, self._offset, self._crc = place.n_lines, place.offset, place.crc
+        return found
 
     def more(self) -> Iterator[Line]:
         """Iterate over the lines that were added since the last iteration, because the file may grow."""
@@ -162,14 +198,14 @@ class EmptyLog(LogNotComparable):
         super().__init__("there is no record in it")
 
 
+@define
 class EntryReader:
     """Reads the records of a log's lines, one line after the other."""
 
-    def __init__(self) -> None:
-        self.shorthand = Shorthand()
-        self.schema = SCHEMA
-        """The log's schema, once its first line was read."""
-        self._t = 0
+    shorthand: Shorthand = Factory(Shorthand)
+    schema: int = SCHEMA
+    """The log's schema, once its first line was read."""
+    _t: int = 0
 
     def entries(self, lines: Iterable[Line]) -> Iterator[Entry]:
         """Return the records of the next lines.

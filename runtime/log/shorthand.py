@@ -86,22 +86,23 @@ GIVEN: Final = frozenset(kind for kind, route in ROUTES.items() if route.origin 
 NOTHING: Final = KnownSequence()
 
 
+@define
 class Earlier:
     """The facts that the lines of a log so far give; `note` adds a record."""
 
-    def __init__(self) -> None:
-        self.t = 0
-        """The time of the last given record."""
-        self.given = 0
-        """Its number."""
-        self.plan: e.BatchPlanned | None = None
-        """The last plan."""
-        self._sequences: dict[int, KnownSequence] = {}
-        self._drawn: dict[int, e.Sample] = {}
-        """The samples of the last given record, by sequence, as far as their tokens are not queued yet."""
-        self._prompt: e.PromptTokenized | None = None
-        """The last given record, if it is a prompt that is not queued yet."""
-        self._n, self._n_rows = 0, 0
+    t: int = 0
+    """The time of the last given record."""
+    given: int = 0
+    """Its number."""
+    plan: e.BatchPlanned | None = None
+    """The last plan."""
+    _sequences: dict[int, KnownSequence] = Factory(dict)
+    _drawn: dict[int, e.Sample] = Factory(dict)
+    """The samples of the last given record, by sequence, as far as their tokens are not queued yet."""
+    _prompt: e.PromptTokenized | None = None
+    """The last given record, if it is a prompt that is not queued yet."""
+    _n: int = 0
+    _n_rows: int = 0
 
     def sequence(self, number: object) -> KnownSequence:
         """Return the known facts about a sequence; none if it is not live."""
@@ -181,13 +182,13 @@ class Earlier:
                     self._sequences[part.sequence].position = reached[part.slot] + 1
 
 
+@define
 class Shorthand:
     """The short form of a log's records; each record is passed to `note` after it was written or read."""
 
-    def __init__(self) -> None:
-        self._earlier = Earlier()
-        self._defaults: Fields = {}
-        """The options that requests leave out."""
+    _earlier: Earlier = Factory(Earlier)
+    _defaults: Fields = Factory(dict)
+    """The options that requests leave out."""
 
     @property
     def t(self) -> int:
