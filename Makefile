@@ -66,11 +66,11 @@ test: .venv/.installed
 	cat .test-other.txt; rm -f .test-other.txt; \
 	test $$code = 0 && test $$other = 0
 
-# The half with a model computes on every core and the other on one, so side by side they take two thirds of the time.
+# Side by side, because the half without a model computes on one core, and waits for much of its time.
 test-all: test .venv-clients/.installed
 	@echo 'Long tests with a model; beside them those without one, whose output follows:'
-	@$(BIN)/pytest -m 'long and not model' >.test-other.txt 2>&1 & \
-	$(BIN)/pytest -m 'long and model'; code=$$?; \
+	@$(BIN)/pytest -m 'long and not model' --durations=10 >.test-other.txt 2>&1 & \
+	$(BIN)/pytest -m 'long and model' --durations=10; code=$$?; \
 	wait $$!; other=$$?; \
 	cat .test-other.txt; rm -f .test-other.txt; \
 	test $$code = 0 && test $$other = 0
