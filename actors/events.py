@@ -71,6 +71,9 @@ class SessionOpened:
     """The session that it was forked from; None for a session that a runtime opened."""
     durability: Durability = field(default="process", repr=False)
     """The durability of the log. No state depends on it, so it is not in their digest, which is made of their repr."""
+    redacted: bool = field(default=False, repr=False)
+    """Whether texts and tokens were replaced (`replay redact`), so that nothing of it can be computed. It is not part
+    of the state's digest, so that those of other logs stay."""
 
 
 @frozen(kw_only=True)

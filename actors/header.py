@@ -4,7 +4,7 @@ The rule that holds here: a re-execution depends on nothing but these values and
 clock and no path, because a path on one machine means nothing on another.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from attrs import Attribute, field, frozen
 
@@ -16,6 +16,12 @@ Policy = Literal["schedule-independent", "recorded-schedule"]
 
 Durability = Literal["process", "power", "relaxed"]
 """The crash that the log survives with all that a caller has seen: of the process, of the machine, or of neither."""
+
+REDACTED: Final = (
+    "its texts and tokens were replaced (replay redact), so nothing of it can be computed:"
+    " use the log that it was made of"
+)
+"""The reason why a redacted log is not executed, and no session goes on from it."""
 
 Probed = Literal["same", "differs", "not tried"]
 """The finding of a probe about one way to schedule."""
@@ -115,8 +121,9 @@ class Parent:
     session: str
     n: int
     """The first record of the parent that is not in the child; of an extract, that comes after all that is in it."""
-    sequences: tuple[int, ...] = ()
-    """Of an extract, the sequences that it keeps, by their numbers in the parent; empty for a fork."""
+    sequences: tuple[int, ...] = field(default=(), repr=False)
+    """Of an extract, the sequences that it keeps, by their numbers in the parent; empty for a fork. It is not part of
+    the state's digest, so that those of forks stay."""
 
 
 def within_bounds(settings: object, attribute: "Attribute[Any]", value: object) -> None:

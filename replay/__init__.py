@@ -2,8 +2,9 @@
 
 `replay_log` runs today's actors on the given events of a log and compares every derived event with the recorded one.
 `compute_log` also executes its batches again on the model; `fork_log` goes on from one of its records; `extract_log`
-keeps one request in a log of its own. Nothing here imports trio, and llama.cpp is loaded only where a log is executed
-again. The public names are loaded on first use, so that `replay --version` is quick.
+keeps one request in a log of its own; `redact_log` replaces texts and tokens. Nothing here imports trio, and llama.cpp
+is loaded only where a log is executed again. The public names are loaded on first use, so that `replay --version` is
+quick.
 """
 
 from importlib import import_module
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from reenact.replay.extract.report import Extracted
     from reenact.replay.fork.fork import fork_log
     from reenact.replay.fork.report import Forked
+    from reenact.replay.redact.redact import redact_log
+    from reenact.replay.redact.report import Redacted
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
@@ -36,6 +39,8 @@ _MODULE_OF = {
     "extract_log": "reenact.replay.extract.extract",
     "Forked": "reenact.replay.fork.report",
     "fork_log": "reenact.replay.fork.fork",
+    "Redacted": "reenact.replay.redact.report",
+    "redact_log": "reenact.replay.redact.redact",
     "LogCorrupt": "reenact.actors.errors",
     "LogNotComparable": "reenact.actors.errors",
     "Tally": "reenact.replay.decide.figures",
@@ -50,6 +55,7 @@ __all__ = [
     "Forked",
     "LogCorrupt",
     "LogNotComparable",
+    "Redacted",
     "ReplayDivergence",
     "RuleViolation",
     "Tally",
@@ -59,6 +65,7 @@ __all__ = [
     "compute_log",
     "extract_log",
     "fork_log",
+    "redact_log",
     "replay_log",
 ]
 

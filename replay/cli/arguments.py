@@ -91,6 +91,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     extract = _command(commands, "extract", "keep one request of a log, alone, in a log of its own")
     _arguments_of_extract(extract)
 
+    redact = _command(commands, "redact", "replace the texts and tokens of a log, so that its decisions still replay")
+    _arguments_of_redact(redact)
+
     diff = _command(commands, "diff", "print where two logs differ: sequence by sequence, token by token")
     diff.add_argument("log", metavar="LOG")
     diff.add_argument("other", metavar="OTHER", help="another log; sequences are matched by request_id or number")
@@ -176,6 +179,21 @@ def _arguments_of_extract(extract: _Parser) -> None:
         "depend on the schedule, it replays, and computes to the same bits.\n\n"
         "example:\n  replay extract session.jsonl --only chat-7 -o chat-7.jsonl\n"
         f"  replay run chat-7.jsonl --compute\n\n{_EXIT_CODES}"
+    )
+
+
+def _arguments_of_redact(redact: _Parser) -> None:
+    redact.add_argument("log", metavar="LOG")
+    redact.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
+    redact.add_argument(
+        "--key-file", metavar="FILE", help="a secret of 16 bytes or more, for equal hashes in several logs"
+    )
+    redact.add_argument("--json", action="store_true", help="print one JSON object")
+    redact.epilog = (
+        "Prompts, texts, tokens, names of requests, grammars and error messages are replaced or left out; checksums,\n"
+        "probabilities and vectors are left out. Counts, lengths of pieces, times, options and the machine stay. The\n"
+        "key is random without --key-file, and is in neither log.\n\n"
+        f"example:\n  replay redact session.jsonl -o report.jsonl\n  replay run report.jsonl\n\n{_EXIT_CODES}"
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from reenact.replay.extract.report import Extracted
     from reenact.replay.fork.report import Forked
     from reenact.replay.look.diff import Comparison
+    from reenact.replay.redact.report import Redacted
     from reenact.replay.shrink.shrink import Shrunk
     from reenact.replay.shrink.to_test import KeptTest
     from reenact.replay.verdict import Verdict
@@ -278,6 +279,16 @@ def _extract(args: argparse.Namespace) -> int:
     return _print(extracted, args)
 
 
+def _redact(args: argparse.Namespace) -> int:
+    from reenact.replay.redact.redact import redact_log, secret_of
+    from reenact.replay.render.progress import progress
+
+    secret = None if args.key_file is None else secret_of(args.key_file)
+    with progress("redacting the log") as show:
+        redacted = redact_log(args.log, out=args.out, secret=secret, on_progress=show)
+    return _print(redacted, args)
+
+
 def _diff(args: argparse.Namespace) -> int:
     from reenact.replay.look.diff import compared
     from reenact.replay.look.history import read_log
@@ -343,7 +354,7 @@ def _check_rule(name: str | None) -> None:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
 
 
-def _print(outcome: "Comparison | Extracted | Forked | KeptTest | Shrunk", args: argparse.Namespace) -> int:
+def _print(outcome: "Comparison | Extracted | Forked | KeptTest | Redacted | Shrunk", args: argparse.Namespace) -> int:
     """Print the outcome of a command."""
     if args.json:
         print_json(outcome.as_json())
@@ -362,6 +373,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "texts": _texts,
     "fork": _fork,
     "extract": _extract,
+    "redact": _redact,
     "diff": _diff,
     "shrink": _shrink,
     "to-test": _to_test,

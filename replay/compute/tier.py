@@ -21,6 +21,7 @@ from attrs import frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogNotComparable, ModelNotFound, ReenactError
+from reenact.actors.header import REDACTED
 from reenact.replay.compute.causes import cause_of
 from reenact.replay.compute.compare import Counts
 from reenact.replay.compute.execution import Execution, executed_records
@@ -140,9 +141,11 @@ def header_of(log: LogFile) -> e.SessionOpened:
     """Return the header of a log whose batches llama.cpp computed.
 
     Raises:
-        LogNotComparable: llama.cpp computed nothing in this log.
+        LogNotComparable: llama.cpp computed nothing in this log, or it was redacted.
     """
     header = header_in(log)
+    if header.redacted:
+        raise LogNotComparable(REDACTED)
     if header.engine.name != "llama.cpp":
         raise LogNotComparable("nothing was computed: its engine is not llama.cpp")
     return header

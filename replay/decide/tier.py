@@ -146,6 +146,9 @@ class _Replay:
 
     def _notes_on_rows(self, patience: Patience) -> list[str]:
         """Return notes on faulty rows beside the log: no decision depends on their numbers."""
+        session = self._kernel.state.session
+        if session is not None and session.redacted:
+            return []  # They were left out.
         try:
             for row in patience.within(self._rows):
                 _ = self._rows[row]

@@ -61,7 +61,7 @@ def extract_log(
         header = _header(chosen)
         facts = _session(header, chosen)
         for fact in facts:
-            journal.append(fact.records, fact.t, chosen.rows)
+            journal.append(fact.records, fact.t, None if header.redacted else chosen.rows)
         journal.close()
         replayed = replay_log(out)
         if replayed.verdict != "same":
@@ -72,7 +72,7 @@ def extract_log(
         parent=_parent(chosen),
         sequences=tuple(ExtractedSequence(number=i, history=one) for i, one in enumerate(chosen.histories, 1)),
         n_records=sum(len(fact.records) for fact in facts),
-        computed=header.engine.name == "llama.cpp",
+        computed=header.engine.name == "llama.cpp" and not header.redacted,
     )
 
 
@@ -80,14 +80,16 @@ def _check(chosen: Chosen) -> None:
     """Refuse what cannot be had alone."""
     determinism = chosen.header.determinism
     if determinism.policy != "schedule-independent":
-        cure = 'record with determinism="schedule-independent", or keep the whole log'
+        cure = 'record with determinism="schedule-independent", or replay redact the whole log'
         raise LogNotComparable(f"its results depend on the schedule, and so on all its requests: {cure}")
     for one in chosen.histories:
         if one.turned_away is not None:
             which = f"sequence {one.number}{named(one.request.request_id)}"
             reason = f"{which} was turned away for the sake of others ({one.turned_away.reason})"
-            raise LogNotComparable(f"{reason}, which cannot happen to it alone: keep the whole log")
+            raise LogNotComparable(f"{reason}, which cannot happen to it alone: replay redact the whole log")
         inputs = [befell.what.inputs for befell in one.befell if isinstance(befell.what, e.PromptTokenized)]
+        if chosen.header.redacted:
+            continue  # Its rows were left out.
         try:
             for row in (row for some in inputs for row in rows_of(some)):
                 _ = chosen.rows[row]
@@ -245,5 +247,5 @@ class _Alone:
 
 
 def _otherwise(n: int) -> str:
-    cure = "replay run says whether today's actors decide it so at all; if they do, keep the whole log"
+    cure = "replay run says whether today's actors decide it so at all; if they do, replay redact the whole log"
     return f"record {n:,} does not follow from the request alone: {cure}"

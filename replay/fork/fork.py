@@ -23,7 +23,7 @@ from attrs import frozen
 from reenact.actors import events as e
 from reenact.actors import sequence as s
 from reenact.actors.errors import InvalidRequest, LogNotComparable
-from reenact.actors.header import DeterminismFacts, Parent
+from reenact.actors.header import REDACTED, DeterminismFacts, Parent
 from reenact.actors.options import CHANGEABLE, OPTIONS, Options, about
 from reenact.actors.text import release
 from reenact.replay.compute.machine import OnProgress, chosen_model, open_machine, token_obstacles
@@ -190,6 +190,8 @@ class _Parent:
             raise EmptyLog
         if not 1 <= n <= len(whole):
             raise NotInLog(f"a session can go on from before record 1 to {len(whole)}, not {n}")
+        if header.redacted:
+            raise LogNotComparable(REDACTED)
         self.header: e.SessionOpened = header
         cuts = (cut for cut in range(n, 0, -1) if cut == len(whole) or whole[cut].record.cause is None)
         self.cut = next(cuts, n)  # A log without live sequences is refused below.

@@ -121,10 +121,11 @@ def _of_session(event: _Session) -> str:
                 f"{count(context.n_slots, 'slot')} of {count(context.n_ctx, 'cell')},"
                 f" at most {count(context.n_batch, 'row')} a batch"
             )
+            redacted = ", redacted" if event.redacted else ""
             return (
                 f"session {plain(event.session)} opened at {plain(event.opened_at)}: reenact {plain(event.reenact)},"
                 f" engine {plain(event.engine.name)}, model {plain(event.model.name)}, {sizes},"
-                f" {event.determinism.policy}{_durability(event)}{_parent(event)}"
+                f" {event.determinism.policy}{_durability(event)}{_parent(event)}{redacted}"
             )
         case e.SessionResumed():
             return f"session resumed at {plain(event.resumed_at)}: reenact {plain(event.reenact)}{_durability(event)}"

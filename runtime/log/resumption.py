@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
-from reenact.actors.header import Durability
+from reenact.actors.header import REDACTED, Durability
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.log.codec import SCHEMA
 from reenact.runtime.log.reader import EmptyLog, LogFile, entries
@@ -72,6 +72,8 @@ def _restored(journal: Journal, event: e.SessionResumed, durability: Durability 
     whole = whole[: log.end.n_lines]
     if not whole or not isinstance(header := whole[0].record.event, e.SessionOpened):
         raise EmptyLog
+    if header.redacted:
+        raise LogNotComparable(REDACTED)
     rows = RowsFile(journal.path, header.context.n_embd)
     for entry in whole:
         if isinstance(entry.record.event, e.PromptTokenized):

@@ -384,7 +384,9 @@ def test_one_that_was_turned_away(path: Path, small: Path) -> None:
     for number in range(3):
         session.request(f"prompt {number}")
     session.close()
-    refused(path, "3", small, LogNotComparable, "sequence 3 was turned away for the sake of others .*: keep the whole")
+    refused(
+        path, "3", small, LogNotComparable, "sequence 3 was turned away for the sake of others .*: replay redact the"
+    )
 
 
 def test_no_such_request(path: Path, small: Path) -> None:

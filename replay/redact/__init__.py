@@ -1,0 +1,1 @@
+"""`replay redact`: a log with its texts and tokens replaced, which still replays."""
