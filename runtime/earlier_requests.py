@@ -67,10 +67,9 @@ class EarlierRequests:
         if len(self._ended) > MOST_ENDED:
             self._unclaimed.pop(self._ended.pop(0), None)
 
-    def find(self, name: int | str) -> Request | None:
-        """Return the request with this number or id that no caller has asked for; of several the latest."""
-        found = [one for one in self._unclaimed.values() if name in (one.sequence, one.request_id)]
-        return found[-1] if found else None
+    def named(self, name: int | str) -> list[Request]:
+        """Return the requests with this number or id that no caller has asked for, the latest first."""
+        return [one for one in reversed(self._unclaimed.values()) if name in (one.sequence, one.request_id)]
 
     def claim(self, name: int | str, from_token: int, max_lag: int) -> Request:
         """Give a request to its reader.
@@ -83,10 +82,11 @@ class EarlierRequests:
         Raises:
             InvalidRequest: There is no such request, or no chunk begins with that token.
         """
-        live = self.find(name)
-        if live is None:
+        found = self.named(name)
+        if not found:
             reason = f"no request {shown(name)} from before the session was resumed waits for a reader"
             raise InvalidRequest("request", reason)
+        live = found[0]
         live.read_from(from_token, max_lag)
         del self._unclaimed[live.sequence]
         return live

@@ -249,9 +249,22 @@ class Runtime:
         finally:
             await self._session.part_with(live)
 
-    def waits_for_reader(self, request: int | str) -> bool:
-        """Return whether `resume` would find a request of this number or ``request_id``."""
-        return self._session.earlier.find(request) is not None
+    def earlier_requests(self, request: int | str) -> list[Request]:
+        """Return the requests of this number or ``request_id`` in which `resume` can read on, the latest first."""
+        return self._session.earlier.named(request)
+
+    async def rendered(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> str:
+        """Return the prompt that `stream_chat` would make of a chat; arguments and errors are the same."""
+        said, asked, called = checked(messages), self._options(options), checked_tools(tools)
+        chat = await fit(self._session, self._chats, said, asked, keep_leading=False, tools=called, think=think)
+        return chat.rendered.text
 
     async def resumed(self) -> None:
         """Wait until every request from before the session was resumed has ended."""

@@ -141,7 +141,7 @@ class OllamaApi:
 async def _generated(out: Outgoing, asked: Generation, held: InUse, shape: parts.OllamaAnswer) -> None:
     """Generate, and send the text as a stream or whole."""
     out.trace.recorded(held.runtime.header.session, ())
-    async with streaming(out.trace, asked, held) as stream:
+    async with await streaming(out.trace, asked, held) as stream:
         out.trace.recorded(held.runtime.header.session, [stream.sequence])
         if asked.tools is not None:
             reader = AnswerReader(f"call-{held.runtime.header.session}-{stream.sequence}")

@@ -135,7 +135,7 @@ async def _generated(out: Outgoing, asked: Question, held: InUse, kind: Literal[
     """Generate, and send the text as a stream or whole."""
     header = held.runtime.header
     out.trace.recorded(header.session, ())
-    async with streaming(out.trace, asked, held) as stream:
+    async with await streaming(out.trace, asked, held) as stream:
         out.trace.recorded(header.session, [stream.sequence])
         shape = objects.OpenaiAnswer(
             kind,
@@ -165,7 +165,7 @@ async def _responded(out: Outgoing, asked: ResponseAsked, held: InUse, shape: Re
     """Generate, and send a response as a stream of events or whole."""
     session = held.runtime.header.session
     out.trace.recorded(session, ())
-    async with held.runtime.stream_chat(asked.messages, **out.trace.names(), **asked.options) as stream:
+    async with await streaming(out.trace, asked, held) as stream:
         out.trace.recorded(session, [stream.sequence])
         shape.identity = f"{session}-{stream.sequence}"
         thinking = thinking_reader(stream, held.runtime.chat_template)

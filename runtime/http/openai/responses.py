@@ -134,6 +134,9 @@ class ResponseAsked:
     """The client's own notes, which come back with the response."""
     stream: bool
     options: dict[str, Any]
+    prompt: None = None
+    tools: None = None
+    think: None = None
 
 
 def response_asked(body: dict[str, Any]) -> ResponseAsked:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from attrs import evolve
 
 from reenact.replay import replay_log
@@ -21,13 +22,15 @@ def resuming(folder: Path) -> ServedModel:
     return evolve(scripted("m", folder, LETTERS), resume=True)
 
 
-async def killed_at(folder: Path, share: float) -> Path:
+async def killed_at(
+    folder: Path, share: float, path: str = "/api/generate", body: dict[str, Any] | None = None
+) -> Path:
     """Record an answer, and cut its log as if the server had been killed; return the log."""
     async with (
         serving(scripted("m", folder, LETTERS)) as server,
         httpx.AsyncClient(base_url=server.url) as asking,
     ):
-        await asking.post("/api/generate", json=ASKED, headers=MINE)
+        await asking.post(path, json=body or ASKED, headers=MINE)
     (log,) = folder.glob("*.jsonl.zst")
     raw = log.read_bytes()
     log.write_bytes(raw[: int(len(raw) * share)])
@@ -48,6 +51,37 @@ async def test_a_repeated_request_gets_the_answer_of_the_first(tmp_path: Path) -
     assert log.name.endswith(f"{first.headers['x-reenact-session']}.jsonl.zst")
     assert [log] == list(tmp_path.glob("*.jsonl.zst"))
     assert "same" == replay_log(log).verdict
+
+
+CHAT: dict[str, Any] = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}]}
+OTHER: dict[str, Any] = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "y"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "other"),
+    [
+        ("/api/generate", {"prompt": "x", "raw": True}, {"prompt": "y", "raw": True}),
+        ("/api/generate", {"prompt": "x"}, {"prompt": "x", "options": {"temperature": 0.5}}),
+        ("/api/generate", {"prompt": "x", "options": {"seed": 7}}, {"prompt": "x", "options": {"seed": 8}}),
+        ("/api/chat", CHAT, OTHER),
+        ("/v1/chat/completions", CHAT, CHAT | {"max_tokens": 3}),
+        ("/v1/completions", {"prompt": "x"}, {"prompt": "xx"}),
+        ("/v1/responses", {"input": "x"}, {"input": "y"}),
+    ],
+)
+async def test_another_request_of_the_same_id_is_a_new_one(
+    tmp_path: Path, path: str, body: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """A client that uses an id again gets the answer to what it asks; the answer before is still there."""
+    common = {"model": "m", "stream": False}
+    await killed_at(tmp_path, 0.8, path, common | body)
+    async with (
+        serving(resuming(tmp_path)) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        found = [await asking.post(path, json=common | one, headers=MINE) for one in (other, body, body)]
+    assert [200, 200, 200] == [one.status_code for one in found]
+    assert ["2", "1", "3"] == [one.headers["x-reenact-sequence"] for one in found]
 
 
 async def test_requests_go_on_without_their_clients(tmp_path: Path) -> None:
