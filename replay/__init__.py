@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reenact.actors.errors import LogCorrupt, LogNotComparable
+    from reenact.replay.check.condition import Condition, condition_of
     from reenact.replay.check.report import Checked, RuleViolation, check_facts, check_log
     from reenact.replay.compute.tier import ComputeOptions, compute_log
     from reenact.replay.decide.figures import Tally
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from reenact.replay.fork.report import Forked
     from reenact.replay.redact.redact import redact_log
     from reenact.replay.redact.report import Redacted
+    from reenact.replay.repair.repair import repair_log
+    from reenact.replay.repair.report import Repaired
     from reenact.replay.verdict import Verdict
 
 _MODULE_OF = {
     "ComputeOptions": "reenact.replay.compute.tier",
     "compute_log": "reenact.replay.compute.tier",
+    "Condition": "reenact.replay.check.condition",
+    "condition_of": "reenact.replay.check.condition",
+    "Repaired": "reenact.replay.repair.report",
+    "repair_log": "reenact.replay.repair.repair",
     "Checked": "reenact.replay.check.report",
     "RuleViolation": "reenact.replay.check.report",
     "check_facts": "reenact.replay.check.report",
@@ -50,12 +57,14 @@ _MODULE_OF = {
 __all__ = [
     "Checked",
     "ComputeOptions",
+    "Condition",
     "Divergence",
     "Extracted",
     "Forked",
     "LogCorrupt",
     "LogNotComparable",
     "Redacted",
+    "Repaired",
     "ReplayDivergence",
     "RuleViolation",
     "Tally",
@@ -63,9 +72,11 @@ __all__ = [
     "check_facts",
     "check_log",
     "compute_log",
+    "condition_of",
     "extract_log",
     "fork_log",
     "redact_log",
+    "repair_log",
     "replay_log",
 ]
 

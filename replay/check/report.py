@@ -15,6 +15,7 @@ from attrs import asdict, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogCorrupt, LogNotComparable, ReenactError, description
+from reenact.replay.check.condition import Condition
 from reenact.replay.check.rule import Violation
 from reenact.replay.check.rules import RULES
 from reenact.replay.check.runner import Checks
@@ -49,6 +50,8 @@ class Checked:
     """Further remarks; where no rule was checked, the reason."""
     error: Exception | None = None
     """The error because of which no rule was checked."""
+    condition: Condition | None = None
+    """The condition of the log; None if it was not looked for."""
 
     @property
     def exit_code(self) -> int:
@@ -80,10 +83,12 @@ class Checked:
             "notes": self.notes,
             "n_violations": self.n_violations,
             "violations": [asdict(violation) for violation in self.violations],
+            **({} if self.condition is None else self.condition.as_json()),
         }
 
     def lines(self) -> list[str]:
-        """Return the lines that ``replay check`` prints: the outcome, then the notes, then the violations."""
+        """Return the lines that ``replay check`` prints: outcome, notes, condition and violations."""
+        condition = [] if self.condition is None else self.condition.lines()
         checked = f"{count(len(self.rules), 'rule')}, {count(self.n_records, 'record')}"
         match self.outcome:
             case "holds":
@@ -91,9 +96,9 @@ class Checked:
             case "violated":
                 head = f"violated: {self.path}: {count(self.n_violations, 'violation')}; {checked}"
             case _:
-                return [f"{self.outcome}: {self.path}: {'; '.join(self.notes)}"]
+                return [f"{self.outcome}: {self.path}: {'; '.join(self.notes)}", *condition]
         wide = max((len(violation.rule) for violation in self.violations), default=0)
-        lines = [head, *self.notes, *(self._line(violation, wide) for violation in self.violations)]
+        lines = [head, *self.notes, *condition, *(self._line(violation, wide) for violation in self.violations)]
         n_more = self.n_violations - len(self.violations)
         return lines + ([f"  and {n_more:,} more"] if n_more else [])
 

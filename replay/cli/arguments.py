@@ -88,6 +88,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     fork = _command(commands, "fork", "let a session go on from before a record, with other options, on its model")
     _arguments_of_fork(fork)
 
+    repair = _command(commands, "repair", "copy the valid records of a damaged or torn log into a new one")
+    _arguments_of_repair(repair)
+
     extract = _command(commands, "extract", "keep one request of a log, alone, in a log of its own")
     _arguments_of_extract(extract)
 
@@ -145,6 +148,8 @@ def _arguments_of_check(check: _Parser) -> None:
     check.add_argument("--list", action="store_true", help="print all rules, each as a sentence")
     check.add_argument("--json", action="store_true", help="print one JSON object a log, each on a line")
     check.epilog = (
+        "It also says whether the bytes are sound, torn or damaged, and whether the log can be decided (replay run),\n"
+        "computed (replay run --compute) and resumed (reenact resume).\n\n"
         "Names follow --rules: to check all rules, put it after the logs, or leave it out.\n\n"
         "examples:\n  replay check session.jsonl\n  replay check logs/*.jsonl --rules positions,cells\n\n"
         f"{_EXIT_CODES}"
@@ -166,6 +171,18 @@ def _arguments_of_fork(fork: _Parser) -> None:
         "Text generated before the cut is evaluated, not generated again; requests that came later are left out.\n\n"
         "example:\n  replay fork session.jsonl --at 812 --only chat-7 --temperature 0.2 -o child.jsonl\n"
         "  replay diff session.jsonl child.jsonl"
+    )
+
+
+def _arguments_of_repair(repair: _Parser) -> None:
+    repair.add_argument("log", metavar="LOG")
+    repair.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
+    repair.add_argument("--json", action="store_true", help="print one JSON object")
+    repair.epilog = (
+        "NEW has all records before the first byte that is not what was written, and is compressed if its name ends\n"
+        "in .zst. LOG stays as it is.\n\n"
+        "examples:\n  replay repair session.jsonl.zst -o repaired.jsonl.zst\n"
+        f"  replay repair session.jsonl.zst -o plain.jsonl\n\n{_EXIT_CODES}"
     )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from reenact.replay.fork.report import Forked
     from reenact.replay.look.diff import Comparison
     from reenact.replay.redact.report import Redacted
+    from reenact.replay.repair.report import Repaired
     from reenact.replay.shrink.shrink import Shrunk
     from reenact.replay.shrink.to_test import KeptTest
     from reenact.replay.verdict import Verdict
@@ -145,6 +146,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from attrs import evolve as changed
+
+    from reenact.replay.check.condition import condition_of
     from reenact.replay.check.report import check_log, rule_lines
     from reenact.replay.check.rules import RULES
 
@@ -159,7 +163,7 @@ def _check(args: argparse.Namespace) -> int:
         return _report(f"--rules: there is no rule {unknown!r}; replay check --list names them", 2)
     if not args.log:
         raise _Usage("the following arguments are required: LOG, or --list")
-    return _judge_each(args, lambda path: check_log(path, names or None))
+    return _judge_each(args, lambda path: changed(check_log(path, names or None), condition=condition_of(path)))
 
 
 def _judge_each(args: argparse.Namespace, judge: Callable[[str], "Verdict | Checked"]) -> int:
@@ -270,6 +274,15 @@ def _fork(args: argparse.Namespace) -> int:
     return _print(forked, args)
 
 
+def _repair(args: argparse.Namespace) -> int:
+    from reenact.replay.render.progress import progress
+    from reenact.replay.repair.repair import repair_log
+
+    with progress("reading the log") as show:
+        repaired = repair_log(args.log, out=args.out, on_progress=show)
+    return _print(repaired, args)
+
+
 def _extract(args: argparse.Namespace) -> int:
     from reenact.replay.extract.extract import extract_log
     from reenact.replay.render.progress import progress
@@ -354,7 +367,9 @@ def _check_rule(name: str | None) -> None:
         raise _Usage(f"--rule: there is no rule {name!r}; replay check --list names them")
 
 
-def _print(outcome: "Comparison | Extracted | Forked | KeptTest | Redacted | Shrunk", args: argparse.Namespace) -> int:
+def _print(
+    outcome: "Comparison | Extracted | Forked | KeptTest | Redacted | Repaired | Shrunk", args: argparse.Namespace
+) -> int:
     """Print the outcome of a command."""
     if args.json:
         print_json(outcome.as_json())
@@ -374,6 +389,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "fork": _fork,
     "extract": _extract,
     "redact": _redact,
+    "repair": _repair,
     "diff": _diff,
     "shrink": _shrink,
     "to-test": _to_test,

@@ -10,6 +10,7 @@ The rules that hold here:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import asdict, frozen
 
 from reenact.actors import events as e
-from reenact.actors.errors import LogNotComparable
+from reenact.actors.errors import LogNotComparable, ReenactError
 from reenact.actors.limits import MAX_BATCH
 from reenact.replay.render.values import plain
 from reenact.runtime.extra import missing
@@ -191,6 +192,22 @@ def token_obstacles(differences: tuple[MachineDifference, ...]) -> list[MachineD
 
 
 @needs_llama()
+def no_model_here(header: e.SessionOpened) -> str | None:
+    """Return the reason why a log's model cannot be opened here, as far as that shows without opening it.
+
+    Args:
+        header: The log's first record.
+    """
+    try:
+        with needs_llama():
+            if find_spec("llama_cpp") is None:
+                raise ModuleNotFoundError("No module named 'llama_cpp'")  # as an import does
+        chosen_model(header, None)
+    except ReenactError as error:
+        return str(error)
+    return None
+
+
 def chosen_model(header: e.SessionOpened, written: Path | None) -> Path:
     """Return the file of a model given by its path or its name; by default that of the model that the log names.
 

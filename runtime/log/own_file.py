@@ -22,7 +22,7 @@ from typing import Final
 
 from reenact.actors.errors import LogBroken
 
-_OTHER_WRITER: Final = "another session is writing it"
+OTHER_WRITER: Final = "another session is writing it"
 
 
 class OwnFile:
@@ -167,9 +167,9 @@ def _made(path: Path) -> int:
         if not stat.S_ISREG(status.st_mode) or status.st_size:
             raise
         file = os.open(path, flags | os.O_NOFOLLOW)
-    if not _held(file) or os.fstat(file).st_size:
+    if not held(file) or os.fstat(file).st_size:
         os.close(file)
-        raise FileExistsError(errno.EEXIST, _OTHER_WRITER, os.fspath(path))
+        raise FileExistsError(errno.EEXIST, OTHER_WRITER, os.fspath(path))
     os.fchmod(file, 0o600)
     return file
 
@@ -177,14 +177,14 @@ def _made(path: Path) -> int:
 def _reopened(path: Path) -> int:
     """Return an existing file that no other session writes."""
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
-    if not _held(file):
+    if not held(file):
         os.close(file)
-        raise FileExistsError(errno.EEXIST, _OTHER_WRITER, os.fspath(path))
+        raise FileExistsError(errno.EEXIST, OTHER_WRITER, os.fspath(path))
     return file
 
 
-def _held(file: int) -> bool:
-    """Lock a file for this session while it is open; return whether no other session held it."""
+def held(file: int) -> bool:
+    """Lock a file while it is open; return whether no session held it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

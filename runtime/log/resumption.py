@@ -11,15 +11,18 @@ The rules that hold here:
 """
 
 import os
+from pathlib import Path
 
 from attrs import evolve, frozen
 
 from reenact.actors import events as e
 from reenact.actors.errors import LogNotComparable
 from reenact.actors.header import REDACTED, Durability
+from reenact.actors.inputs import Row, rows_of
 from reenact.runtime.engine.driver import Driver
 from reenact.runtime.log.codec import SCHEMA
-from reenact.runtime.log.reader import EmptyLog, LogFile, entries
+from reenact.runtime.log.own_file import OTHER_WRITER, held
+from reenact.runtime.log.reader import EmptyLog, End, Entry, LogFile, entries
 from reenact.runtime.log.restored import Fact, restored
 from reenact.runtime.log.rows import RowsFile
 from reenact.runtime.log.writer import Journal
@@ -65,8 +68,42 @@ def resumption(
         raise
 
 
-def _restored(journal: Journal, event: e.SessionResumed, durability: Durability | None) -> Resumption:
-    with LogFile(journal.path) as log:
+def resumable(path: str | os.PathLike[str]) -> None:
+    """Return if the session of a log can go on, and change nothing.
+
+    Args:
+        path: The log.
+
+    Raises:
+        LogCorrupt, LogNotComparable, OSError: As from `resumption`.
+    """
+    earlier = _read(Path(path))
+    for sequence in earlier.driver.kernel.live:
+        for row in earlier.rows_of.get(sequence.sequence, ()):
+            _ = earlier.rows[row]
+    with Path(path).open("rb") as file:
+        if not held(file.fileno()):
+            raise LogNotComparable(f"its session still runs: {OTHER_WRITER}")
+
+
+@frozen(kw_only=True)
+class _Earlier:
+    """A session, restored from its log."""
+
+    header: e.SessionOpened
+    driver: Driver
+    facts: list[Fact]
+    whole: list[Entry]
+    """The records of the facts that were written whole, and of the last one those that can be read."""
+    rows: RowsFile
+    rows_of: dict[int, list[Row]]
+    """The rows in each prompt."""
+    end: End
+
+
+def _read(path: Path) -> _Earlier:
+    """Restore a session, and refuse one that cannot go on."""
+    with LogFile(path) as log:
         whole = list(entries(log))
     # What a compressed log has of a fact that was not written whole is decided again.
     whole = whole[: log.end.n_lines]
@@ -74,10 +111,11 @@ def _restored(journal: Journal, event: e.SessionResumed, durability: Durability 
         raise EmptyLog
     if header.redacted:
         raise LogNotComparable(REDACTED)
-    rows = RowsFile(journal.path, header.context.n_embd)
+    rows, rows_in_prompts = RowsFile(path, header.context.n_embd), dict[int, list[Row]]()
     for entry in whole:
-        if isinstance(entry.record.event, e.PromptTokenized):
-            rows.meet(entry.record.event.inputs)
+        if isinstance(event := entry.record.event, e.PromptTokenized):
+            rows.meet(event.inputs)
+            rows_in_prompts[event.sequence] = list(rows_of(event.inputs))
     if isinstance(whole[-1].record.event, e.SessionClosed):
         raise LogNotComparable("its session was closed, so there is nothing to resume: record into another file")
     if header.schema != SCHEMA:
@@ -87,15 +125,25 @@ def _restored(journal: Journal, event: e.SessionResumed, durability: Durability 
     state = driver.kernel.state
     if state.failed or (state.batcher is not None and state.batcher.broken is not None):
         raise LogNotComparable("its engine or an actor failed, so it took no more requests: record into another file")
+    return _Earlier(
+        header=header, driver=driver, facts=facts, whole=whole, rows=rows, rows_of=rows_in_prompts, end=log.end
+    )
+
+
+def _restored(journal: Journal, event: e.SessionResumed, durability: Durability | None) -> Resumption:
+    earlier = _read(journal.path)
+    header, facts, rows = earlier.header, earlier.facts, earlier.rows
     recorded = header.durability
-    for entry in whole:
+    for entry in earlier.whole:
         if isinstance(entry.record.event, e.SessionResumed):
             recorded = entry.record.event.durability or recorded
     if durability not in {None, recorded}:
         event = evolve(event, durability=durability)
     journal.durability = durability or recorded
-    n_torn = journal.go_on(log.end, whole, rows)
-    n_written = len(whole) - facts[-1].records[0].n
+    n_torn = journal.go_on(earlier.end, earlier.whole, rows)
+    n_written = len(earlier.whole) - facts[-1].records[0].n
     if missing := facts[-1].records[n_written:]:
         journal.append(missing, facts[-1].t, rows)
-    return Resumption(header=header, driver=driver, facts=facts, rows=rows, journal=journal, n_torn=n_torn, event=event)
+    return Resumption(
+        header=header, driver=earlier.driver, facts=facts, rows=rows, journal=journal, n_torn=n_torn, event=event
+    )

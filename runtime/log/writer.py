@@ -22,7 +22,7 @@ from typing import Final
 from reenact.actors.errors import LogBroken
 from reenact.actors.events import PromptTokenized, Record, SessionClosed
 from reenact.actors.header import Durability
-from reenact.actors.inputs import Row, rows_of
+from reenact.actors.inputs import Input, Row, rows_of
 from reenact.actors.limits import MAX_LINE_BYTES
 from reenact.runtime.engine.row_numbers import Numbers
 from reenact.runtime.log.codec import UnwritableRecord, dumps
@@ -184,10 +184,36 @@ class Journal:
         self._crc = crc
         return b"".join(lines)
 
+    def copy(self, text: bytes, *, last: bool) -> None:
+        """Write lines of another log as they are, instead of records.
+
+        Args:
+            text: The lines.
+            last: Whether no more will follow.
+
+        Raises:
+            LogBroken: The file cannot be written.
+        """
+        self._file.check()
+        self._write(text, last=last)
+
     def _keep(self, records: Sequence[Record], numbers: Numbers) -> None:
         """Write the rows that these records name for the first time."""
-        prompts = (record.event for record in records if isinstance(record.event, PromptTokenized))
-        named = dict.fromkeys(row for prompt in prompts for row in rows_of(prompt.inputs))
+        for record in records:
+            if isinstance(record.event, PromptTokenized):
+                self.keep_rows(record.event.inputs, numbers)
+
+    def keep_rows(self, inputs: Iterable[Input], numbers: Numbers) -> None:
+        """Write the rows of a prompt that were not written before.
+
+        Args:
+            inputs: The prompt.
+            numbers: The numbers of its rows.
+
+        Raises:
+            LogBroken: The file cannot be written.
+        """
+        named = dict.fromkeys(rows_of(inputs))
         new = [row for row in named if row not in self._known]
         if not new:
             return

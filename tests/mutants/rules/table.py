@@ -1200,7 +1200,7 @@ LOG: Final = [
     Rule(
         "Log: an empty file",
         "An empty file is taken over, unless another session holds it",
-        "reenact.runtime.log.own_file:_held",
+        "reenact.runtime.log.own_file:held",
         always(value=True),
         ("tests/runtime/log/test_writer.py::test_an_empty_file_of_another_session_is_not",),
     ),

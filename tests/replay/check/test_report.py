@@ -17,6 +17,19 @@ from tests.replay import logs
 Captured = pytest.CaptureFixture[str]
 
 
+SOUND = [
+    "sound: it can be decided",
+    "  not computed: nothing was computed: its engine is not llama.cpp",
+    "  not resumed: its session was closed, so there is nothing to resume: record into another file",
+]
+"""The condition of a scripted session that closed."""
+
+
+def holds(path: Path) -> str:
+    """Return what is printed of such a session without a violation."""
+    return "\n".join([f"holds: {path}: {len(RULES)} rules, 38 records", *SOUND, ""])
+
+
 def check(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
     """Run the command; return exit code, standard output and standard error."""
     try:
@@ -54,14 +67,14 @@ def hopeless(path: Path) -> Path:
 def test_a_log_that_holds(capsys: Captured, path: Path) -> None:
     """The first word is the outcome, and how many rules and records there are stands behind it."""
     logs.short(path)
-    assert (0, f"holds: {path}: {len(RULES)} rules, 38 records\n", "") == check(capsys, path)
+    assert (0, holds(path), "") == check(capsys, path)
 
 
 @pytest.mark.parametrize("arguments", [["--rules"], ["--rules", ""]])
 def test_rules_without_a_name_are_all(capsys: Captured, path: Path, arguments: list[str]) -> None:
     """Behind the logs, --rules without a name stands for all rules."""
     logs.short(path)
-    assert (0, f"holds: {path}: {len(RULES)} rules, 38 records\n", "") == check(capsys, path, *arguments)
+    assert (0, holds(path), "") == check(capsys, path, *arguments)
 
 
 def test_a_log_that_is_violated(capsys: Captured, path: Path) -> None:
@@ -69,7 +82,7 @@ def test_a_log_that_is_violated(capsys: Captured, path: Path) -> None:
     code, out, err = check(capsys, wrong(path), "--rules", "cells,text")
     head = f"violated: {path}: 1 violation; 2 rules, 38 records"
     line = f"  cells  record 20: expected slot 0 at position 3, actual position 4  replay show {path} 19-20"
-    assert (1, [head, line], "") == (code, out.splitlines(), err)
+    assert (1, [head, *SOUND, line], "") == (code, out.splitlines(), err)
 
 
 def test_the_spot_can_be_shown(capsys: Captured, path: Path) -> None:
@@ -83,8 +96,8 @@ def test_the_first_violations_are_told(capsys: Captured, path: Path) -> None:
     """Of many violations the first are told, and the rest are counted."""
     code, out, _ = check(capsys, hopeless(path), "--rules", "text")
     lines = out.splitlines()
-    assert (1, 22) == (code, len(lines))
-    assert {"text"} == {line.split()[0] for line in lines[1:-1]}
+    assert (1, 25) == (code, len(lines))
+    assert {"text"} == {line.split()[0] for line in lines[4:-1]}
     # Each token's text, and the whole.
     assert f"violated: {path}: 26 violations; 1 rule, {len(read_fields(path))} records" == lines[0]
     assert "  and 6 more" == lines[-1]
@@ -98,7 +111,10 @@ def test_many_logs(capsys: Captured, tmp_path: Path) -> None:
     told = [json.loads(line) for line in out.splitlines()]
     assert (3, "") == (code, err)
     assert ["holds", "violated", "corrupt", "unreadable"] == [one["verdict"] for one in told]
-    assert [["verdict", "rules", "records", "notes", "n_violations", "violations"]] * 4 == [list(one) for one in told]
+    names = ["verdict", "rules", "records", "notes", "n_violations", "violations", "bytes", "uses"]
+    assert [names] * 4 == [list(one) for one in told]
+    assert ["sound", "sound", "damaged", "unreadable"] == [one["bytes"] for one in told]
+    assert [True, True, False, False] == [one["uses"]["decided"]["possible"] for one in told]
     assert {
         "rule": "cells",
         "n": 20,
@@ -125,7 +141,8 @@ def test_what_cannot_be_checked(capsys: Captured, tmp_path: Path) -> None:
     }
     for log, (exit_code, word) in due.items():
         code, out, err = check(capsys, log)
-        assert (exit_code, word, 1, "") == (code, out.partition(":")[0], out.count("\n"), err)
+        n_lines = 2 if word == "corrupt" else 1
+        assert (exit_code, word, n_lines, "") == (code, out.partition(":")[0], out.count("\n"), err)
 
 
 def test_a_session_that_crashed(capsys: Captured, path: Path) -> None:
@@ -137,6 +154,8 @@ def test_a_session_that_crashed(capsys: Captured, path: Path) -> None:
         f"holds: {path}: {len(RULES)} rules, 37 records",
         "record 36 is the last one, and the session did not close: it still runs, or it crashed here",
         "the last 87 bytes are a write that did not finish",
+        "torn: it can be decided and resumed",
+        SOUND[1],
     ]
     assert (0, told, "") == (code, out.splitlines(), err)
 
