@@ -87,7 +87,8 @@ class Connection:
                     if not begun:
                         begun, limit.deadline = True, trio.current_time() + HEAD_SECONDS
             except h11.RemoteProtocolError as error:
-                await self.refuse(error.error_status_hint, f"the request's head cannot be read: {error}")
+                why = str(error).partition(": bytearray")[0]
+                await self.refuse(error.error_status_hint, f"the request's head cannot be read: {why}")
                 return None
             if isinstance(event, h11.Request):
                 self._answering, self._is_head = trio.CancelScope(), event.method == b"HEAD"
@@ -173,9 +174,11 @@ def _refusal(status: int, reason: str) -> bytes:
     """Return a whole response, with the headers of any other and ollama's shape, because the path is not known."""
     body = orjson.dumps({"error": cut(reason, _MAX_REASON)})
     retry = f"retry-after: {RETRY_SECONDS}\r\n" if status == Overloaded.status else ""
-    date = formatdate(usegmt=True)
     head = f"HTTP/1.1 {status} \r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n{retry}"
-    return f"{head}{REQUEST_ID}: {new_request_id()}\r\ndate: {date}\r\nconnection: close\r\n\r\n".encode() + body
+    return (
+        f"{head}{REQUEST_ID}: {new_request_id()}\r\ndate: {formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n".encode()
+        + body
+    )
 
 
 def _scope(request: h11.Request, client: tuple[Any, ...], server: tuple[Any, ...]) -> dict[str, Any]:

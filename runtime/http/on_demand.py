@@ -94,7 +94,9 @@ class ServedModel:
         """Return the latest log of this model if its session was not closed; the log is read to its end."""
         if self.log_folder is None:
             return None
-        logs = [path for path in self.log_folder.glob(f"*-{self._called}-*") if path.name.endswith((".jsonl", ".zst"))]
+        # A time has no "-" and a session neither; so the log of "big/one" is not one of "one".
+        its_own = re.compile(rf"[^-]+-{re.escape(self._called)}-[^-]+\.jsonl(?:\.zst)?")
+        logs = [path for path in self.log_folder.glob("*.jsonl*") if its_own.fullmatch(path.name)]
         latest = max(logs, default=None)
         if latest is None:
             return None

@@ -92,6 +92,20 @@ async def test_requests_go_on_without_their_clients(tmp_path: Path) -> None:
     assert "same" == replay_log(log).verdict
 
 
+async def test_another_models_log_is_left_alone(tmp_path: Path) -> None:
+    """A model whose name is the end of another one's does not go on with that one's session."""
+    log = await killed_at(tmp_path, 0.8)
+    log = log.rename(log.with_name(log.name.replace("-m-", "-big-m-")))
+    before = log.read_bytes()
+    async with (
+        serving(resuming(tmp_path)) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        await asking.post("/api/generate", json=ASKED, headers=MINE)
+    assert before == log.read_bytes()
+    assert [] == server.warnings
+
+
 async def test_a_session_that_was_closed_is_left_alone(tmp_path: Path) -> None:
     """Where the latest session was closed, a new one begins."""
     log = await killed_at(tmp_path, 1.0)
