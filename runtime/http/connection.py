@@ -174,11 +174,8 @@ def _refusal(status: int, reason: str) -> bytes:
     """Return a whole response, with the headers of any other and ollama's shape, because the path is not known."""
     body = orjson.dumps({"error": cut(reason, _MAX_REASON)})
     retry = f"retry-after: {RETRY_SECONDS}\r\n" if status == Overloaded.status else ""
-    head = f"HTTP/1.1 {status} \r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n{retry}"
-    return (
-        f"{head}{REQUEST_ID}: {new_request_id()}\r\ndate: {formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n".encode()
-        + body
-    )
+    head = f"HTTP/1.1 {status} \r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n{retry}"
+    return f"{head}{REQUEST_ID}: {new_request_id()}\r\ndate: {formatdate(usegmt=True)}\r\n\r\n".encode() + body
 
 
 def _scope(request: h11.Request, client: tuple[Any, ...], server: tuple[Any, ...]) -> dict[str, Any]:
