@@ -113,6 +113,7 @@ def _redacted(path: str | os.PathLike[str], out: str | os.PathLike[str], hashes:
         journal.close()
         if writer.header is None:
             raise EmptyLog
+        show("replaying the new log", 0.0)
         replayed = replay_log(out)
         if replayed.verdict != ("diverged" if writer.refused else "same"):
             raise InternalError(f"{os.fspath(out)} does not replay as the log does: {'; '.join(replayed.lines())}")

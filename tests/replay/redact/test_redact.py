@@ -19,13 +19,14 @@ from reenact.actors.inputs import Input, Row
 from reenact.replay import check_log, compute_log, replay_log
 from reenact.replay.cli.main import main
 from reenact.replay.extract.extract import extract_log
-from reenact.replay.fork.fork import fork_log
+from reenact.replay.fork.fork import Opened, fork, fork_log
 from reenact.replay.redact.redact import redact_log, secret_of
 from reenact.replay.shrink.shrink import shrink_log
 from reenact.runtime import ScriptedEngine, open_runtime
 from reenact.runtime.log.rows import rows_path
 from tests.helpers.paths import GOLDEN
 from tests.helpers.properties import FRESH_SEED
+from tests.helpers.re_execution import settings_of
 from tests.helpers.sessions import read_fields
 from tests.replay import logs
 from tests.simulation.world import run
@@ -195,6 +196,7 @@ def test_no_word_is_left(tmp_path: Path) -> None:
     trio.run(record_marked, log, clock=MockClock(autojump_threshold=0))
     redacted(log, plain)
     redacted(log, packed)
+    redacted(packed, tmp_path / "again.jsonl")
     for data in (plain.read_bytes(), ZstdDecompressor().decompressobj().decompress(packed.read_bytes())):
         assert [] == [mark for mark in (*MARKS, "</s>") if mark.encode() in data]
 
@@ -289,6 +291,30 @@ def test_a_session_of_two_processes(tmp_path: Path) -> None:
     assert 1 == sum(isinstance(event, e.SessionResumed) for event in events)
 
 
+def test_a_fork_with_other_stop_strings(path: Path, tmp_path: Path) -> None:
+    """A text goes on with the stop strings of a fork, held back and cut where it was."""
+    session = logs.Session(path)
+    session.request("one", stop=("END",))
+    session.decode({1: b"fine E"})
+    session.decode({1: b"xy"})
+    session.journal.close()
+    child, out = tmp_path / "child.jsonl", tmp_path / "out.jsonl"
+    plays = ScriptedEngine(["never", "never", " finish", " xENDx E", "xy ST", "OP"])
+    fork(
+        path,
+        len(logs.read(path)),
+        out=child,
+        open_engine=lambda header: Opened(engine=plays, loaded=plays.load(settings_of(header))),
+        changes={"stop": ("STOP", "x E")},
+    )
+    before, after = events_of(child), redacted(child, out, secret=SECRET)
+    stops = [[event.stop for event in events if isinstance(event, e.StopMatched)] for events in (before, after)]
+    assert [len(stop) for stop in stops[0]] == [len(stop) for stop in stops[1]] == [len(stops[0][0])]
+    forks = [event.options.stop for event in after if isinstance(event, e.SequenceForked)]
+    assert stops[1][0] in forks[0]
+    tells_nothing(child, out)
+
+
 def test_a_log_that_breaks_off(path: Path, small: Path) -> None:
     """What a write left unfinished is decided now, and the session is not closed."""
     logs.crashed(path)
@@ -381,6 +407,21 @@ def test_a_corrupt_log(path: Path, small: Path) -> None:
     with pytest.raises(LogCorrupt, match="line 20, "):
         redact_log(path, out=small)
     assert not small.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_fails_midway_leaves_no_file(path: Path, small: Path, error: type[BaseException]) -> None:
+    """Whatever ends a redaction before it is done, Ctrl-C among it, what was written is removed."""
+
+    def fail(doing: str, _fraction: float) -> None:
+        if doing == "replaying the new log":
+            assert small.stat().st_size
+            raise error
+
+    logs.short(path)
+    with pytest.raises(error):
+        redact_log(path, out=small, on_progress=fail)
+    assert [path] == list(path.parent.iterdir())
 
 
 def test_it_cannot_be_computed(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
