@@ -182,8 +182,14 @@ class ModelsOnDemand:
         self._keep_alive = keep_alive
         self._warn = warn
         self._held: dict[str, _Held] = {}
+        self._closing = False
         self._unreadable: set[str] = set()
         """The models whose file could not be read when they were last listed; each is one warning."""
+
+    def close(self) -> None:
+        """Close all models and their logs; requests that use one or wait for one fail as after an unloading."""
+        self._closing = True
+        self._nursery.cancel_scope.cancel()
 
     def resume(self) -> None:
         """Open each model that has an unfinished session to resume, so that its requests go on without a client."""
@@ -255,6 +261,8 @@ class ModelsOnDemand:
         held = await self._taken(served)
         try:
             await held.ready.wait()
+            if held.runtime is None and self._closing:
+                raise trio.ClosedResourceError
             if held.runtime is None:
                 raise EngineBroken(f"{served.name} cannot be opened") from None
             yield InUse(runtime=held.runtime, load_seconds=trio.current_time() - begun)

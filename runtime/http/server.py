@@ -5,8 +5,8 @@ The rules that hold here:
 * If there are `MAX_CONNECTIONS`, a new one replaces the one that has waited longest for a request or the rest of one;
   if none waits, the new one is turned away.
 * After SIGTERM, Ctrl-C or the end of the terminal (SIGHUP) there are no new connections, those that wait are closed,
-  and current answers have a grace time; then everything is cancelled and the logs are closed. A second signal ends the
-  grace time.
+  and current answers have a grace time. Then the models and their logs are closed, which is an error to those clients
+  that still wait, and what does not end by that is cancelled. A second signal ends the grace time.
 """
 
 import signal
@@ -26,7 +26,9 @@ from reenact.runtime.http.connection import Connection
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel, Warn
 
 GRACE_SECONDS: Final = 5.0
-"""The time that current answers have when the server ends."""
+"""The time in which the server ends."""
+LAST_SECONDS: Final = 0.5
+"""The end of that time, in which answers that have not ended end with an error."""
 MAX_CONNECTIONS: Final = 512
 """The most connections: half of the files that a process can usually open."""
 
@@ -105,11 +107,15 @@ async def serve_until(
         application = app(models, origins=serving.origins, keys=serving.keys)
 
         async def answer_all(*, task_status: trio.TaskStatus[None]) -> None:
-            await answer(application, listener, ending, warn=serving.warn, task_status=task_status)
+            await answer(application, listener, ending, warn=serving.warn, close=models.close, task_status=task_status)
             nursery.cancel_scope.cancel()
 
         await nursery.start(answer_all)
         task_status.started()
+
+
+def _nothing() -> None:
+    """Do nothing: the answers are cancelled."""
 
 
 async def answer(
@@ -118,6 +124,7 @@ async def answer(
     ending: trio.Event,
     *,
     warn: Warn,
+    close: Callable[[], None] = _nothing,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests with an application until ``ending`` is set and current answers have had their grace time.
@@ -127,6 +134,7 @@ async def answer(
         listener: A socket that listens; it is closed here.
         ending: Set when no more requests are taken.
         warn: Called with the description of an error that the application did not handle.
+        close: Called when the grace time is nearly over; it ends the answers that have not ended.
         task_status: Started once requests are answered.
     """
     taken = _Taken(application, warn)
@@ -139,8 +147,11 @@ async def answer(
             task_status.started()
             await ending.wait()
             taking.cancel_scope.cancel()
-        taken.end()
         nursery.cancel_scope.deadline = trio.current_time() + GRACE_SECONDS
+        taken.end()
+        with trio.move_on_after(GRACE_SECONDS - LAST_SECONDS):
+            await taken.ended.wait()
+        close()
 
 
 class _Taken:
@@ -156,6 +167,9 @@ class _Taken:
         self._warn = warn
         self._open: dict[Connection, None] = {}
         """The connections; of those that wait, the first has waited longest."""
+        self._ends = False
+        self.ended = trio.Event()
+        """Set when the last connection has ended after `end`."""
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve a connection if there is room; the caller closes its stream."""
@@ -170,9 +184,14 @@ class _Taken:
             self._warn(f"a request failed: {description(error)}")
         finally:
             self._open.pop(one, None)
+            if self._ends and not self._open:
+                self.ended.set()
 
     def end(self) -> None:
         """Close the connections that wait; the others end with their answers."""
+        self._ends = True
+        if not self._open:
+            self.ended.set()
         for one in self._open:
             one.is_last = True
             if one.waits:
@@ -195,9 +214,16 @@ class _Taken:
 
 @asynccontextmanager
 async def _held(serving: Serving) -> AsyncIterator[ModelsOnDemand]:
-    """Open a nursery for the models; leaving the block closes all of them."""
+    """Open a nursery for the models, beside the block's own tasks; leaving the block closes all of them."""
+
+    async def hold(*, task_status: trio.TaskStatus[ModelsOnDemand]) -> None:
+        async with trio.open_nursery() as nursery:
+            models = ModelsOnDemand(nursery, serving.served, keep_alive=serving.keep_alive, warn=serving.warn)
+            task_status.started(models)
+            await trio.sleep_forever()
+
     async with trio.open_nursery() as nursery:
-        yield ModelsOnDemand(nursery, serving.served, keep_alive=serving.keep_alive, warn=serving.warn)
+        yield await nursery.start(hold)
         nursery.cancel_scope.cancel()
 
 

@@ -10,6 +10,7 @@ import trio
 
 from reenact.replay import replay_log
 from reenact.runtime import ScriptedEngine
+from reenact.runtime.http import server as server_module
 from reenact.runtime.http.models import Card
 from reenact.runtime.http.on_demand import ModelsOnDemand, ServedModel
 from reenact.runtime.model_store import StoredModel
@@ -264,6 +265,28 @@ async def test_the_end_lets_streams_end(tmp_path: Path) -> None:
         with pytest.raises(httpx.ConnectError):
             await asking.get("/")
     assert ("stop", 21) == (lines[-1]["done_reason"], len(lines))
+    (log,) = logs(tmp_path)
+    assert "SessionClosed" == list(read_fields(log))[-1]["type"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_end_is_told_to_waiting_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """When the grace time is nearly over, a stream has an error as its last line, and another answer is a 503."""
+    monkeypatch.setattr(server_module, "GRACE_SECONDS", 60.2)
+    monkeypatch.setattr(server_module, "LAST_SECONDS", 60.0)
+    slow = scripted("m", tmp_path, ["x"] * 10_000, batch_seconds=0.02)
+    async with serving(slow) as server:
+        connection = await post(server.port, "/api/generate", RAW | {"stream": stream})
+        await until(lambda: bool(logs_so_far(tmp_path, "TokenEmitted")))
+        server.ask_to_end()
+        with trio.fail_after(30):
+            found = b"".join([part async for part in connection])
+            await server.ended.wait()
+        await connection.aclose()
+    assert found.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
+    assert b'{"error":"the model is being unloaded: try again"}' in found[-80:]
     (log,) = logs(tmp_path)
     assert "SessionClosed" == list(read_fields(log))[-1]["type"]
 
