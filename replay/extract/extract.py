@@ -162,7 +162,6 @@ class _Alone:
             case Planned(end=end, draws=draws):
                 self._reach(end, draws=draws)
             case e.Sample() | e.Vector() as outcome:
-                self._reach(None, draws=True)
                 self._draw(outcome)
             case Spoilt(code=code, refused=refused):
                 part = self._part
@@ -181,15 +180,15 @@ class _Alone:
         planned = self._driver.planned
         return None if planned is None else planned.parts[0]
 
-    def _reach(self, end: int | None, *, draws: bool) -> None:
+    def _reach(self, end: int, *, draws: bool) -> None:
         """Evaluate its inputs until the batch in flight is the one that holds a given row.
 
         Args:
-            end: The position behind the row; None for the last one.
+            end: The position behind the row.
             draws: Whether it is the last row, of which an outcome is wanted.
         """
         while (part := self._part) is not None and part.wants is None:
-            if not draws and end is not None and part.position + len(part.inputs) >= end:
+            if not draws and part.position + len(part.inputs) >= end:
                 return
             self._decode()
 

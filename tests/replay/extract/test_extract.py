@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from reenact.replay.fold import NotInLog
 from reenact.replay.fork.fork import Opened, fork
 from reenact.replay.look.texts import SequenceText, texts_of
 from reenact.runtime import ScriptedEngine, open_runtime
+from reenact.runtime.engine.protocol import refused as refused_batch
 from reenact.runtime.log.reader import LogFile
 from reenact.runtime.log.rows import rows_path
 from tests.helpers.properties import FRESH_SEED
@@ -234,19 +236,82 @@ def test_a_caller_that_leaves_in_a_prefill(path: Path, small: Path) -> None:
     assert [e.ABORTED] == [event.code for event in events_of(small, e.BatchDecoded)][-1:]
 
 
-def test_a_caller_that_leaves_between_two_batches(path: Path, small: Path) -> None:
-    """A token that was never drawn in company stays undrawn: the batch in flight is lost, and the session closes."""
-    session = logs.Session(path, n_slots=1, n_batch=2)
+def test_a_caller_that_leaves_too_late_for_an_abort(path: Path, small: Path) -> None:
+    """A prompt's last batch that came to its end all the same does so alone, and its token is dropped."""
+    session = logs.Session(path, n_batch=4)
+    session.request("mine", inputs=11)
+    session.decode()
+    session.decode()
+    session.cancel(1)
+    session.decode({1: b"a"})
+    session.close()
+    extracted(path, 1, small)
+    assert [0] == [event.index for event in events_of(small, e.TokenDropped)]
+
+
+def test_a_chat_that_goes_on(path: Path, small: Path) -> None:
+    """A turn keeps its prompt and not the number of the turn before, which is in the new log no more."""
+    session = logs.Session(path, n_slots=1)
+    session.request("Hi", inputs=(1, 2, 3), num_predict=1)
+    session.decode()
+    session.request("Hi x and on", inputs=(1, 2, 3, 1000, 5), continues=1, num_predict=1)
+    session.decode()
+    session.close()
+    extracted(path, 2, small)
+    assert [None] == [event.continues for event in events_of(small, e.RequestReceived)]
+
+
+def test_several_of_one_name_come_one_after_the_other(path: Path, small: Path) -> None:
+    """Their times move on as a whole, so that what each took is as it was."""
+    session = logs.Session(path)
+    session.request("one", request_id="twice", num_predict=2)
+    session.request("two", request_id="twice", num_predict=2)
+    session.decode()
+    session.decode(after_ms=70)
+    session.decode(after_ms=30)
+    session.close()
+    extract_log(path, "twice", out=small)
+
+    def took(log: Path) -> list[int]:
+        spans: dict[int, list[int]] = {}
+        for entry in logs.read(log):
+            if isinstance(entry.record.event, e.RequestReceived | e.TokenEmitted):
+                spans.setdefault(entry.record.event.sequence, []).append(entry.t)
+        return [later - earlier for _, times in sorted(spans.items()) for earlier, later in pairwise(times)]
+
+    assert took(path) == took(small)
+    check_log(small).raise_for_violation()
+
+
+def test_a_caller_that_leaves_with_a_token_in_flight(path: Path, small: Path) -> None:
+    """The token that was drawn for nobody is drawn for nobody alone, too."""
+    session = logs.Session(path, n_slots=1)
     session.request("mine", inputs=1)
     session.decode({1: b"a"})
     session.cancel(1)
     session.decode({1: b"b"})
-    session.request("another", inputs=2)
+    session.request("another", inputs=2, num_predict=1)
     session.decode()
     session.close()
     extracted(path, 1, small)
     assert [1] == [event.index for event in events_of(small, e.TokenDropped)]
-    assert [e.SessionClosed] == [type(entry.record.event) for entry in logs.read(small)[-1:]]
+    assert [] == events_of(small, e.CellsLost)
+
+
+def test_a_caller_that_leaves_without_a_slot(path: Path, small: Path) -> None:
+    """Alone a batch is in flight where none was: it is lost, because the log has no outcome of it."""
+    session = logs.Session(path, n_slots=1)
+    session.request("mine", inputs=1)
+    session.decode({1: b"a"})
+    session.request("urgent", inputs=2, priority=1, num_predict=2)
+    session.decode({1: b"b"})
+    session.cancel(1)
+    session.decode()
+    session.decode()
+    session.close()
+    assert [1] == [event.sequence for event in events_of(path, e.SequencePreempted)]
+    extracted(path, 1, small)
+    assert [e.CellsLost, e.SessionClosed] == [type(entry.record.event) for entry in logs.read(small)[-2:]]
 
 
 @pytest.mark.parametrize("code", [1, -1, -2])
@@ -259,6 +324,19 @@ def test_a_failed_batch(path: Path, small: Path, code: int) -> None:
     session.decode(code=code)
     session.close()
     extracted(path, 2, small)
+
+
+def test_a_batch_that_the_engine_refused(path: Path, small: Path) -> None:
+    """A refused batch stays one that changed no cells."""
+    session = logs.Session(path)
+    session.request("other")
+    session.request("mine")
+    session.decode()
+    assert session.planned is not None
+    session.give(refused_batch(session.planned))
+    session.close()
+    extracted(path, 2, small)
+    assert [()] == [event.positions for event in events_of(small, e.BatchDecoded) if event.code]
 
 
 def test_an_engine_that_failed(path: Path, small: Path) -> None:
