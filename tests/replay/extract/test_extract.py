@@ -386,32 +386,57 @@ def test_a_log_that_breaks_off(path: Path, small: Path) -> None:
     assert ["same up to record"] == [note[:17] for note in replay_log(small).notes]
 
 
-def test_a_session_of_two_processes(tmp_path: Path) -> None:
-    """A request that another process finished is one request, and the new log says that there were two."""
-    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    settings: dict[str, Any] = {"n_slots": 2, "n_ctx": 24, "n_batch": 8}
+SMALL: Final[dict[str, Any]] = {"n_slots": 2, "n_ctx": 24, "n_batch": 8}
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """Record a session of two requests."""
+    log = tmp_path / "whole.jsonl"
 
     async def record() -> None:
         engine = ScriptedEngine(draws_from="history")
-        async with open_runtime(engine, log=whole, **settings) as runtime, trio.open_nursery() as nursery:
+        async with open_runtime(engine, log=log, **SMALL) as runtime, trio.open_nursery() as nursery:
             for number in (1, 2):
                 nursery.start_soon(partial(runtime.complete, f"prompt {number}", seed=7, num_predict=30))
 
-    async def resume() -> None:
-        engine = ScriptedEngine(draws_from="history")
-        async with open_runtime(engine, log=cut, resume=True, **settings) as runtime:
-            await runtime.resumed()
-
     trio.run(record)
+    return log
+
+
+def cut(whole: Path, log: Path) -> Path:
+    """Copy the first half of a log."""
     lines = whole.read_bytes().splitlines(keepends=True)
-    cut.write_bytes(b"".join(lines[: len(lines) // 2]))
-    trio.run(resume)
+    log.write_bytes(b"".join(lines[: len(lines) // 2]))
+    return log
+
+
+async def resume(log: Path) -> None:
+    """Go on with a session to its end."""
+    async with open_runtime(ScriptedEngine(draws_from="history"), log=log, resume=True, **SMALL) as runtime:
+        await runtime.resumed()
+
+
+def test_a_session_of_two_processes(whole: Path, tmp_path: Path) -> None:
+    """A request that another process finished is one request, and the new log says that there were two."""
+    log = cut(whole, tmp_path / "cut.jsonl")
+    trio.run(resume, log)
     for number in (1, 2):
         out = tmp_path / f"{number}.jsonl"
-        extracted(cut, number, out)
+        extracted(log, number, out)
         assert 1 == len(events_of(out, e.SessionResumed))
         assert 0 == n_differ(executed(out, ScriptedEngine(draws_from="history")))
         assert [one.text for one in told(whole)][number - 1] == told(out)[0].text
+
+
+def test_an_extract_goes_on(whole: Path, tmp_path: Path) -> None:
+    """A request that had not ended is resumed from its extract, and ends with the text that it had in company."""
+    log, out = cut(whole, tmp_path / "cut.jsonl"), tmp_path / "new.jsonl"
+    extracted(log, 2, out)
+    assert [None] == [one.end for one in told(out)]
+    trio.run(resume, out)
+    replay_log(out).raise_for_divergence()
+    assert [told(whole)[1].text] == [one.text for one in told(out)]
 
 
 def test_a_fork(path: Path, tmp_path: Path) -> None:
