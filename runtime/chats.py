@@ -66,7 +66,9 @@ class Chats:
             n_steps: The count of steps by which they are shortened, which must be the same as the chat's.
         """
         key = _key(messages)
-        before = (self._chats.get(key[:length]) for length in range(len(key) - 1, 0, -1))
+        # Only lengths that there are, because each prefix takes as long as it has messages.
+        lengths = sorted({len(known) for known in self._chats if len(known) < len(key)}, reverse=True)
+        before = (self._chats.get(key[:length]) for length in lengths)
         found = (chat for chat in before if chat is not None)
         return next((chat for chat in found if chat.n_steps == n_steps and text.startswith(chat.text)), None)
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from reenact.actors.errors import InvalidRequest, shown
-from reenact.actors.limits import MAX_STOP_BYTES, MAX_STOPS
+from reenact.actors.limits import MAX_STOP_BYTES, MAX_STOPS, MAX_TEXTS
 from reenact.actors.options import option_bounds
 
 MAX_BODY_BYTES: Final = 2**24
@@ -32,6 +32,8 @@ BODY_SECONDS: Final = 30.0
 EMPTY: Final[tuple[object, ...]] = ("", [], {})
 """The values besides null that mean "not given" in ollama's API."""
 
+_LONG_BODY: Final = 2**16
+"""The bytes from which on a body is read in a thread; in less, reading takes a few milliseconds."""
 _TOO_LONG: Final = f"the body has more than {MAX_BODY_BYTES:,} bytes"
 _CURES: Final = {"model": ": GET /api/tags and GET /v1/models list the names"}
 
@@ -126,13 +128,31 @@ class Table:
         return {"type": "object", "properties": done | refused, "required": list(self.required)}
 
 
-async def body_of(request: Request) -> dict[str, Any]:
-    """Return the JSON object that is a request's body.
+async def read_body(request: Request, read: Callable[[dict[str, Any]], T]) -> T:
+    """Read the JSON object that is a request's body, and return the result.
+
+    Args:
+        request: The request.
+        read: Reads the object. For a long body, and for the schemas of tools, that takes long, so it is done in a
+            thread: other requests go on meanwhile.
 
     Raises:
-        InvalidRequest: The body is not a JSON object.
+        InvalidRequest: The body is not a JSON object, or a field is wrong.
         HTTPException: The body did not arrive in time, is too long, or is encoded.
     """
+    raw = await _raw_body(request)
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest("body", _fault(raw, error)) from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("body", f"expected a JSON object, got {_kind(body)}")
+    if len(raw) > _LONG_BODY or body.get("tools"):
+        return await trio.to_thread.run_sync(read, body, abandon_on_cancel=True)
+    return read(body)
+
+
+async def _raw_body(request: Request) -> bytearray:
     _check_head(request.headers)
     with trio.move_on_after(BODY_SECONDS) as scope:
         raw = bytearray()
@@ -148,13 +168,7 @@ async def body_of(request: Request) -> dict[str, Any]:
         raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} seconds")
     if not raw.strip():
         raise InvalidRequest("body", "it is missing: send a JSON object")
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest("body", _fault(raw, error)) from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("body", f"expected a JSON object, got {_kind(body)}")
-    return body
+    return raw
 
 
 def _check_head(headers: Mapping[str, str]) -> None:
@@ -216,7 +230,10 @@ def texts(name: str, value: object) -> list[str]:
         return [value]
     if not isinstance(value, list):
         raise _wrong(name, "a string or a list of strings", value)
-    return [text(f"{name}[{i}]", one) for i, one in enumerate(value)]
+    for i, one in enumerate(value):
+        if not isinstance(one, str):
+            raise _wrong(f"{name}[{i}]", "a string", one)
+    return value
 
 
 @takes(
@@ -225,10 +242,9 @@ def texts(name: str, value: object) -> list[str]:
 )
 def stops(name: str, value: object) -> list[str]:
     """Check stop strings, and leave out empty ones."""
-    given = texts(name, value)
-    if len(given) > MAX_STOPS:
+    if isinstance(value, list) and len(value) > MAX_STOPS:
         raise InvalidRequest(name, f"expected at most {MAX_STOPS} stop strings")
-    return [stop for stop in given if stop]
+    return [stop for stop in texts(name, value) if stop]
 
 
 @takes(type="object")
@@ -256,9 +272,11 @@ def each(check: Check[T]) -> Check[list[T]]:
     """Return the check of a list, which checks each of its values."""
 
     def read(name: str, value: object) -> list[T]:
-        return [check(f"{name}[{i}]", one) for i, one in enumerate(listed(name, value))]
+        if len(given := listed(name, value)) > MAX_TEXTS:
+            raise InvalidRequest(name, f"there are more than {MAX_TEXTS:,}")
+        return [check(f"{name}[{i}]", one) for i, one in enumerate(given)]
 
-    return Check(read, {"type": "array", "items": check.schema})
+    return Check(read, {"type": "array", "items": check.schema, "maxItems": MAX_TEXTS})
 
 
 def filled(check: Check[T]) -> Check[T]:

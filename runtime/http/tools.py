@@ -16,6 +16,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from reenact.actors.errors import InvalidRequest
+from reenact.actors.limits import MAX_GRAMMAR_BYTES
 from reenact.runtime.grammar.json_schema import SchemaError
 from reenact.runtime.grammar.tool_calls import CLOSE, OPEN, call_grammar
 from reenact.runtime.http.fields import EMPTY, Check, Table, each, mapping, nested, one_of, takes, text
@@ -149,7 +150,10 @@ def tools_of(fields: Mapping[str, Any], others: Mapping[str, object]) -> Tools |
             raise InvalidRequest("tool_choice", f"there is no tool {chosen[0]!r}")
         schemas = {chosen[0]: schemas[chosen[0]]}
     try:
-        return Tools(shown=tuple(shown), grammar=call_grammar(schemas, required=chosen != "auto"))
+        grammar = call_grammar(schemas, required=chosen != "auto")
+        if len(grammar.encode("utf-8", "replace")) > MAX_GRAMMAR_BYTES:
+            raise InvalidRequest("tools", f"the grammar of their schemas has more than {MAX_GRAMMAR_BYTES:,} bytes")
+        return Tools(shown=tuple(shown), grammar=grammar)
     except SchemaError as error:
         raise InvalidRequest("tools", str(error).encode("utf-8", "backslashreplace").decode()) from None
     except RecursionError:

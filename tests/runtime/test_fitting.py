@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reenact.runtime import InvalidRequest, ScriptedEngine, open_runtime
-from reenact.runtime.engine.protocol import Rendered
+from reenact.runtime.chats import Chats
+from reenact.runtime.engine.protocol import Message, Rendered
 from reenact.runtime.fitting import roundest, units
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.sessions import console_shows, read_fields
@@ -135,7 +136,7 @@ async def test_who_forbids_truncation_is_told(scripted_runtime: OpenScripted, se
     async with scripted_runtime(["ok"], n_ctx=N_CTX) as runtime:
         fits = [said("user", 100), said("assistant", 40), said("user", N_CTX - 140 - len("assistant: "))]
         assert (N_CTX, 0) == ((done := await runtime.chat(fits, truncate=False)).n_prompt, done.n_left_out)
-        with pytest.raises(InvalidRequest, match=r"they have 201 tokens, .* holds 200: .* truncate=True") as raised:
+        with pytest.raises(InvalidRequest, match=r"there are 201 tokens, .* holds 200: leave some out") as raised:
             await runtime.chat([*fits[:-1], {"role": "user", "content": fits[-1]["content"] + "x"}], truncate=False)
     assert ("messages", 1) == (raised.value.field, len(received(session_log)))
 
@@ -233,3 +234,22 @@ async def test_a_warning_tells_what_was_left_out(scripted_runtime: OpenScripted)
             await runtime.chat([said("user", 150), said("assistant", 20), said("user", 20)])
     told = [event for level, event in shown if event["event"] == "RequestReceived" and level == "warning"]
     assert [2] == [event["messages_left_out"] for event in told]
+
+
+class Hashed(str):
+    """A text that counts how often it is hashed."""
+
+    __slots__ = ()
+    times = 0
+
+    def __hash__(self) -> int:
+        """Count, and return the text's hash."""
+        Hashed.times += 1
+        return super().__hash__()
+
+
+def test_a_chat_of_many_messages_is_looked_up_once() -> None:
+    """Only prefixes as long as an answered chat are looked up, because each takes as long as it has messages."""
+    messages: list[Message] = [{"role": "user", "content": Hashed("x")}] * 100
+    assert Chats().continued(messages, "x", 0) is None
+    assert 0 == Hashed.times

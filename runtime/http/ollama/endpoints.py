@@ -13,7 +13,7 @@ from reenact.runtime.http.asking import streaming
 from reenact.runtime.http.document import TEXT, Answers, DescribedRoute
 from reenact.runtime.http.exchange import JSON, NDJSON, PLAIN, Outgoing, Reply
 from reenact.runtime.http.failures import ollama_shape
-from reenact.runtime.http.fields import Schema, body_of
+from reenact.runtime.http.fields import Schema, read_body
 from reenact.runtime.http.models import InUse, Models, card_for
 from reenact.runtime.http.ollama import parts, shapes
 from reenact.runtime.http.ollama.requests import (
@@ -74,17 +74,14 @@ class OllamaApi:
         return JSONResponse({"models": [parts.running(one) for one in self._models.running()]})
 
     async def _show(self, request: Request) -> JSONResponse:
-        name = show_asked(await body_of(request))
+        name = await read_body(request, show_asked)
         return JSONResponse(parts.shown(await card_for(self._models, name)))
 
     async def _generate(self, request: Request) -> Reply:
-        return self._reply(generate_asked(await body_of(request)), chat=False)
+        return self._reply(await read_body(request, generate_asked), chat=False)
 
     async def _chat(self, request: Request) -> Reply:
-        body = await body_of(request)
-        # Large schemas of tools take long, and other requests go on meanwhile.
-        asked = await trio.to_thread.run_sync(chat_asked, body) if body.get("tools") else chat_asked(body)
-        return self._reply(asked, chat=True)
+        return self._reply(await read_body(request, chat_asked), chat=True)
 
     def _reply(self, asked: Generation, *, chat: bool) -> Reply:
         async def answer(out: Outgoing) -> None:
@@ -102,7 +99,7 @@ class OllamaApi:
         return Reply(answer, kind=NDJSON, failed=lambda error: _line(ollama_shape(error)))
 
     async def _embed(self, request: Request) -> Reply:
-        asked = embed_asked(await body_of(request))
+        asked = await read_body(request, embed_asked)
 
         async def answer(out: Outgoing) -> None:
             begun = trio.current_time()
@@ -126,7 +123,7 @@ class OllamaApi:
         return Reply(answer)
 
     async def _old_embed(self, request: Request) -> Reply:
-        asked = old_embed_asked(await body_of(request))
+        asked = await read_body(request, old_embed_asked)
 
         async def answer(out: Outgoing) -> None:
             texts = [asked["prompt"]] if asked["prompt"] else []

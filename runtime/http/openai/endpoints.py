@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Literal
 
-import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
@@ -13,7 +12,7 @@ from reenact.runtime.http.asking import streaming
 from reenact.runtime.http.document import DescribedRoute, event_of
 from reenact.runtime.http.exchange import JSON, SSE, Outgoing, Reply
 from reenact.runtime.http.failures import openai_shape
-from reenact.runtime.http.fields import body_of
+from reenact.runtime.http.fields import read_body
 from reenact.runtime.http.models import InUse, Models, card_for
 from reenact.runtime.http.openai import objects, shapes
 from reenact.runtime.http.openai.requests import (
@@ -92,16 +91,13 @@ class OpenaiApi:
         return JSONResponse(objects.entry(await card_for(self._models, request.path_params["name"])))
 
     async def _chat(self, request: Request) -> Reply:
-        body = await body_of(request)
-        # Large schemas of tools take long, and other requests go on meanwhile.
-        asked = await trio.to_thread.run_sync(chat_asked, body) if body.get("tools") else chat_asked(body)
-        return self._reply(asked, "chat")
+        return self._reply(await read_body(request, chat_asked), "chat")
 
     async def _completion(self, request: Request) -> Reply:
-        return self._reply(completion_asked(await body_of(request)), "text")
+        return self._reply(await read_body(request, completion_asked), "text")
 
     async def _response(self, request: Request) -> Reply:
-        asked = response_asked(await body_of(request))
+        asked = await read_body(request, response_asked)
         shape = ResponseAnswer(asked, created=int(datetime.now(UTC).timestamp()))
 
         async def answer(out: Outgoing) -> None:
@@ -118,7 +114,7 @@ class OpenaiApi:
         return Reply(answer, kind=SSE, failed=lambda error: objects.event(openai_shape(error)))
 
     async def _embedding(self, request: Request) -> Reply:
-        asked = embedding_asked(await body_of(request))
+        asked = await read_body(request, embedding_asked)
 
         async def answer(out: Outgoing) -> None:
             async with self._models.using(asked.model) as held:

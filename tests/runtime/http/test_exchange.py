@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 import structlog
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 from starlette.types import Message
 from trio.testing import wait_all_tasks_blocked
 
@@ -18,6 +20,7 @@ from reenact.runtime import EngineBroken, open_runtime
 from reenact.runtime.engine.scripted import NAN, ScriptedEngine
 from reenact.runtime.http import app
 from reenact.runtime.http.failures import told
+from reenact.runtime.http.fields import read_body
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import CHAT, Caller, client, lines
 from tests.helpers.sessions import read_fields
@@ -255,6 +258,20 @@ async def test_a_body_in_another_encoding(scripted_runtime: OpenScripted, encodi
         response = await asking.post("/api/generate", content='{"model": "é"}'.encode(encoding))
     at = {"latin-1": 11, "utf-16": 0}[encoding]
     assert {"error": f"body: it is not UTF-8, at byte {at}"} == response.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "here"), [({"prompt": "x"}, True), ({"prompt": "x" * 2**16}, False), ({"tools": [{}]}, False)]
+)
+async def test_what_takes_long_to_read_holds_nobody_up(body: dict[str, Any], here: bool) -> None:
+    """A long body, and one with tools, is read in another thread, so that other requests go on."""
+    raw = json.dumps(body).encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": raw}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    assert here == await read_body(request, lambda _: current_thread() is main_thread())
 
 
 async def test_half_a_body_is_not_waited_for(

@@ -77,6 +77,10 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
     assert (200, "stop") == (response.status_code, lines(response)[-1]["done_reason"])
 
 
+LARGE = {"type": "object", "properties": {f"p{i}": {"enum": ["x" * 100]} for i in range(900)}}
+"""A schema whose grammar is too large."""
+
+
 @pytest.mark.parametrize(
     ("path", "more", "field"),
     [
@@ -110,6 +114,8 @@ async def test_what_changes_nothing_is_taken(scripted_runtime: OpenScripted, mor
         ("chat", {"messages": [{"content": "x"}]}, "messages[0].role"),
         ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [5]}, "messages[0]"),
+        ("chat", {"messages": [5] * (2**17 + 1)}, "messages"),
+        ("chat", {"tools": [{"type": "function", "function": {"name": "f", "parameters": LARGE}}]}, "tools"),
         ("embed", {"input": 5}, "input"),
         ("embed", {"input": ["x", 5]}, "input[1]"),
         ("generate", {"options": {"stop": [1]}}, "stop[0]"),
