@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 import trio
+from attrs import define
 
 from reenact.actors import events as e
 from reenact.actors.batcher import POLICIES
@@ -20,6 +21,7 @@ from reenact.runtime.extra import missing
 from reenact.runtime.ki_protection import protected_context
 from reenact.runtime.log.resumption import Resumption, resumption
 from reenact.runtime.log.writer import Journal
+from reenact.runtime.log_name import check_template, is_template, named
 from reenact.runtime.outbox import Outbox
 from reenact.runtime.runtime import Runtime
 from reenact.runtime.session import Session
@@ -50,7 +52,8 @@ async def open_runtime(
 
     Args:
         model: A GGUF file, or an engine.
-        log: The new file to record the session in, prompts included. None records nothing.
+        log: The new file to record the session in, prompts included, maybe with fields in its name: {model},
+            {opened_at}, {session}; ``runtime.log`` is the name. None records nothing.
         resume: Go on with the session of ``log``, if there is one whose process died, on the same machine with the same
             settings. Every request that had not ended goes on; `Runtime.resume` gives a caller its text.
         durability: "process" (the default of a new log): text that a caller has is in the log, even if the process is
@@ -84,33 +87,54 @@ async def open_runtime(
     )
     limits = Limits(max_waiting=max_waiting, max_reader_lag=max_reader_lag, max_pause=max_pause)
     engine = _engine(model)
-    journal, earlier = _resumption(log, durability, sources) if resume else (_journal(log, durability), None)
-    threads = _Threads(engine, journal)
+    recording = _resumed(log, durability, sources) if resume else _recording(log, durability)
+    threads = _Threads(engine, recording.durability)
     last: Callable[[], None] = _nothing
     try:
         loaded = await threads.compute.run(engine.load, settings)
         last = engine.close  # Only if it was loaded here: another runtime may have the engine.
-        header = _header(loaded, limits, sources, durability, earlier)
-        async with _serving(header, engine, threads, journal, earlier=earlier) as session:
+        header = _header(loaded, limits, sources, recording)
+        async with _serving(header, engine, threads, recording) as session:
             yield Runtime(session, sources)
     finally:
         try:
             await threads.finish(last)
         finally:
-            if journal is not None:
-                journal.discard()
+            recording.discard()
+
+
+@define(kw_only=True)
+class _Recording:
+    """The log of a session, and its durability."""
+
+    durability: Durability = "process"
+    template: Path | None = None
+    """The name of the log, if the session's header fills it in; then the log is made once there is one."""
+    journal: Journal | None = None
+    earlier: Resumption | None = None
+    """The session to go on with, whose log it is."""
+
+    def open(self, header: e.SessionOpened) -> None:
+        """Make the log, if that was not possible earlier."""
+        if self.template is not None:
+            self.journal = Journal(named(self.template, header), durability=self.durability)
+
+    def discard(self) -> None:
+        """Close the log and, if nothing was written, remove it."""
+        if self.journal is not None:
+            self.journal.discard()
 
 
 class _Threads:
     """The threads of a session; for an engine that does not compute, the calling task."""
 
-    def __init__(self, engine: Engine, journal: Journal | None) -> None:
+    def __init__(self, engine: Engine, durability: Durability) -> None:
         make = ComputeThread if engine.computes else InPlace
         self.compute: Compute = make()
         """For decoding."""
         self.aside: Compute = make() if engine.computes else self.compute
         """For checking grammars at the same time."""
-        self.disk: Compute | None = make() if journal is not None and journal.durability == "power" else None
+        self.disk: Compute | None = make() if durability == "power" else None
         """For syncs of the log."""
         self._others = [one for one in (self.aside, self.disk) if one is not None] if engine.computes else []
 
@@ -132,11 +156,11 @@ async def _serving(
     header: e.SessionOpened,
     engine: Engine,
     threads: _Threads,
-    journal: Journal | None,
-    *,
-    earlier: Resumption | None,
+    recording: _Recording,
 ) -> AsyncIterator[Session]:
     """Run a session's tasks around a block, and raise an error of the block itself, not in a group."""
+    recording.open(header)
+    journal, earlier = recording.journal, recording.earlier
     outbox = None if journal is None or threads.disk is None else Outbox(journal, threads.disk)
     if outbox is not None and earlier is not None:
         await outbox.sync()  # The process that died may have written what is not on the disk.
@@ -195,30 +219,34 @@ def _engine(model: str | os.PathLike[str] | Engine) -> Engine:
     return cast("Engine", model)
 
 
-def _resumption(
-    log: str | os.PathLike[str] | None, durability: Durability | None, sources: Sources
-) -> tuple[Journal | None, Resumption | None]:
-    """Return the session of a log that was not closed, with its journal; or a new journal if there is no such log."""
+def _resumed(log: str | os.PathLike[str] | None, durability: Durability | None, sources: Sources) -> _Recording:
+    """Return the session of a log that was not closed; or a new one if there is no such log."""
     if log is None:
         raise InvalidRequest("resume", "there is nothing to resume without a log: give log=...")
     with reading("log"):
         path = Path(log)
+    if is_template(path):
+        raise InvalidRequest("resume", "one session goes on: give log= the name of its log, without fields")
     if not path.exists() or not path.stat().st_size:
-        return _journal(log, durability), None
+        return _recording(log, durability)
     _check_durability(durability)
     earlier = resumption(path, resumed_event(sources.wall_clock().isoformat()), durability)
-    return earlier.journal, earlier
+    return _Recording(durability=earlier.journal.durability, journal=earlier.journal, earlier=earlier)
 
 
-def _journal(log: str | os.PathLike[str] | None, durability: Durability | None) -> Journal | None:
+def _recording(log: str | os.PathLike[str] | None, durability: Durability | None) -> _Recording:
     _check_durability(durability)
     if log is None:
         if durability is not None:
             raise InvalidRequest("durability", "nothing is recorded without a log: give log=...")
-        return None
+        return _Recording()
     with reading("log"):
         path = Path(log)
-    return Journal(path, durability=durability or "process")
+    durability = durability or "process"
+    if is_template(path):
+        check_template(path)
+        return _Recording(durability=durability, template=path)
+    return _Recording(durability=durability, journal=Journal(path, durability=durability))
 
 
 def _check_durability(durability: Durability | None) -> None:
@@ -240,9 +268,8 @@ def llama_engine(path: str | os.PathLike[str], *, name: str | None = None, **cal
     return LlamaEngine(path, name=name, **callbacks)
 
 
-def _header(
-    loaded: Loaded, limits: Limits, sources: Sources, durability: Durability | None, earlier: Resumption | None
-) -> e.SessionOpened:
+def _header(loaded: Loaded, limits: Limits, sources: Sources, recording: _Recording) -> e.SessionOpened:
+    earlier = recording.earlier
     if earlier is not None:
         check_same(earlier.header, loaded, limits)
         return earlier.header
@@ -252,5 +279,5 @@ def _header(
         opened_at=sources.wall_clock().isoformat(),
         limits=limits,
         policies=POLICIES,
-        durability=durability or "process",
+        durability=recording.durability,
     )

@@ -6,6 +6,7 @@ request is recorded; if they are refused, the refusal is recorded instead.
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Unpack
 
 import trio
@@ -278,6 +279,11 @@ class Runtime:
     def chat_template(self) -> str:
         """The source of the model's chat template; empty if it has none."""
         return self._session.chat_template
+
+    @property
+    def log(self) -> Path | None:
+        """The session's log; None if nothing is recorded."""
+        return self._session.log
 
     @property
     def n_log_bytes(self) -> int:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -161,6 +162,11 @@ class Session:
     def next_sequence(self) -> int:
         """The number of the next request."""
         return self._driver.kernel.n_requests + 1
+
+    @property
+    def log(self) -> Path | None:
+        """The log; None without one."""
+        return None if self._journal is None else self._journal.path
 
     @property
     def n_log_bytes(self) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SETTINGS: Final = ("n_slots", "n_ctx", "n_batch", "n_threads", "determinism", "logits_hash", "durability")
 
+LOG_HELP: Final = "record the session in a new file; {model}, {opened_at} and {session} in its name are filled in"
+
 FLAGS: Final = {name: "--" + name.replace("_", "-") for name in (*OPTION_NAMES, *_SETTINGS, "model")} | {
     "n_slots": "--slots"
 }
@@ -48,7 +50,7 @@ def add_durability(parser: argparse.ArgumentParser, *, default: str = "process")
 def add_session(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a session: the model, the log and the settings of the context."""
     add_model(parser)
-    parser.add_argument("--log", type=Path, metavar="FILE", help="record the session in a new file")
+    parser.add_argument("--log", type=Path, metavar="FILE", help=LOG_HELP)
     add_durability(parser)
     parser.add_argument("--n-ctx", type=int, metavar="N", help="cells for each sequence (default: 2048)")
     parser.add_argument("--n-batch", type=int, metavar="N", help="rows in a batch (default: 64)")

@@ -22,7 +22,7 @@ from reenact.actors.options import OPTION_NAMES
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.chats import ANSWERS
 from reenact.runtime.cli.display import LoadingProgress
-from reenact.runtime.cli.generate import run_for_a_person
+from reenact.runtime.cli.generate import run_for_a_person, tell_log
 from reenact.runtime.cli.lines import PipedMessages, TypedMessages, restored_terminal
 from reenact.runtime.model_store import StoredModel
 from reenact.runtime.results import Completion
@@ -118,6 +118,7 @@ async def _converse(subject: Subject, figures: Figures) -> None:
         )
         async with open_runtime(engine, log=subject.log, n_slots=1, **subject.settings) as runtime:
             progress.loaded()
+            tell_log(runtime, subject.log)
             conversation = Conversation(runtime, subject, figures)
             messages = TypedMessages() if typed else PipedMessages()
             if typed:

@@ -12,7 +12,9 @@ from reenact.actors.options import OPTION_NAMES
 from reenact.runtime.api import llama_engine, open_runtime
 from reenact.runtime.cli.display import Display
 from reenact.runtime.model_store import StoredModel
+from reenact.runtime.regular import text_of_name
 from reenact.runtime.runtime import Runtime
+from reenact.runtime.terminal import tell
 
 Errors = list[ReenactError | None]
 
@@ -70,11 +72,18 @@ async def _generate(job: Job, errors: Errors) -> None:
             trio.open_nursery() as nursery,
         ):
             job.display.loaded()
+            tell_log(runtime, job.log)
             for i in range(len(job.prompts)):
                 asked = trio.Event()
                 nursery.start_soon(_one, runtime, job, i, errors, asked)
                 # In the order of the prompts, so that the log numbers them as the command does.
                 await asked.wait()
+
+
+def tell_log(runtime: Runtime, asked: Path | None) -> None:
+    """Print the name of the log if the runtime filled it in."""
+    if runtime.log is not None and runtime.log != asked:
+        tell("reenact", f"the log is {text_of_name(runtime.log)}")
 
 
 async def _one(runtime: Runtime, job: Job, i: int, errors: Errors, asked: trio.Event) -> None:

@@ -30,9 +30,9 @@ from reenact.runtime.gguf_head import HeadValue, gguf_head
 from reenact.runtime.http.failures import UnknownModel
 from reenact.runtime.http.models import Card, InUse, Running, card_of, digest_of
 from reenact.runtime.log.reader import LogFile
+from reenact.runtime.log_name import escaped, nameable
 from reenact.runtime.model_store import StoredModel, full_name
 from reenact.runtime.runtime import Runtime
-from reenact.runtime.sources import Sources
 from reenact.runtime.user_cache import keep_sha256, kept_sha256
 
 KEEP_ALIVE: Final = 300.0
@@ -42,7 +42,6 @@ _ENDLESS: Final = 100 * 365 * 86_400.0
 """The seconds beyond which a model counts as loaded for ever, because no date is so late."""
 
 _BREAKS: Final = (EngineBroken, LogBroken, InternalError)
-_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._]+")
 _BLOCK: Final = 1 << 22
 
 Warn = Callable[[str], None]
@@ -72,30 +71,20 @@ class ServedModel:
 
     def opened(self) -> AbstractAsyncContextManager[Runtime]:
         """Open it, with a log whose name contains the time, the model and the session."""
-        sources = Sources()
-        session = sources.session()
-        log = self.unfinished
+        log: str | Path | None = self.unfinished
         if log is None and self.log_folder is not None:
-            self.log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            time = sources.wall_clock().strftime("%Y%m%dT%H%M%SZ")
-            log = self.log_folder / f"{time}-{self._called}-{session}.jsonl.zst"
+            log = f"{escaped(self.log_folder)}/{{opened_at}}-{nameable(self.name)}-{{session}}.jsonl.zst"
         stored = self.stored
         engine = llama_engine(stored.path, name=stored.header_name) if self.engine is None else self.engine()
-        sources = evolve(sources, session=lambda: session)
         resume = self.unfinished is not None
-        return open_runtime(engine, log=log, resume=resume, n_ctx=self.n_ctx, sources=sources, **self.settings)
-
-    @property
-    def _called(self) -> str:
-        """Its name in the names of logs."""
-        return _UNNAMEABLE.sub("-", self.name)[:80].strip("-")
+        return open_runtime(engine, log=log, resume=resume, n_ctx=self.n_ctx, **self.settings)
 
     def latest_unfinished(self) -> Path | None:
         """Return the latest log of this model if its session was not closed; the log is read to its end."""
         if self.log_folder is None:
             return None
         # A time has no "-" and a session neither; so the log of "big/one" is not one of "one".
-        its_own = re.compile(rf"[^-]+-{re.escape(self._called)}-[^-]+\.jsonl(?:\.zst)?")
+        its_own = re.compile(rf"[^-]+-{re.escape(nameable(self.name))}-[^-]+\.jsonl(?:\.zst)?")
         logs = [path for path in self.log_folder.glob("*.jsonl*") if its_own.fullmatch(path.name)]
         latest = max(logs, default=None)
         if latest is None:
