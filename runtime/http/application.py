@@ -17,12 +17,12 @@ from reenact.actors.errors import InvalidRequest, ReenactError
 from reenact.runtime.http.debug import DebugApi
 from reenact.runtime.http.document import TEXT, DescribedRoute, document_route, object_of
 from reenact.runtime.http.exchange import JSON, PLAIN, REQUEST_ID, SEQUENCE, SESSION, Tracing
-from reenact.runtime.http.failures import answer_failure
+from reenact.runtime.http.failures import Unforeseen, answer_failure
 from reenact.runtime.http.metrics import MetricsEndpoint
 from reenact.runtime.http.models import GivenModels, Models
 from reenact.runtime.http.ollama.endpoints import OllamaApi
 from reenact.runtime.http.openai.endpoints import OpenaiApi
-from reenact.runtime.http.security import ALLOWED_HEADERS, Guard, origin_pattern
+from reenact.runtime.http.security import ALLOWED_HEADERS, Guard, Keys, origin_pattern
 from reenact.runtime.runtime import Runtime
 
 
@@ -57,7 +57,7 @@ def app(
         ],
         middleware=[
             Middleware(Tracing),
-            Middleware(Guard, origins=pattern, keys=keys),
+            Middleware(Guard, origins=pattern),
             Middleware(
                 CORSMiddleware,
                 allow_origin_regex=pattern,
@@ -65,6 +65,8 @@ def app(
                 allow_headers=ALLOWED_HEADERS,
                 expose_headers=[REQUEST_ID, SESSION, SEQUENCE],
             ),
+            Middleware(Keys, keys=keys),
+            Middleware(Unforeseen),
         ],
         exception_handlers={
             HTTPException: answer_failure,

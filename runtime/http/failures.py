@@ -12,6 +12,7 @@ import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reenact.actors.errors import (
     EngineBroken,
@@ -137,3 +138,31 @@ async def answer_failure(request: Request, error: Exception) -> JSONResponse:
         headers["retry-after"] = str(RETRY_SECONDS)
     body = openai_shape(error, path) if path.startswith("/v1/") else ollama_shape(error, path)
     return JSONResponse(body, status, headers)
+
+
+class Unforeseen:
+    """Answers an error that no handler knows within the layers that name the request and admit its page.
+
+    Args:
+        app: The application that may raise.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; an error is raised all the same, behind its answer."""
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            if scope["type"] == "http" and not started:
+                response = await answer_failure(Request(scope), error)
+                await response(scope, receive, send)
+            raise

@@ -74,26 +74,21 @@ def origin_pattern(more: Sequence[str]) -> str:
 
 
 class Guard:
-    """Turns away requests that are not allowed.
+    """Turns away requests that are not meant for this machine, or come from a page that may not send them.
 
     Args:
         app: The application to guard.
         origins: The pattern of the Origins that may send requests.
-        keys: A request must have one of these keys; without keys every request is admitted.
     """
 
-    def __init__(self, app: ASGIApp, *, origins: str, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, origins: str) -> None:
         self._app = app
         self._origins = re.compile(origins)
-        self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on."""
-        if scope["type"] == "http" and (refused := self._refused(scope)) is not None:
-            response = await answer_failure(Request(scope), refused)
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await _answer(self._app if refused is None else refused, scope, receive, send)
 
     def _refused(self, scope: Scope) -> HTTPException | None:
         headers = Headers(scope=scope)
@@ -103,17 +98,45 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and not self._may_ask(origin, host):
             return HTTPException(403, "pages of this Origin may not send requests")
-        if self._keys and scope["method"] != "OPTIONS" and scope["path"] not in _OPEN_PATHS:
-            kind, _, key = headers.get("authorization", "").partition(" ")
-            given = key.strip().encode("latin-1", "replace")
-            known = [hmac.compare_digest(given, one) for one in self._keys]  # Always all, for constant time.
-            if kind.lower() != "bearer" or not any(known):
-                return HTTPException(401, "a key is required", {"www-authenticate": "Bearer"})
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:
         own = origin in {f"http://{host}", f"https://{host}"}
         return own or self._origins.fullmatch(origin) is not None
+
+
+class Keys:
+    """Turns away requests without a key; it lies within CORS, so that the page of a client can read that.
+
+    Args:
+        app: The application to guard.
+        keys: A request must have one of these keys; without keys every request is admitted.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or pass it on."""
+        closed = scope["type"] == "http" and scope["method"] != "OPTIONS" and scope["path"] not in _OPEN_PATHS
+        refused = HTTPException(401, "a key is required", {"www-authenticate": "Bearer"})
+        await _answer(
+            refused if closed and self._keys and not self._has_key(scope) else self._app, scope, receive, send
+        )
+
+    def _has_key(self, scope: Scope) -> bool:
+        kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = key.strip().encode("latin-1", "replace")
+        known = [hmac.compare_digest(given, one) for one in self._keys]  # Always all, for constant time.
+        return kind.lower() == "bearer" and any(known)
+
+
+async def _answer(answer: ASGIApp | HTTPException, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass a request on, or answer it with a refusal."""
+    if isinstance(answer, HTTPException):
+        answer = await answer_failure(Request(scope), answer)
+    await answer(scope, receive, send)
 
 
 def address_of(name: str) -> IPv4Address | IPv6Address | None:

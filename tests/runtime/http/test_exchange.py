@@ -21,6 +21,7 @@ from reenact.runtime.engine.scripted import NAN, ScriptedEngine
 from reenact.runtime.http import app
 from reenact.runtime.http.failures import told
 from reenact.runtime.http.fields import read_body
+from reenact.runtime.http.models import Card, GivenModels
 from reenact.runtime.pytest_plugin import OpenScripted
 from tests.helpers.http import CHAT, Caller, client, lines
 from tests.helpers.sessions import read_fields
@@ -222,6 +223,27 @@ async def test_nothing_of_the_machine_is_told() -> None:
         response = await asking.post("/api/generate", json=BODY)
     assert (500, False) == (response.status_code, "secret" in response.text)
     assert "secret" not in told(EngineBroken("/srv/somebody/secret cannot be loaded"))
+
+
+class Faulty(GivenModels):
+    """Models with a fault of reenact's own."""
+
+    async def cards(self) -> list[Card]:
+        """Fail."""
+        raise ValueError("/srv/somebody/secret")
+
+
+async def test_a_fault_of_its_own_is_answered_like_any_other() -> None:
+    """The response to an error that nobody foresaw has its id, and the page that asked may read it."""
+    transport = httpx.ASGITransport(app(Faulty({})), raise_app_exceptions=False)
+    headers = {"x-request-id": "mine", "origin": "http://localhost:3000"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as asking:
+        response = await asking.get("/api/tags", headers=headers)
+    assert (500, {"error": "internal error of the server"}) == (response.status_code, response.json())
+    assert ("mine", headers["origin"]) == (
+        response.headers["x-request-id"],
+        response.headers["access-control-allow-origin"],
+    )
 
 
 async def test_a_long_body_is_refused(scripted_runtime: OpenScripted) -> None:

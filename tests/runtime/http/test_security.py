@@ -97,9 +97,10 @@ async def test_a_key_is_wanted(scripted_runtime: OpenScripted, given: str | None
     """Where there are keys one of them is wanted, of each path that tells or does something."""
     headers = {} if given is None else {"authorization": given}
     async with scripted_runtime(["x"]) as runtime, client(runtime, keys=["one", "two"]) as asking:
-        response = await asking.get("/v1/models", headers=headers)
+        response = await asking.get("/v1/models", headers=headers | {"origin": "http://localhost:3000"})
         here = await asking.get("/health")
     assert (status, 200) == (response.status_code, here.status_code)
+    assert "http://localhost:3000" == response.headers["access-control-allow-origin"]
     if status == 401:
         assert ("authentication_error", "Bearer") == (
             response.json()["error"]["type"],
