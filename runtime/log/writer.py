@@ -25,7 +25,7 @@ from reenact.actors.header import Durability
 from reenact.actors.inputs import Input, Row, rows_of
 from reenact.actors.limits import MAX_LINE_BYTES
 from reenact.runtime.engine.row_numbers import Numbers
-from reenact.runtime.log.codec import UnwritableRecord, dumps
+from reenact.runtime.log.codec import UnwritableRecord, dumps, loads
 from reenact.runtime.log.compressed import ENDING, Compressor, is_compressed
 from reenact.runtime.log.line import sealed
 from reenact.runtime.log.own_file import OwnFile
@@ -98,6 +98,8 @@ class Journal:
             self._file.write(ending)
         self._crc = end.crc
         for entry in before:
+            if entry.line.number == 1:
+                self._shorthand.whole(loads(entry.line.body))  # It has the defaults that requests leave out.
             self._shorthand.note(entry.record, entry.t)
         self._known = set(rows)
         if rows.exists:

@@ -12,6 +12,7 @@ from reenact.actors import events as e
 from reenact.actors.errors import InvalidRequest, LogCorrupt, LogNotComparable, ReenactError
 from reenact.replay import check_log, replay_log
 from reenact.runtime import ScriptedEngine, open_runtime
+from reenact.runtime.log.codec import loads
 from reenact.runtime.log.reader import Entry, LogFile, entries
 from reenact.runtime.log.writer import Journal
 
@@ -125,6 +126,17 @@ async def test_a_session_goes_on_from_wherever_it_was_cut(whole: Path, stride: i
                 assert expected[number] == (finish_reason, text), f"cut before record {line.number - 1}"
         assert "same" == replay_log(path).verdict
         assert () == check_log(path).violations
+
+
+async def test_lines_stay_short(whole: Path) -> None:
+    """A request after the crash leaves out the same options as one before it."""
+    with LogFile(whole) as log:
+        path = cut(whole, list(log)[40].offset)
+    async with open_runtime(engine(), log=path, resume=True, **SETTINGS) as runtime:
+        await runtime.complete("one more", seed=7, num_predict=1)
+    with LogFile(path) as log:
+        first, *_, last = (set(loads(line.body)["options"]) for line in log if b'"RequestReceived"' in line.body)
+    assert first == last == {"seed", "num_predict"}
 
 
 async def test_what_was_cut_is_kept(whole: Path) -> None:
