@@ -18,7 +18,7 @@ NPM_CLIENTS := ollama@0.6.4 openai@7.55.0
 TRIAL := $(BIN)/python -m reenact.runtime.llama.determinism.trial
 
 SIMULATE ?= --seeds 100
-MEASURES := durability chat schema cancel copy core prices shift alone waiting numerics http http_load slow_clients long_log fuzz_models fuzz_logs
+MEASURES := damage durability chat schema cancel copy core prices shift alone waiting numerics http http_load slow_clients long_log fuzz_models fuzz_logs
 
 .PHONY: help demo test test-all rules mutants mutants-generated simulate golden soak soak-core measure \
 	$(MEASURES:%=measure-%) fuzz-http crash docs format clean

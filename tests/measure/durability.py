@@ -30,6 +30,8 @@ N_TRIES: Final = 7
 NO_LOG: Final = "no log"
 SETTINGS: Final = (NO_LOG, "relaxed", "process", "power")
 N_SYNCS: Final = 50
+N_TOKENS: Final = {"ScriptedEngine": 400, "SmolLM2": 48}
+"""The tokens of each sequence, by the engine."""
 
 
 class Quick(ScriptedEngine):
@@ -98,12 +100,16 @@ def main() -> None:
     """Print the speeds, and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=N_TRIES)
-    n_tries = parser.parse_args().tries
+    parser.add_argument("--engine", choices=N_TOKENS, help="measure this one only")
+    asked_for = parser.parse_args()
+    n_tries = asked_for.tries
     Path("build").mkdir(exist_ok=True)
     with TemporaryDirectory(dir="build") as temporary:
         folder = Path(temporary)
         print(f"{cpu()}; {file_system(folder)}; a sync of one line takes {sync_seconds(folder) * 1e3:.2f} ms")
-        for name, n_tokens in (("ScriptedEngine", 400), ("SmolLM2", 48)):
+        for name, n_tokens in N_TOKENS.items():
+            if asked_for.engine not in {None, name}:
+                continue
             tries: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
             for _ in range(n_tries):
                 for setting, found in tries.items():
