@@ -7,8 +7,10 @@ The rules that hold here:
 * A call may be written between `OPEN` and `CLOSE`, because many templates ask for it there.
 * An answer that may be text is a call if it begins with a brace or with `OPEN`, and else it is a text. So the first
   characters decide which of the two it is, and a call is complete as soon as the grammar allows an end.
+* The rules have short names, and there is none that nothing needs, so that a request can have many tools.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +21,10 @@ OPEN: Final = "<tool_call>"
 CLOSE: Final = "</tool_call>"
 
 _ANY: Final = "[^\\x00]*"
+_NAMED: Final = ("call", "text")
+"""The rules that keep their names for readers of a log."""
+_WORD: Final = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^]\\])*]|(?P<rule>[a-zA-Z][a-zA-Z0-9-]*)')
+"""A text, a class of characters, or the name of a rule."""
 
 
 def call_grammar(tools: Mapping[str, Any], *, required: bool) -> str:
@@ -45,7 +51,25 @@ def call_grammar(tools: Mapping[str, Any], *, required: bool) -> str:
     if not required:
         answers.append("text")
         grammar += "".join(_text())
-    return f"root ::= {' | '.join(answers)}\n{grammar}"
+    return _shortened(f"root ::= {' | '.join(answers)}\n{grammar}")
+
+
+def _shortened(grammar: str) -> str:
+    """Return a grammar with the rules that ``root`` needs, each by a short name, in the order of their first use."""
+    rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines())
+    names = {"root": "root"}
+    written = []
+
+    def name(word: re.Match[str]) -> str:
+        rule = word["rule"]
+        return word[0] if rule is None else names.setdefault(rule, rule if rule in _NAMED else f"r{len(names)}")
+
+    needed = ["root"]
+    for rule in needed:
+        known = len(names)
+        written.append(f"{names[rule]} ::= {_WORD.sub(name, rules[rule])}\n")
+        needed += list(names)[known:]
+    return "".join(written)
 
 
 def _text() -> list[str]:

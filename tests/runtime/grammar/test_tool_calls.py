@@ -1,9 +1,11 @@
 import json
+import re
 from random import Random
 
 import jsonschema
 import pytest
 
+from reenact.actors.limits import MAX_GRAMMAR_BYTES
 from reenact.runtime.grammar.json_schema import SchemaError
 from reenact.runtime.grammar.soundness import check
 from reenact.runtime.grammar.tool_calls import call_grammar
@@ -59,6 +61,14 @@ def fits(text: str, *, required: bool) -> bool:
 def test_what_is_an_answer(text: str, required: bool, auto: bool) -> None:
     """A call fits its tool's schema; a text begins otherwise than a call, and is excluded where one is required."""
     assert (required, auto) == (fits(text, required=True), fits(text, required=False))
+
+
+def test_many_tools_have_a_grammar() -> None:
+    """As many tools as a request may have are not too many, and the grammar has no rule that nothing needs."""
+    grammar = call_grammar({f"weather_{i}": WEATHER for i in range(128)}, required=False)
+    rules = [line.partition(" ::= ")[0] for line in grammar.splitlines()]
+    assert len(grammar.encode()) < MAX_GRAMMAR_BYTES
+    assert [] == [rule for rule in rules[1:] if not re.search(rf"\b{rule}\b(?! ::=)", grammar)]
 
 
 @pytest.mark.parametrize("seed", range(40))
