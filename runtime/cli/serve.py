@@ -116,9 +116,9 @@ def serve(parsed: argparse.Namespace) -> int:
     if parsed.no_log and parsed.durability is not None:
         raise InvalidRequest("--durability", "nothing is recorded with --no-log")
     stored = list(_asked_models(parsed.models))
+    llama_engine(stored[0].path)  # llama.cpp may be missing.
     for one in stored:
         _check_model(one.path)
-    llama_engine(stored[0].path)  # llama.cpp may be missing.
     folder = _checked_folder(parsed)
     settings = _checked_settings(parsed)
     served = [
