@@ -21,13 +21,17 @@ NAMES = ("story", "again", "urgent", "left")
 
 async def company(log: Path) -> None:
     """Record requests of which one is preempted and shifted, one reuses its beginning, and one is left."""
-    async with smollm2(log, n_ctx=40, n_batch=16, n_slots=2) as runtime, trio.open_nursery() as nursery:
-        nursery.start_soon(_ask, runtime, "story", STORY, {"num_predict": 24})
-        nursery.start_soon(_ask, runtime, "again", f"{STORY[:60]} sat a cat", {"num_predict": 12, "stop": [". "]})
-        nursery.start_soon(_leave, runtime)
-        async with runtime.stream("2 + 2 =", request_id="waits", seed=4, num_predict=4) as stream:
-            await stream.__anext__()
+    async with smollm2(log, n_ctx=40, n_batch=16, n_slots=2) as runtime:
+        again = runtime.stream(f"{STORY[:60]} sat a cat", request_id="again", seed=7, num_predict=24, stop=["sofa"])
+        async with runtime.stream(STORY, request_id="story", seed=7, num_predict=24) as one, again as other:
+            # Both have a slot from here on, and many tokens to come.
+            await one.__anext__()
+            await other.__anext__()
             await _ask(runtime, "urgent", "A list: ", {"priority": 1, "format": "json", "num_predict": 8})
+            await _leave(runtime)
+            for stream in (one, other):
+                async for _ in stream:
+                    pass
 
 
 async def _ask(runtime: Runtime, name: str, prompt: str, options: dict[str, Any]) -> None:

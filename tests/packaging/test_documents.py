@@ -1,6 +1,7 @@
 """The documents against the tree: links, pages, the reference, and the lists that the architecture gives."""
 
 import re
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -169,3 +170,14 @@ def _table(text: str, heading: str) -> list[list[str]]:
     """Return the cells of the rows of the table whose first column has this heading."""
     (body,) = re.findall(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in body.splitlines()]
+
+
+def test_every_folder_is_a_package_of_the_wheel(root: Path) -> None:
+    """pyproject.toml lists each folder with modules, so that an installed reenact has it."""
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {
+        path.parent.relative_to(root)
+        for name in ("actors", "runtime", "replay")
+        for path in (root / name).rglob("*.py")
+    }
+    assert sorted(".".join(("reenact", *folder.parts)) for folder in folders) == sorted(listed)
