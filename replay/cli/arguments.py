@@ -174,10 +174,15 @@ def _arguments_of_fork(fork: _Parser) -> None:
     )
 
 
+def _add_new_log(parser: _Parser) -> None:
+    """Add the arguments of a command that makes a log of another one."""
+    parser.add_argument("log", metavar="LOG")
+    parser.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def _arguments_of_repair(repair: _Parser) -> None:
-    repair.add_argument("log", metavar="LOG")
-    repair.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
-    repair.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_new_log(repair)
     repair.epilog = (
         "NEW has all records before the first byte that is not what was written, and is compressed if its name ends\n"
         "in .zst. LOG stays as it is.\n\n"
@@ -187,10 +192,8 @@ def _arguments_of_repair(repair: _Parser) -> None:
 
 
 def _arguments_of_extract(extract: _Parser) -> None:
-    extract.add_argument("log", metavar="LOG")
+    _add_new_log(extract)
     extract.add_argument("--only", metavar="ID", required=True, help="the sequence, by its number or request_id")
-    extract.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
-    extract.add_argument("--json", action="store_true", help="print one JSON object")
     extract.epilog = (
         "The new log holds the prompt and the text of that request, and nothing of any other. Where results do not\n"
         "depend on the schedule, it replays, and computes to the same bits.\n\n"
@@ -200,12 +203,10 @@ def _arguments_of_extract(extract: _Parser) -> None:
 
 
 def _arguments_of_redact(redact: _Parser) -> None:
-    redact.add_argument("log", metavar="LOG")
-    redact.add_argument("-o", "--out", required=True, metavar="NEW", help="the log to write; it must not exist")
+    _add_new_log(redact)
     redact.add_argument(
         "--key-file", metavar="FILE", help="a secret of 16 bytes or more, for equal hashes in several logs"
     )
-    redact.add_argument("--json", action="store_true", help="print one JSON object")
     redact.epilog = (
         "Prompts, texts, tokens, names of requests, grammars and error messages are replaced or left out; checksums,\n"
         "probabilities and vectors are left out. Counts, lengths of pieces, times, options and the machine stay. The\n"

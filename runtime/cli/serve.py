@@ -195,7 +195,6 @@ def _asked_models(asked: list[str]) -> Iterator[StoredModel]:
             model = StoredModel(name=full_name(name), path=Path(file), store="installed")
         else:
             model = named_model(written)
-        opened(model.path, _NO_FILE).close()  # A missing file must be an error when the server starts.
         if model.name in seen:
             raise InvalidRequest("model", f"{shown(model.name)} is given twice: NAME=FILE gives one another name")
         seen.add(model.name)

@@ -92,29 +92,31 @@ async def test_requests_go_on_without_their_clients(tmp_path: Path) -> None:
     assert "same" == replay_log(log).verdict
 
 
+async def asked_again(folder: Path) -> list[str]:
+    """Resume with the logs of a folder, repeat the request, and return the server's warnings."""
+    async with (
+        serving(resuming(folder)) as server,
+        httpx.AsyncClient(base_url=server.url) as asking,
+    ):
+        await asking.post("/api/generate", json=ASKED, headers=MINE)
+    return server.warnings
+
+
 async def test_another_models_log_is_left_alone(tmp_path: Path) -> None:
     """A model whose name is the end of another one's does not go on with that one's session."""
     log = await killed_at(tmp_path, 0.8)
     log = log.rename(log.with_name(log.name.replace("-m-", "-big-m-")))
     before = log.read_bytes()
-    async with (
-        serving(resuming(tmp_path)) as server,
-        httpx.AsyncClient(base_url=server.url) as asking,
-    ):
-        await asking.post("/api/generate", json=ASKED, headers=MINE)
+    warnings = await asked_again(tmp_path)
     assert before == log.read_bytes()
-    assert [] == server.warnings
+    assert [] == warnings
 
 
 async def test_a_session_that_was_closed_is_left_alone(tmp_path: Path) -> None:
     """Where the latest session was closed, a new one begins."""
     log = await killed_at(tmp_path, 1.0)
     before = log.read_bytes()
-    async with (
-        serving(resuming(tmp_path)) as server,
-        httpx.AsyncClient(base_url=server.url) as asking,
-    ):
-        await asking.post("/api/generate", json=ASKED, headers=MINE)
+    await asked_again(tmp_path)
     assert before == log.read_bytes()
     assert 2 == len(list(tmp_path.glob("*.jsonl.zst")))
 
