@@ -1,4 +1,4 @@
-"""Finds what keeps a waiting sequence from a slot, from the Batcher's state alone.
+"""Finds the obstacle between a waiting sequence and a slot, from the Batcher's state alone.
 
 The rule that holds here: the Batcher's own next steps are taken, as if nothing else happened until the batch in flight
 is back. So a live runtime and a log show the same, and neither has a rule of its own.

@@ -56,7 +56,7 @@ class Outbox:
             await self.sync()
 
     async def sync(self) -> None:
-        """Sync what was written so far, and make the deliveries that waited for it.
+        """Sync all that was written so far, and make the deliveries that waited for it.
 
         Raises:
             LogBroken: The log is closed, another process changed it, or it cannot be synced.

@@ -77,7 +77,7 @@ def extract_log(
 
 
 def _check(chosen: Chosen) -> None:
-    """Refuse what cannot be had alone."""
+    """Refuse a request that cannot be had alone."""
     determinism = chosen.header.determinism
     if determinism.policy != "schedule-independent":
         cure = 'record with determinism="schedule-independent", or replay redact the whole log'
@@ -236,7 +236,7 @@ class _Alone:
         self._decided += [record.event for record in worked.records[1:] if isinstance(record.event, e.SequenceEvent)]
 
     def _compare(self, history: RequestHistory) -> None:
-        """Compare what the sequence decided with what it decided in the log."""
+        """Compare the sequence's decisions with those in the log."""
         recorded = [(n, changed(event, sequence=self._number)) for n, event in history.decided]
         for i, (n, event) in enumerate(recorded):
             if self._decided[i : i + 1] != [event]:

@@ -225,7 +225,7 @@ class Place:
 
     @classmethod
     def of(cls, whole: Whole, log: LogFile) -> "Place":
-        """Return where a reader is, which has read nothing ahead."""
+        """Return the place of a reader that has read nothing ahead."""
         state: Any = log
         own = {name: getattr(log, name) for name in ("_number", "_offset", "_crc", "_end")}
         if state._packed is None:

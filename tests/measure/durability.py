@@ -1,4 +1,4 @@
-"""What each durability of a log costs, in tokens a second: ``make measure-durability``.
+"""The price of each durability of a log, in tokens a second: ``make measure-durability``.
 
 The rules that hold here:
 
@@ -65,7 +65,7 @@ async def speed(name: str, setting: str, folder: Path, n_tokens: int) -> float:
 
 
 def sync_seconds(folder: Path) -> float:
-    """Return how long a sync of one more line takes."""
+    """Return the seconds that a sync of one more line takes."""
     times = []
     with (folder / "line").open("wb", buffering=0) as file:
         for _ in range(N_SYNCS):

@@ -1,4 +1,4 @@
-"""How long it takes to look into a log of two million records, on a scripted session: ``make measure-long_log``.
+"""The time that a look into a log of two million records takes, on a scripted session: ``make measure-long_log``.
 
 It writes the log, plain and compressed, and runs the commands on it as a person does, each in a process of its own. The
 first look at a state folds the log and keeps snapshots; the others begin at one.
@@ -64,7 +64,7 @@ def look(*arguments: object) -> Look:
 
 
 def measure(path: Path, n_records: int) -> None:
-    """Print what it takes to look into one log."""
+    """Print the seconds and the memory that looks into one log take."""
     start = perf_counter()
     n = write(path, n_records)
     print(

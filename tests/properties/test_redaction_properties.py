@@ -16,7 +16,7 @@ ANY_PIECE = st.one_of(st.sampled_from(PIECES), st.text(LETTERS, max_size=5).map(
 
 
 def assembled(pieces: list[bytes], stops: tuple[str, ...]) -> list[Assembled]:
-    """Return what becomes of pieces, one after the other, up to a stop string."""
+    """Return the pieces as they go out, one after the other, up to a stop string."""
     held, held_by = b"", tuple[int, ...]()
     steps: list[Assembled] = []
     for piece in pieces:

@@ -36,7 +36,7 @@ def found(moment: Moment) -> tuple[Any, ...]:
 
 
 def moment(path: Path, n: int | None) -> tuple[Any, ...]:
-    """Return what is found at a record."""
+    """Return all of the moment at a record."""
     with LogFile(path) as log:
         return found(moment_at(log, n)[0])
 

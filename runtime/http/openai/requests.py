@@ -117,7 +117,7 @@ SAMPLING: Final[dict[str, Check[Any]]] = {
 }
 """The options that go to the runtime under the same names."""
 _BOUND: Final = below_zero(within(0, MAX_INTEGER), None)
-"""How many tokens an answer may have; as for ollama and llama-server, none below 0."""
+"""The most tokens of an answer; as for ollama and llama-server, none below 0."""
 
 _COMMON: Final[dict[str, Check[Any]]] = {
     "model": filled(text),

@@ -26,7 +26,7 @@ SOUND = [
 
 
 def holds(path: Path) -> str:
-    """Return what is printed of such a session without a violation."""
+    """Return the report of such a session without a violation."""
     return "\n".join([f"holds: {path}: {len(RULES)} rules, 38 records", *SOUND, ""])
 
 

@@ -44,7 +44,7 @@ OWN_WORDS: Final = ("type", "actor", "finish_reason", "kind", "reason", "error",
 """Fields whose words are the log's own; that messages are left out is tested with the decisions."""
 
 HASHED_WORD: Final = re.compile(r"\b(prompt|id|grammar|format)-[0-9a-f]{16}\b")
-"""What takes the place of a text that no decision looks at."""
+"""The stand-in for a text that no decision looks at."""
 
 
 def redacted(log: Path, out: Path, **asked: Any) -> list[e.Event]:
